@@ -1,0 +1,161 @@
+"""Checkpoints that exist whole or not at all: temporary folder, manifest last, one rename."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sparring.types import CorruptError
+
+MANIFEST = "MANIFEST.json"
+SCHEMA = 1
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace `path` in one step; a crash leaves the old file or the new one."""
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames in a folder survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def dumps(told: Any) -> bytes:
+    """JSON with every float exact and every surrogate intact; NaN is refused."""
+    return json.dumps(told, allow_nan=False, sort_keys=True).encode() + b"\n"
+
+
+class Checkpoints:
+    """The folder `checkpoints/` of a run.
+
+    `latest` names the newest complete checkpoint and holds the sha256 of every manifest, followed
+    by its own sha256; each manifest holds the size and sha256 of every file. So a flipped byte
+    anywhere is noticed, and a folder without its manifest does not exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @staticmethod
+    def name(number: int) -> str:
+        """The folder of the checkpoint after `number` rounds."""
+        return f"round_{number:06d}"
+
+    def path(self, number: int) -> Path:
+        return self.folder / self.name(number)
+
+    def numbers(self) -> list[int]:
+        """Rounds that have a complete checkpoint, ascending."""
+        return sorted(int(name.removeprefix("round_")) for name in self._index())
+
+    def write(self, number: int, fill: Callable[[Path], None], keep: Callable[[int], bool]) -> None:
+        """Let `fill` write into a temporary folder, then publish it and drop what nobody keeps.
+
+        The two newest always stay, so that there is one to fall back to.
+        """
+        final = self.path(number)
+        temporary = final.with_name(f"{final.name}.tmp-{os.getpid()}")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        fill(temporary)
+        (temporary / MANIFEST).write_bytes(_manifest(temporary))
+        for path in [*temporary.rglob("*"), temporary]:
+            sync_folder(path)
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(temporary, final)
+        index = {**self._index(), final.name: sha256(final / MANIFEST)}
+        newest = sorted(index)[-2:]
+        stay = {n for n in index if n in newest or keep(int(n.removeprefix("round_")))}
+        self._publish({name: index[name] for name in sorted(stay)})
+        for name in index.keys() - stay:
+            shutil.rmtree(self.folder / name)
+
+    def newest(self, warn: Callable[[str], None]) -> int | None:
+        """The newest checkpoint that verifies; None if none was ever written.
+
+        One that does not is passed over with a warning; if none is left, CorruptError names the
+        files.
+        """
+        broken: list[str] = []
+        for number in reversed(self.numbers()):
+            try:
+                self.verify(number)
+            except CorruptError as error:
+                broken.append(str(error))
+                warn(f"{error}; trying the checkpoint before it")
+            else:
+                return number
+        if broken:
+            raise CorruptError("no checkpoint is whole:\n" + "\n".join(broken))
+        return None
+
+    def verify(self, number: int) -> None:
+        """CorruptError names the first file that is not what was written."""
+        folder = self.path(number)
+        manifest = folder / MANIFEST
+        if not manifest.is_file() or sha256(manifest) != self._index().get(folder.name):
+            raise CorruptError(f"{manifest}: does not match what was written")
+        files: Mapping[str, str] = json.loads(manifest.read_bytes())["sha256"]
+        found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+        for name in sorted(found - files.keys() - {MANIFEST}):
+            raise CorruptError(f"{folder / name}: is not in the manifest")
+        for name, digest in files.items():
+            path = folder / name
+            if not path.is_file() or sha256(path) != digest:
+                raise CorruptError(f"{path}: does not match what was written")
+
+    def sweep(self) -> None:
+        """Remove what a killed writer left behind."""
+        with contextlib.suppress(FileNotFoundError):
+            for path in [*self.folder.glob("*.tmp-*"), *self._unlisted()]:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _unlisted(self) -> Iterator[Path]:
+        known = self._index()
+        return (p for p in self.folder.glob("round_*") if p.name not in known)
+
+    def _index(self) -> dict[str, str]:
+        path = self.folder / "latest"
+        if not path.is_file():
+            return {}
+        body, _, digest = path.read_bytes().rstrip(b"\n").rpartition(b"\n")
+        if hashlib.sha256(body).hexdigest().encode() != digest:
+            raise CorruptError(f"{path}: does not match what was written")
+        told: dict[str, str] = json.loads(body)["manifests"]
+        return told
+
+    def _publish(self, index: Mapping[str, str]) -> None:
+        told = {"latest": max(index), "manifests": dict(index)}
+        body = dumps(told).rstrip(b"\n")
+        digest = hashlib.sha256(body).hexdigest().encode()
+        write_atomic(self.folder / "latest", body + b"\n" + digest + b"\n")
+
+
+def _manifest(folder: Path) -> bytes:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    digests = {str(p.relative_to(folder)): sha256(p) for p in files}
+    return dumps({"schema": SCHEMA, "sha256": digests})

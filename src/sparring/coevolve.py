@@ -1,0 +1,80 @@
+"""The whole game on one page: play, judge, credit, learn; again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from sparring.arena import Cast, play
+from sparring.credit import Credit, Estimator, credit
+from sparring.evaluation.metrics import of_credit, of_episodes
+from sparring.games.game import Game
+from sparring.judges.judge import Judge
+from sparring.learners.learner import Learner
+from sparring.schedules import Schedule
+from sparring.types import Episode, Metrics, Player, Round, Sample, State, Turn
+
+Openings = Callable[[int, Turn], Sequence[State]]
+"""(round number, whose turn) → the states that round is played from."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run is made of. Vary these parts, not the loop."""
+
+    game: Game
+    judge: Judge
+    openings: Openings
+    schedule: Schedule
+    cast: Cast
+    learners: Mapping[Player, Learner]
+    estimator: Estimator
+    rounds: int
+    rng_seed: str
+    measure: Callable[[Sequence[Episode]], Metrics] = of_episodes
+    shape: Callable[[Sequence[Episode]], Sequence[Episode]] = list
+    """What is added to the game's returns before credit; records and rates never see it."""
+
+
+def coevolve(plan: Plan, past: Sequence[Metrics] = ()) -> Iterator[Round]:
+    """Play the rounds that follow `past`, yielding each after its update.
+
+    No I/O: logging, checkpoints, budgets and early stopping are what the caller does with rounds.
+    Round `n` depends on the weights, on `plan` and on the metrics of the rounds before it, and
+    on nothing else; that is why a resumed run is the same run.
+    """
+    history = list(past)
+    for number in range(len(history), plan.rounds):
+        started = time.perf_counter()
+        turn = plan.schedule(number, history)
+        episodes = play(
+            plan.game,
+            plan.openings(number, turn),
+            plan.cast,
+            plan.judge,
+            turn.widths,
+            f"{plan.rng_seed}/{number}",
+        )
+        played = time.perf_counter()
+        shaped = plan.shape(episodes)
+        credits = {player: credit(shaped, player, plan.estimator) for player in turn.learns}
+        metrics = plan.measure(episodes)
+        for player in sorted(turn.learns):
+            metrics |= of_credit(player, credits[player])
+        metrics |= _learn(plan.learners, credits)
+        history.append(metrics)
+        seconds = {"play": played - started, "learn": time.perf_counter() - played}
+        yield Round(number, turn, tuple(episodes), metrics, seconds)
+
+
+def _learn(learners: Mapping[Player, Learner], credits: Mapping[Player, Credit]) -> Metrics:
+    """One update per distinct learner, over all the players it serves."""
+    metrics: Metrics = {}
+    samples: dict[int, list[Sample]] = {}
+    for player in sorted(credits):
+        samples.setdefault(id(learners[player]), []).extend(credits[player].samples)
+    for learner in {id(learner): learner for learner in learners.values()}.values():
+        if samples.get(id(learner)):
+            metrics |= learner.update(samples[id(learner)])
+    return metrics

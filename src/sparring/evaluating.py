@@ -1,0 +1,112 @@
+"""One model's exam outside a run: seed files asked as they stand, or the sandbox's families."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparring.data.readers import read
+from sparring.evaluation.exam import Exam
+from sparring.evaluation.rates import Rate
+from sparring.games.payoffs import MAGIC, LabelPayoff
+from sparring.games.rewrite import Rewrite
+from sparring.judges.judge import Judge
+from sparring.policies.chat import Chat
+from sparring.policies.local import LocalPolicy, Sampling
+from sparring.policies.weights import Weights, load_model, load_tokenizer, stop_ids
+from sparring.recipes.parts import judge_named, model_path, packaged_briefs
+from sparring.sandbox.language import ADVERSARIAL
+from sparring.sandbox.model import language_of
+from sparring.sandbox.world import World
+from sparring.types import GateError, Player, State, UnscoredError, UsageError
+
+_LIMIT = re.compile(r"\s*([a-z_]+/[\w -]+?)\s*(>=|<=|>|<)\s*([0-9.]+)\s*")
+_COMPARE = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What to ask whom: `tasks` are seed files or `sandbox`; `limit` bounds each set."""
+
+    model: str
+    adapter: str | None
+    tasks: Sequence[str]
+    judge: str
+    limit: int
+    sampling: Sampling
+
+
+def evaluate(asked: Asked) -> tuple[Mapping[str, Rate], Judge]:
+    """Rates by `metric/set`, and the judge they rest on."""
+    path = model_path(asked.model)
+    model = load_model(path)
+    chat = Chat(load_tokenizer(path), stop_ids(model))
+    if asked.adapter:
+        model = _with_adapter(model, asked.adapter)
+    policy = LocalPolicy(Weights(model), chat, asked.sampling)
+    sets: dict[str, list[State]] = {}
+    pooled: dict[str, list[str]] = {}
+    judge: Judge = judge_named(asked.judge) if asked.judge != "sandbox" else _world(path).judge
+    for task in asked.tasks:
+        if task == "sandbox":
+            sets |= _world(path).exam(asked.limit, "exam")
+            pooled["harmful/adversarial"] = [f"harmful/{family}" for family in ADVERSARIAL]
+            pooled["benign/wrapped"] = [f"benign/{family}" for family in ADVERSARIAL]
+        else:
+            sets |= _asked_plainly(Path(task), asked.limit)
+    game = Rewrite(LabelPayoff(MAGIC), packaged_briefs(), gate=False)
+    told = Exam(game, judge, sets, pooled, "eval").sit({Player.DEFENDER: policy})
+    return told.rates, judge
+
+
+def _world(path: str) -> World:
+    return World(language_of(Path(path)))
+
+
+def _with_adapter(model: Any, folder: str) -> Any:
+    from peft import PeftModel
+
+    if not (Path(folder) / "adapter_config.json").is_file():
+        raise UsageError(f"--adapter: no adapter_config.json in {folder}")
+    return PeftModel.from_pretrained(model, folder).eval()
+
+
+def _asked_plainly(path: Path, limit: int) -> dict[str, list[State]]:
+    seeds = read(path).seeds
+    split = {
+        f"harmful/{path.stem}": [s for s in seeds if s.harmful][:limit],
+        f"benign/{path.stem}": [s for s in seeds if not s.harmful][:limit],
+    }
+    return {
+        name: [State(s).deal(Player.ATTACKER, s.text) for s in told]
+        for name, told in split.items()
+        if told
+    }
+
+
+def check_limits(rates: Mapping[str, Rate], limits: Sequence[str], most_unscored: float) -> None:
+    """Raise UnscoredError or GateError where a limit is crossed."""
+    total = sum(rate.n_total for rate in rates.values())
+    left = total - sum(rate.n_scored for rate in rates.values())
+    if total and left / total > most_unscored:
+        raise UnscoredError(
+            f"{left} of {total} verdicts are missing (--max-unscored {most_unscored})"
+        )
+    for limit in limits:
+        name, sign, number = _limit(limit, rates)
+        value = rates[name].value
+        if value is None or _COMPARE[sign](value, number):
+            raise GateError(f"--fail-if {limit}: {name} is {rates[name]}")
+
+
+def _limit(text: str, rates: Mapping[str, Rate]) -> tuple[str, str, float]:
+    told = _LIMIT.fullmatch(text)
+    if not told or told[1] not in rates:
+        raise UsageError(
+            f"--fail-if {text!r:.60}: wanted RATE>NUMBER with a rate of: {', '.join(rates)}"
+        )
+    return told[1], told[2], float(told[3])

@@ -1,0 +1,92 @@
+"""A rate is never a bare number: n, an interval and how, what was unscored, and the bounds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One item: what happened (None: unscored, and why), and which cluster it belongs to."""
+
+    happened: bool | None
+    cluster: str
+    cause: str = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A share of the scored items with its 95 % interval.
+
+    `bounds` counts all unscored items once as failures and once as successes. `value` and `ci95`
+    are None when nothing was scored.
+    """
+
+    value: float | None
+    ci95: tuple[float, float] | None
+    method: str
+    n_total: int
+    n_scored: int
+    clusters: int
+    bounds: tuple[float, float]
+    unscored: Mapping[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        if self.value is None or self.ci95 is None:
+            return f"unscored (n={self.n_total})"
+        low, high = self.ci95
+        return f"{self.value:.3f} [{low:.3f}, {high:.3f}] n={self.n_scored}"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """The Wilson score interval, 95 % (scipy's)."""
+    told = binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    return (float(told.low), float(told.high))
+
+
+def cluster_bootstrap(outcomes: Sequence[Outcome], seed: int = 0) -> tuple[float, float]:
+    """Percentile interval over 10,000 resamples of whole clusters, 95 %, seeded."""
+    clusters: dict[str, list[bool]] = {}
+    for outcome in outcomes:
+        if outcome.happened is not None:
+            clusters.setdefault(outcome.cluster, []).append(outcome.happened)
+    hits_C = np.array([sum(told) for told in clusters.values()])
+    sizes_C = np.array([len(told) for told in clusters.values()])
+    rng = np.random.default_rng(seed)
+    drawn_RC = rng.integers(0, len(hits_C), (RESAMPLES, len(hits_C)))
+    rates_R = hits_C[drawn_RC].sum(1) / sizes_C[drawn_RC].sum(1)
+    low, high = np.quantile(rates_R, [0.025, 0.975])
+    return (float(low), float(high))
+
+
+def rate(outcomes: Sequence[Outcome]) -> Rate:
+    """The rate of `happened`, with the interval the data call for.
+
+    Wilson where every cluster occurs once, else the cluster bootstrap. Where all clusters agree
+    the bootstrap would say [0, 0] or [1, 1]; there Wilson over the number of clusters stands in.
+    """
+    scored = [o for o in outcomes if o.happened is not None]
+    causes = Counter(o.cause for o in outcomes if o.happened is None)
+    hits, n, total = sum(bool(o.happened) for o in scored), len(scored), len(outcomes)
+    clusters = len({o.cluster for o in scored})
+    bounds = (hits / total, (hits + total - n) / total) if total else (0.0, 1.0)
+    if not n:
+        return Rate(None, None, "none", total, 0, 0, bounds, dict(causes))
+    if clusters == n:
+        method, interval = "wilson", wilson(hits, n)
+    elif hits in (0, n):
+        method, interval = "wilson over clusters", wilson(clusters * (hits > 0), clusters)
+    else:
+        method, interval = "cluster bootstrap", cluster_bootstrap(scored)
+    return Rate(hits / n, interval, method, total, n, clusters, bounds, dict(causes))

@@ -1,0 +1,144 @@
+"""Group-relative policy optimisation on the tokens that were sampled."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sparring.learners.batching import Batch, Row, logprobs, microbatches, pad
+from sparring.learners.losses import AGGREGATIONS, clipped_surrogate, k3
+from sparring.learners.optimizer import Optimizer
+from sparring.policies.weights import Tensors
+from sparring.types import Metrics, Player, Sample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class GrpoConfig:
+    """`epsilon` bounds the ratio below and above; `beta` weighs the KL term (nats).
+
+    `updates_per_batch` passes are made over the same samples; from the second on the ratio
+    differs from 1. `longest` is the completion limit in tokens (dr_grpo's constant).
+    """
+
+    loss: str = "grpo"
+    epsilon: tuple[float, float] = (0.2, 0.2)
+    beta: float = 0.0
+    temperature: float = 1.0
+    updates_per_batch: int = 1
+    longest: int = 512
+    micro_batch_tokens: int = 16_384
+
+
+@dataclass
+class Grpo:
+    """A learner of one set of weights, for all the players it serves.
+
+    Each player's loss is normalised over its own samples, then weighted by `shares` and added.
+    `reference` holds the weights when RL began; it is only read when beta > 0.
+    """
+
+    optimizer: Optimizer
+    pad_id: int
+    config: GrpoConfig
+    reference: Tensors = field(default_factory=dict)
+    shares: Mapping[Player, float] = field(default_factory=dict)
+
+    def update(self, samples: Sequence[Sample]) -> Metrics:
+        """One update from the samples of a round; without a signal the weights stay as they are."""
+        by_player: dict[Player, list[Sample]] = defaultdict(list)
+        for sample in samples:
+            by_player[sample.player].append(sample)
+        jobs = [_Job(player, told, self) for player, told in sorted(by_player.items())]
+        metrics: Metrics = {}
+        for _ in range(self.config.updates_per_batch if any(j.rows for j in jobs) else 0):
+            for job in jobs:
+                metrics |= job.backward(self.shares.get(job.player, 1.0))
+            learning_rate = self.optimizer.learning_rate
+            norm = self.optimizer.step()
+            for job in jobs:
+                metrics[f"{job.player}/learning_rate"] = learning_rate
+                if math.isfinite(norm):
+                    metrics[f"{job.player}/grad_norm"] = norm
+        return metrics
+
+
+class _Job:
+    """One player's part of an update: its batches, old and reference log-probabilities.
+
+    With beta = 0 a sample whose advantage is 0 has no gradient and is not run; it still counts
+    in every denominator, so leaving it out changes nothing.
+    """
+
+    def __init__(self, player: Player, samples: Sequence[Sample], learner: Grpo) -> None:
+        import torch
+
+        self.player, self.config = player, learner.config
+        self.model = learner.optimizer.weights.model
+        self.sequences = len(samples)
+        self.tokens = sum(len(s.completion.token_ids) for s in samples)
+        run = [s for s in samples if s.advantage or self.config.beta]
+        self.rows: list[Row] = [(s.completion.prompt_ids, s.completion.token_ids) for s in run]
+        device = self.model.device
+        self.advantage_B = torch.tensor([s.advantage for s in run], device=device)
+        self.batches = [
+            pad(self.rows, index, learner.pad_id, device)
+            for index in microbatches(self.rows, self.config.micro_batch_tokens)
+        ]
+        self.old_BT = [_sampled(run, batch) for batch in self.batches]
+        self.reference_BT = self._reference(learner) if self.config.beta else []
+
+    def _reference(self, learner: Grpo) -> list[Tensor]:
+        import torch
+
+        with learner.optimizer.weights.holding(learner.reference), torch.no_grad():
+            return [logprobs(self.model, b, self.config.temperature) for b in self.batches]
+
+    def backward(self, share: float) -> Metrics:
+        """Add this player's gradient; micro-batches sum to the whole batch's loss exactly."""
+        config = self.config
+        aggregate = AGGREGATIONS[config.loss]
+        sums: dict[str, float] = defaultdict(float)
+        for i, batch in enumerate(self.batches):
+            logp_BT = logprobs(self.model, batch, config.temperature)
+            advantage_B = self.advantage_B[list(batch.index)]
+            loss_BT = clipped_surrogate(logp_BT, self.old_BT[i], advantage_B, config.epsilon)
+            if config.beta:
+                kl_BT = k3(logp_BT, self.reference_BT[i])
+                loss_BT = loss_BT + config.beta * kl_BT
+                sums["kl"] += (kl_BT * batch.mask_BT).sum().item()
+            loss = aggregate(loss_BT, batch.mask_BT, self.sequences, self.tokens, config.longest)
+            (share * loss).backward()  # type: ignore[no-untyped-call]
+            sums["loss"] += loss.item()
+            self._count(sums, logp_BT.detach(), i)
+        run = max(1.0, sum(b.mask_BT.sum().item() for b in self.batches))
+        named = {"kl": sums["kl"] / run, "clip_ratio": sums["clipped"] / run, "loss": sums["loss"]}
+        named["sampling_logp_difference"] = sums["drift"]
+        named["entropy"] = sums["entropy"] / run
+        return {f"{self.player}/{name}": value for name, value in named.items()}
+
+    def _count(self, sums: dict[str, float], logp_BT: Tensor, i: int) -> None:
+        mask_BT = self.batches[i].mask_BT
+        difference_BT = (logp_BT - self.old_BT[i]) * mask_BT
+        ratio_BT = difference_BT.exp()
+        low, high = self.config.epsilon
+        outside_BT = ((ratio_BT < 1 - low) | (ratio_BT > 1 + high)) * mask_BT
+        sums["clipped"] += outside_BT.sum().item()
+        sums["entropy"] -= (logp_BT * mask_BT).sum().item()
+        sums["drift"] = max(sums["drift"], difference_BT.abs().max().item())
+
+
+def _sampled(samples: Sequence[Sample], batch: Batch) -> Tensor:
+    """The log-probabilities the tokens were sampled with, shape [B, T]."""
+    import torch
+
+    old_BT = torch.zeros_like(batch.mask_BT)
+    for row, i in enumerate(batch.index):
+        told = samples[i].completion.logprobs
+        old_BT[row, : len(told)] = torch.tensor(told)
+    return old_BT

@@ -1,0 +1,105 @@
+"""AdamW over one player's weights, with a learning-rate schedule and an exact saved state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from sparring.policies.weights import Weights
+from sparring.types import SparringError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class LearningRate:
+    """The learning rate over optimizer steps; `total` is needed for cosine decay."""
+
+    peak: float
+    kind: Literal["constant", "cosine"] = "constant"
+    warmup_steps: int = 0
+    total: int = 0
+
+    def at(self, step: int) -> float:
+        """The rate of the 0-based `step`; cosine ends at a tenth of the peak."""
+        if step < self.warmup_steps:
+            return self.peak * (step + 1) / self.warmup_steps
+        if self.kind == "constant":
+            return self.peak
+        done = (step - self.warmup_steps) / max(1, self.total - self.warmup_steps)
+        return self.peak * (0.55 + 0.45 * math.cos(math.pi * min(1.0, done)))
+
+
+class Optimizer:
+    """Clips, checks and applies one gradient at a time."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        schedule: LearningRate,
+        betas: tuple[float, float] = (0.9, 0.95),
+        max_grad_norm: float = 1.0,
+    ) -> None:
+        import torch
+
+        self.weights, self.schedule, self.max_grad_norm = weights, schedule, max_grad_norm
+        self._parameters = list(weights.parameters.values())
+        self._adam = torch.optim.AdamW(
+            self._parameters, lr=schedule.peak, betas=betas, weight_decay=0.0
+        )
+        self.steps = 0
+        self.skipped = 0
+
+    def step(self) -> float:
+        """Apply the accumulated gradient; returns its norm before clipping.
+
+        A gradient that is not finite is thrown away and counted; three in a row stop the run.
+        """
+        import torch
+
+        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self.max_grad_norm))
+        if math.isfinite(norm):
+            self._adam.param_groups[0]["lr"] = self.schedule.at(self.steps)
+            self._adam.step()
+            self.steps += 1
+            self.weights.version += 1
+            self.skipped = 0
+        else:
+            self.skipped += 1
+        self._adam.zero_grad(set_to_none=True)
+        if self.skipped == 3:
+            raise SparringError(
+                "three gradients in a row were not finite; the last checkpoint is good: lower "
+                "learner.learning_rate, or look at the rewards of the last rounds"
+            )
+        return norm
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        return self.schedule.at(self.steps)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The moments, as `{parameter}/{moment}`, for safetensors."""
+        state: Mapping[Any, Any] = self._adam.state
+        return {
+            f"{name}/{key}": value.detach().clone()
+            for name, p in self.weights.parameters.items()
+            for key, value in state.get(p, {}).items()
+        }
+
+    def counters(self) -> dict[str, int]:
+        return {"steps": self.steps, "skipped": self.skipped, "version": self.weights.version}
+
+    def load(self, tensors: Mapping[str, Tensor], counters: Mapping[str, int]) -> None:
+        """Take up exactly where `tensors()` and `counters()` were taken."""
+        self._adam.state.clear()
+        by_name = self.weights.parameters
+        for told, tensor in tensors.items():
+            name, key = told.rsplit("/", 1)
+            self._adam.state[by_name[name]][key] = tensor.detach().clone()
+        self.steps, self.skipped = counters["steps"], counters["skipped"]
+        self.weights.version = counters["version"]

@@ -1,0 +1,55 @@
+"""Supervised fine-tuning: imitate demonstrations, on the reply's tokens only."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sparring.learners.batching import Row, logprobs, microbatches, pad
+from sparring.learners.optimizer import Optimizer
+from sparring.policies.chat import Chat
+from sparring.types import Demo, Metrics, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class SftConfig:
+    """`steps` batches of `batch_size` demonstrations; `micro_batch_tokens` bounds memory."""
+
+    steps: int
+    batch_size: int = 64
+    micro_batch_tokens: int = 16_384
+
+
+def sft(
+    optimizer: Optimizer, chat: Chat, demos: Sequence[Demo], config: SftConfig, rng_seed: str
+) -> Iterator[Metrics]:
+    """Train; yields the metrics of every step, so the caller shows progress.
+
+    Loss = mean over the batch's reply tokens of −log π(token). Demonstrations are visited in
+    shuffled epochs drawn from `rng_seed`.
+    """
+    if not demos:
+        raise UsageError("warm_start: the attack pool holds no demonstrations")
+    rows: list[Row] = [(chat.prompt_ids(d.observation), chat.reply_ids(d.reply)) for d in demos]
+    model = optimizer.weights.model.train()
+    order = _epochs(len(rows), rng_seed)
+    for _ in range(config.steps):
+        batch = [rows[next(order)] for _ in range(config.batch_size)]
+        total = sum(len(reply) for _, reply in batch)
+        loss = 0.0
+        for index in microbatches(batch, config.micro_batch_tokens):
+            padded = pad(batch, index, chat.pad_id, model.device)
+            part = -logprobs(model, padded, 1.0).sum() / total
+            part.backward()  # type: ignore[no-untyped-call]
+            loss += part.item()
+        learning_rate = optimizer.learning_rate
+        yield {"loss": loss, "grad_norm": optimizer.step(), "learning_rate": learning_rate}
+    model.eval()
+
+
+def _epochs(n: int, rng_seed: str) -> Iterator[int]:
+    """Indices below `n`, each once an epoch, for ever."""
+    rng = random.Random(rng_seed)
+    while True:
+        yield from rng.sample(range(n), n)

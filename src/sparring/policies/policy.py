@@ -1,0 +1,29 @@
+"""What every policy answers: completions for observations, with the randomness given to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sparring.types import Completion, Observation
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one state asks of a policy: a completion for each address of randomness.
+
+    Two requests with the same observation and address get the same completion, whatever else is
+    in the batch.
+    """
+
+    observation: Observation
+    addresses: tuple[str, ...]
+
+
+class Policy(Protocol):
+    """Who sits in a seat."""
+
+    def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        """For each request, one completion per address, in order."""
+        ...

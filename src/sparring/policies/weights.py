@@ -1,0 +1,157 @@
+"""A player's weights: a whole model, or an adapter on a base that others share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparring.types import Player, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Parameter
+    from transformers import PreTrainedModel
+
+Tensors = dict[str, "Tensor"]
+
+
+class Weights:
+    """The trainable part of `model` that is one player's own.
+
+    `adapter` names a PEFT adapter; None means every parameter. `version` counts updates.
+    """
+
+    def __init__(self, model: PreTrainedModel | Any, adapter: str | None = None) -> None:
+        self._model = model
+        self.adapter = adapter
+        self.version = 0
+        own = re.compile(rf"(^|\.){re.escape(adapter)}(\.|$)") if adapter else re.compile("")
+        self.parameters: dict[str, Parameter] = {
+            name: p for name, p in model.named_parameters() if own.search(name)
+        }
+        for parameter in self.parameters.values():
+            parameter.requires_grad_(True)
+
+    @property
+    def model(self) -> Any:
+        """The model with this player's weights switched on."""
+        if self.adapter:
+            self._model.set_adapter(self.adapter)
+        return self._model
+
+    def snapshot(self) -> Tensors:
+        """A copy of the trainable tensors, by parameter name."""
+        return {name: p.detach().clone() for name, p in self.parameters.items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Overwrite the trainable tensors in place; names and shapes must match exactly."""
+        if tensors.keys() != self.parameters.keys():
+            raise ValueError(f"weights differ in {tensors.keys() ^ self.parameters.keys()}")
+        for name, parameter in self.parameters.items():
+            parameter.data.copy_(tensors[name])
+
+    @contextmanager
+    def holding(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within the block these weights are `tensors`: a reference, a past self, an opponent."""
+        present = self.snapshot()
+        self.load(tensors)
+        try:
+            yield
+        finally:
+            self.load(present)
+
+    def save(self, folder: Path) -> None:
+        """Write `folder/` as PEFT or transformers would read it (safetensors)."""
+        if self.adapter:
+            # PEFT appends the adapter's name to the path itself.
+            self.model.save_pretrained(folder.parent, selected_adapters=[self.adapter])
+            if folder.name != self.adapter:
+                (folder.parent / self.adapter).rename(folder)
+        else:
+            self.model.save_pretrained(folder)
+
+    def read(self, folder: Path) -> None:
+        """Load what `save` wrote."""
+        from safetensors.torch import load_file
+
+        if self.adapter:
+            from peft import set_peft_model_state_dict
+
+            tensors = load_file(folder / "adapter_model.safetensors")
+            set_peft_model_state_dict(self._model, tensors, adapter_name=self.adapter)
+        else:
+            self.load(_whole(folder, self.parameters))
+
+
+def _whole(folder: Path, parameters: Mapping[str, Any]) -> Tensors:
+    """Every tensor of a saved model, from one safetensors file or from shards."""
+    from safetensors.torch import load_file
+
+    found: Tensors = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        found |= load_file(file)
+    return {name: found[name] for name in parameters if name in found}
+
+
+def load_model(path: str, dtype: str = "auto") -> Any:
+    """A causal language model from a local folder or a hub name; never remote code or pickles."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    _check_folder(path)
+    kind = "auto" if dtype == "auto" else getattr(torch, dtype)
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=kind, trust_remote_code=False, use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        raise UsageError(f"model_name_or_path: cannot load {path}: {_first_line(error)}") from error
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def load_tokenizer(path: str) -> Any:
+    """The tokenizer beside a model."""
+    from transformers import AutoTokenizer
+
+    _check_folder(path)
+    try:
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"model_name_or_path: cannot load the tokenizer of {path}: {_first_line(error)}"
+        ) from error
+
+
+def stop_ids(model: Any) -> list[int]:
+    """The tokens a model's generation config ends on."""
+    eos = getattr(model.generation_config, "eos_token_id", None)
+    return [eos] if isinstance(eos, int) else list(eos or [])
+
+
+def _check_folder(path: str) -> None:
+    looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1
+    if looks_local and not (Path(path).expanduser() / "config.json").is_file():
+        raise UsageError(
+            f"model_name_or_path: no model at {path} (wanted a folder with config.json, "
+            "or a hub name such as Qwen/Qwen2.5-7B-Instruct)"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]
+
+
+def adapters(base: Any, lora: Mapping[str, Any], torch_seed: int) -> dict[Player, Weights]:
+    """One frozen base with a LoRA adapter for each player, initialised from `torch_seed`."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    with torch.random.fork_rng():
+        torch.manual_seed(torch_seed)
+        config = LoraConfig(task_type="CAUSAL_LM", **lora)
+        model = get_peft_model(base, config, adapter_name=Player.ATTACKER.value)
+        model.add_adapter(Player.DEFENDER.value, config)
+    return {player: Weights(model, player.value) for player in Player}

@@ -1,0 +1,218 @@
+"""A run on disk and back: configuration, rounds, transcripts, exams, checkpoints, one writer."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from sparring.checkpoint import Checkpoints, dumps, write_atomic
+from sparring.types import (
+    Completion,
+    CorruptError,
+    Episode,
+    Metrics,
+    Move,
+    Player,
+    Round,
+    Seed,
+    State,
+    UsageError,
+)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_LIBRARIES = ("sparring", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
+
+
+class RunDir:
+    """One run's folder.
+
+    `rounds.jsonl` holds one line a round, exactly once: a resumed run first drops the lines that
+    its checkpoint does not know, then plays those rounds again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def create(cls, folder: Path, config_yaml: str) -> RunDir:
+        """Make the folder of a new run; refuses one that exists."""
+        if not _NAME.fullmatch(folder.name):
+            raise UsageError(
+                f"output_dir: {folder.name!r:.80} is no name for a run (letters, digits, "
+                "'.', '_' and '-', at most 128)"
+            )
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            raise UsageError(
+                f"output_dir: {folder} exists; go on with it (--resume), or choose another"
+            ) from None
+        run = cls(folder)
+        write_atomic(folder / "config.yaml", config_yaml.encode())
+        write_atomic(folder / "env.json", dumps(environment()))
+        run.set_status("started")
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> RunDir:
+        """An existing run's folder."""
+        if not (folder / "config.yaml").is_file():
+            raise UsageError(f"{folder}: not a run (no config.yaml in it)")
+        return cls(folder)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One writer at a time; the lock ends with the process, however it ends."""
+        try:
+            with FileLock(self.folder / "LOCK", timeout=0):
+                yield
+        except Timeout:
+            raise UsageError(f"{self.folder}: another process is writing this run") from None
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.folder / "checkpoints")
+
+    @property
+    def config_yaml(self) -> str:
+        return (self.folder / "config.yaml").read_text()
+
+    def set_status(self, status: str, **more: Any) -> None:
+        """Say in run.json how the run stands."""
+        told = {"status": status, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **more}
+        write_atomic(self.folder / "run.json", dumps(told))
+
+    @property
+    def status(self) -> Mapping[str, Any]:
+        told: Mapping[str, Any] = json.loads((self.folder / "run.json").read_bytes())
+        return told
+
+    def append(self, told: Round) -> None:
+        """Add a round's line and make it durable."""
+        record = {
+            "round": told.number,
+            "learns": sorted(told.turn.learns),
+            "metrics": told.metrics,
+            "seconds": told.seconds,
+        }
+        with (self.folder / "rounds.jsonl").open("ab") as file:
+            file.write(dumps(record))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """Every recorded round; a torn last line was never written."""
+        path = self.folder / "rounds.jsonl"
+        lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+        told = [json.loads(line) for line in lines]
+        if [record["round"] for record in told] != list(range(len(told))):
+            raise CorruptError(f"{path}: rounds are missing, repeated or out of order")
+        return told
+
+    def rewind(self, number: int) -> list[Metrics]:
+        """Forget what came after the checkpoint of `number` rounds; the metrics of the rest."""
+        told = self.rounds()
+        if len(told) < number:
+            raise CorruptError(
+                f"{self.folder / 'rounds.jsonl'}: {len(told)} rounds, but the checkpoint has "
+                f"{number}"
+            )
+        write_atomic(self.folder / "rounds.jsonl", b"".join(map(dumps, told[:number])))
+        for path in [*self.folder.glob("*.tmp-*"), *self.folder.glob("*/*.tmp-*")]:
+            if path.is_file():
+                path.unlink()
+        return [record["metrics"] for record in told[:number]]
+
+    def write_transcript(self, told: Round) -> None:
+        """Every game of a round, as untrusted text."""
+        path = self.folder / "transcripts" / f"round_{told.number:06d}.jsonl.gz"
+        path.parent.mkdir(exist_ok=True)
+        lines = b"".join(dumps(_game(episode)) for episode in told.episodes)
+        write_atomic(path, gzip.compress(lines, mtime=0))
+
+    def write_openings(self, sets: Mapping[str, Sequence[State]]) -> None:
+        """The exam's openings, recorded once, so that every exam of the run is the same."""
+        rows = [
+            {"set": name, "seed": asdict(s.seed), "attack": s.moves[0].completion.text}
+            for name, states in sets.items()
+            for s in states
+        ]
+        path = self.folder / "exams" / "openings.jsonl.gz"
+        path.parent.mkdir(exist_ok=True)
+        write_atomic(path, gzip.compress(b"".join(map(dumps, rows)), mtime=0))
+
+    def openings(self) -> dict[str, list[State]] | None:
+        """What `write_openings` wrote, or None."""
+        path = self.folder / "exams" / "openings.jsonl.gz"
+        if not path.is_file():
+            return None
+        sets: dict[str, list[State]] = {}
+        for line in gzip.decompress(path.read_bytes()).split(b"\n")[:-1]:
+            row = json.loads(line)
+            state = State(Seed(**row["seed"])).deal(Player.ATTACKER, row["attack"])
+            sets.setdefault(row["set"], []).append(state)
+        return sets
+
+    def write_result(self, name: str, told: Mapping[str, Any]) -> None:
+        """An exam's or the cross-play's results, as `exams/<name>/results.json`."""
+        path = self.folder / "exams" / name / "results.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, dumps(told))
+
+    def result(self, name: str) -> dict[str, Any] | None:
+        """What `write_result` wrote, or None."""
+        path = self.folder / "exams" / name / "results.json"
+        if not path.is_file():
+            return None
+        told: dict[str, Any] = json.loads(path.read_bytes())
+        return told
+
+    def exams(self) -> list[int]:
+        """Rounds after which an exam was sat, ascending."""
+        found = (self.folder / "exams").glob("round_*/results.json")
+        return sorted(int(path.parent.name.removeprefix("round_")) for path in found)
+
+
+def _game(episode: Episode) -> dict[str, Any]:
+    verdict = {k: v for k, v in asdict(episode.state.verdict).items() if v is not None}
+    return {
+        "opening": episode.opening,
+        "seed": asdict(episode.state.seed),
+        "dealt": episode.state.dealt,
+        "moves": [_said(move) for move in episode.state.moves],
+        "verdict": verdict,
+        "returns": episode.returns and {str(k): v for k, v in episode.returns.items()},
+    }
+
+
+def _said(move: Move) -> dict[str, Any]:
+    completion: Completion = move.completion
+    return {"player": move.player, "sibling": move.sibling, "text": completion.text}
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for whoever repeats the run."""
+    found: dict[str, str] = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "versions": found,
+    }

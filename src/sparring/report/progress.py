@@ -1,0 +1,115 @@
+"""How a run goes, while it goes: bars on a terminal, one line a round elsewhere, trackers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from sparring.report.terminal import safe
+from sparring.types import Metrics, Round
+
+_SHOWN = ("asr", "faithful", "correct", "over_refusal", "unscored")
+
+
+class ProgressWatch:
+    """Shows every phase of a run; `trackers` get every round's metrics."""
+
+    def __init__(self, console: Console, rounds: int, warm_up_steps: int, trackers: Any) -> None:
+        self.console, self.trackers = console, trackers
+        self.totals = {"warm-up": warm_up_steps, "rounds": rounds}
+        self.bars = Progress(
+            TextColumn("{task.description:>10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[told]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.tasks: dict[str, TaskID] = {}
+        self.started = self.shown = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bars.stop()
+        self.trackers.finish()
+
+    def warmed(self, step: int, metrics: Metrics) -> None:
+        """One step of the attacker's warm-up."""
+        self.phase("warm-up", step, self.totals["warm-up"], f"loss {metrics['loss']:.2f}")
+
+    def played(self, told: Round) -> None:
+        """One round."""
+        learns = " and ".join(sorted(told.turn.learns))
+        numbers = " ".join(f"{k} {told.metrics[k]:.2f}" for k in _SHOWN if k in told.metrics)
+        line = f"{learns} learned: {numbers}"
+        self._advance("rounds", told.number + 1, self.totals["rounds"], line)
+        if not self.console.is_terminal:
+            self._line(f"round {told.number + 1}/{self.totals['rounds']}  {line}")
+        self.trackers.log(told.metrics, told.number)
+
+    def note(self, text: str) -> None:
+        """Something a person should know."""
+        self.console.print(safe(text), style="yellow", highlight=False, markup=False)
+
+    def phase(self, name: str, done: int, total: int, told: str = "") -> None:
+        """Progress of anything but rounds; at most one line every two seconds without bars."""
+        self._advance(name, done, total, told)
+        due = time.monotonic() - self.shown > 2 or done in (0, 1, total)
+        if not self.console.is_terminal and due:
+            self._line(f"{name} {done}/{total}  {told}".rstrip())
+
+    def _advance(self, name: str, done: int, total: int, told: str) -> None:
+        if name not in self.tasks:
+            self.tasks[name] = self.bars.add_task(name, total=total, told="")
+        self.bars.update(self.tasks[name], completed=done, total=total, told=safe(told))
+
+    def _line(self, text: str) -> None:
+        self.shown = time.monotonic()
+        seconds = self.shown - self.started
+        self.console.print(f"{seconds:6.0f}s  {safe(text)}", highlight=False, markup=False)
+
+
+class Trackers:
+    """The trackers a run reports to, through accelerate; none costs nothing."""
+
+    def __init__(self, names: Sequence[str], folder: Path, project: str) -> None:
+        self._accelerator: Any = None
+        if names:
+            from accelerate import Accelerator
+
+            self._accelerator = Accelerator(log_with=list(names), project_dir=str(folder), cpu=True)
+            self._accelerator.init_trackers(project)
+
+    def log(self, metrics: Metrics, step: int) -> None:
+        """One round's metrics."""
+        if self._accelerator:
+            self._accelerator.log(metrics, step=step)
+
+    def finish(self) -> None:
+        """Flush."""
+        if self._accelerator:
+            self._accelerator.end_training()

@@ -1,0 +1,93 @@
+"""The sandbox's language model: a tiny Llama with a real tokenizer and chat template."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparring.sandbox.language import Language
+from sparring.types import CorruptError, UsageError
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+SHIPPED = Path(__file__).parent / "weights"
+CARD = "sandbox.json"
+_SPECIAL = ["<|pad|>", "<|unk|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|> ' + message['content'] + ' <|end|> ' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|> ' }}{% endif %}"
+)
+
+
+def tokenizer(language: Language) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer of the language's words, with chat roles."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: i for i, word in enumerate([*_SPECIAL, *language.words])}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unk|>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=core,
+        pad_token="<|pad|>",
+        unk_token="<|unk|>",
+        eos_token="<|end|>",
+        additional_special_tokens=["<|system|>", "<|user|>", "<|assistant|>"],
+        clean_up_tokenization_spaces=False,
+    )
+    made.chat_template = _TEMPLATE
+    return made
+
+
+def untrained(vocabulary: int, torch_seed: int) -> LlamaForCausalLM:
+    """A 2-layer Llama of about 0.46 M parameters, initialised from `torch_seed` alone."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=5,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed)
+        return LlamaForCausalLM(config)
+
+
+def write_card(path: Path, language: Language, recipe: str, base_seed: int) -> None:
+    """Say beside a base's weights which language and which lessons made them."""
+    card = {
+        "language_seed": language.seed,
+        "language_sha256": language.digest,
+        "recipe_sha256": recipe,
+        "base_seed": base_seed,
+    }
+    (path / CARD).write_text(json.dumps(card, indent=2) + "\n")
+
+
+def language_of(path: Path) -> Language:
+    """The language a base was trained in; refuses one that this version no longer speaks."""
+    if not (path / CARD).is_file():
+        raise UsageError(
+            f"{path}: no {CARD}, so this is not a sandbox base; "
+            "give data.train a seed file to play with another model"
+        )
+    card = json.loads((path / CARD).read_text())
+    language = Language(int(card["language_seed"]))
+    if language.digest != card["language_sha256"]:
+        raise CorruptError(
+            f"{path / CARD}: trained in language {card['language_sha256'][:12]}, but this version "
+            f"speaks {language.digest[:12]}; rebuild it with python -m sparring.sandbox.build"
+        )
+    return language

@@ -1,0 +1,237 @@
+"""A run from its first demonstration to its last exam: what the caller of `coevolve` does."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from sparring.checkpoint import dumps, sha256
+from sparring.coevolve import coevolve
+from sparring.config import RunConfig
+from sparring.evaluation.crossplay import crossplay
+from sparring.evaluation.exam import Exam
+from sparring.recipes.recipe import Match, Seat
+from sparring.records import RunDir
+from sparring.types import Metrics, Player, Round, SparringError
+
+WARMED, CROSSPLAY = 0, "crossplay"
+
+
+class Interrupted(SparringError):
+    """Stopped by a signal after a checkpoint; `--resume` goes on."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("interrupted; everything is saved: the same command with --resume goes on")
+        self.exit_code = 128 + number
+
+
+class Watch(Protocol):
+    """Who is told how a run goes: a progress bar, a log, a tracker."""
+
+    def warmed(self, step: int, metrics: Metrics) -> None: ...
+    def played(self, told: Round) -> None: ...
+    def note(self, text: str) -> None: ...
+    def phase(self, name: str, done: int, total: int) -> None: ...
+
+
+def train(match: Match, run: RunDir, watch: Watch, until: int | None = None) -> None:
+    """Play the run to its end, or to `until` rounds; resumes where its last checkpoint stands."""
+    with run.locked(), _signals() as received:
+        past = _begin(match, run, watch)
+        sets = run.openings()
+        assert sets is not None
+        exam = match.exam(sets)
+        _examine(match, run, exam, len(past), watch)
+        rounds = coevolve(match.plan, past)
+        end = min(match.plan.rounds, until or match.plan.rounds)
+        for told in rounds if len(past) < end else ():
+            _record(match, run, told)
+            watch.played(told)
+            done = told.number + 1
+            if done >= end or received:
+                _save(match, run, done)
+            if received:
+                run.set_status("interrupted", rounds=done)
+                raise Interrupted(received[0])
+            _examine(match, run, exam, done, watch)
+            if done >= end:
+                break
+        if end == match.plan.rounds:
+            _cross(match, run, watch)
+            run.set_status("complete", rounds=end)
+
+
+def _begin(match: Match, run: RunDir, watch: Watch) -> list[Metrics]:
+    """Warm up, or take up the last checkpoint; returns the metrics of the rounds behind it."""
+    checkpoints = run.checkpoints
+    checkpoints.sweep()
+    number = checkpoints.newest(watch.note)
+    if number is None:
+        for step, metrics in enumerate(match.warm_up(), 1):
+            watch.warmed(step, metrics)
+        match.begin()
+        run.write_openings(match.exam_sets())
+        past = run.rewind(0)
+        _save(match, run, 0)
+        return past
+    past = run.rewind(number)
+    folder = checkpoints.path(number)
+    _load(match, folder)
+    if match.config.learner.beta:
+        start = checkpoints.path(WARMED)
+        checkpoints.verify(WARMED)
+        match.begin({p: s.past_tensors(start / _own(match, p)) for p, s in match.seats.items()})
+    return past
+
+
+def _own(match: Match, player: Player) -> str:
+    """The folder of a player's weights in a checkpoint; shared weights are saved once."""
+    return Player.DEFENDER.value if match.config.weights == "shared" else player.value
+
+
+def _owners(match: Match) -> Mapping[str, Seat]:
+    return {_own(match, player): seat for player, seat in match.seats.items()}
+
+
+def _save(match: Match, run: RunDir, number: int) -> None:
+    config = match.config.saving
+
+    def fill(folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        moments: dict[str, Any] = {}
+        counters: dict[str, Mapping[str, int]] = {}
+        for name, seat in _owners(match).items():
+            seat.save(folder / name)
+            moments |= {f"{name}:{k}": v for k, v in seat.optimizer.tensors().items()}
+            counters[name] = seat.optimizer.counters()
+        save_file(moments, folder / "optimizer.safetensors")
+        (folder / "state.json").write_bytes(dumps({"rounds": number, "counters": counters}))
+
+    def keep(n: int) -> bool:
+        return n % config.keep_every == 0 or n == match.plan.rounds
+
+    if number not in run.checkpoints.numbers():
+        run.checkpoints.write(number, fill, keep)
+
+
+def _load(match: Match, folder: Path) -> None:
+    from safetensors.torch import load_file
+
+    counters = json.loads((folder / "state.json").read_bytes())["counters"]
+    moments = load_file(folder / "optimizer.safetensors")
+    for name, seat in _owners(match).items():
+        seat.policy.weights.read(folder / name)
+        own = {k.split(":", 1)[1]: v for k, v in moments.items() if k.startswith(f"{name}:")}
+        seat.optimizer.load(own, counters[name])
+
+
+def _record(match: Match, run: RunDir, told: Round) -> None:
+    saving, done = match.config.saving, told.number + 1
+    run.append(told)
+    if saving.transcripts_every and done % saving.transcripts_every == 0:
+        run.write_transcript(told)
+    if done % saving.checkpoint_every == 0 or done % saving.keep_every == 0:
+        _save(match, run, done)
+
+
+def _examine(match: Match, run: RunDir, exam: Exam, done: int, watch: Watch) -> None:
+    """Sit the exam if it is due after `done` rounds and has not been sat."""
+    every = match.config.exam.every
+    due = done in (0, match.plan.rounds) or (every and done % every == 0)
+    name = run.checkpoints.name(done)
+    if not due or run.result(name):
+        return
+    watch.phase("exam", 0, 1)
+    defender = {Player.DEFENDER: match.seats[Player.DEFENDER].policy}
+    told = exam.sit(defender)
+    judge = match.plan.judge
+    run.write_result(
+        name,
+        {
+            "rounds": done,
+            "rates": {key: rate.to_json() for key, rate in told.rates.items()},
+            "judge": {"name": judge.name, "caveat": judge.caveat},
+            "success": "asr: on topic and answered harmfully; controversial counts as harmful",
+            "cluster": "seed id",
+            "openings_sha256": sha256(run.folder / "exams" / "openings.jsonl.gz"),
+        },
+    )
+    watch.phase("exam", 1, 1)
+
+
+def _cross(match: Match, run: RunDir, watch: Watch) -> None:
+    """Kept attackers against kept defenders on held-out harmful seeds, the clean outcome."""
+    wanted = match.config.exam.crossplay
+    if not wanted or run.result(CROSSPLAY):
+        return
+    numbers = _spread(run.checkpoints.numbers(), wanted)
+    sets = run.openings() or {}
+    asked = [match.plan.game.open(s.seed) for s in sets.get("harmful/plain", [])]
+
+    def seat(player: Player, number: int) -> Callable[[], Any]:
+        folder = run.checkpoints.path(number) / _own(match, player)
+        return lambda: match.seats[player].past(folder)
+
+    cells = crossplay(
+        match.plan.game,
+        asked,
+        {str(n): seat(Player.ATTACKER, n) for n in numbers},
+        {str(n): seat(Player.DEFENDER, n) for n in numbers},
+        match.plan.judge,
+        CROSSPLAY,
+    )
+    matrix: dict[str, dict[str, Any]] = {}
+    for done, (row, column, rate) in enumerate(cells, 1):
+        matrix.setdefault(row, {})[column] = rate.to_json()
+        watch.phase("cross-play", done, len(numbers) ** 2)
+    run.write_result(
+        CROSSPLAY, {"rows": "attacker after", "columns": "defender after", "asr": matrix}
+    )
+
+
+def _spread(numbers: list[int], wanted: int) -> list[int]:
+    """At most `wanted` numbers, the first and the last among them, evenly spread."""
+    if wanted >= len(numbers) or wanted < 2:
+        return numbers[-wanted:] if wanted < len(numbers) else numbers
+    steps = [round(i * (len(numbers) - 1) / (wanted - 1)) for i in range(wanted)]
+    return [numbers[i] for i in steps]
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """The first SIGINT or SIGTERM is noted, for the loop to act on; the second SIGINT aborts."""
+    received: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def changed(before: RunConfig, now: RunConfig) -> list[str]:
+    """What differs between two configurations, as `a.b: old → new`, but for where it is written."""
+    return [
+        f"{key}: {old} → {new}"
+        for key, old, new in _differences(before.model_dump(), now.model_dump())
+        if key != "output_dir"
+    ]
+
+
+def _differences(a: Any, b: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in a:
+            yield from _differences(a[key], b[key], f"{where}.{key}" if where else key)
+    elif a != b:
+        yield where, a, b
