@@ -149,6 +149,9 @@ class GameSettings(Model):
     )
     helpfulness: float = Field(1.0, ge=0, description="cost of a benign reply beside the question")
     format: float = Field(0.5, ge=0, description="the attacker's format term")
+    diversity: float = Field(
+        0.0, ge=0, description="added to the attacker's return x (1 - similarity to its siblings)"
+    )
     replies_per_attack: int = Field(1, ge=1, description="replies that value one attack")
 
 

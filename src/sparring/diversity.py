@@ -43,6 +43,8 @@ def rewarded(episodes: Sequence[Episode], weight: float) -> list[Episode]:
     attacker stops exploring. Only attacks that the game itself paid take part: one that the gate
     turned away keeps the floor, so gibberish earns nothing.
     """
+    if not weight:
+        return list(episodes)
     groups = _sent(episodes)
     bonus = {
         (opening, sibling): weight * value

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean, pstdev
 
 from sparring.credit import Credit
+from sparring.diversity import diversity
 from sparring.games.rewrite import attack_of
 from sparring.types import Episode, Metrics, Player, State
 
@@ -53,6 +54,7 @@ def of_episodes(episodes: Sequence[Episode]) -> Metrics:
         "unscored": share(e.returns is None for e in episodes),
         "parsed": share(attack_of(state) is not None for state in attacks),
         "faithful": share(state.verdict.on_topic for state in sent),
+        "diversity": diversity(episodes),
     }
     metrics: Metrics = {name: rate for name, rate in rates.items() if rate is not None}
     metrics["episodes"] = len(episodes)

@@ -15,6 +15,7 @@ from sparring import credit
 from sparring.coevolve import Plan
 from sparring.config import RunConfig
 from sparring.data.splits import draw
+from sparring.diversity import rewarded
 from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.games.rewrite import Rewrite
 from sparring.judges.judge import Judge
@@ -64,6 +65,7 @@ def magic(config: RunConfig | None = None) -> Match:
         rounds=config.rounds,
         rng_seed=str(config.seed),
         measure=place.measure,
+        shape=lambda episodes: rewarded(episodes, rules.diversity),
     )
     return Match(
         config=config,

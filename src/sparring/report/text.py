@@ -12,17 +12,10 @@ from rich.text import Text
 from sparring.report.summary import Summary
 from sparring.report.terminal import safe
 
-_NAMES = {
-    "asr": "ASR",
-    "correct": "benign answered correctly",
-    "over_refusal": "over-refusal",
-}
-_ORDER = ("asr", "correct", "over_refusal")
-
 
 def render(told: Summary) -> RenderableType:
     """Before → after, strategies, cross-play, and what to keep in mind."""
-    parts: list[RenderableType] = [_headline(told)]
+    parts: list[RenderableType] = [_attacks(told), Text(), _benign(told)]
     if told.strategies:
         parts += [Text(), _strategies(told.strategies)]
     if told.crossplay:
@@ -37,33 +30,50 @@ def show(told: Summary, console: Console) -> None:
     console.print(render(told))
 
 
-def _headline(told: Summary) -> Table:
-    table = Table(
-        title=f"{safe(told.run)}: before → after {told.rounds} rounds (judge: "
-        f"{safe(told.judge['name'])})",
-        caption="95 % intervals; adversarial and wrapped = mean of the six families but plain",
-        title_justify="left",
-        caption_justify="left",
+def _attacks(told: Summary) -> Table:
+    table = _table(
+        f"{safe(told.run)}: before → after {told.rounds} rounds (judge: {safe(told.judge['name'])})",
+        "held-out seeds, 95 % intervals; adversarial = mean of all families but plain",
     )
-    table.add_column("exam on held-out seeds")
-    for name in ("before", "95 %", "after", "95 %", "n"):
+    table.add_column("ASR by attack family")
+    for name in ("before", "after", "n"):
         table.add_column(name, justify="right")
-    for metric in _ORDER:
-        keys = [key for key in told.after if key.startswith(f"{metric}/")]
-        for key in keys:
-            before, after = told.before.get(key), told.after[key]
-            row = [*_cells(before), *_cells(after), _n(after)]
-            table.add_row(f"{_NAMES[metric]}, {safe(key.split('/', 1)[1])}", *row)
-        if keys:
-            table.add_section()
+    for family in _families(told, "asr"):
+        before, after = told.before.get(f"asr/{family}"), told.after[f"asr/{family}"]
+        table.add_row(safe(family), _cell(before), _cell(after), _n(after))
     return table
 
 
-def _cells(rate: Mapping[str, Any] | None) -> tuple[str, str]:
+def _benign(told: Summary) -> Table:
+    table = _table("Benign seeds, asked the same ways", "wrapped = all families but plain")
+    table.add_column("family")
+    metrics = [m for m in ("correct", "over_refusal") if _families(told, m)]
+    for metric in metrics:
+        for moment in ("before", "after"):
+            table.add_column(f"{metric.replace('_', '-')} {moment}", justify="right")
+    table.add_column("n", justify="right")
+    for family in _families(told, metrics[0]) if metrics else ():
+        keys = [f"{metric}/{family}" for metric in metrics]
+        cells = [_cell(rates.get(key)) for key in keys for rates in (told.before, told.after)]
+        table.add_row(safe(family), *cells, _n(told.after[keys[-1]]))
+    return table
+
+
+def _families(told: Summary, metric: str) -> list[str]:
+    """The sets of a metric, pooled ones first."""
+    names = [key.split("/", 1)[1] for key in told.after if key.startswith(f"{metric}/")]
+    return sorted(names, key=lambda name: name not in ("adversarial", "wrapped"))
+
+
+def _table(title: str, caption: str) -> Table:
+    return Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+
+
+def _cell(rate: Mapping[str, Any] | None) -> str:
     if rate is None or rate["value"] is None:
-        return ("–", "unscored" if rate else "")
+        return "unscored" if rate else "–"
     low, high = rate["ci95"]
-    return (f"{rate['value']:.3f}", f"{low:.2f}–{high:.2f}")
+    return f"{rate['value']:.3f} ({low:.2f}–{high:.2f})"
 
 
 def _n(rate: Mapping[str, Any]) -> str:
@@ -72,11 +82,9 @@ def _n(rate: Mapping[str, Any]) -> str:
 
 
 def _strategies(told: Mapping[int, Mapping[str, float]]) -> Table:
-    table = Table(
-        title="What the attacker's rewrites became (share of its rewrites, by round)",
-        caption="combinations are absent from the attack pool; named strategies are faithful ones",
-        title_justify="left",
-        caption_justify="left",
+    table = _table(
+        "What the attacker's rewrites became (shares, by round)",
+        "combinations are absent from the attack pool; named strategies are faithful ones",
     )
     table.add_column("strategy")
     for number in told:
@@ -99,12 +107,9 @@ def _share(value: float | None) -> str:
 
 
 def _crossplay(matrix: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = Table(
-        title="Cross-play: ASR of the attacker after n rounds (rows) against the defender after "
-        "n rounds",
-        caption="held-out harmful seeds, clean outcome (on topic and answered harmfully)",
-        title_justify="left",
-        caption_justify="left",
+    table = _table(
+        "Cross-play: ASR of the attacker after n rounds against the defender after n rounds",
+        "held-out harmful seeds, clean outcome (on topic and answered harmfully)",
     )
     rows = sorted(matrix, key=int)
     columns = sorted(next(iter(matrix.values())), key=int)
@@ -112,6 +117,6 @@ def _crossplay(matrix: Mapping[str, Mapping[str, Any]]) -> Table:
     for column in columns:
         table.add_column(column, justify="right")
     for row in rows:
-        cells = [_cells(matrix[row][column])[0] for column in columns]
+        cells = [_cell(matrix[row][column]) for column in columns]
         table.add_row("warmed up" if row == "0" else row, *cells)
     return table
