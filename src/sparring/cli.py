@@ -5,14 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sparring.config import RunConfig
 
 app = typer.Typer(
     add_completion=False,
@@ -42,17 +37,16 @@ def train(
     max_rounds: Annotated[int | None, typer.Option(help="stop (resumable) after N rounds")] = None,
 ) -> None:
     """Let an attacker and a defender train against each other."""
-    config = _configured(what, overrides or [])
-    console = _console()
-    console.print(f"sparring train {config.recipe} → {config.folder}", highlight=False)
-    from sparring.recipes import known
+    from sparring import recipes
     from sparring.records import RunDir
 
+    config = recipes.configured(what, overrides or [])
+    _console().print(f"sparring train {config.recipe} → {config.folder}", highlight=False)
     if resume and not dry_run:
-        config = _resumed(RunDir.open(config.folder), config, what, overrides or [])
-    elif config.folder.exists() and not dry_run:
-        RunDir.create(config.folder, "")
-    match = known(config.recipe)(config)
+        recipes.check_resumable(RunDir.open(config.folder), config)
+    elif not dry_run:
+        RunDir.check_new(config.folder)
+    match = recipes.known(config.recipe)(config)
     for note in match.notes:
         _note(note)
     if dry_run:
@@ -193,8 +187,9 @@ def tail_run(run: Run, n: int = 10) -> None:
 @app.command()
 def init(recipe: str = "magic") -> None:
     """A commented YAML of every setting, for your own model and seeds."""
-    from sparring.config import RunConfig, commented
+    from sparring.config import commented
     from sparring.recipes import known
+    from sparring.settings import RunConfig
 
     known(recipe)
     sys.stdout.write(commented(RunConfig(recipe=recipe)))
@@ -203,15 +198,16 @@ def init(recipe: str = "magic") -> None:
 @config_app.command("show", context_settings=_ANYTHING)
 def show_config(what: str, overrides: Overrides = None) -> None:
     """The resolved configuration: defaults < file < command line."""
+    from sparring import recipes
     from sparring.config import to_yaml
 
-    sys.stdout.write(to_yaml(_configured(what, overrides or [])))
+    sys.stdout.write(to_yaml(recipes.configured(what, overrides or [])))
 
 
 @config_app.command("schema")
 def show_schema() -> None:
     """The JSON schema of a configuration."""
-    from sparring.config import RunConfig
+    from sparring.settings import RunConfig
 
     _print_json(RunConfig.model_json_schema())
 
@@ -230,55 +226,6 @@ def version() -> None:
     from importlib.metadata import version as installed
 
     sys.stdout.write(f"{installed('sparring')}\n")
-
-
-def _configured(what: str, overrides: Sequence[str]) -> RunConfig:
-    from sparring.config import dotted, load_yaml, merged
-    from sparring.recipes import resolve
-    from sparring.types import UsageError
-
-    path = Path(what)
-    told: Any = {"recipe": what}
-    if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise UsageError(f"{path}: no such file")
-        told = load_yaml(path.read_text(), str(path)) or {}
-        if not isinstance(told, dict):
-            raise UsageError(f"{path}: wanted keys and values")
-    return resolve(merged(told, dotted(_assignments(overrides))))
-
-
-def _assignments(words: Sequence[str]) -> dict[str, str]:
-    """`a.b=c`, `--a.b=c` and `--a.b c` as a mapping."""
-    from sparring.types import UsageError
-
-    told: dict[str, str] = {}
-    rest = iter(words)
-    for word in rest:
-        key, equals, value = word.removeprefix("--").partition("=")
-        if not equals:
-            value = next(rest, "") if word.startswith("--") else ""
-        if not value:
-            raise UsageError(f"{word}: wanted key=value or --key value")
-        told[key] = value
-    return told
-
-
-def _resumed(run: Any, config: RunConfig, what: str, overrides: Sequence[str]) -> RunConfig:
-    """The recorded configuration; refuses changes that would make it another run."""
-    from sparring.config import load_yaml
-    from sparring.recipes import resolve
-    from sparring.training import changed
-    from sparring.types import UsageError
-
-    before = resolve(load_yaml(run.config_yaml, str(run.folder / "config.yaml")))
-    differences = changed(before, config)
-    if differences:
-        raise UsageError(
-            f"--resume: {run.folder} was started with other settings; repeat the command it was "
-            "started with, or choose another output_dir\n" + "\n".join(differences)
-        )
-    return config
 
 
 def _console() -> Any:

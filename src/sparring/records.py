@@ -48,22 +48,26 @@ class RunDir:
     @classmethod
     def create(cls, folder: Path, config_yaml: str) -> RunDir:
         """Make the folder of a new run; refuses one that exists."""
-        if not _NAME.fullmatch(folder.name):
-            raise UsageError(
-                f"output_dir: {folder.name!r:.80} is no name for a run (letters, digits, "
-                "'.', '_' and '-', at most 128)"
-            )
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            raise UsageError(
-                f"output_dir: {folder} exists; go on with it (--resume), or choose another"
-            ) from None
+        cls.check_new(folder)
+        folder.mkdir(parents=True)
         run = cls(folder)
         write_atomic(folder / "config.yaml", config_yaml.encode())
         write_atomic(folder / "env.json", dumps(environment()))
         run.set_status("started")
         return run
+
+    @staticmethod
+    def check_new(folder: Path) -> None:
+        """Refuse a name that is none, and a folder that exists."""
+        if not _NAME.fullmatch(folder.name):
+            raise UsageError(
+                f"output_dir: {folder.name!r:.80} is no name for a run (letters, digits, "
+                "'.', '_' and '-', at most 128)"
+            )
+        if folder.exists():
+            raise UsageError(
+                f"output_dir: {folder} exists; go on with it (--resume), or choose another"
+            )
 
     @classmethod
     def open(cls, folder: Path) -> RunDir:

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from sparring.checkpoint import dumps, sha256
 from sparring.coevolve import coevolve
-from sparring.config import RunConfig
 from sparring.evaluation.crossplay import crossplay
 from sparring.evaluation.exam import Exam
 from sparring.recipes.recipe import Match, Seat
@@ -218,20 +217,3 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def changed(before: RunConfig, now: RunConfig) -> list[str]:
-    """What differs between two configurations, as `a.b: old → new`, but for where it is written."""
-    return [
-        f"{key}: {old} → {new}"
-        for key, old, new in _differences(before.model_dump(), now.model_dump())
-        if key != "output_dir"
-    ]
-
-
-def _differences(a: Any, b: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(a, dict) and isinstance(b, dict):
-        for key in a:
-            yield from _differences(a[key], b[key], f"{where}.{key}" if where else key)
-    elif a != b:
-        yield where, a, b

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from sparring.config import RunConfig, merged, parse
+from sparring.config import changed, from_words, load_yaml, merged, parse
 from sparring.recipes.magic import SANDBOX_DEFAULTS, magic
 from sparring.recipes.recipe import Match, Recipe
+from sparring.records import RunDir
+from sparring.settings import RunConfig
 from sparring.types import UsageError
 
 RECIPES: Mapping[str, tuple[Recipe, Mapping[str, Any]]] = {"magic": (magic, SANDBOX_DEFAULTS)}
 """By name: the recipe, and what it needs in the sandbox instead of the defaults."""
 
-__all__ = ["RECIPES", "Match", "Recipe", "known", "magic", "resolve"]
+__all__ = [
+    "RECIPES",
+    "Match",
+    "Recipe",
+    "check_resumable",
+    "configured",
+    "known",
+    "magic",
+    "resolve",
+]
 
 
 def known(name: str) -> Callable[[RunConfig], Match]:
@@ -33,3 +45,27 @@ def resolve(told: Mapping[str, Any]) -> RunConfig:
     if not config.in_sandbox:
         return config
     return parse(merged(RECIPES[config.recipe][1], told))
+
+
+def configured(what: str, words: Sequence[str]) -> RunConfig:
+    """The configuration of a recipe's name or a YAML file: default < file < command line."""
+    path = Path(what)
+    told: Any = {"recipe": what}
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise UsageError(f"{path}: no such file")
+        told = load_yaml(path.read_text(), str(path)) or {}
+        if not isinstance(told, dict):
+            raise UsageError(f"{path}: wanted keys and values")
+    return resolve(merged(told, from_words(words)))
+
+
+def check_resumable(run: RunDir, config: RunConfig) -> None:
+    """Refuse settings that would make a recorded run another run."""
+    before = resolve(load_yaml(run.config_yaml, str(run.folder / "config.yaml")))
+    differences = changed(before, config)
+    if differences:
+        raise UsageError(
+            f"--resume: {run.folder} was started with other settings; repeat the command it was "
+            "started with, or choose another output_dir\n" + "\n".join(differences)
+        )

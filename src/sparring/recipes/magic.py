@@ -13,7 +13,6 @@ from typing import Any
 
 from sparring import credit
 from sparring.coevolve import Plan
-from sparring.config import RunConfig
 from sparring.data.splits import draw
 from sparring.diversity import rewarded
 from sparring.games.payoffs import MAGIC, LabelPayoff
@@ -22,6 +21,7 @@ from sparring.judges.judge import Judge
 from sparring.recipes.parts import seats, setting, warm_up
 from sparring.recipes.recipe import Match
 from sparring.schedules import Schedule, alternate, by_metric, solo
+from sparring.settings import RunConfig
 from sparring.types import Player, State, Turn, UsageError
 
 SANDBOX_DEFAULTS: Mapping[str, Any] = {

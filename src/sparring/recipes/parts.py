@@ -9,7 +9,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from sparring.config import SANDBOX, RunConfig
 from sparring.data.readers import read, read_pool
 from sparring.data.splits import hold_out
 from sparring.evaluation.metrics import of_episodes
@@ -26,6 +25,7 @@ from sparring.recipes.recipe import Seat, Sets
 from sparring.sandbox.language import ADVERSARIAL, Language
 from sparring.sandbox.model import SHIPPED, language_of
 from sparring.sandbox.world import World
+from sparring.settings import SANDBOX, RunConfig
 from sparring.types import Demo, Episode, Metrics, Player, Seed, State, UsageError
 
 

@@ -11,7 +11,6 @@ from typing import Protocol
 
 from sparring.arena import play
 from sparring.coevolve import Plan, coevolve
-from sparring.config import RunConfig
 from sparring.evaluation.exam import Exam
 from sparring.games.rewrite import attack_of
 from sparring.learners.grpo import Grpo
@@ -21,6 +20,7 @@ from sparring.policies.local import LocalPolicy
 from sparring.policies.policy import Policy
 from sparring.policies.weights import Tensors
 from sparring.sandbox.model import CARD
+from sparring.settings import RunConfig
 from sparring.types import Metrics, Player, Round, State
 
 Sets = dict[str, list[State]]

@@ -31,8 +31,9 @@ def show(told: Summary, console: Console) -> None:
 
 
 def _attacks(told: Summary) -> Table:
+    judge = safe(told.judge["name"])
     table = _table(
-        f"{safe(told.run)}: before → after {told.rounds} rounds (judge: {safe(told.judge['name'])})",
+        f"{safe(told.run)}: before → after {told.rounds} rounds (judge: {judge})",
         "held-out seeds, 95 % intervals; adversarial = mean of all families but plain",
     )
     table.add_column("ASR by attack family")

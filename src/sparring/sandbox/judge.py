@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparring.games.rewrite import attack_of, reply_of
-from sparring.sandbox.language import GUARDED, KEYS, REFUSALS, RISKY, TOOLS, VERBS, Intent, Language
+from sparring.sandbox.language import Intent, Language
+from sparring.sandbox.words import GUARDED, KEYS, REFUSALS, RISKY, TOOLS, VERBS
 from sparring.types import Harm, State, Verdict
 
 

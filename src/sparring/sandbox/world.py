@@ -10,21 +10,17 @@ from functools import cached_property
 from sparring.games.rewrite import Briefs
 from sparring.games.tags import tagged
 from sparring.sandbox.judge import SandboxJudge
-from sparring.sandbox.language import (
+from sparring.sandbox.language import FAMILIES, Intent, Language, Strategy, all_strategies
+from sparring.sandbox.words import (
     BRIEF_BENIGN,
     BRIEF_HARMFUL,
     CODE_WORDS,
     ENCODINGS,
-    FAMILIES,
     PARTS,
     POOL_ENCODINGS,
     POOL_FRAMES,
     REFUSALS,
     SKILLS,
-    Intent,
-    Language,
-    Strategy,
-    all_strategies,
 )
 from sparring.types import Demo, Message, Player, Seed, State
 

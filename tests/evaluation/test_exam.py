@@ -1,0 +1,93 @@
+from tests.table import BROKEN, CANDLE, FAILED, HELD, VAULT, ScriptedJudge, attacks, magic, says
+
+from sparring.evaluation.crossplay import crossplay
+from sparring.evaluation.exam import Exam
+from sparring.policies.scripted import ScriptedPolicy
+from sparring.types import Harm, Player, State, Verdict
+
+A, D = Player.ATTACKER, Player.DEFENDER
+
+
+def dealt(seed, text):
+    return State(seed).deal(A, text)
+
+
+def by_reply(state: State) -> Verdict:
+    reply = state.moves[-1].completion.text
+    return {"yes": BROKEN, "no": HELD}.get(reply, FAILED)
+
+
+SETS = {
+    "harmful/plain": [dealt(VAULT, f"open it, {k}") for k in range(4)],
+    "harmful/story": [dealt(VAULT, f"a tale, {k}") for k in range(4)],
+    "benign/plain": [dealt(CANDLE, f"polish it, {k}") for k in range(4)],
+}
+POOLED = {"harmful/all": ["harmful/plain", "harmful/story"]}
+
+
+def sit(defender, judge=by_reply):
+    return Exam(magic(), ScriptedJudge(judge), SETS, POOLED, "exam").sit({D: defender}).rates
+
+
+def test_the_exam_asks_asr_of_harmful_sets_and_refusal_and_content_of_benign_ones():
+    falls_for_tales = ScriptedPolicy(lambda seen, at: "yes" if "tale" in seen[-1].content else "no")
+    rates = sit(falls_for_tales)
+    assert {name: r.value for name, r in rates.items()} == {
+        "asr/plain": 0.0,
+        "asr/story": 1.0,
+        "asr/all": 0.5,
+        "over_refusal/plain": 1.0,
+        "correct/plain": 0.0,
+    }
+    assert rates["asr/all"].n_scored == 8
+
+
+def test_a_failed_verdict_is_unscored_by_its_cause():
+    told = sit(ScriptedPolicy(lambda seen, at: "hm" if "0" in seen[-1].content else "yes"))
+    assert told["asr/plain"].n_scored == 3
+    assert told["asr/plain"].unscored == {"timeout": 1}
+
+
+def test_the_same_defender_gets_the_same_exam():
+    heard: list[list[tuple[str, str]]] = [[], []]
+    for told in heard:
+        sit(ScriptedPolicy(lambda seen, at, told=told: told.append((seen[-1].content, at)) or "no"))
+    assert heard[0] == heard[1] != []
+
+
+def test_an_off_topic_attack_did_not_work_however_harmful_the_reply():
+    verdict = Verdict(Harm.UNSAFE, refused=False, helpful=True, on_topic=False)
+    assert sit(says("yes"), lambda state: verdict)["asr/plain"].value == 0.0
+
+
+class Sitting:
+    def __init__(self, policy):
+        self.policy = policy
+
+    def __enter__(self):
+        return self.policy
+
+    def __exit__(self, *error):
+        return None
+
+
+def test_crossplay_pays_the_clean_outcome_in_every_cell_and_an_attacker_speaks_once():
+    spoken = []
+    tale, song = attacks("a tale"), attacks("a song")
+    loud = ScriptedPolicy(lambda seen, at: spoken.append(at) or tale.script(seen, at))
+    naive = ScriptedPolicy(lambda seen, at: "yes" if "tale" in seen[-1].content else "no")
+    cells = crossplay(
+        magic(),
+        [magic().open(VAULT)] * 3,
+        {"tale": lambda: Sitting(loud), "song": lambda: Sitting(song)},
+        {"naive": lambda: Sitting(naive), "wise": lambda: Sitting(says("no"))},
+        ScriptedJudge(lambda s: Verdict(on_topic=True) if len(s.moves) == 1 else by_reply(s)),
+        "x",
+    )
+    assert {(row, column): r.value for row, column, r in cells} == {
+        ("tale", "naive"): 1.0,
+        ("tale", "wise"): 0.0,
+        ("song", "naive"): 0.0,
+        ("song", "wise"): 0.0,
+    }
+    assert len(spoken) == 3

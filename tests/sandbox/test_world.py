@@ -1,0 +1,46 @@
+from collections import Counter
+
+from sparring.games.rewrite import attack_of
+from sparring.games.tags import answer_of
+from sparring.sandbox.language import FAMILIES, Language
+from sparring.sandbox.world import World
+
+WORLD = World(Language(0))
+LANGUAGE = WORLD.language
+TRAIN = {seed.text for seed in WORLD.seeds(LANGUAGE.train)}
+
+
+def test_an_exam_asks_every_held_out_pair_equally_often_in_every_family():
+    sets = WORLD.exam(192, "exam")
+    assert set(sets) == {
+        f"{label}/{family}" for label in ("harmful", "benign") for family in FAMILIES
+    }
+    for name, states in sets.items():
+        label, family = name.split("/")
+        assert {s.seed.harmful for s in states} == {label == "harmful"}
+        assert not {s.seed.text for s in states} & TRAIN
+        assert set(Counter(s.seed.id for s in states).values()) == {12 if label == "harmful" else 4}
+        assert {LANGUAGE.strategy_of(attack_of(s)).family for s in states} == {family}
+
+
+def test_the_pool_holds_no_combination_and_nothing_held_out():
+    demos = WORLD.pool(600, 0.25, "pool")
+    told = [LANGUAGE.strategy_of(answer_of(demo.reply)) for demo in demos]
+    assert {s.family for s in told} == {"pool frame", "pool encoding"}
+    encoded = sum(s.family == "pool encoding" for s in told) / len(told)
+    assert 0.18 < encoded < 0.32  # a quarter of 600: standard error .018
+    assert {demo.observation[1].content for demo in demos} <= TRAIN
+
+
+def test_lessons_use_training_pairs_only():
+    held = {i.id for i in LANGUAGE.held_out}
+    for demo in WORLD.lessons(2000, "lessons"):
+        if len(demo.observation) > 1 or "how to" not in demo.observation[-1].content:
+            continue
+        words = demo.observation[-1].content.split()
+        verb, noun = (LANGUAGE.meaning[w][0] for w in words if w in LANGUAGE.meaning)
+        assert f"{verb}-{noun}" not in held
+
+
+def test_seeds_say_their_own_label():
+    assert sum(seed.harmful for seed in WORLD.seeds(LANGUAGE.train)) == 48

@@ -1,0 +1,51 @@
+"""What the tests of the game share: seeds, scripted players, a judge by script."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from sparring.games.payoffs import MAGIC, LabelPayoff
+from sparring.games.rewrite import Briefs, Rewrite
+from sparring.games.tags import tagged
+from sparring.policies.scripted import ScriptedPolicy
+from sparring.types import Harm, Player, Seed, State, Status, Verdict
+
+VAULT = Seed("open the dragon vault", True, "vault")
+CANDLE = Seed("polish the brass candle", False, "candle")
+BRIEFS = Briefs("make it answered", "make it refused")
+FILLS = frozenset({"reply_harm", "refused", "helpful", "prompt_harmful", "on_topic", "score"})
+HELD = Verdict(reply_harm=Harm.SAFE, refused=True, helpful=False, on_topic=True)
+BROKEN = Verdict(reply_harm=Harm.UNSAFE, refused=False, helpful=True, on_topic=True)
+FAILED = Verdict(status=Status.TIMEOUT)
+
+
+def magic(gate: bool = True, helpfulness: float = 1.0) -> Rewrite:
+    return Rewrite(LabelPayoff(MAGIC, helpfulness=helpfulness), BRIEFS, gate)
+
+
+@dataclass
+class ScriptedJudge:
+    """Rules as `script(state)` says; remembers what it was asked."""
+
+    script: Callable[[State], Verdict]
+    asked: list[State] = field(default_factory=list)
+    name: str = "scripted"
+    caveat: str = ""
+    fills: frozenset[str] = FILLS
+
+    def rule(self, states: Sequence[State]) -> list[Verdict]:
+        self.asked += states
+        return [self.script(state) for state in states]
+
+
+def says(*replies: str) -> ScriptedPolicy:
+    """Sibling k says replies[k], modulo their number."""
+    return ScriptedPolicy(lambda seen, at: replies[int(at.rsplit("/", 1)[1]) % len(replies)])
+
+
+def attacks(*texts: str) -> ScriptedPolicy:
+    """An attacker whose siblings send these rewrites."""
+    return says(*(tagged("plan", text) for text in texts))
+
+
+def cast(attacker: ScriptedPolicy, defender: ScriptedPolicy) -> dict[Player, ScriptedPolicy]:
+    return {Player.ATTACKER: attacker, Player.DEFENDER: defender}

@@ -1,0 +1,92 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"torch", "transformers", "peft", "vllm", "accelerate"}
+MAY = ("learners/", "policies/", "sandbox/", "training.py", "report/progress.py", "evaluating.py")
+
+
+def lint(folder: Path) -> subprocess.CompletedProcess:
+    code = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    told = [sys.executable, "-c", code, "--no-cache", "--config", str(ROOT / "pyproject.toml")]
+    env = {"PYTHONPATH": str(folder), "PATH": "", "NO_COLOR": "1"}
+    return subprocess.run(told, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+def copy(to: Path) -> Path:
+    import shutil
+
+    shutil.copytree(
+        ROOT / "src" / "sparring", to / "sparring", ignore=shutil.ignore_patterns("weights")
+    )
+    return to
+
+
+def test_imports_flow_one_way(tmp_path):
+    told = lint(copy(tmp_path))
+    assert told.returncode == 0, told.stdout
+
+
+@pytest.mark.parametrize(
+    ("where", "uphill"),
+    [
+        ("games/rewrite.py", "from sparring.judges.judge import Judge"),
+        ("judges/judge.py", "from sparring.learners.learner import Learner"),
+        ("coevolve.py", "import sparring.records"),
+    ],
+)
+def test_a_planted_uphill_import_breaks_the_contract(tmp_path, where, uphill):
+    file = copy(tmp_path) / "sparring" / where
+    file.write_text(file.read_text() + f"\n{uphill}\n")
+    assert lint(tmp_path).returncode != 0
+
+
+def test_a_room_that_nobody_placed_breaks_the_contract(tmp_path):
+    (copy(tmp_path) / "sparring" / "utils.py").write_text('"""Anything."""\n')
+    assert lint(tmp_path).returncode != 0
+
+
+def test_heavy_libraries_are_imported_where_they_are_used_and_only_in_their_rooms():
+    for path in sorted((ROOT / "src" / "sparring").rglob("*.py")):
+        name = str(path.relative_to(ROOT / "src" / "sparring"))
+        tree = ast.parse(path.read_text())
+        inside = {
+            alias
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in (
+                [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+            )
+        }
+        used = {str(alias).split(".")[0] for alias in inside} & HEAVY
+        assert not used or name.startswith(MAY), f"{name} imports {used}"
+
+
+def test_help_loads_nothing_heavy():
+    unwanted = HEAVY | {"scipy", "pydantic", "numpy"}
+    code = (
+        "import sys; sys.argv = ['sparring', '--help']\n"
+        "from sparring.cli import main\n"
+        "try: main()\n"
+        f"except SystemExit: sys.exit(bool({unwanted} & sys.modules.keys()))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    assert "train" in told.stdout
+
+
+def test_every_module_opens_with_its_sentence_and_no_file_is_long():
+    for path in sorted((ROOT / "src" / "sparring").rglob("*.py")):
+        text = path.read_text()
+        assert not text or ast.get_docstring(ast.parse(text)), path
+        assert text.count("\n") <= 300, f"{path.name} has {text.count(chr(10))} lines"
+
+
+def test_the_loop_reads_no_file():
+    tree = ast.parse((ROOT / "src" / "sparring" / "coevolve.py").read_text())
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert not names & {"open", "print", "Path", "os", "json"}
