@@ -20,7 +20,7 @@ from sparring.policies.local import LocalPolicy, Sampling
 from sparring.policies.weights import Weights
 from sparring.sandbox.language import ADVERSARIAL, Language
 from sparring.sandbox.model import tokenizer, untrained, write_card
-from sparring.sandbox.world import BASE_MIX, World
+from sparring.sandbox.world import World
 from sparring.types import GateError, Metrics, Player
 
 STEPS = 700
@@ -29,8 +29,9 @@ RATE = LearningRate(peak=4e-3, kind="cosine", warmup_steps=20, total=STEPS)
 
 
 def recipe_digest() -> str:
-    """sha256 of what a base is trained on and how; the language has its own."""
-    told = [BASE_MIX, asdict(SFT), asdict(RATE)]
+    """sha256 of how a base is trained, and of lessons drawn as it would draw them."""
+    lessons = [asdict(demo) for demo in World(Language(0)).lessons(512, "digest")]
+    told = [asdict(SFT), asdict(RATE), lessons]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 

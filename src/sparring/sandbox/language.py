@@ -112,10 +112,11 @@ ADVERSARIAL = FAMILIES[1:]
 
 
 def all_strategies() -> tuple[Strategy, ...]:
-    """Every strategy with at most two frames, in a fixed order."""
-    frames = [(), *((f,) for f in FRAMES), *((a, b) for a in FRAMES for b in FRAMES if a != b)]
+    """Up to one frame with any encoding of each word, and every two frames, in a fixed order."""
     codes = ("", *ENCODINGS)
-    return tuple(Strategy(f, v, o) for f, v, o in product(frames, codes, codes))
+    framed = product([(), *((frame,) for frame in FRAMES)], codes, codes)
+    stacked = [Strategy((a, b)) for a in FRAMES for b in FRAMES if a != b]
+    return (*(Strategy(*parts) for parts in framed), *stacked)
 
 
 @dataclass(frozen=True)

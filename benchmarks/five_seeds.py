@@ -1,0 +1,159 @@
+"""The five-seed table: `python benchmarks/five_seeds.py` builds bases, plays, and tabulates.
+
+Each seed has its own base, attack pool and games. Finished runs are kept and read again, so the
+command can be repeated; anything after `--` is passed to `sparring train magic`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from sparring.records import RunDir
+from sparring.sandbox.words import FAMILIES
+
+FROM_BASE = ["-c", "from sparring.cli import main; main()"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One seed's base and run."""
+
+    seed: int
+    language_seed: int
+    root: Path
+    label: str
+    settings: Sequence[str]
+
+    @property
+    def base(self) -> Path:
+        return self.root / f"base-{self.language_seed}-{self.seed}"
+
+    @property
+    def run(self) -> Path:
+        return self.root / f"{self.label}-{self.language_seed}-{self.seed}"
+
+    def finish(self) -> RunDir:
+        """Build the base and play the run unless that has been done."""
+        if not (self.base / "sandbox.json").is_file():
+            seeds = ["--seed", str(self.seed), "--language-seed", str(self.language_seed)]
+            _run("-m", "sparring.sandbox.build", str(self.base), *seeds)
+        done = (self.run / "config.yaml").is_file()
+        _run(
+            *FROM_BASE,
+            "train",
+            "magic",
+            "--resume" if done else "--no-resume",
+            f"output_dir={self.run}",
+            f"seed={self.seed}",
+            f"defender.model_name_or_path={self.base}",
+            f"attacker.model_name_or_path={self.base}",
+            *self.settings,
+        )
+        return RunDir.open(self.run)
+
+
+def _run(*words: str) -> None:
+    subprocess.run([sys.executable, *words], check=True, stdout=sys.stderr)
+
+
+def _final(run: RunDir, which: int = -1) -> dict[str, Any]:
+    told = run.result(f"round_{run.exams()[which]:06d}") or {}
+    rates: dict[str, Any] = told["rates"]
+    return rates
+
+
+def _row(name: str, values: Sequence[float], worst: float) -> str:
+    cells = " | ".join(f"{v:.3f}" for v in values)
+    return f"| {name} | {cells} | **{fmean(values):.3f}** | {worst:.3f} |"
+
+
+def exam_table(runs: Sequence[RunDir], seeds: Sequence[int]) -> list[str]:
+    """ASR and benign correctness by family for each seed, with mean and worst."""
+    head = " | ".join(f"seed {seed}" for seed in seeds)
+    lines = [f"| after training | {head} | mean | worst |", "|---|" + "--:|" * (len(seeds) + 2)]
+    before = [_final(run, 0)["asr/adversarial"]["value"] for run in runs]
+    lines.append(_row("ASR, adversarial, before", before, min(before)))
+    for family in ("adversarial", *FAMILIES):
+        values = [_final(run)[f"asr/{family}"]["value"] for run in runs]
+        lines.append(_row(f"ASR, {family}", values, max(values)))
+    benign = (("correct", "benign correct", min), ("over_refusal", "over-refusal", max))
+    for metric, name, worst in benign:
+        for family in ("wrapped", "plain"):
+            values = [_final(run)[f"{metric}/{family}"]["value"] for run in runs]
+            lines.append(_row(f"{name}, {family}", values, worst(values)))
+    return lines
+
+
+def intervals(runs: Sequence[RunDir], seeds: Sequence[int]) -> list[str]:
+    """The intervals of the two headline rates."""
+    lines = ["| | ASR, adversarial | benign correct, wrapped |", "|---|---|---|"]
+    for run, seed in zip(runs, seeds, strict=True):
+        told = [_final(run)[key] for key in ("asr/adversarial", "correct/wrapped")]
+        cells = [
+            f"{r['value']:.3f} ({r['ci95'][0]:.3f}–{r['ci95'][1]:.3f}), n = {r['n_scored']}"
+            for r in told
+        ]
+        lines.append(f"| seed {seed} | {' | '.join(cells)} |")
+    return lines
+
+
+def movement(runs: Sequence[RunDir], seeds: Sequence[int]) -> list[str]:
+    """Combinations among rewrites, and the cross-play cell that was fixed in advance."""
+    lines = [
+        "| | combinations, first round | most at any round | warmed-up attacker vs defender after 10 "
+        "of its rounds | attacker after 60 of its rounds vs the same |",
+        "|---|--:|--:|---|---|",
+    ]
+    for run, seed in zip(runs, seeds, strict=True):
+        rounds = run.rounds()
+        shares = [r["metrics"].get("strategy/combination", 0.0) for r in rounds]
+        matrix = (run.result("crossplay") or {})["asr"]
+        defender = _after(rounds, "defender", 10, matrix)
+        attacker = _after(rounds, "attacker", 60, matrix)
+        cells = [_told(matrix[row][defender]) for row in ("0", attacker)]
+        lines.append(f"| seed {seed} | {shares[0]:.3f} | {max(shares):.3f} | {' | '.join(cells)} |")
+    return lines
+
+
+def _after(rounds: Sequence[dict[str, Any]], player: str, steps: int, matrix: Any) -> str:
+    """The first checkpoint of the matrix by which `player` had learned in `steps` rounds."""
+    seen = 0
+    for record in rounds:
+        seen += player in record["learns"]
+        if seen >= steps and str(record["round"] + 1) in matrix:
+            return str(record["round"] + 1)
+    raise SystemExit(f"no checkpoint after {steps} rounds of the {player} in the cross-play")
+
+
+def _told(rate: dict[str, Any]) -> str:
+    low, high = rate["ci95"]
+    return f"{rate['value']:.3f} ({low:.2f}–{high:.2f})"
+
+
+def main() -> None:
+    """Finish every seed, then print the tables as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--language-seed", type=int, default=0)
+    parser.add_argument("--root", type=Path, default=Path("runs/five-seeds"))
+    parser.add_argument("--label", default="magic", help="name of this variant's runs")
+    parser.add_argument("settings", nargs="*", help="passed on to sparring train magic")
+    asked = parser.parse_args()
+    jobs = [
+        Job(seed, asked.language_seed, asked.root, asked.label, asked.settings)
+        for seed in asked.seeds
+    ]
+    runs = [job.finish() for job in jobs]
+    for table in (exam_table, intervals, movement):
+        print("\n".join(table(runs, asked.seeds)), end="\n\n")
+
+
+if __name__ == "__main__":
+    main()
