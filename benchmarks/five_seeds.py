@@ -107,8 +107,8 @@ def intervals(runs: Sequence[RunDir], seeds: Sequence[int]) -> list[str]:
 def movement(runs: Sequence[RunDir], seeds: Sequence[int]) -> list[str]:
     """Combinations among rewrites, and the cross-play cell that was fixed in advance."""
     lines = [
-        "| | combinations, first round | most at any round | warmed-up attacker vs defender after 10 "
-        "of its rounds | attacker after 60 of its rounds vs the same |",
+        "| | combinations, first round | most at any round | warmed-up attacker against the "
+        "defender after 10 of its rounds | attacker after 60 of its rounds against it |",
         "|---|--:|--:|---|---|",
     ]
     for run, seed in zip(runs, seeds, strict=True):

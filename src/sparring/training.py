@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sparring.checkpoint import dumps, sha256
-from sparring.coevolve import coevolve
+from sparring.coevolve import Plan, coevolve
 from sparring.evaluation.crossplay import crossplay
 from sparring.evaluation.exam import Exam
 from sparring.recipes.recipe import Match, Seat
@@ -31,6 +31,7 @@ class Interrupted(SparringError):
 class Watch(Protocol):
     """Who is told how a run goes: a progress bar, a log, a tracker."""
 
+    def over(self, plan: Plan) -> Plan: ...
     def warmed(self, step: int, metrics: Metrics) -> None: ...
     def played(self, told: Round) -> None: ...
     def note(self, text: str) -> None: ...
@@ -45,7 +46,7 @@ def train(match: Match, run: RunDir, watch: Watch, until: int | None = None) -> 
         assert sets is not None
         exam = match.exam(sets)
         _examine(match, run, exam, len(past), watch)
-        rounds = coevolve(match.plan, past)
+        rounds = coevolve(watch.over(match.plan), past)
         end = min(match.plan.rounds, until or match.plan.rounds)
         for told in rounds if len(past) < end else ():
             _record(match, run, told)

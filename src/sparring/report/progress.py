@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,9 +20,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from sparring.arena import Cast
+from sparring.coevolve import Plan
 from sparring.report.terminal import safe
-from sparring.types import Metrics, Round
+from sparring.types import Metrics, Player, Round
 
+_DOES = {Player.ATTACKER: "attack", Player.DEFENDER: "defend"}
 _SHOWN = ("asr", "faithful", "correct", "over_refusal", "unscored")
 
 
@@ -43,6 +47,7 @@ class ProgressWatch:
         )
         self.tasks: dict[str, TaskID] = {}
         self.started = self.shown = time.monotonic()
+        self.last = ""
 
     def __enter__(self) -> Self:
         self.bars.start()
@@ -65,11 +70,30 @@ class ProgressWatch:
         """One round."""
         learns = " and ".join(sorted(told.turn.learns))
         numbers = " ".join(f"{k} {told.metrics[k]:.2f}" for k in _SHOWN if k in told.metrics)
-        line = f"{learns} learned: {numbers}"
+        self.last = line = f"{learns} learned: {numbers}"
         self._advance("rounds", told.number + 1, self.totals["rounds"], line)
         if not self.console.is_terminal:
             self._line(f"round {told.number + 1}/{self.totals['rounds']}  {line}")
         self.trackers.log(told.metrics, told.number)
+
+    def over(self, plan: Plan) -> Plan:
+        """The plan, telling what it is at inside a round; where there are no bars, as it is."""
+        if not self.console.is_terminal:
+            return plan
+        cast: Cast = {p: _Watched(policy, _DOES[p], self._now) for p, policy in plan.cast.items()}
+        learners = {
+            id(told): _Watched(told, "update", self._now) for told in plan.learners.values()
+        }
+        return replace(
+            plan,
+            cast=cast,
+            judge=_Watched(plan.judge, "judge", self._now),
+            learners={player: learners[id(told)] for player, told in plan.learners.items()},
+        )
+
+    def _now(self, doing: str) -> None:
+        if "rounds" in self.tasks:
+            self.bars.update(self.tasks["rounds"], told=f"{doing:7s}  {self.last}")
 
     def note(self, text: str) -> None:
         """Something a person should know."""
@@ -91,6 +115,18 @@ class ProgressWatch:
         self.shown = time.monotonic()
         seconds = self.shown - self.started
         self.console.print(f"{seconds:6.0f}s  {safe(text)}", highlight=False, markup=False)
+
+
+class _Watched:
+    """A policy, judge or learner that says when it is at work."""
+
+    def __init__(self, part: Any, doing: str, tell: Callable[[str], None]) -> None:
+        self._part, self._doing, self._tell = part, doing, tell
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("sample", "rule", "update"):
+            self._tell(self._doing)
+        return getattr(self._part, name)
 
 
 class Trackers:
