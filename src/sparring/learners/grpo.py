@@ -50,7 +50,10 @@ class Grpo:
     shares: Mapping[Player, float] = field(default_factory=dict)
 
     def update(self, samples: Sequence[Sample]) -> Metrics:
-        """One update from the samples of a round; without a signal the weights stay as they are."""
+        """One update from the samples of a round; without a signal the weights stay as they are.
+
+        A metric that is not finite is left out: records are JSON, which cannot hold it.
+        """
         by_player: dict[Player, list[Sample]] = defaultdict(list)
         for sample in samples:
             by_player[sample.player].append(sample)
@@ -63,9 +66,8 @@ class Grpo:
             norm = self.optimizer.step()
             for job in jobs:
                 metrics[f"{job.player}/learning_rate"] = learning_rate
-                if math.isfinite(norm):
-                    metrics[f"{job.player}/grad_norm"] = norm
-        return metrics
+                metrics[f"{job.player}/grad_norm"] = norm
+        return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 class _Job:
