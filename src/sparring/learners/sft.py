@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sparring.learners.batching import Row, logprobs, microbatches, pad
 from sparring.learners.optimizer import Optimizer
@@ -27,25 +28,34 @@ def sft(
     """Train; yields the metrics of every step, so the caller shows progress.
 
     Loss = mean over the batch's reply tokens of −log π(token). Demonstrations are visited in
-    shuffled epochs drawn from `rng_seed`.
+    shuffled epochs drawn from `rng_seed`, and so is dropout.
     """
+    import torch
+
     if not demos:
         raise UsageError("warm_start: the attack pool holds no demonstrations")
     rows: list[Row] = [(chat.prompt_ids(d.observation), chat.reply_ids(d.reply)) for d in demos]
     model = optimizer.weights.model.train()
     order = _epochs(len(rows), rng_seed)
-    for _ in range(config.steps):
+    for step in range(config.steps):
         batch = [rows[next(order)] for _ in range(config.batch_size)]
-        total = sum(len(reply) for _, reply in batch)
-        loss = 0.0
-        for index in microbatches(batch, config.micro_batch_tokens):
-            padded = pad(batch, index, chat.pad_id, model.device)
-            part = -logprobs(model, padded, 1.0).sum() / total
-            part.backward()  # type: ignore[no-untyped-call]
-            loss += part.item()
+        with torch.random.fork_rng():
+            torch.manual_seed(random.Random(f"{rng_seed}/{step}").getrandbits(63))
+            loss = _backward(model, batch, chat.pad_id, config.micro_batch_tokens)
         learning_rate = optimizer.learning_rate
         yield {"loss": loss, "grad_norm": optimizer.step(), "learning_rate": learning_rate}
     model.eval()
+
+
+def _backward(model: Any, batch: Sequence[Row], pad_id: int, budget: int) -> float:
+    """Add the gradient of the batch's loss; returns the loss."""
+    total = sum(len(reply) for _, reply in batch)
+    loss = 0.0
+    for index in microbatches(batch, budget):
+        part = -logprobs(model, pad(batch, index, pad_id, model.device), 1.0).sum() / total
+        part.backward()  # type: ignore[no-untyped-call]
+        loss += part.item()
+    return loss
 
 
 def _epochs(n: int, rng_seed: str) -> Iterator[int]:
