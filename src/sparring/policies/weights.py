@@ -48,8 +48,7 @@ class Weights:
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Overwrite the trainable tensors in place; names and shapes must match exactly."""
-        if tensors.keys() != self.parameters.keys():
-            raise ValueError(f"weights differ in {tensors.keys() ^ self.parameters.keys()}")
+        _check_fit(tensors, self.parameters)
         for name, parameter in self.parameters.items():
             parameter.data.copy_(tensors[name])
 
@@ -78,12 +77,25 @@ class Weights:
         from safetensors.torch import load_file
 
         if self.adapter:
-            from peft import set_peft_model_state_dict
+            from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
             tensors = load_file(folder / "adapter_model.safetensors")
+            _check_fit(tensors, get_peft_model_state_dict(self._model, adapter_name=self.adapter))
             set_peft_model_state_dict(self._model, tensors, adapter_name=self.adapter)
         else:
             self.load(_whole(folder, self.parameters))
+
+
+def _check_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """ValueError unless names and shapes are the same: copying would broadcast, PEFT would skip."""
+    one, other = ({n: tuple(t.shape) for n, t in told.items()} for told in (found, wanted))
+    differ = sorted({name for name, _ in one.items() ^ other.items()})
+    if differ:
+        first = differ[0]
+        raise ValueError(
+            f"weights differ in {len(differ)} tensors, such as {first}: "
+            f"got {one.get(first)}, wanted {other.get(first)}"
+        )
 
 
 def _whole(folder: Path, parameters: Mapping[str, Any]) -> Tensors:
