@@ -166,4 +166,5 @@ def adapters(base: Any, lora: Mapping[str, Any], torch_seed: int) -> dict[Player
         config = LoraConfig(task_type="CAUSAL_LM", **lora)
         model = get_peft_model(base, config, adapter_name=Player.ATTACKER.value)
         model.add_adapter(Player.DEFENDER.value, config)
+    model.eval()  # PEFT makes its layers in training mode: players would sample under dropout
     return {player: Weights(model, player.value) for player in Player}
