@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sparring.types import Player, UsageError
@@ -65,10 +66,12 @@ class Weights:
     def save(self, folder: Path) -> None:
         """Write `folder/` as PEFT or transformers would read it (safetensors)."""
         if self.adapter:
+            folder.mkdir(parents=True, exist_ok=True)
             # PEFT appends the adapter's name to the path itself.
-            self.model.save_pretrained(folder.parent, selected_adapters=[self.adapter])
-            if folder.name != self.adapter:
-                (folder.parent / self.adapter).rename(folder)
+            with TemporaryDirectory(dir=folder) as made:
+                self.model.save_pretrained(made, selected_adapters=[self.adapter])
+                for file in (Path(made) / self.adapter).iterdir():
+                    file.replace(folder / file.name)
         else:
             self.model.save_pretrained(folder)
 
