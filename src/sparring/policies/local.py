@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import numpy as np
 from sparring.policies.chat import Chat
 from sparring.policies.policy import Request
 from sparring.policies.weights import Weights
-from sparring.types import Completion
+from sparring.types import Completion, SparringError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,6 +113,7 @@ def _decode(
             if not len(alive) or t + 1 == sampling.max_completion_length:
                 break
             step.advance(token_B[going], going)
+    _refuse_nan(logprobs)
     return [
         Completion(
             text=chat.text(ids),
@@ -123,6 +125,17 @@ def _decode(
         )
         for ids, logps, i in zip(tokens, logprobs, owner, strict=True)
     ]
+
+
+def _refuse_nan(logprobs: Sequence[Sequence[float]]) -> None:
+    """Inverse-CDF sampling from NaN takes the last token, and an exam would call that harmless."""
+    broken = sum(any(map(math.isnan, logps)) for logps in logprobs)
+    if broken:
+        raise SparringError(
+            f"{broken} of {len(logprobs)} completions were drawn from probabilities that are not "
+            "numbers (NaN): the weights are damaged, or their dtype cannot hold the activations; "
+            "go back to an earlier checkpoint, or load the model as bfloat16 or float32"
+        )
 
 
 def _draw(logits_BV: Tensor, u_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
