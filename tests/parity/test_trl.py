@@ -1,0 +1,214 @@
+"""Our GRPO is TRL 1.16's: the same loss and the same gradient on the same tokens."""
+
+import copy
+import random
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from sparring.learners.grpo import Grpo, GrpoConfig
+from sparring.learners.losses import AGGREGATIONS
+from sparring.learners.optimizer import LearningRate, Optimizer
+from sparring.policies.weights import Weights
+from sparring.sandbox.language import Language
+from sparring.sandbox.model import tokenizer
+from sparring.types import Completion, Player, Sample
+
+pytest.importorskip("trl", reason="PARITY WITH TRL IS NOT CHECKED: install trl==1.16.0")
+pytestmark = pytest.mark.filterwarnings("ignore:`gradient_checkpointing`:FutureWarning")  # TRL's
+
+TEMPERATURE, EPSILON, LONGEST, PAD = 0.8, (0.15, 0.3), 11, 0
+ADVANTAGES = (1.7, -0.9, 0.4, 0.0, -2.1, 0.6, 1.1, -0.3)
+# Halves of four: their prompt, completion and padded lengths differ from each other.
+PROMPTS, REPLIES = (3, 7, 1, 5, 4, 9, 2, 6), (5, 2, 9, 1, 7, 4, 3, 8)
+
+
+class Recorder(Optimizer):
+    """Keeps the gradient instead of following it."""
+
+    def step(self):
+        self.seen = gradient_of(self.weights.model)
+        return 1.0
+
+
+def gradient_of(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+def llama(vocabulary, torch_seed):
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=24,
+        intermediate_size=40,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.2,
+        pad_token_id=PAD,
+    )
+    torch.manual_seed(torch_seed)
+    return LlamaForCausalLM(config)
+
+
+def moved(model, scale):
+    """A copy whose weights lie `scale` standard deviations away: the reference."""
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for p in other.parameters():
+            p.add_(torch.randn_like(p) * scale)
+    return other
+
+
+def alone(model, prompt, reply):
+    """Log-probabilities of one reply, from one unpadded row."""
+    with torch.no_grad():
+        logits_TV = model(torch.tensor([[*prompt, *reply]])).logits[0, len(prompt) - 1 : -1]
+    logp_TV = (logits_TV / TEMPERATURE).log_softmax(-1)
+    return [logp_TV[t, token].item() for t, token in enumerate(reply)]
+
+
+@pytest.fixture(scope="module")
+def words():
+    return tokenizer(Language(0))
+
+
+@pytest.fixture(scope="module")
+def told(words):
+    """A model, a reference and eight rows whose old log-probabilities lie off the policy."""
+    rng = random.Random("trl")
+    model = llama(len(words), 5)
+    reference = moved(model, 0.03)
+
+    def ids(n):
+        return tuple(rng.randrange(6, len(words)) for _ in range(n))
+
+    rows = [(ids(p), ids(r)) for p, r in zip(PROMPTS, REPLIES, strict=True)]
+    old = [[logp + rng.gauss(0, 0.35) for logp in alone(model, *row)] for row in rows]
+    return model, reference, rows, old
+
+
+def of_trl(told, words, folder, loss, beta, accumulation):
+    """The loss and the gradient of one accumulation window of a real `GRPOTrainer`."""
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    model, reference, rows, old = told
+    model.save_pretrained(folder / "base")
+    args = GRPOConfig(
+        output_dir=str(folder / "out"),
+        report_to="none",
+        use_cpu=True,
+        bf16=False,
+        per_device_train_batch_size=len(rows) // accumulation,
+        gradient_accumulation_steps=accumulation,
+        num_generations=4,
+        max_completion_length=LONGEST,
+        temperature=TEMPERATURE,
+        loss_type=loss,
+        beta=beta,
+        epsilon=EPSILON[0],
+        epsilon_high=EPSILON[1],
+        # TRL 1.16 multiplies the KL term by the ratio unless told otherwise (DeepSeek-V3.2,
+        # arXiv:2512.02556); ours is the plain k3 of the GRPO paper.
+        use_bias_correction_kl=False,
+    )
+    trainer = GRPOTrainer(
+        model=str(folder / "base"),
+        reward_funcs=lambda completions, **_: [0.0] * len(completions),
+        args=args,
+        train_dataset=Dataset.from_dict({"prompt": ["open the dragon vault"] * 8}),
+        processing_class=words,
+    )
+    # Trainer.train sets this at the start of every accumulation window; a window here is one
+    # generation batch (steps_per_generation defaults to it), so it holds all tokens.
+    trainer.current_gradient_accumulation_steps = accumulation
+    assert trainer.args.steps_per_generation == accumulation
+    model = trainer.model.train()
+    total, part = 0.0, len(rows) // accumulation
+    for start in range(0, len(rows), part):
+        batch = trl_batch(rows, old, reference, range(start, start + part))
+        step = trainer._compute_loss(model, batch)
+        step.backward()
+        total += step.item()
+    return total, gradient_of(model), trainer._metrics["train"]
+
+
+def trl_batch(rows, old, reference, index):
+    """Prompts padded on the left, completions on the right, as TRL pads them."""
+    chosen = [rows[i] for i in index]
+    before, after = (max(len(row[k]) for row in chosen) for k in (0, 1))
+
+    def left(values):
+        return [PAD] * (before - len(values)) + list(values)
+
+    def right(values, fill):
+        return list(values) + [fill] * (after - len(values))
+
+    ref = [alone(reference, *row) for row in chosen]
+    return {
+        "prompt_ids": torch.tensor([left(p) for p, _ in chosen]),
+        "prompt_mask": torch.tensor([left([1] * len(p)) for p, _ in chosen]),
+        "completion_ids": torch.tensor([right(r, PAD) for _, r in chosen]),
+        "completion_mask": torch.tensor([right([1] * len(r), 0) for _, r in chosen]),
+        "advantages": torch.tensor([ADVANTAGES[i] for i in index]),
+        "old_per_token_logps": torch.tensor([right(old[i], 0.0) for i in index]),
+        "ref_per_token_logps": torch.tensor([right(values, 0.0) for values in ref]),
+        "num_items_in_batch": torch.tensor(float(sum(REPLIES))),
+    }
+
+
+def ours(told, loss, beta, budget):
+    """The loss and the gradient of one `Grpo.update`."""
+    model, reference, rows, old = told
+    model = copy.deepcopy(model)
+    optimizer = Recorder(Weights(model), LearningRate(1e-3))
+    config = GrpoConfig(
+        loss=loss,
+        epsilon=EPSILON,
+        beta=beta,
+        temperature=TEMPERATURE,
+        longest=LONGEST,
+        micro_batch_tokens=budget,
+    )
+    samples = [
+        Sample(Player.DEFENDER, Completion("", reply, tuple(logps), prompt), advantage)
+        for (prompt, reply), logps, advantage in zip(rows, old, ADVANTAGES, strict=True)
+    ]
+    learner = Grpo(optimizer, PAD, config, reference=dict(reference.named_parameters()))
+    metrics = learner.update(samples)
+    return metrics["defender/loss"], optimizer.seen, metrics
+
+
+def furthest(one, other):
+    """The largest difference between two gradients, relative to the largest entry of each."""
+    assert one.keys() == other.keys()
+    return max(((one[n] - other[n]).abs().max() / other[n].abs().max()).item() for n in other)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.05])
+@pytest.mark.parametrize("loss", AGGREGATIONS)
+def test_loss_and_gradient_are_trls(told, words, tmp_path, loss, beta):
+    theirs, gradient, metrics = of_trl(told, words, tmp_path, loss, beta, accumulation=1)
+    # The batch is worth comparing on: both bounds bind, and neither binds everywhere.
+    assert 0.05 < metrics["clip_ratio/low_mean"][0] < 0.5
+    assert 0.05 < metrics["clip_ratio/high_mean"][0] < 0.5
+    for budget in (30, 10_000):
+        mine, my_gradient, _ = ours(told, loss, beta, budget)
+        assert mine == pytest.approx(theirs, abs=1e-5)
+        assert furthest(my_gradient, gradient) < 1e-5
+
+
+@pytest.mark.parametrize("loss", AGGREGATIONS)
+def test_a_window_of_trls_accumulated_batches_is_one_update_of_ours(told, words, tmp_path, loss):
+    theirs, gradient, _ = of_trl(told, words, tmp_path, loss, beta=0.05, accumulation=2)
+    mine, my_gradient, _ = ours(told, loss, beta=0.05, budget=40)
+    assert mine == pytest.approx(theirs, abs=1e-5)
+    assert furthest(my_gradient, gradient) < 1e-5
+
+
+def test_kl_is_reported_as_trl_reports_it(told, words, tmp_path):
+    _, _, metrics = of_trl(told, words, tmp_path, "dapo", beta=0.05, accumulation=1)
+    _, _, my_metrics = ours(told, "dapo", beta=0.05, budget=30)
+    assert my_metrics["defender/kl"] == pytest.approx(metrics["kl"][0], abs=1e-6)
+    assert metrics["kl"][0] > 0.01
