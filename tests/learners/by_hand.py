@@ -1,0 +1,101 @@
+"""What the learners' tests share: a tiny model, samples of it, and arithmetic done slowly."""
+
+import copy
+import random
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from sparring.learners.grpo import Grpo, GrpoConfig
+from sparring.learners.optimizer import LearningRate, Optimizer
+from sparring.policies.weights import Weights
+from sparring.types import Completion, Player, Sample
+
+VOCABULARY, PAD = 29, 0
+
+
+def tiny(torch_seed=3):
+    """A Llama of 7,000 parameters with lively logits; the pad token is never sampled."""
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        initializer_range=0.25,
+        pad_token_id=PAD,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed)
+        return LlamaForCausalLM(config).eval()
+
+
+def alone(model, prompt, reply, temperature=1.0):
+    """Log-probabilities [T] of one reply from one row without padding."""
+    logits_TV = model(torch.tensor([[*prompt, *reply]])).logits[0, len(prompt) - 1 : -1]
+    return (logits_TV / temperature).log_softmax(-1)[range(len(reply)), list(reply)]
+
+
+def ids(rng, n):
+    return tuple(rng.randrange(1, VOCABULARY) for _ in range(n))
+
+
+def samples(model, advantages, player=Player.DEFENDER, drift=0.0, name="x"):
+    """One sample of ragged lengths for each advantage; `drift` (nats) sets it off the policy."""
+    rng = random.Random(f"{player}/{name}")
+    told = []
+    for advantage in advantages:
+        prompt, reply = ids(rng, rng.randint(1, 8)), ids(rng, rng.randint(1, 7))
+        logps = tuple(x + rng.gauss(0, drift) for x in alone(model, prompt, reply).tolist())
+        told.append(Sample(player, Completion("", reply, logps, prompt), advantage))
+    return told
+
+
+class Recorder(Optimizer):
+    """Keeps the gradient instead of following it."""
+
+    def step(self):
+        self.seen = gradient_of(self.weights.model)
+        self.weights.model.zero_grad()
+        return 1.0
+
+
+def gradient_of(model):
+    """A copy of every gradient; a parameter that has none gets zeros."""
+    return {
+        name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for name, p in model.named_parameters()
+    }
+
+
+def learner(model, shares=None, reference=None, optimizer=None, **config):
+    optimizer = optimizer or Recorder(Weights(model), LearningRate(1e-3))
+    return Grpo(optimizer, PAD, GrpoConfig(**config), reference or {}, shares or {})
+
+
+def gradient(model, told, **asked):
+    """The gradient of one update, and its metrics."""
+    learns = learner(copy.deepcopy(model), **asked)
+    metrics = learns.update(told)
+    return learns.optimizer.seen, metrics
+
+
+def furthest(one, other):
+    """The largest difference of two dictionaries of tensors, relative to the largest entry."""
+    assert one.keys() == other.keys()
+    largest = max(t.abs().max().item() for t in other.values())
+    return max((one[name] - other[name]).abs().max().item() for name in other) / largest
+
+
+def same_bits(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in other)
+
+
+def moved(model, scale, torch_seed=11):
+    """A copy whose weights lie `scale` away."""
+    other = copy.deepcopy(model)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(torch_seed)
+        for p in other.parameters():
+            p.add_(torch.randn_like(p) * scale)
+    return other

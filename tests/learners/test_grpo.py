@@ -1,0 +1,304 @@
+"""What an update teaches: which samples count, for how much, and against what."""
+
+import copy
+import math
+
+import pytest
+import torch
+from by_hand import (
+    alone,
+    furthest,
+    gradient,
+    gradient_of,
+    learner,
+    moved,
+    same_bits,
+    samples,
+    tiny,
+)
+
+from sparring.learners.losses import AGGREGATIONS, clipped_surrogate
+from sparring.learners.optimizer import LearningRate, Optimizer
+from sparring.policies.weights import Weights, adapters
+from sparring.types import Player
+
+ATTACKER, DEFENDER = Player.ATTACKER, Player.DEFENDER
+SOME = (1.3, 0.0, -0.7, 0.0, 0.4, 0.0)
+WHOLE = 100_000
+
+
+def by_rows(model, told, loss, longest):
+    """The loss and gradient over every sample, one unpadded row at a time."""
+    model = copy.deepcopy(model)
+    tokens = sum(len(s.completion.token_ids) for s in told)
+    total = 0.0
+    for sample in told:
+        said = sample.completion
+        logp_1T = alone(model, said.prompt_ids, said.token_ids).unsqueeze(0)
+        old_1T = torch.tensor([said.logprobs])
+        loss_1T = clipped_surrogate(logp_1T, old_1T, torch.tensor([sample.advantage]), (0.2, 0.2))
+        each = len(told) * len(said.token_ids)
+        denominator = {"grpo": each, "dr_grpo": len(told) * longest, "dapo": tokens}[loss]
+        part = loss_1T.sum() / denominator
+        part.backward()
+        total += part.item()
+    return total, gradient_of(model)
+
+
+class Runs:
+    """Counts the batches and the rows that run through a model."""
+
+    def __init__(self, monkeypatch):
+        from sparring.learners import grpo
+
+        self.batches = self.rows = 0
+        self.asked = grpo.logprobs
+        monkeypatch.setattr(grpo, "logprobs", self)
+
+    def __call__(self, model, batch, temperature):
+        self.batches += 1
+        self.rows += len(batch.index)
+        return self.asked(model, batch, temperature)
+
+
+@pytest.mark.parametrize("loss", AGGREGATIONS)
+def test_samples_without_advantage_are_not_run_and_still_count(monkeypatch, loss):
+    model = tiny()
+    told = samples(model, SOME, drift=0.2)
+    runs = Runs(monkeypatch)
+    skipped, metrics = gradient(model, told, loss=loss, longest=9)
+    assert runs.rows == 3
+    wanted, run = by_rows(model, told, loss, longest=9)
+    assert metrics["defender/loss"] == pytest.approx(wanted, abs=1e-6)
+    assert furthest(skipped, run) < 1e-6
+
+
+@pytest.mark.parametrize("loss", AGGREGATIONS)
+def test_skipping_is_what_running_them_would_have_done(monkeypatch, loss):
+    model = tiny()
+    told = samples(model, SOME, drift=0.2)
+    skipped, _ = gradient(model, told, loss=loss, longest=9)
+    runs = Runs(monkeypatch)
+    # So small a beta adds nothing but makes every row run, once as policy and once as reference.
+    asked = {"beta": 1e-12, "reference": Weights(copy.deepcopy(model)).snapshot()}
+    run, _ = gradient(model, told, loss=loss, longest=9, **asked)
+    assert runs.rows == 2 * 6
+    assert furthest(skipped, run) < 1e-6
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3])
+@pytest.mark.parametrize("loss", AGGREGATIONS)
+def test_micro_batches_add_up_to_the_whole(monkeypatch, loss, beta):
+    model = tiny()
+    told = samples(model, (1.3, -0.2, -0.7, 2.1, 0.4, -1.6), drift=0.2)
+    reference = Weights(moved(model, 0.02)).snapshot()
+    runs, found, batches = Runs(monkeypatch), [], []
+    for budget in (1, 37, WHOLE):
+        asked = {"beta": beta, "reference": reference, "micro_batch_tokens": budget}
+        found.append(gradient(model, told, loss=loss, longest=9, **asked))
+        batches.append(runs.batches - sum(batches))
+    assert batches == ([12, 6, 2] if beta else [6, 3, 1])
+    (one, one_metrics), (some, some_metrics), (whole, whole_metrics) = found
+    assert furthest(one, whole) < 1e-6
+    assert furthest(some, whole) < 1e-6
+    assert one_metrics == pytest.approx(whole_metrics, abs=1e-6)
+    assert some_metrics == pytest.approx(whole_metrics, abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", AGGREGATIONS)
+def test_each_players_loss_is_normalised_alone_then_weighted(loss):
+    model = tiny()
+    attacks = samples(model, (0.8, -1.1), ATTACKER)
+    replies = samples(model, (1.3, 0.0, -0.7, 2.0, -0.4), DEFENDER)
+    attacker, _ = gradient(model, attacks, loss=loss, longest=9)
+    defender, _ = gradient(model, replies, loss=loss, longest=9)
+    shares = {ATTACKER: 0.25, DEFENDER: 3.0}
+    told = [*replies[:2], *attacks, *replies[2:]]
+    both, metrics = gradient(model, told, loss=loss, longest=9, shares=shares)
+    wanted = {n: 0.25 * attacker[n] + 3.0 * defender[n] for n in both}
+    assert furthest(both, wanted) < 1e-6
+    assert {name.split("/")[0] for name in metrics} == {"attacker", "defender"}
+
+
+def test_a_player_without_a_share_weighs_one():
+    model = tiny()
+    attacks, replies = samples(model, (0.8, -1.1), ATTACKER), samples(model, (1.3, -0.7, 0.2))
+    unsaid, _ = gradient(model, attacks + replies)
+    said, _ = gradient(model, attacks + replies, shares={ATTACKER: 1.0, DEFENDER: 1.0})
+    assert same_bits(unsaid, said)
+
+
+def test_a_player_without_signal_leaves_the_others_gradient_alone():
+    model = tiny()
+    replies = samples(model, (1.3, -0.7, 0.2))
+    alone_, _ = gradient(model, replies)
+    both, metrics = gradient(model, replies + samples(model, (0.0, 0.0), ATTACKER))
+    assert same_bits(both, alone_)
+    assert metrics["attacker/loss"] == 0.0
+
+
+def real(model, peak=0.05):
+    return Optimizer(Weights(model), LearningRate(peak), max_grad_norm=10.0)
+
+
+def test_without_any_signal_the_weights_stay_as_they_are():
+    model = tiny()
+    learns = learner(model, optimizer=real(model))
+    before = learns.optimizer.weights.snapshot()
+    assert learns.update(samples(model, (0.0, 0.0, 0.0))) == {}
+    assert learns.update([]) == {}
+    assert same_bits(learns.optimizer.weights.snapshot(), before)
+    assert learns.optimizer.steps == 0
+
+
+def test_the_first_pass_over_a_batch_is_on_policy():
+    model = tiny()
+    _, metrics = gradient(model, samples(model, (1.3, -0.7, 0.2)))
+    assert metrics["defender/clip_ratio"] == 0.0
+    assert metrics["defender/sampling_logp_difference"] < 1e-5
+
+
+def test_the_second_pass_over_a_batch_is_off_policy_and_clipped():
+    model = tiny()
+    learns = learner(model, optimizer=real(model), updates_per_batch=2)
+    metrics = learns.update(samples(model, (1.3, -0.7, 0.2)))
+    assert learns.optimizer.steps == 2
+    assert metrics["defender/sampling_logp_difference"] > 0.2
+    assert 0.2 < metrics["defender/clip_ratio"] <= 1.0
+
+
+def test_passes_over_a_batch_are_updates_on_the_same_old_logprobs():
+    told = samples(tiny(), (1.3, -0.7, 0.2, -1.9))
+    found = []
+    for passes, updates in ((3, 1), (1, 3)):
+        model = tiny()
+        learns = learner(model, optimizer=real(model, 0.01), updates_per_batch=passes)
+        for _ in range(updates):
+            metrics = learns.update(told)
+        found.append((learns.optimizer.weights.snapshot(), metrics))
+    (one, one_metrics), (other, other_metrics) = found
+    assert same_bits(one, other)
+    assert one_metrics == other_metrics
+
+
+def test_clip_ratio_and_drift_are_told_of_the_tokens_that_ran():
+    model = tiny()
+    told = samples(model, (1.3, -0.7, 0.0, 0.2), drift=0.3)
+    _, metrics = gradient(model, told, epsilon=(0.1, 0.4))
+    with torch.no_grad():
+        ran = [(s.completion, s.advantage) for s in told if s.advantage]
+        logps = [alone(model, c.prompt_ids, c.token_ids) for c, _ in ran]
+    new, old = torch.cat(logps), torch.tensor([x for c, _ in ran for x in c.logprobs])
+    ratio = (new - old).exp()
+    outside = ((ratio < 0.9) | (ratio > 1.4)).float().mean().item()
+    assert 0.1 < outside < 0.9
+    assert metrics["defender/clip_ratio"] == pytest.approx(outside)
+    drift = (new - old).abs().max().item()
+    assert metrics["defender/sampling_logp_difference"] == pytest.approx(drift, abs=1e-5)
+    assert metrics["defender/entropy"] == pytest.approx(-new.mean().item(), abs=1e-5)
+
+
+def k3_by_rows(model, reference, told):
+    """The mean over tokens of exp(d) − d − 1, by a second model."""
+    with torch.no_grad():
+        rows = [(s.completion.prompt_ids, s.completion.token_ids) for s in told]
+        d = torch.cat([alone(reference, *row) - alone(model, *row) for row in rows])
+    return (d.exp() - d - 1).mean().item()
+
+
+def test_kl_is_0_when_rl_begins_and_is_measured_to_those_weights_ever_after():
+    model = tiny()
+    began = copy.deepcopy(model)
+    learns = learner(model, optimizer=real(model, 0.01), beta=0.1)
+    learns.reference = learns.optimizer.weights.snapshot()
+    told = samples(model, (1.3, -0.7, 0.2, -1.9))
+    assert learns.update(told)["defender/kl"] == pytest.approx(0.0, abs=1e-6)
+    for _ in range(3):
+        wanted = k3_by_rows(model, began, told)
+        assert wanted > 1e-3
+        assert learns.update(told)["defender/kl"] == pytest.approx(wanted, rel=1e-3)
+    assert same_bits(learns.reference, dict(began.named_parameters()))
+
+
+def test_measuring_to_the_reference_leaves_the_weights_as_they_are():
+    model = tiny()
+    learns = learner(model, beta=0.1, reference=Weights(moved(model, 0.05)).snapshot())
+    before = learns.optimizer.weights.snapshot()
+    metrics = learns.update(samples(model, (1.3, -0.7)))
+    assert metrics["defender/kl"] > 1e-3
+    assert same_bits(learns.optimizer.weights.snapshot(), before)
+
+
+def test_kl_alone_leads_back_to_the_reference():
+    model = tiny()
+    reference = moved(model, 0.03)
+    learns = learner(
+        model,
+        optimizer=real(model, 3e-3),
+        beta=1.0,
+        reference=Weights(copy.deepcopy(reference)).snapshot(),
+    )
+    told = samples(model, (0.0, 0.0, 0.0, 0.0))
+    kls = [learns.update(told)["defender/kl"] for _ in range(12)]
+    assert kls[-1] < 0.5 * kls[0]
+
+
+def test_beta_0_reads_no_reference():
+    model = tiny()
+    told = samples(model, (1.3, -0.7))
+    without, _ = gradient(model, told)
+    nonsense = {"no such parameter": torch.ones(2)}
+    given, metrics = gradient(model, told, reference=nonsense)
+    assert same_bits(without, given)
+    assert metrics["defender/kl"] == 0.0
+
+
+def test_the_reference_of_an_adapter_is_the_adapter_not_a_second_model():
+    lora = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"]}
+    own = adapters(tiny(), lora, torch_seed=5)[DEFENDER]
+    base = sum(p.numel() for n, p in own.model.named_parameters() if "lora" not in n)
+    learns = learner(own.model, optimizer=Optimizer(own, LearningRate(0.05)), beta=0.1)
+    learns.reference = own.snapshot()
+    assert 0 < sum(t.numel() for t in learns.reference.values()) < base / 20
+    told = samples(own.model, (1.3, -0.7, 0.4))
+    assert learns.update(told)["defender/kl"] == pytest.approx(0.0, abs=1e-6)
+    assert learns.update(told)["defender/kl"] > 1e-4
+
+
+def test_an_update_makes_what_paid_likelier_and_what_cost_less_likely():
+    model = tiny()
+    told = samples(model, (1.0, -1.0))
+    learns = learner(model, optimizer=real(model, 3e-3))
+    for _ in range(5):
+        learns.update(told)
+    with torch.no_grad():
+        logps = [alone(model, s.completion.prompt_ids, s.completion.token_ids) for s in told]
+    gained = [
+        (new - torch.tensor(s.completion.logprobs)).sum().item()
+        for new, s in zip(logps, told, strict=True)
+    ]
+    assert gained[0] > 0.1
+    assert gained[1] < -0.1
+
+
+def test_an_update_that_is_not_finite_changes_nothing_and_can_be_recorded():
+    model = tiny()
+    learns = learner(model, optimizer=real(model))
+    before = learns.optimizer.weights.snapshot()
+    metrics = learns.update(samples(model, (float("inf"), -1.0)))
+    assert learns.optimizer.skipped == 1
+    assert same_bits(learns.optimizer.weights.snapshot(), before)
+    # Records are JSON, which knows neither NaN nor infinity.
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert not {"defender/loss", "defender/grad_norm"} & metrics.keys()
+
+
+def test_the_gradients_norm_is_told_as_it_was_before_clipping():
+    model = tiny()
+    told = samples(model, (1.3, -0.7))
+    seen, _ = gradient(model, told)
+    norm = torch.cat([g.flatten() for g in seen.values()]).norm().item()
+    optimizer = Optimizer(Weights(model), LearningRate(3e-3), max_grad_norm=norm / 7)
+    metrics = learner(model, optimizer=optimizer).update(told)
+    assert metrics["defender/grad_norm"] == pytest.approx(norm, rel=1e-5)
+    assert metrics["defender/learning_rate"] == 3e-3
