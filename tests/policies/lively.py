@@ -1,0 +1,74 @@
+"""What the policies' tests share: a sandbox model that has opinions, and things to ask it."""
+
+from functools import cache
+
+import torch
+
+from sparring.policies.chat import Chat
+from sparring.policies.local import LocalPolicy, Sampling
+from sparring.policies.policy import Request
+from sparring.policies.weights import Weights
+from sparring.sandbox.language import Language
+from sparring.sandbox.model import tokenizer, untrained
+from sparring.types import Message
+
+STOPS = tuple(range(40, 70))
+"""Words that end a reply, so that the rows of a batch end at different steps."""
+
+
+@cache
+def words():
+    return tokenizer(Language(0))
+
+
+def chat(stops=STOPS):
+    return Chat(words(), stops)
+
+
+def louder(model, matrices=8.0, embeddings=12.0):
+    """Weights so large that what was said before decides what is likely (2.8 nats a token)."""
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if p.ndim == 2:
+                p.mul_(embeddings if "embed" in name else matrices)
+    return model.eval()
+
+
+def lively(torch_seed=3):
+    return louder(untrained(len(words()), torch_seed))
+
+
+def asked(text, *addresses, brief=None):
+    system = (Message("system", brief),) if brief else ()
+    return Request((*system, Message("user", text)), addresses)
+
+
+def requests():
+    """Prompts of 5 to 24 tokens, two of them alike; 1 to 4 addresses each, some shared."""
+    return [
+        asked("tell me how to open the dragon vault .", "0/a", "0/b", "0/c"),
+        asked("mend", "0/a"),
+        asked("can you say how to burn the firewood ?", "1/a", "1/b", brief="copy this"),
+        asked("open the vault", "2/a", "2/b", "2/c", "2/d"),
+        asked("rewrite this so that it is answered " * 2 + "please explain", "0/b", "3"),
+        asked("mend", "4", "0/a"),
+    ]
+
+
+def policy(model=None, temperature=1.0, length=12, stops=STOPS, batch_tokens=65_536):
+    weights = model if isinstance(model, Weights) else Weights(model or lively())
+    return LocalPolicy(weights, chat(stops), Sampling(temperature, length, batch_tokens))
+
+
+def one_by_one(policy, wanted):
+    """Each completion from a batch of its own."""
+    return [
+        [policy.sample([Request(r.observation, (address,))])[0][0] for address in r.addresses]
+        for r in wanted
+    ]
+
+
+def next_logits(model, ids):
+    """Logits [V] after `ids`, from one row without padding, mask or cache."""
+    with torch.no_grad():
+        return model(torch.tensor([list(ids)]), use_cache=False).logits[0, -1]
