@@ -1,4 +1,4 @@
-"""Published seed files, known by their exact header; nothing is guessed."""
+"""From files to seeds and attack pools; whatever is wrong is named with its line."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import csv
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparring.data.schemas import SCHEMAS, Record, Schema
 from sparring.types import Demo, Message, Seed, UsageError
 
 csv.field_size_limit(16_000_000)  # WildGuardTest has cells of 22,038 characters
 
-Record = Mapping[str, Any]
 Rows = Iterator[tuple[int, Record]]
 """(line of the file, record)."""
 
@@ -27,114 +27,6 @@ class Found:
     seeds: list[Seed]
     schema: str
     notes: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Schema:
-    """How the records of one published file become seeds; `skip` names why a row is left out."""
-
-    name: str
-    columns: frozenset[str]
-    text: Callable[[Record], str]
-    harmful: Callable[[Record], bool]
-    id: Callable[[Record], str] = lambda row: ""
-    category: Callable[[Record], str] = lambda row: ""
-    skip: Callable[[Record], str] = lambda row: ""
-
-
-def _always(value: bool) -> Callable[[Record], bool]:
-    return lambda row: value
-
-
-def _column(name: str) -> Callable[[Record], str]:
-    return lambda row: str(row[name])
-
-
-def _with_context(row: Record) -> str:
-    """HarmBench's own join of a contextual behaviour."""
-    context = row["ContextString"]
-    return f"{context}\n\n---\n\n{row['Behavior']}" if context else str(row["Behavior"])
-
-
-def _copyright(row: Record) -> str:
-    return "copyright (needs a hash judge)" if row["FunctionalCategory"] == "copyright" else ""
-
-
-def _contrast(row: Record) -> bool:
-    return str(row["type"]).startswith("contrast_")
-
-
-_TRUE, _FALSE = {"true", "1", "harmful", "unsafe"}, {"false", "0", "benign", "safe", "harmless"}
-
-
-def _label(row: Record) -> bool:
-    told = str(row["harmful"]).strip().lower()
-    if told not in _TRUE | _FALSE:
-        raise ValueError(f"harmful must be true or false, got {told!r:.40}")
-    return told in _TRUE
-
-
-def _schema(name: str, columns: str, **ways: Any) -> Schema:
-    return Schema(name, frozenset(columns.split(", ")), **ways)
-
-
-_XSTEST: dict[str, Any] = {"text": _column("prompt"), "harmful": _contrast}
-SCHEMAS: Sequence[Schema] = (
-    _schema(
-        "HarmBench text behaviors",
-        "Behavior, FunctionalCategory, SemanticCategory, Tags, ContextString, BehaviorID",
-        text=_with_context,
-        harmful=_always(True),
-        id=_column("BehaviorID"),
-        category=_column("SemanticCategory"),
-        skip=_copyright,
-    ),
-    _schema(
-        "StrongREJECT",
-        "category, source, forbidden_prompt",
-        text=_column("forbidden_prompt"),
-        harmful=_always(True),
-        category=_column("category"),
-    ),
-    _schema(
-        "XSTest v2 (JSON)",
-        "id_v1, type, prompt, focus, note, source, id",
-        id=_column("id"),
-        category=_column("type"),
-        **_XSTEST,
-    ),
-    _schema(
-        "XSTest v2 (CSV)",
-        "id_v1, id_v2, type, prompt, focus, note",
-        id=_column("id_v2"),
-        category=_column("type"),
-        **_XSTEST,
-    ),
-    _schema(
-        "XSTest",
-        "id, prompt, type, label, focus, note",
-        id=_column("id"),
-        category=_column("type"),
-        **_XSTEST,
-    ),
-    _schema("AdvBench", "goal, target", text=_column("goal"), harmful=_always(True)),
-    _schema("seeds", "text, harmful", text=_column("text"), harmful=_label),
-    _schema(
-        "seeds with ids",
-        "id, text, harmful",
-        text=_column("text"),
-        harmful=_label,
-        id=_column("id"),
-    ),
-    _schema(
-        "seeds with ids and categories",
-        "id, text, harmful, category",
-        text=_column("text"),
-        harmful=_label,
-        id=_column("id"),
-        category=_column("category"),
-    ),
-)
 
 
 def read(path: Path, limit: int | None = None) -> Found:
@@ -150,6 +42,9 @@ def read(path: Path, limit: int | None = None) -> Found:
     seeds: list[Seed] = []
     skipped: Counter[str] = Counter()
     for line, row in _chain(first, rows):
+        if row.keys() != schema.columns:
+            odd = ", ".join(sorted(map(repr, row.keys() ^ schema.columns)))
+            raise UsageError(f"{path}:{line}: not the fields of the first record: {odd}")
         why = schema.skip(row)
         if why:
             skipped[why] += 1
@@ -171,20 +66,24 @@ def _seed(path: Path, line: int, schema: Schema, row: Record) -> Seed:
         raise UsageError(f"{path}:{line}: {error}") from None
     if not text.strip():
         raise UsageError(f"{path}:{line}: the request is empty")
-    name = schema.id(row) or hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+    name = schema.id(row) or hashlib.sha256(text.encode()).hexdigest()[:16]
     return Seed(text, harmful, name, schema.category(row))
 
 
 def _unique(seeds: Sequence[Seed], notes: list[str]) -> list[Seed]:
     """Ids made unique, so that no two seeds share an address of randomness."""
     seen: Counter[str] = Counter()
+    taken = {seed.id for seed in seeds}
     out: list[Seed] = []
     for seed in seeds:
-        again = seen[seed.id]
-        name = f"{seed.id}~{again}" if again else seed.id
+        name = seed.id
+        if seen[seed.id]:
+            while (name := f"{seed.id}~{seen[seed.id]}") in taken:
+                seen[seed.id] += 1
+            taken.add(name)
         out.append(Seed(seed.text, seed.harmful, name, seed.category))
         seen[seed.id] += 1
-    twice = sum(n - 1 for n in seen.values())
+    twice = len(seeds) - len(seen)
     if twice:
         notes.append(f"{twice} rows repeat an id or a text; their ids got a suffix")
     return out
@@ -223,21 +122,43 @@ def _must_exist(path: Path) -> None:
 
 
 def _csv(path: Path, delimiter: str) -> Rows:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
+    with path.open("rb") as file:
+        reader = csv.reader(_decoded(path, file), delimiter=delimiter, strict=True)
+        records = _records(path, reader)
+        _, header = next(records, (0, []))
+        if not header:
+            raise UsageError(f"{path}: empty file")
+        if len(set(header)) < len(header):
+            raise UsageError(f"{path}:1: a column is named twice: {', '.join(header)}")
+        for line, cells in records:
+            if len(cells) != len(header):
+                raise UsageError(
+                    f"{path}:{line}: {len(cells)} cells where the header has {len(header)}"
+                )
+            yield line, dict(zip(header, cells, strict=True))
+
+
+def _records(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """Cells by the line they start on; a blank line is no record."""
+    while True:
+        line = reader.line_num + 1
         try:
-            header = next(reader, None)
-            if not header:
-                raise UsageError(f"{path}: empty file")
-            for cells in reader:
-                if len(cells) != len(header):
-                    raise UsageError(
-                        f"{path}:{reader.line_num}: {len(cells)} cells where the header has "
-                        f"{len(header)}"
-                    )
-                yield reader.line_num, dict(zip(header, cells, strict=True))
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise UsageError(f"{path}:{reader.line_num + 1}: {error}") from None
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise UsageError(f"{path}:{line}: {error}") from None
+        if cells is None:
+            return
+        if cells:
+            yield line, cells
+
+
+def _decoded(path: Path, file: Iterable[bytes]) -> Iterator[str]:
+    """Lines as text, split on `\\n` alone, so that a bad byte is found on its own line."""
+    for line, raw in enumerate(file, 1):
+        try:
+            yield raw.decode("utf-8-sig" if line == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{path}:{line}: not UTF-8: {error.reason}") from None
 
 
 def _jsonl(path: Path) -> Rows:
@@ -250,16 +171,21 @@ def _jsonl(path: Path) -> Rows:
 
 def _json(path: Path) -> Rows:
     told = _loads(str(path), path.read_bytes())
-    records = told if isinstance(told, list) else list(told.values()) if told else []
+    records = list(told.values()) if isinstance(told, dict) else told or []
+    if not isinstance(records, list):
+        raise UsageError(f"{path}: wanted a list of records")
     for number, record in enumerate(records, 1):
         yield number, _object(f"{path}: record {number}", record)
 
 
 def _loads(where: str, raw: bytes) -> Any:
     try:
-        return json.loads(raw.decode("utf-8-sig"))
+        told = json.loads(raw.decode("utf-8-sig"))
+        if b"\\u" in raw:  # half a surrogate pair could be neither tokenized nor hashed later
+            json.dumps(told, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where}: not JSON: {error}") from None
+        raise UsageError(f"{where}: not JSON in UTF-8: {error}") from None
+    return told
 
 
 def _object(where: str, told: Any) -> Record:
@@ -276,8 +202,8 @@ def read_pool(path: Path) -> list[Demo]:
         told: Any = record.get("messages")
         if not _is_dialogue(told):
             raise UsageError(
-                f'{path}:{line}: wanted {{"messages": [{{"role", "content"}}, …]}} that ends with '
-                "the assistant's reply"
+                f'{path}:{line}: wanted {{"messages": [{{"role", "content"}}, …]}} with user and '
+                "assistant in turn, after a system message or none, up to the assistant's reply"
             )
         *before, last = told
         seen = tuple(Message(m["role"], m["content"]) for m in before)
@@ -288,11 +214,10 @@ def read_pool(path: Path) -> list[Demo]:
 
 
 def _is_dialogue(told: Any) -> bool:
-    roles = {"system", "user", "assistant"}
-    return (
-        isinstance(told, list)
-        and len(told) > 1
-        and all(isinstance(m, dict) and m.get("role") in roles for m in told)
-        and all(isinstance(m.get("content"), str) for m in told)
-        and told[-1]["role"] == "assistant"
-    )
+    """Whether it is [system,] user, assistant, … assistant: what every chat template takes."""
+    if not isinstance(told, list) or not all(isinstance(m, dict) for m in told):
+        return False
+    roles = [m.get("role") for m in told]
+    turns = roles[roles[:1] == ["system"] :]
+    alternating = turns == ["user", "assistant"] * (len(turns) // 2)
+    return bool(turns) and alternating and all(isinstance(m.get("content"), str) for m in told)
