@@ -1,0 +1,82 @@
+"""Seeds are dealt like shuffled decks of equal labels; no text is both trained on and examined."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparring.data.splits import draw, hold_out
+from sparring.types import Seed
+
+
+def seeds(harmful: int, benign: int) -> list[Seed]:
+    return [Seed(f"gate {n}", n < harmful, f"s{n}") for n in range(harmful + benign)]
+
+
+def labels(drawn: list[Seed]) -> tuple[int, int]:
+    told = Counter(seed.harmful for seed in drawn)
+    return told[True], told[False]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 12), st.integers(0, 20))
+def test_a_round_has_equal_labels_and_the_odd_one_is_harmful(harmful, benign, size, number):
+    drawn = draw(seeds(harmful, benign), number, size, "r")
+    assert labels(drawn) == (size - size // 2, size // 2)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 12))
+def test_every_seed_of_a_label_is_seen_once_an_epoch(harmful, benign, size):
+    told = seeds(harmful, benign)
+    rounds = [draw(told, number, size, "r") for number in range(40)]
+    for label, n in ((True, harmful), (False, benign)):
+        seen = [seed.id for drawn in rounds for seed in drawn if seed.harmful is label]
+        for start in range(0, len(seen) - n + 1, n):
+            assert len(set(seen[start : start + n])) == n
+
+
+@pytest.mark.parametrize("harmful", [6, 0])
+def test_with_one_label_alone_every_seed_is_still_seen_once_an_epoch(harmful):
+    told = seeds(harmful, 6 - harmful)
+    drawn = [seed for number in range(3) for seed in draw(told, number, 4, "r")]
+    assert len({seed.id for seed in drawn[:6]}) == len({seed.id for seed in drawn[6:]}) == 6
+
+
+def test_a_draw_depends_on_its_arguments_alone_and_on_each_of_them():
+    told = seeds(20, 20)
+    assert draw(told, 3, 8, "r") == draw(told, 3, 8, "r")
+    assert draw(told, 3, 8, "r") != draw(told, 4, 8, "r") != draw(told, 4, 8, "q")
+
+
+def test_two_epochs_have_two_orders():
+    told = seeds(12, 0)
+    assert draw(told, 0, 12, "r") != draw(told, 1, 12, "r")
+
+
+TEXTS = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.booleans()), max_size=20)
+
+
+@settings(deadline=None)
+@given(TEXTS, st.floats(0.01, 0.99))
+def test_no_text_is_on_both_sides_and_no_seed_is_lost(told, share):
+    everyone = [Seed(text, harmful, f"{n}") for n, (text, harmful) in enumerate(told)]
+    train, held = hold_out(everyone, share, "r")
+    assert not {seed.text for seed in train} & {seed.text for seed in held}
+    assert Counter(train + held) == Counter(everyone)
+
+
+@pytest.mark.parametrize(
+    ("n", "share", "held"), [(10, 0.2, 2), (10, 0.25, 2), (10, 0.01, 1), (10, 0.99, 9), (1, 0.5, 0)]
+)
+def test_each_label_holds_out_its_share_at_least_one_and_never_all(n, share, held):
+    train, kept = hold_out(seeds(n, n), share, "r")
+    assert labels(kept) == (held, held)
+    assert labels(train) == (n - held, n - held)
+
+
+def test_what_is_held_out_depends_on_the_address():
+    told = seeds(40, 40)
+    assert hold_out(told, 0.3, "r") == hold_out(told, 0.3, "r")
+    assert hold_out(told, 0.3, "r") != hold_out(told, 0.3, "q")
