@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 from sparring.types import Message, Observation, UsageError
+
+_MARK = re.compile("\ue000([0-9]+)\ue001")
+
+
+def _mark(number: int) -> str:
+    """Stands for a content while a template is rendered; no template spells it."""
+    return f"\ue000{number}\ue001"
 
 
 class Chat:
@@ -23,12 +31,12 @@ class Chat:
 
     def prompt_ids(self, observation: Observation) -> tuple[int, ...]:
         """Token ids up to where the assistant's reply starts, shape [T]."""
-        safe = any(self._has_special(message.content) for message in observation)
-        return self._spliced(observation) if safe else self._ids(self._render(observation))
+        hostile = any(self._control & {*self._ids(message.content)} for message in observation)
+        return self._spliced(observation) if hostile else self._ids(self._render(observation))
 
     def reply_ids(self, text: str) -> tuple[int, ...]:
         """Token ids of a reply and the token that ends the turn, shape [T]."""
-        return (*self._ids(text, plain=True), self.turn_end)
+        return (*self._content(text), self.turn_end)
 
     def text(self, ids: Sequence[int]) -> str:
         """What a person or a judge reads; special tokens are not text."""
@@ -37,11 +45,17 @@ class Chat:
     @cached_property
     def turn_end(self) -> int:
         """The token with which the template closes an assistant's turn."""
-        mark = "x"
-        told = self._render((Message("user", mark), Message("assistant", mark)), reply=False)
-        tail = told[told.rindex(mark) + len(mark) :]
-        special = [i for i in self._ids(tail) if i in set(self.tokenizer.all_special_ids)]
-        return special[0] if special else int(self.tokenizer.eos_token_id)
+        told = self._render((Message("user", "x"), Message("assistant", _mark(0))), reply=False)
+        tail = told[told.rindex(_mark(0)) + len(_mark(0)) :]
+        special = [i for i in self._ids(tail) if i in self._control]
+        if special:
+            return special[0]
+        if self.tokenizer.eos_token_id is None:
+            raise UsageError(
+                f"model_name_or_path: {self.tokenizer.name_or_path} cannot end a reply: its chat "
+                "template closes no turn with a special token, and it has no eos_token"
+            )
+        return int(self.tokenizer.eos_token_id)
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
@@ -67,9 +81,9 @@ class Chat:
     def _takes_system(self) -> bool:
         from jinja2 import TemplateError
 
-        probe = [{"role": "system", "content": "x"}, {"role": "user", "content": "y"}]
+        probe = [{"role": "system", "content": _mark(0)}, {"role": "user", "content": "x"}]
         try:
-            return "x" in self.tokenizer.apply_chat_template(probe, tokenize=False)
+            return _mark(0) in self.tokenizer.apply_chat_template(probe, tokenize=False)
         except TemplateError:
             return False
 
@@ -84,13 +98,20 @@ class Chat:
         told = self.tokenizer(text, add_special_tokens=False, split_special_tokens=plain)
         return tuple(told["input_ids"])
 
-    @cached_property
-    def _special(self) -> tuple[str, ...]:
-        added = self.tokenizer.added_tokens_decoder.values()
-        return tuple({*self.tokenizer.all_special_tokens, *(t.content for t in added if t.special)})
+    def _content(self, text: str) -> tuple[int, ...]:
+        """Token ids of text from outside; what still spells a special token is left out.
 
-    def _has_special(self, content: str) -> bool:
-        return any(token in content for token in self._special)
+        Byte-level vocabularies split it into pieces; word-level and Unigram ones may not.
+        """
+        return tuple(i for i in self._ids(text, plain=True) if i not in self._control)
+
+    @cached_property
+    def _control(self) -> frozenset[int]:
+        """Special tokens that content must never yield; unknown words are no more than that."""
+        words = self.tokenizer
+        added = {i for i, token in words.added_tokens_decoder.items() if token.special}
+        unknown = {words.unk_token_id} - {words.eos_token_id, words.bos_token_id}
+        return frozenset({*words.all_special_ids, *added} - unknown)
 
     def _spliced(self, observation: Observation) -> tuple[int, ...]:
         """Token ids where every content is tokenized as plain text, apart from the template.
@@ -98,10 +119,9 @@ class Chat:
         Content that spells `<|im_end|>` would otherwise close its own message.
         """
         messages = self._supported(observation)
-        marks = [f"\ue000{i}\ue001" for i in range(len(messages))]
-        told = self._render(tuple(Message(m.role, k) for m, k in zip(messages, marks, strict=True)))
-        ids: list[int] = []
-        for message, mark in zip(messages, marks, strict=True):
-            before, told = told.split(mark, 1)
-            ids += [*self._ids(before), *self._ids(message.content, plain=True)]
-        return (*ids, *self._ids(told))
+        told = self._render(tuple(Message(m.role, _mark(i)) for i, m in enumerate(messages)))
+        before, *rest = _MARK.split(told)
+        ids = [*self._ids(before)]
+        for number, after in zip(rest[::2], rest[1::2], strict=True):
+            ids += [*self._content(messages[int(number)].content), *self._ids(after)]
+        return tuple(ids)
