@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from sparring.settings import PerPlayer, RunConfig
-from sparring.types import UsageError
+from sparring.types import Player, UsageError
 
 _MOST_BYTES = 10_000_000
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`, key by key; lists and scalars replace."""
+    """`over` on top of `base`, key by key; lists and scalars replace.
+
+    A bare number below one player's number means the other player's too.
+    """
     out = dict(base)
     for key, value in over.items():
         below = out.get(key)
+        if isinstance(value, Mapping) and value.keys() <= set(Player) and _bare(below):
+            below = dict.fromkeys((player.value for player in Player), below)
         both = isinstance(below, Mapping) and isinstance(value, Mapping)
         out[key] = merged(below, value) if both else value  # type: ignore[arg-type]
     return out
+
+
+def _bare(value: Any) -> bool:
+    return isinstance(value, int | float | str)
 
 
 def parse(told: Mapping[str, Any]) -> RunConfig:
@@ -42,6 +51,8 @@ def _explain(item: Mapping[str, Any]) -> str:
         near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
         hint = f"did you mean {'.'.join([*where[:-1], near[0]])}?" if near else ""
         return f"{name}: unknown key; {hint or 'known here: ' + ', '.join(known)}"
+    if item["type"] == "value_error":  # ours; it names the field and says what was got
+        return f"{name}: {item['msg'].removeprefix('Value error, ')}"
     return f"{name}: {item['msg']} (got {item['input']!r:.80})"
 
 
@@ -49,8 +60,11 @@ def _keys(where: list[str]) -> list[str]:
     """The fields of the model at a dotted place."""
     model: Any = RunConfig
     for part in where:
+        if part.isdecimal():
+            continue  # a place in a list
         field = model.model_fields.get(part)
-        model = field.annotation if field else RunConfig
+        model = field.annotation if field else None
+        model = next(iter(get_args(model)), model)
         if not hasattr(model, "model_fields"):
             return []
     return list(model.model_fields)
@@ -65,11 +79,12 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = next((key for key in keys if keys.count(key) > 1), None)
-        if twice is not None:
+        made = super().construct_mapping(node, deep)
+        if len(made) < len(node.value):
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            twice = next(key for key in keys if keys.count(key) > 1)
             raise UsageError(f"line {node.start_mark.line + 1}: {twice} is given twice")
-        return super().construct_mapping(node, deep)
+        return made
 
 
 def load_yaml(text: str, name: str) -> Any:
@@ -82,6 +97,8 @@ def load_yaml(text: str, name: str) -> Any:
         raise UsageError(f"{name}: {error}") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{name}: not YAML: {' '.join(str(error).split())}") from None
+    except (ValueError, RecursionError) as error:  # 2024-13-45; 5,000 digits; 5,000 brackets
+        raise UsageError(f"{name}: not YAML: {error}") from None
 
 
 def from_words(words: Sequence[str]) -> dict[str, Any]:
@@ -126,9 +143,9 @@ def _commented(model: BaseModel, indent: str) -> list[str]:
 
 
 def changed(before: RunConfig, now: RunConfig) -> list[str]:
-    """What differs between two configurations, as `a.b: old → new`."""
+    """What differs between two configurations, as `a.b: old → new`, but for where a run lies."""
     told = _differences(before.model_dump(mode="json"), now.model_dump(mode="json"), "")
-    return [f"{key}: {old} → {new}" for key, old, new in told]
+    return [f"{key}: {old} → {new}" for key, old, new in told if key != "output_dir"]
 
 
 def _differences(a: Any, b: Any, where: str) -> Iterator[tuple[str, Any, Any]]:

@@ -15,7 +15,9 @@ SANDBOX = "sandbox"
 class Model(BaseModel):
     """Frozen; refuses unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 Number = TypeVar("Number", int, float)
@@ -30,7 +32,8 @@ class PerPlayer(Model, Generic[Number]):
     @model_validator(mode="before")
     @classmethod
     def _both(cls, told: Any) -> Any:
-        return {p.value: told for p in Player} if isinstance(told, int | float) else told
+        # YAML 1.1 reads 1e-5 as text.
+        return {p.value: told for p in Player} if isinstance(told, int | float | str) else told
 
     def __getitem__(self, player: Player) -> Number:
         return self.attacker if player is Player.ATTACKER else self.defender
@@ -120,6 +123,8 @@ class LearnerSettings(Model):
                 )
             if self.seeds_per_round[player] < 1:
                 raise ValueError(f"seeds_per_round of the {player} must be at least 1")
+            if self.learning_rate[player] <= 0:
+                raise ValueError(f"learning_rate of the {player} must be above 0")
         return self
 
 
@@ -135,6 +140,13 @@ class ScheduleSettings(Model):
     )
     window: int = Field(3, ge=1, description="by_metric: rounds averaged")
     dwell: tuple[int, int] = Field((3, 30), description="by_metric: fewest and most rounds a block")
+
+    @model_validator(mode="after")
+    def _blocks(self) -> ScheduleSettings:
+        blocks = [self.every[player] for player in Player]
+        if min(blocks) < 0 or not any(blocks):
+            raise ValueError("every must be at least 1 for one player, and below 0 for none")
+        return self
 
 
 class GameSettings(Model):

@@ -40,11 +40,12 @@ def known(name: str) -> Callable[[RunConfig], Match]:
 
 def resolve(told: Mapping[str, Any]) -> RunConfig:
     """A full configuration: what the user said, on the sandbox's defaults if it plays there."""
-    config = parse(told)
+    defaults = RunConfig().model_dump(mode="json")
+    config = parse(merged(defaults, told))
     known(config.recipe)
     if not config.in_sandbox:
         return config
-    return parse(merged(RECIPES[config.recipe][1], told))
+    return parse(merged(merged(defaults, RECIPES[config.recipe][1]), told))
 
 
 def configured(what: str, words: Sequence[str]) -> RunConfig:
@@ -54,7 +55,11 @@ def configured(what: str, words: Sequence[str]) -> RunConfig:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise UsageError(f"{path}: no such file")
-        told = load_yaml(path.read_text(), str(path)) or {}
+        try:
+            text = path.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{path}: not UTF-8: {error}") from None
+        told = load_yaml(text, str(path)) or {}
         if not isinstance(told, dict):
             raise UsageError(f"{path}: wanted keys and values")
     return resolve(merged(told, from_words(words)))
