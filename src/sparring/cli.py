@@ -72,7 +72,8 @@ def _play(match: Any, resume: bool, max_rounds: int | None) -> None:
     newest = run.checkpoints.path(run.checkpoints.numbers()[-1])
     console.print(f"\nrun        {run.folder}", highlight=False)
     console.print(f"defender   {newest / 'defender'}", highlight=False)
-    console.print(f"attacker   {newest / 'attacker'}  (do not publish)", highlight=False)
+    if config.weights != "shared":
+        console.print(f"attacker   {newest / 'attacker'}  (do not publish)", highlight=False)
     console.print(
         f"next       sparring report {run.folder} · sparring runs show {run.folder} · "
         f"sparring eval {newest / 'defender'} --tasks sandbox"

@@ -22,9 +22,10 @@ from sparring.recipes.parts import judge_named, model_path, packaged_briefs
 from sparring.sandbox.language import ADVERSARIAL
 from sparring.sandbox.model import language_of
 from sparring.sandbox.world import World
+from sparring.settings import SANDBOX
 from sparring.types import GateError, Player, State, UnscoredError, UsageError
 
-_LIMIT = re.compile(r"\s*([a-z_]+/[\w -]+?)\s*(>=|<=|>|<)\s*([0-9.]+)\s*")
+_LIMIT = re.compile(r"\s*([a-z_]+/[\w .-]+?)\s*(>=|<=|>|<)\s*([0-9.]+)\s*")
 _COMPARE = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le}
 
 
@@ -43,24 +44,28 @@ class Asked:
 def evaluate(asked: Asked) -> tuple[Mapping[str, Rate], Judge]:
     """Rates by `metric/set`, and the judge they rest on."""
     path = model_path(asked.model)
+    own = [task for task in asked.tasks if task != SANDBOX]
+    rules = asked.judge == SANDBOX and not own
+    judge: Judge = _world(path).judge if rules else judge_named(asked.judge, "--judge")
+    sets: dict[str, list[State]] = {}
+    for task in own:
+        told = _asked_plainly(Path(task), asked.limit)
+        if told.keys() & sets.keys():
+            raise UsageError(f"--tasks: two files are called {Path(task).stem}; rename one")
+        sets |= told
+    pooled: dict[str, list[str]] = {}
+    if SANDBOX in asked.tasks:
+        sets |= _world(path).exam(asked.limit, "exam")
+        pooled["harmful/adversarial"] = [f"harmful/{family}" for family in ADVERSARIAL]
+        pooled["benign/wrapped"] = [f"benign/{family}" for family in ADVERSARIAL]
     model = load_model(path)
     chat = Chat(load_tokenizer(path), stop_ids(model))
     if asked.adapter:
         model = _with_adapter(model, asked.adapter)
     policy = LocalPolicy(Weights(model), chat, asked.sampling)
-    sets: dict[str, list[State]] = {}
-    pooled: dict[str, list[str]] = {}
-    judge: Judge = judge_named(asked.judge) if asked.judge != "sandbox" else _world(path).judge
-    for task in asked.tasks:
-        if task == "sandbox":
-            sets |= _world(path).exam(asked.limit, "exam")
-            pooled["harmful/adversarial"] = [f"harmful/{family}" for family in ADVERSARIAL]
-            pooled["benign/wrapped"] = [f"benign/{family}" for family in ADVERSARIAL]
-        else:
-            sets |= _asked_plainly(Path(task), asked.limit)
     game = Rewrite(LabelPayoff(MAGIC), packaged_briefs(), gate=False)
-    told = Exam(game, judge, sets, pooled, "eval").sit({Player.DEFENDER: policy})
-    return told.rates, judge
+    exam = Exam(game, judge, sets, pooled, "eval")
+    return exam.sit({Player.DEFENDER: policy}).rates, judge
 
 
 def _world(path: str) -> World:

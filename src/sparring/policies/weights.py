@@ -159,15 +159,18 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n", 1)[0]
 
 
-def adapters(base: Any, lora: Mapping[str, Any], torch_seed: int) -> dict[Player, Weights]:
+def adapters(
+    base: Any, lora: Mapping[Player, Mapping[str, Any]], torch_seed: int
+) -> dict[Player, Weights]:
     """One frozen base with a LoRA adapter for each player, initialised from `torch_seed`."""
     import torch
     from peft import LoraConfig, get_peft_model
 
     with torch.random.fork_rng():
         torch.manual_seed(torch_seed)
-        config = LoraConfig(task_type="CAUSAL_LM", **lora)
-        model = get_peft_model(base, config, adapter_name=Player.ATTACKER.value)
-        model.add_adapter(Player.DEFENDER.value, config)
+        config = {p: LoraConfig(task_type="CAUSAL_LM", **told) for p, told in lora.items()}
+        first, second = Player
+        model = get_peft_model(base, config[first], adapter_name=first.value)
+        model.add_adapter(second.value, config[second])
     model.eval()  # PEFT makes its layers in training mode: players would sample under dropout
     return {player: Weights(model, player.value) for player in Player}

@@ -50,6 +50,8 @@ def resolve(told: Mapping[str, Any]) -> RunConfig:
 
 def configured(what: str, words: Sequence[str]) -> RunConfig:
     """The configuration of a recipe's name or a YAML file: default < file < command line."""
+    if what.startswith("-"):
+        raise UsageError(f"{what}: name the recipe or the YAML file first, then what differs")
     path = Path(what)
     told: Any = {"recipe": what}
     if path.suffix in (".yaml", ".yml"):

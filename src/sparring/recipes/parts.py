@@ -85,7 +85,12 @@ def _own(config: RunConfig) -> Setting:
     seeds, notes = _read_all([s.model_dump() for s in config.data.train])
     if config.data.exam:
         held, more = _read_all([s.model_dump() for s in config.data.exam])
-        notes += more
+        examined = {seed.text for seed in held}
+        twice = sum(seed.text in examined for seed in seeds)
+        seeds = [seed for seed in seeds if seed.text not in examined]
+        notes += (
+            [*more, f"{twice} seeds of data.exam were left out of data.train"] if twice else more
+        )
     else:
         seeds, held = hold_out(seeds, config.exam.holdout, f"{config.seed}/holdout")
     if not any(seed.harmful for seed in seeds):
@@ -127,12 +132,12 @@ def _read_all(sources: Sequence[Mapping[str, Any]]) -> tuple[list[Seed], list[st
     return seeds, notes
 
 
-def judge_named(kind: str) -> Judge:
-    """The judge of that kind for a user's own seeds."""
+def judge_named(kind: str, field: str = "judge.kind") -> Judge:
+    """The judge of that kind for a user's own seeds; errors name the `field` that asked for it."""
     known: dict[str, type[KeywordJudge]] = {"keyword": KeywordJudge}
     if kind not in known:
         raise UsageError(
-            f"judge.kind: {kind} cannot judge your own seeds; known: {', '.join(known)} "
+            f"{field}: {kind} cannot judge your own seeds; known: {', '.join(known)} "
             "(the sandbox's judge only knows the sandbox's language)"
         )
     return known[kind]()
@@ -159,9 +164,9 @@ def seats(config: RunConfig) -> dict[Player, Seat]:
     elif config.weights == "shared":
         owned = dict.fromkeys(Player, Weights(load_model(paths[Player.DEFENDER], dtype)))
     else:
-        lora = config.defender.lora
         base = load_model(paths[Player.DEFENDER], dtype)
-        owned = adapters(base, lora.model_dump(), config.seed)
+        lora = {player: _player(config, player).lora.model_dump() for player in Player}
+        owned = adapters(base, lora, config.seed)
     shared = config.weights == "shared"
     first = _seat(config, Player.DEFENDER, owned[Player.DEFENDER], paths[Player.DEFENDER])
     if shared:
