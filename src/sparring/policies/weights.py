@@ -168,9 +168,14 @@ def adapters(
 
     with torch.random.fork_rng():
         torch.manual_seed(torch_seed)
-        config = {p: LoraConfig(task_type="CAUSAL_LM", **told) for p, told in lora.items()}
         first, second = Player
-        model = get_peft_model(base, config[first], adapter_name=first.value)
-        model.add_adapter(second.value, config[second])
+        config = LoraConfig(task_type="CAUSAL_LM", **lora[first])
+        model = get_peft_model(base, config, adapter_name=first.value)
+        # PEFT has written what it found into the config; anew, "all-linear" and tied layers would
+        # be looked for among the first adapter's own.
+        same = lora[first] == lora[second]
+        model.add_adapter(
+            second.value, config if same else LoraConfig(task_type="CAUSAL_LM", **lora[second])
+        )
     model.eval()  # PEFT makes its layers in training mode: players would sample under dropout
     return {player: Weights(model, player.value) for player in Player}
