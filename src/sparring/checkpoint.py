@@ -85,6 +85,8 @@ class Checkpoints:
         (temporary / MANIFEST).write_bytes(_manifest(temporary))
         for path in [*temporary.rglob("*"), temporary]:
             sync_folder(path)
+        if not self._latest.is_file():
+            self._publish({})
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
         index = {**self._index(), final.name: sha256(final / MANIFEST)}
@@ -139,20 +141,29 @@ class Checkpoints:
         return (p for p in self.folder.glob("round_*") if p.name not in known)
 
     def _index(self) -> dict[str, str]:
-        path = self.folder / "latest"
-        if not path.is_file():
+        if not self._latest.is_file():
+            if any(".tmp-" not in path.name for path in self.folder.glob("round_*")):
+                raise CorruptError(f"{self._latest}: is missing, but there are checkpoints")
             return {}
-        body, _, digest = path.read_bytes().rstrip(b"\n").rpartition(b"\n")
-        if hashlib.sha256(body).hexdigest().encode() != digest:
-            raise CorruptError(f"{path}: does not match what was written")
+        raw = self._latest.read_bytes()
+        body = raw.partition(b"\n")[0]
+        if raw != _sealed(body):
+            raise CorruptError(f"{self._latest}: does not match what was written")
         told: dict[str, str] = json.loads(body)["manifests"]
         return told
 
     def _publish(self, index: Mapping[str, str]) -> None:
-        told = {"latest": max(index), "manifests": dict(index)}
-        body = dumps(told).rstrip(b"\n")
-        digest = hashlib.sha256(body).hexdigest().encode()
-        write_atomic(self.folder / "latest", body + b"\n" + digest + b"\n")
+        told = {"latest": max(index, default=None), "manifests": dict(index)}
+        write_atomic(self._latest, _sealed(dumps(told).rstrip(b"\n")))
+
+    @property
+    def _latest(self) -> Path:
+        return self.folder / "latest"
+
+
+def _sealed(body: bytes) -> bytes:
+    """A line and its own sha256."""
+    return body + b"\n" + hashlib.sha256(body).hexdigest().encode() + b"\n"
 
 
 def _manifest(folder: Path) -> bytes:
