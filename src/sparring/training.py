@@ -15,7 +15,7 @@ from sparring.evaluation.crossplay import crossplay
 from sparring.evaluation.exam import Exam
 from sparring.recipes.recipe import Match, Seat
 from sparring.records import RunDir
-from sparring.types import Metrics, Player, Round, SparringError
+from sparring.types import CorruptError, Metrics, Player, Round, SparringError
 
 WARMED, CROSSPLAY = 0, "crossplay"
 
@@ -71,6 +71,8 @@ def _begin(match: Match, run: RunDir, watch: Watch) -> list[Metrics]:
     checkpoints.sweep()
     number = checkpoints.newest(watch.note)
     if number is None:
+        if run.rounds():
+            raise CorruptError(f"{checkpoints.folder}: rounds were played, but no checkpoint is left")
         for step, metrics in enumerate(match.warm_up(), 1):
             watch.warmed(step, metrics)
         match.begin()
@@ -79,6 +81,7 @@ def _begin(match: Match, run: RunDir, watch: Watch) -> list[Metrics]:
         _save(match, run, 0)
         return past
     past = run.rewind(number)
+    checkpoints.rewind(number)
     folder = checkpoints.path(number)
     _load(match, folder)
     if match.config.learner.beta:
