@@ -115,6 +115,15 @@ class Checkpoints:
             raise CorruptError("no checkpoint is whole:\n" + "\n".join(broken))
         return None
 
+    def whole(self, number: int, warn: Callable[[str], None]) -> bool:
+        """Whether a checkpoint verifies; one that does not is warned of."""
+        try:
+            self.verify(number)
+        except CorruptError as error:
+            warn(f"{error}; going on without it")
+            return False
+        return True
+
     def verify(self, number: int) -> None:
         """CorruptError names the first file that is not what was written."""
         folder = self.path(number)

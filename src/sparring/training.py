@@ -48,6 +48,8 @@ def train(match: Match, run: RunDir, watch: Watch, until: int | None = None) -> 
         _examine(match, run, exam, len(past), watch)
         rounds = coevolve(watch.over(match.plan), past)
         end = min(match.plan.rounds, until or match.plan.rounds)
+        if len(past) < end:
+            run.set_status("started", rounds=len(past))
         for told in rounds if len(past) < end else ():
             _record(match, run, told)
             watch.played(told)
@@ -62,7 +64,8 @@ def train(match: Match, run: RunDir, watch: Watch, until: int | None = None) -> 
                 break
         if end == match.plan.rounds:
             _cross(match, run, watch)
-            run.set_status("complete", rounds=end)
+            if run.status["status"] != "complete":
+                run.set_status("complete", rounds=end)
 
 
 def _begin(match: Match, run: RunDir, watch: Watch) -> list[Metrics]:
@@ -101,8 +104,6 @@ def _owners(match: Match) -> Mapping[str, Seat]:
 
 
 def _save(match: Match, run: RunDir, number: int) -> None:
-    config = match.config.saving
-
     def fill(folder: Path) -> None:
         from safetensors.torch import save_file
 
@@ -115,11 +116,13 @@ def _save(match: Match, run: RunDir, number: int) -> None:
         save_file(moments, folder / "optimizer.safetensors")
         (folder / "state.json").write_bytes(dumps({"rounds": number, "counters": counters}))
 
-    def keep(n: int) -> bool:
-        return n % config.keep_every == 0 or n == match.plan.rounds
-
     if number not in run.checkpoints.numbers():
-        run.checkpoints.write(number, fill, keep)
+        run.checkpoints.write(number, fill, lambda n: _kept(match, n))
+
+
+def _kept(match: Match, number: int) -> bool:
+    """Whether a checkpoint is kept for good."""
+    return number % match.config.saving.keep_every == 0 or number == match.plan.rounds
 
 
 def _load(match: Match, folder: Path) -> None:
@@ -168,11 +171,15 @@ def _examine(match: Match, run: RunDir, exam: Exam, done: int, watch: Watch) -> 
 
 
 def _cross(match: Match, run: RunDir, watch: Watch) -> None:
-    """Kept attackers against kept defenders on held-out harmful seeds, the clean outcome."""
+    """Kept attackers against kept defenders on held-out harmful seeds, the clean outcome.
+
+    Which checkpoints lie beside the kept ones depends on where a run was interrupted.
+    """
     wanted = match.config.exam.crossplay
     if not wanted or run.result(CROSSPLAY):
         return
-    numbers = _spread(run.checkpoints.numbers(), wanted)
+    kept = _spread([n for n in run.checkpoints.numbers() if _kept(match, n)], wanted)
+    numbers = [n for n in kept if run.checkpoints.whole(n, watch.note)]
     sets = run.openings() or {}
     asked = [match.plan.game.open(s.seed) for s in sets.get("harmful/plain", [])]
 
