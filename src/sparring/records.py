@@ -45,29 +45,36 @@ class RunDir:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    @classmethod
-    def create(cls, folder: Path, config_yaml: str) -> RunDir:
-        """Make the folder of a new run; refuses one that exists."""
-        cls.check_new(folder)
-        folder.mkdir(parents=True)
-        run = cls(folder)
-        write_atomic(folder / "config.yaml", config_yaml.encode())
-        write_atomic(folder / "env.json", dumps(environment()))
-        run.set_status("started")
-        return run
-
     @staticmethod
     def check_new(folder: Path) -> None:
-        """Refuse a name that is none, and a folder that exists."""
-        if not _NAME.fullmatch(folder.name):
+        """Refuse a bad name, and a folder with anything in it.
+
+        What `create` writes before config.yaml does not count: it was killed, so there is no run.
+        """
+        if not _NAME.fullmatch(folder.name) or "\0" in str(folder):
             raise UsageError(
                 f"output_dir: {folder.name!r:.80} is no name for a run (letters, digits, "
                 "'.', '_' and '-', at most 128)"
             )
-        if folder.exists():
+        found = {path.name.partition(".tmp-")[0] for path in folder.glob("*")}
+        begun = found <= {"LOCK", "env.json", "run.json", "config.yaml"}
+        if (folder / "config.yaml").exists() or folder.is_file() or not begun:
             raise UsageError(
                 f"output_dir: {folder} exists; go on with it (--resume), or choose another"
             )
+
+    @classmethod
+    def create(cls, folder: Path, config_yaml: str) -> RunDir:
+        """Make the folder of a new run, which exists once it has its config.yaml."""
+        cls.check_new(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        run = cls(folder)
+        with run.locked():
+            cls.check_new(folder)
+            write_atomic(folder / "env.json", dumps(environment()))
+            run.set_status("started")
+            write_atomic(folder / "config.yaml", config_yaml.encode())
+        return run
 
     @classmethod
     def open(cls, folder: Path) -> RunDir:
@@ -134,7 +141,7 @@ class RunDir:
                 f"{number}"
             )
         write_atomic(self.folder / "rounds.jsonl", b"".join(map(dumps, told[:number])))
-        for path in [*self.folder.glob("*.tmp-*"), *self.folder.glob("*/*.tmp-*")]:
+        for path in self.folder.rglob("*.tmp-*"):
             if path.is_file():
                 path.unlink()
         return [record["metrics"] for record in told[:number]]
