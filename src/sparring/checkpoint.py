@@ -11,21 +11,37 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sparring.types import CorruptError
+from safetensors import SafetensorError
+
+from sparring.types import CorruptError, SparringError
 
 MANIFEST = "MANIFEST.json"
 SCHEMA = 1
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Where the disk refuses within the block, say so in one message that names `path`."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        free = shutil.disk_usage(path.parent).free
+        raise SparringError(
+            f"{path}: cannot be written: {error} ({free:,} bytes are free); what was saved before "
+            "is whole; put that right, and the same command with --resume goes on"
+        ) from error
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` in one step; a crash leaves the old file or the new one."""
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_folder(path.parent)
+    with writing(path):
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:
@@ -78,6 +94,11 @@ class Checkpoints:
         The two newest always stay, so that there is one to fall back to.
         """
         final = self.path(number)
+        with writing(final):
+            self._fill(final, fill)
+            self._list(final, keep)
+
+    def _fill(self, final: Path, fill: Callable[[Path], None]) -> None:
         temporary = final.with_name(f"{final.name}.tmp-{os.getpid()}")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -89,6 +110,8 @@ class Checkpoints:
             self._publish({})
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
+
+    def _list(self, final: Path, keep: Callable[[int], bool]) -> None:
         index = {**self._index(), final.name: sha256(final / MANIFEST)}
         newest = sorted(index)[-2:]
         stay = {n for n in index if n in newest or keep(int(n.removeprefix("round_")))}

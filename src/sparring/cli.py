@@ -258,8 +258,8 @@ def main() -> None:
 
     try:
         app()
-    except SparringError as error:
+    except (SparringError, OSError) as error:
         from sparring.report.terminal import safe
 
         sys.stderr.write(f"sparring: {safe(str(error))}\n")
-        sys.exit(error.exit_code)
+        sys.exit(getattr(error, "exit_code", 1))

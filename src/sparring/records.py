@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from sparring.checkpoint import Checkpoints, dumps, write_atomic
+from sparring.checkpoint import Checkpoints, dumps, write_atomic, writing
 from sparring.types import (
     Completion,
     CorruptError,
@@ -118,7 +118,8 @@ class RunDir:
             "metrics": told.metrics,
             "seconds": told.seconds,
         }
-        with (self.folder / "rounds.jsonl").open("ab") as file:
+        path = self.folder / "rounds.jsonl"
+        with writing(path), path.open("ab") as file:
             file.write(dumps(record))
             file.flush()
             os.fsync(file.fileno())

@@ -75,7 +75,7 @@ def _begin(match: Match, run: RunDir, watch: Watch) -> list[Metrics]:
     number = checkpoints.newest(watch.note)
     if number is None:
         if run.rounds():
-            raise CorruptError(f"{checkpoints.folder}: rounds were played, but no checkpoint is left")
+            raise CorruptError(f"{checkpoints.folder}: rounds were played, but none is left")
         for step, metrics in enumerate(match.warm_up(), 1):
             watch.warmed(step, metrics)
         match.begin()
