@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -32,6 +33,7 @@ from sparring.types import (
 )
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_UNREADABLE = (ValueError, LookupError, TypeError, EOFError, OSError, RecursionError, zlib.error)
 _LIBRARIES = ("sparring", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
 
 
@@ -98,7 +100,7 @@ class RunDir:
 
     @property
     def config_yaml(self) -> str:
-        return (self.folder / "config.yaml").read_text()
+        return (self.folder / "config.yaml").read_text("utf-8", "replace")
 
     def set_status(self, status: str, **more: Any) -> None:
         """Say in run.json how the run stands."""
@@ -107,7 +109,9 @@ class RunDir:
 
     @property
     def status(self) -> Mapping[str, Any]:
-        told: Mapping[str, Any] = json.loads((self.folder / "run.json").read_bytes())
+        path = self.folder / "run.json"
+        with _reading(path):
+            told: Mapping[str, Any] = json.loads(path.read_bytes())
         return told
 
     def append(self, told: Round) -> None:
@@ -128,8 +132,10 @@ class RunDir:
         """Every recorded round; a torn last line was never written."""
         path = self.folder / "rounds.jsonl"
         lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-        told = [json.loads(line) for line in lines]
-        if [record["round"] for record in told] != list(range(len(told))):
+        with _reading(path):
+            told = [json.loads(line) for line in lines]
+            numbers = [record["round"] for record in told]
+        if numbers != list(range(len(told))):
             raise CorruptError(f"{path}: rounds are missing, repeated or out of order")
         return told
 
@@ -171,10 +177,11 @@ class RunDir:
         if not path.is_file():
             return None
         sets: dict[str, list[State]] = {}
-        for line in gzip.decompress(path.read_bytes()).split(b"\n")[:-1]:
-            row = json.loads(line)
-            state = State(Seed(**row["seed"])).deal(Player.ATTACKER, row["attack"])
-            sets.setdefault(row["set"], []).append(state)
+        with _reading(path):
+            for line in gzip.decompress(path.read_bytes()).split(b"\n")[:-1]:
+                row = json.loads(line)
+                state = State(Seed(**row["seed"])).deal(Player.ATTACKER, row["attack"])
+                sets.setdefault(row["set"], []).append(state)
         return sets
 
     def write_result(self, name: str, told: Mapping[str, Any]) -> None:
@@ -188,13 +195,23 @@ class RunDir:
         path = self.folder / "exams" / name / "results.json"
         if not path.is_file():
             return None
-        told: dict[str, Any] = json.loads(path.read_bytes())
+        with _reading(path):
+            told: dict[str, Any] = json.loads(path.read_bytes())
         return told
 
     def exams(self) -> list[int]:
         """Rounds after which an exam was sat, ascending."""
         found = (self.folder / "exams").glob("round_*/results.json")
         return sorted(int(path.parent.name.removeprefix("round_")) for path in found)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever is wrong with what a file holds is the file's fault, and is said with its name."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise CorruptError(f"{path}: is not what was written: {error!r:.200}") from error
 
 
 def _game(episode: Episode) -> dict[str, Any]:

@@ -43,7 +43,8 @@ def train(match: Match, run: RunDir, watch: Watch, until: int | None = None) -> 
     with run.locked(), _signals() as received:
         past = _begin(match, run, watch)
         sets = run.openings()
-        assert sets is not None
+        if sets is None:
+            raise CorruptError(f"{run.folder / 'exams' / 'openings.jsonl.gz'}: is missing")
         exam = match.exam(sets)
         _examine(match, run, exam, len(past), watch)
         rounds = coevolve(watch.over(match.plan), past)
