@@ -41,7 +41,7 @@ def train(
     from sparring.records import RunDir
 
     config = recipes.configured(what, overrides or [])
-    _console().print(f"sparring train {config.recipe} → {config.folder}", highlight=False)
+    _say(f"sparring train {config.recipe} → {config.folder}")
     if resume and not dry_run:
         recipes.check_resumable(RunDir.open(config.folder), config)
     elif not dry_run:
@@ -70,31 +70,31 @@ def _play(match: Any, resume: bool, max_rounds: int | None) -> None:
         play(match, run, watch, max_rounds)
     show(summarize(run), console)
     newest = run.checkpoints.path(run.checkpoints.numbers()[-1])
-    console.print(f"\nrun        {run.folder}", highlight=False)
-    console.print(f"defender   {newest / 'defender'}", highlight=False)
+    _say("")
+    _say(f"run        {run.folder}")
+    _say(f"defender   {newest / 'defender'}")
     if config.weights != "shared":
-        console.print(f"attacker   {newest / 'attacker'}  (do not publish)", highlight=False)
-    console.print(
+        _say(f"attacker   {newest / 'attacker'}  (do not publish)")
+    _say(
         f"next       sparring report {run.folder} · sparring runs show {run.folder} · "
         f"sparring eval {newest / 'defender'} --tasks sandbox"
         if config.in_sandbox and config.weights == "separate"
-        else f"next       sparring report {run.folder} · sparring runs show {run.folder}",
-        highlight=False,
+        else f"next       sparring report {run.folder} · sparring runs show {run.folder}"
     )
 
 
 def _plan(match: Any) -> None:
     """What a run would do."""
-    config, console = match.config, _console()
+    config = match.config
     for number in (0, config.schedule.every.defender):
         turn = match.plan.schedule(number, ())
         openings = match.plan.openings(number, turn)
         learns = ", ".join(sorted(turn.learns))
         widths = ", ".join(f"{player} x{width}" for player, width in sorted(turn.widths.items()))
-        console.print(f"round {number}: {learns} learns from {len(openings)} seeds; {widths}")
+        _say(f"round {number}: {learns} learns from {len(openings)} seeds; {widths}")
     for name, states in match.held_out.items():
-        console.print(f"exam {name}: {len(states)} openings")
-    console.print(f"{config.rounds} rounds into {config.folder}; nothing was written (--dry-run)")
+        _say(f"exam {name}: {len(states)} openings")
+    _say(f"{config.rounds} rounds into {config.folder}; nothing was written (--dry-run)")
 
 
 @app.command("eval")
@@ -121,7 +121,7 @@ def evaluate(
         _print_json({"rates": told, "judge": {"name": judged.name, "caveat": judged.caveat}})
     else:
         for name, rate in rates.items():
-            _console().print(f"{name:36s} {rate}", highlight=False)
+            _say(f"{name:36s} {rate}")
         _note(judged.caveat)
     check_limits(rates, fail_if or [], max_unscored)
 
@@ -150,7 +150,7 @@ def list_runs(folder: Path = Path("runs"), json: Json = False) -> None:
     if json:
         _print_json(told)
     for row in told if not json else []:
-        _console().print(f"{row['run']:32s} {row['rounds']:5d} rounds  {row['status']}")
+        _say(f"{row['run']:32s}", f"{row['rounds']:5d} rounds ", f"{row['status']}")
 
 
 @runs_app.command("show")
@@ -173,7 +173,7 @@ def show_run(run: Run, json: Json = False) -> None:
     for key, value in told.items() if not json else ():
         rows = value.items() if isinstance(value, dict) else [("", value)]
         for name, number in rows:
-            _console().print(f"{f'{key} {name}'.strip():40s} {number}", highlight=False)
+            _say(f"{f'{key} {name}'.strip():40s}", f"{number}")
 
 
 @runs_app.command("tail")
@@ -236,6 +236,15 @@ def _console() -> Any:
     return Console(width=width)
 
 
+def _say(*words: str) -> None:
+    """One line for a person; no word can change the others, begin a line or pass for markup."""
+    from rich.text import Text
+
+    from sparring.report.terminal import line
+
+    _console().print(Text(" ".join(line(word) for word in words)))
+
+
 def _note(text: str) -> None:
     from rich.console import Console
 
@@ -248,7 +257,8 @@ def _note(text: str) -> None:
 def _print_json(told: Any, indent: int | None = 2) -> None:
     import json
 
-    sys.stdout.write(json.dumps(told, indent=indent) + "\n")
+    # json escapes everything that is not printable ASCII, but for DEL.
+    sys.stdout.write(json.dumps(told, indent=indent).replace("\x7f", "\\u007f") + "\n")
 
 
 def main() -> None:

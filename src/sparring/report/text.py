@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparring.report.summary import Summary
-from sparring.report.terminal import safe
+from sparring.report.terminal import line
 
 
 def render(told: Summary) -> RenderableType:
@@ -21,7 +21,7 @@ def render(told: Summary) -> RenderableType:
     if told.crossplay:
         parts += [Text(), _crossplay(told.crossplay)]
     if told.judge.get("caveat"):
-        parts += [Text(), Text(f"judge: {safe(told.judge['caveat'])}", style="bold yellow")]
+        parts += [Text(), Text(f"judge: {line(told.judge['caveat'])}", style="bold yellow")]
     return Group(*parts)
 
 
@@ -31,9 +31,9 @@ def show(told: Summary, console: Console) -> None:
 
 
 def _attacks(told: Summary) -> Table:
-    judge = safe(told.judge["name"])
     table = _table(
-        f"{safe(told.run)}: before → after {told.rounds} rounds (judge: {judge})",
+        f"{line(told.run)}: before → after {told.rounds} rounds "
+        f"(judge: {line(told.judge['name'])})",
         "held-out seeds, 95 % intervals; adversarial = mean of all families but plain",
     )
     table.add_column("ASR by attack family")
@@ -41,7 +41,7 @@ def _attacks(told: Summary) -> Table:
         table.add_column(name, justify="right")
     for family in _families(told, "asr"):
         before, after = told.before.get(f"asr/{family}"), told.after[f"asr/{family}"]
-        table.add_row(safe(family), _cell(before), _cell(after), _n(after))
+        table.add_row(_data(family), _cell(before), _cell(after), _n(after))
     return table
 
 
@@ -56,7 +56,7 @@ def _benign(told: Summary) -> Table:
     for family in _families(told, metrics[0]) if metrics else ():
         keys = [f"{metric}/{family}" for metric in metrics]
         cells = [_cell(rates.get(key)) for key in keys for rates in (told.before, told.after)]
-        table.add_row(safe(family), *cells, _n(told.after[keys[-1]]))
+        table.add_row(_data(family), *cells, _n(told.after[keys[-1]]))
     return table
 
 
@@ -67,7 +67,13 @@ def _families(told: Summary, metric: str) -> list[str]:
 
 
 def _table(title: str, caption: str) -> Table:
-    return Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    safe_title = Text(title, style="table.title")
+    return Table(title=safe_title, caption=caption, title_justify="left", caption_justify="left")
+
+
+def _data(text: str) -> Text:
+    """A cell that data names; rich would read `[…]` in a plain string as its markup."""
+    return Text(line(text))
 
 
 def _cell(rate: Mapping[str, Any] | None) -> str:
@@ -91,7 +97,7 @@ def _strategies(told: Mapping[int, Mapping[str, float]]) -> Table:
     for number in told:
         table.add_column(str(number), justify="right")
     for name in _by_size(told.values()):
-        table.add_row(safe(name), *(_share(shares.get(name)) for shares in told.values()))
+        table.add_row(_data(name), *(_share(shares.get(name)) for shares in told.values()))
     return table
 
 
@@ -112,12 +118,17 @@ def _crossplay(matrix: Mapping[str, Mapping[str, Any]]) -> Table:
         "Cross-play: ASR of the attacker after n rounds against the defender after n rounds",
         "held-out harmful seeds, clean outcome (on topic and answered harmfully)",
     )
-    rows = sorted(matrix, key=int)
-    columns = sorted(next(iter(matrix.values())), key=int)
+    rows = sorted(matrix, key=_length_first)
+    columns = sorted(next(iter(matrix.values())), key=_length_first)
     table.add_column("attacker \\ defender")
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(_data(column), justify="right")
     for row in rows:
         cells = [_cell(matrix[row][column]) for column in columns]
-        table.add_row("warmed up" if row == "0" else row, *cells)
+        table.add_row("warmed up" if row == "0" else _data(row), *cells)
     return table
+
+
+def _length_first(number: str) -> tuple[int, str]:
+    """Orders numbers that are written as text, and whatever else is written there."""
+    return len(number), number
