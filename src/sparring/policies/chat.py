@@ -10,6 +10,8 @@ from typing import Any
 from sparring.types import Message, Observation, UsageError
 
 _MARK = re.compile("\ue000([0-9]+)\ue001")
+_UNPAIRED = re.compile("[\ud800-\udfff]")
+"""Half characters, which JSON can spell and no tokenizer takes."""
 
 
 def _mark(number: int) -> str:
@@ -95,7 +97,9 @@ class Chat:
         return (Message("user", f"{system.content}\n\n{user.content}"), *rest)
 
     def _ids(self, text: str, plain: bool = False) -> tuple[int, ...]:
-        told = self.tokenizer(text, add_special_tokens=False, split_special_tokens=plain)
+        told = self.tokenizer(
+            _UNPAIRED.sub("\ufffd", text), add_special_tokens=False, split_special_tokens=plain
+        )
         return tuple(told["input_ids"])
 
     def _content(self, text: str) -> tuple[int, ...]:

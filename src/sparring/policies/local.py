@@ -30,7 +30,8 @@ class Sampling:
 
 def uniforms(address: str, n: int) -> np.ndarray:
     """`n` numbers in [0, 1) that depend on `address` alone, shape [n]."""
-    key = int.from_bytes(hashlib.sha256(address.encode()).digest()[:16], "little")
+    spelled = address.encode("utf-8", "surrogatepass")  # a seed's id may hold any text
+    key = int.from_bytes(hashlib.sha256(spelled).digest()[:16], "little")
     return np.random.Generator(np.random.Philox(key=key)).random(n)
 
 
