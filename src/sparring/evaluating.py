@@ -75,8 +75,9 @@ def _world(path: str) -> World:
 def _with_adapter(model: Any, folder: str) -> Any:
     from peft import PeftModel
 
-    if not (Path(folder) / "adapter_config.json").is_file():
-        raise UsageError(f"--adapter: no adapter_config.json in {folder}")
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (Path(folder) / name).is_file():  # PEFT would take a pickle instead
+            raise UsageError(f"--adapter: no {name} in {folder}")
     return PeftModel.from_pretrained(model, folder).eval()
 
 
