@@ -100,6 +100,8 @@ class Optimizer:
         by_name = self.weights.parameters
         for told, tensor in tensors.items():
             name, key = told.rsplit("/", 1)
-            self._adam.state[by_name[name]][key] = tensor.detach().clone()
+            # AdamW counts its steps on the CPU and keeps its moments beside the parameter.
+            place = tensor.device if key == "step" else by_name[name].device
+            self._adam.state[by_name[name]][key] = tensor.detach().clone().to(place)
         self.steps, self.skipped = counters["steps"], counters["skipped"]
         self.weights.version = counters["version"]
