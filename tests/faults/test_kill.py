@@ -1,0 +1,97 @@
+"""A run that is killed, wherever it is killed, and resumed is the run that nobody killed."""
+
+import random
+import time
+
+import pytest
+from tests import short_run
+from tests.short_run import ADAPTERS, ROUNDS, At, Started, arguments, leftovers, outcome
+
+KILLED = -9
+MOMENTS = {
+    "before there is a run": (r"rename config.yaml", 1),
+    "before the warm-up is over": (r"mkdir exams", 1),
+    "while the first checkpoint is filled": (r"open .*/round_000000.tmp/defender/config.json", 1),
+    "before the first manifest": (r"open .*/round_000000.tmp/MANIFEST.json", 1),
+    "while the first checkpoint is made durable": (r"fsync", 13),
+    "between the first rename and latest": (r"open checkpoints/latest.tmp", 2),
+    "before latest is replaced": (r"rename checkpoints/latest", 1),
+    "while the first exam is recorded": (r"rename exams/round_000000/results.json", 1),
+    "before a round is recorded": (r"open rounds.jsonl", 1),
+    "after a round, before its checkpoint": (r"mkdir checkpoints/round_000001.tmp", 1),
+    "before a transcript is there": (r"rename transcripts/round_000001.jsonl.gz", 1),
+    "between a manifest and its rename": (r"rename checkpoints/round_000002", 1),
+    "between a rename and latest": (r"rename checkpoints/latest", 1),
+    "before pruning": (r"rmtree checkpoints/round_000001", 1),
+    "while the leftover is swept": (r"rmdir checkpoints/round_000001", 1),
+    "before the last exam is recorded": (r"rename exams/round_000004/results.json", 1),
+    "before cross-play is recorded": (r"rename exams/crossplay/results.json", 1),
+    "before the run is complete": (r"rename run.json", 1),
+}
+"""In the order in which a run meets them; each resumed run is killed at the next one."""
+
+
+def test_the_short_run_learns_prunes_and_forgets_nothing():
+    """Otherwise the tests of this file would compare nothing with nothing."""
+    run = short_run.whole()
+    told = [record["metrics"] for record in short_run.rounds(run)]
+    learned = [{key for key in metrics if key.endswith("/grad_norm")} for metrics in told]
+    assert learned == [{"defender/grad_norm"}, {"attacker/grad_norm"}] * 2
+    kept = sorted(path.name for path in (run / "checkpoints").glob("round_*"))
+    assert kept == ["round_000000", "round_000002", "round_000003", "round_000004"]
+    sizes = {p.name: p.stat().st_size for p in (run / "checkpoints" / kept[-1]).iterdir()}
+    assert sizes["optimizer.safetensors"] > 7_000_000, "moments of both players' 468,864 parameters"
+
+
+def test_a_run_killed_at_every_step_of_its_writing_is_the_whole_run(tmp_path):
+    run = tmp_path / "run"
+    for moment, (pattern, nth) in MOMENTS.items():
+        ended = short_run.train(run, before=At(run, pattern, nth))
+        assert ended.code == KILLED, f"{moment}: {ended}"
+    short_run.train(run).check()
+    assert outcome(run) == outcome(short_run.whole())
+    assert leftovers(run) == []
+
+
+def test_a_run_killed_at_random_times_is_the_whole_run(tmp_path):
+    run, rng = tmp_path / "run", random.Random(5)
+    for _ in range(4):
+        started = Started(arguments(run))
+        time.sleep(rng.uniform(0.2, 2.5))
+        started.process.kill()
+        started.wait()
+    short_run.train(run).check()
+    assert outcome(run) == outcome(short_run.whole())
+    assert leftovers(run) == []
+
+
+def test_a_line_that_a_kill_cut_short_is_played_again(tmp_path):
+    run = tmp_path / "run"
+    after_the_second = At(run, r"mkdir checkpoints/round_000002.tmp")
+    assert short_run.train(run, before=after_the_second).code == KILLED
+    path = run / "rounds.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])
+    short_run.train(run).check()
+    assert outcome(run) == outcome(short_run.whole())
+
+
+REFERENCE = ("learner.beta=0.05", "schedule.kind=by_metric", "schedule.dwell=[1,2]")
+REFERENCE += ("schedule.window=1",)
+
+
+@pytest.mark.parametrize("settings", [REFERENCE, ADAPTERS], ids=["reference", "adapters"])
+def test_what_a_resumed_run_needs_besides_weights_is_restored(tmp_path, settings):
+    """The KL's reference and the schedule's past; each adapter, its embeddings and its moments."""
+    run, short = tmp_path / "run", ("exam.crossplay=0", *settings)
+    moments = [(r"open rounds.jsonl", 3), (r"rename checkpoints/round_000003", 1)]
+    for pattern, nth in moments:
+        ended = short_run.train(run, *short, before=At(run, pattern, nth))
+        assert ended.code == KILLED, ended
+    short_run.train(run, *short).check()
+    whole = short_run.whole(*short)
+    assert outcome(run) == outcome(whole)
+    assert leftovers(run) == []
+    last = short_run.rounds(whole)[ROUNDS - 1]["metrics"]
+    assert any(key.endswith("/grad_norm") for key in last), "the last round teaches nobody"
+    if settings is REFERENCE:
+        assert last["defender/kl"] > 0

@@ -1,0 +1,300 @@
+"""A short run of the sandbox in a process of its own, for whoever kills, starves or repeats it.
+
+Every process is forked from a server that has imported torch, so that a run takes a second or two.
+What happens to it is said by the file operation at which it happens, so no test has to sleep.
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import functools
+import hashlib
+import json
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import re
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROUNDS = 4
+SETTINGS: Mapping[str, str] = {
+    "rounds": f"{ROUNDS}",
+    "schedule.every": "1",
+    "learner.seeds_per_round": "5",
+    "learner.num_generations": "3",
+    "sampling.max_completion_length": "40",
+    "warm_up.steps": "3",
+    "warm_up.batch_size": "4",
+    "warm_up.pool_size": "16",
+    "warm_up.learning_rate": "1e-5",
+    "saving.checkpoint_every": "1",
+    "saving.keep_every": "2",
+    "saving.transcripts_every": "2",
+    "exam.n": "2",
+    "exam.crossplay": "2",
+}
+"""Four rounds, each player learns in two; the checkpoint after the first is pruned."""
+
+ADAPTERS = (
+    "weights=adapters",
+    "attacker.model_name_or_path=sandbox",
+    "defender.lora.r=8",
+    "defender.lora.lora_alpha=16",
+    "defender.lora.modules_to_save=[embed_tokens]",
+    "warm_up.steps=60",
+    "warm_up.batch_size=16",
+    "warm_up.pool_size=512",
+    "warm_up.learning_rate=1e-2",
+)
+"""A LoRA each on one base; here the attacker's has to learn its format first."""
+
+_ROOT = Path(__file__).resolve().parents[1]
+_WARM = {
+    "rounds": "1",
+    "warm_up.steps": "80",
+    "warm_up.batch_size": "16",
+    "warm_up.pool_size": "512",
+    "warm_up.learning_rate": "2e-3",
+    "exam.crossplay": "0",
+}
+_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "2",
+    "PYTHONPATH": os.pathsep.join(filter(None, (f"{_ROOT}", os.environ.get("PYTHONPATH")))),
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@dataclass(frozen=True)
+class At:
+    """Something that happens at the `nth` file operation below `folder` that matches `pattern`.
+
+    An operation reads `open rounds.jsonl`, `rename checkpoints/latest`, `remove …`, `mkdir …`,
+    `rmtree …`, `rmdir …` or `fsync`; it is stopped before it is done. `what` is the number of a
+    signal, which the process sends itself, or `full`: the disk is.
+    """
+
+    folder: Path
+    pattern: str
+    nth: int = 1
+    what: int | str = signal.SIGKILL
+
+    def __call__(self) -> None:
+        seen = 0
+
+        def operation(text: str) -> None:
+            nonlocal seen
+            seen += bool(re.fullmatch(self.pattern, text))
+            if seen == self.nth and re.fullmatch(self.pattern, text):
+                self._happen()
+
+        on_operations(self.folder, operation)
+
+    def _happen(self) -> None:
+        if self.what == "full":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.kill(os.getpid(), int(self.what))
+
+
+@dataclass(frozen=True)
+class Log:
+    """Writes every file operation below `folder` to the file `into`, one a line."""
+
+    folder: Path
+    into: Path
+
+    def __call__(self) -> None:
+        handle = os.open(self.into, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        on_operations(self.folder, lambda text: os.write(handle, f"{text}\n".encode()))
+
+
+@dataclass(frozen=True)
+class LargestFile:
+    """No file may grow beyond `bytes`, as on a full disk."""
+
+    bytes: int
+
+    def __call__(self) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.bytes, self.bytes))
+
+
+def on_operations(folder: Path, told: Callable[[str], Any]) -> None:
+    """From now on call `told` before everything that this process changes below `folder`."""
+    root = os.path.abspath(folder)
+    names = {"os.rename": "rename", "os.remove": "remove", "os.mkdir": "mkdir"}
+    names |= {"shutil.rmtree": "rmtree", "os.rmdir": "rmdir", "open": "open"}
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if event not in names or (event == "open" and not _writes(args)):
+            return
+        path = args[1] if event == "os.rename" else args[0]
+        if not isinstance(path, str | bytes | os.PathLike):
+            return
+        where = os.path.abspath(os.fsdecode(path))
+        if where == root or where.startswith(f"{root}/"):
+            below = os.path.relpath(where, root)
+            told(f"{names[event]} {re.sub(r'[.]tmp-[0-9]+', '.tmp', below)}")
+
+    sys.addaudithook(hook)
+    fsync = os.fsync
+
+    def noted(handle: int) -> None:
+        told("fsync")
+        fsync(handle)
+
+    os.fsync = noted
+
+
+def _writes(args: tuple[Any, ...]) -> bool:
+    flags = args[2] if isinstance(args[2], int) else 0
+    return bool(flags & (os.O_WRONLY | os.O_RDWR))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended: its exit code (minus the signal that killed it) and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    def check(self) -> Ended:
+        assert self.code == 0, f"exit code {self.code}\n{self.out}\n{self.err}"
+        return self
+
+
+class Started:
+    """A `sparring` that is under way."""
+
+    def __init__(self, arguments: Sequence[str], before: Callable[[], None] | None = None) -> None:
+        self.printed = Path(tempfile.mkdtemp(dir=scratch()))
+        self.process = _context().Process(  # type: ignore[attr-defined]
+            target=_child, args=(list(arguments), before, self.printed)
+        )
+        self.process.start()
+
+    def wait(self, seconds: float = 60) -> Ended:
+        self.process.join(seconds)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+        out, err = (self.printed / name for name in ("out", "err"))
+        code = self.process.exitcode
+        return Ended(code, out.read_text("utf-8", "replace"), err.read_text("utf-8", "replace"))
+
+
+def sparring(*arguments: str, before: Callable[[], None] | None = None) -> Ended:
+    """`sparring …` as a user would run it, but forked; `before` is called first, in the child."""
+    return Started(arguments, before).wait()
+
+
+def train(folder: Path, *more: str, before: Callable[[], None] | None = None) -> Ended:
+    """Play the short run in `folder`, or go on with it, until it ends or is ended."""
+    return sparring(*arguments(folder, *more), before=before)
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    """What `sparring` is told for the short run; `more` are settings and flags, later ones win."""
+    settings = {"attacker.model_name_or_path": f"{warmed()}"}
+    return _arguments(folder, SETTINGS | settings, more)
+
+
+def _arguments(folder: Path, settings: Mapping[str, str], more: Sequence[str]) -> list[str]:
+    over = dict(word.split("=", 1) for word in more if "=" in word)
+    rest = [word for word in more if "=" not in word]
+    told = {**settings, "output_dir": f"{folder}", **over}
+    going = ["--resume"] if (folder / "config.yaml").is_file() else []
+    return ["train", "magic", *going, *rest, *(f"{key}={value}" for key, value in told.items())]
+
+
+@functools.cache
+def warmed() -> Path:
+    """An attacker that knows its format, so that rounds have rewards to learn from."""
+    folder = scratch() / "warmed"
+    sparring(*_arguments(folder, {**SETTINGS, **_WARM}, ())).check()
+    return folder / "checkpoints" / "round_000000" / "attacker"
+
+
+@functools.cache
+def whole(*more: str) -> Path:
+    """A short run that nothing happened to; read it, or copy it, but leave it as it is."""
+    folder = scratch() / f"whole-{len(list(scratch().glob('whole-*')))}"
+    train(folder, *more).check()
+    return folder
+
+
+def copy_of_whole(into: Path) -> Path:
+    """The whole run to do something to."""
+    return Path(shutil.copytree(whole(), into / "run"))
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """What a run came to, but for clocks and paths: rounds, and the sha256 of what it learned."""
+    files = [*max((folder / "checkpoints").glob("round_*")).rglob("*")]
+    files += [*(folder / "exams").rglob("*"), *(folder / "transcripts").rglob("*")]
+    told: dict[str, Any] = {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(files)
+        if path.is_file()
+    }
+    return told | {"rounds": rounds(folder)}
+
+
+def rounds(folder: Path) -> list[dict[str, Any]]:
+    """The recorded rounds without their wall time."""
+    lines = (folder / "rounds.jsonl").read_bytes().splitlines()
+    told = [json.loads(line) for line in lines]
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in told]
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What a writer that was stopped left behind."""
+    return sorted(folder.rglob("*.tmp-*"))
+
+
+@functools.cache
+def scratch() -> Path:
+    """A folder for what the tests of one session share."""
+    folder = Path(tempfile.mkdtemp(prefix="sparring-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@functools.cache
+def _context() -> multiprocessing.context.BaseContext:
+    """A server that forks; it has its own hash seed, one thread, and every library imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.preloaded"])
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ.update(_ENVIRONMENT)
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ.update({name: value} if value is not None else {})
+    return context
+
+
+def _child(arguments: list[str], before: Callable[[], None] | None, printed: Path) -> None:
+    for handle, name in ((1, "out"), (2, "err")):
+        file = os.open(printed / name, os.O_WRONLY | os.O_CREAT)
+        os.dup2(file, handle)
+        os.close(file)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = ["sparring", *arguments]
+    if before:
+        before()
+    from sparring.cli import main
+
+    main()
