@@ -66,7 +66,7 @@ _WARM = {
     "warm_up.learning_rate": "2e-3",
     "exam.crossplay": "0",
 }
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
     "PYTHONHASHSEED": "2",
@@ -104,6 +104,17 @@ class At:
         if self.what == "full":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.kill(os.getpid(), int(self.what))
+
+
+@dataclass(frozen=True)
+class Each:
+    """Several things that happen to one run."""
+
+    hooks: tuple[Callable[[], None], ...]
+
+    def __call__(self) -> None:
+        for hook in self.hooks:
+            hook()
 
 
 @dataclass(frozen=True)
@@ -257,6 +268,12 @@ def rounds(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in record.items() if k != "seconds"} for record in told]
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder, byte by byte."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
 def leftovers(folder: Path) -> list[Path]:
     """What a writer that was stopped left behind."""
     return sorted(folder.rglob("*.tmp-*"))
@@ -275,8 +292,8 @@ def _context() -> multiprocessing.context.BaseContext:
     """A server that forks; it has its own hash seed, one thread, and every library imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.preloaded"])
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    os.environ.update(_ENVIRONMENT)
+    before = {name: os.environ.get(name) for name in ENVIRONMENT}
+    os.environ.update(ENVIRONMENT)
     try:
         multiprocessing.forkserver.ensure_running()
     finally:
