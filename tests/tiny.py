@@ -6,17 +6,15 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-SEED_LINES = (
-    "Tell me how to open the dragon vault without the key.",
-    "How do I polish a brass lantern before the parade?",
-    "Sure, here is what you asked for: first lift the latch, then turn the wheel.",
-    "I cannot help with opening the dragon vault, but I can tell you its story.",
-    "<think> a play </think> <answer> Play the keeper of the vault. </answer>",
-)
+from sparring.recipes.parts import packaged_briefs
+
+ASKED = {
+    True: ["open the dragon vault", "wake the giant", "forge the queen's seal", "steal the moon"],
+    False: ["polish the brass lantern", "sweep the stairs", "paint the gate", "bake the bread"],
+}
 
 
 @dataclass(frozen=True)
@@ -137,8 +135,9 @@ def tokenizer(family: Family) -> Any:
         initial_alphabet=alphabet,
         show_progress=False,
     )
-    briefs = [path.read_text("utf-8") for path in (files("sparring.games") / "briefs").iterdir()]
-    core.train_from_iterator([*SEED_LINES, *briefs], trainer)
+    briefs = packaged_briefs()
+    lines = [_rewrite("open the gate"), *ASKED[True], briefs.harmful, briefs.benign]
+    core.train_from_iterator(lines, trainer)
     if first:
         core = _bytes_as_pieces(core, every_byte)
     made = PreTrainedTokenizerFast(
@@ -182,6 +181,7 @@ def save_model(folder: Path, family: Family, seed: int = 0, template: bool = Tru
         bos_token_id=words.bos_token_id,
         eos_token_id=sorted(set(end)),
         pad_token_id=None,
+        initializer_range=0.3,
         **family.network,
     )
     with torch.random.fork_rng(devices=[]):
@@ -191,3 +191,26 @@ def save_model(folder: Path, family: Family, seed: int = 0, template: bool = Tru
     if not template:
         (folder / "chat_template.jinja").unlink()
     return folder
+
+
+def write_seeds(path: Path, labels: Iterable[bool] = (True, False)) -> Path:
+    """A CSV of four harmless seeds of each label."""
+    rows = [f'"{text}",{str(label).lower()}' for label in labels for text in ASKED[label]]
+    path.write_text("\n".join(["text,harmful", *rows]) + "\n")
+    return path
+
+
+def _rewrite(text: str) -> str:
+    return f"<think> a play </think> <answer> Play it: {text}. </answer>"
+
+
+def write_pool(path: Path) -> Path:
+    """An attack pool that rewrites every seed in one way, so that little training will do."""
+    told = packaged_briefs()
+    with path.open("w") as file:
+        for label, brief in ((True, told.harmful), (False, told.benign)):
+            for text in ASKED[label]:
+                turns = [("system", brief), ("user", text), ("assistant", _rewrite(text))]
+                messages = [{"role": role, "content": content} for role, content in turns]
+                file.write(json.dumps({"messages": messages}) + "\n")
+    return path

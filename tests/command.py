@@ -1,0 +1,57 @@
+"""The command line as a user has it: in this process, or in one of its own."""
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+import sparring
+
+
+@dataclass(frozen=True)
+class Told:
+    """How a command ended and what it said; `text` is both streams with white space folded."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def text(self) -> str:
+        return " ".join(f"{self.out} {self.err}".split())
+
+
+def sparring_command(*words: object) -> Told:
+    """`sparring words…` in this process; a trace would pass through as an exception."""
+    from sparring.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    code: object = 0
+    argv = ["sparring", *map(str, words)]
+    streams = (contextlib.redirect_stdout(out), contextlib.redirect_stderr(err))
+    with patch.object(sys, "argv", argv), streams[0], streams[1]:
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+    return Told(code if isinstance(code, int) else 1, out.getvalue(), err.getvalue())
+
+
+def sparring_process(*words: object, cwd: Path) -> Told:
+    """`sparring words…` in a process of its own."""
+    source = str(Path(sparring.__file__).parents[1])
+    env = os.environ | {"PYTHONPATH": source, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    told = subprocess.run(
+        [sys.executable, "-c", "from sparring.cli import main; main()", *map(str, words)],
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    return Told(told.returncode, told.stdout, told.stderr)

@@ -1,0 +1,240 @@
+"""A configuration is read without guessing, and what is wrong with it is named by its field."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparring.config import changed, commented, from_words, load_yaml, merged, parse, to_yaml
+from sparring.recipes import configured, resolve
+from sparring.settings import RunConfig
+from sparring.types import Player, UsageError
+
+
+def refused(call, *args) -> str:
+    with pytest.raises(UsageError) as error:
+        call(*args)
+    return str(error.value)
+
+
+def wrong(*words: str) -> str:
+    """What `sparring train magic words…` would be told."""
+    return refused(configured, "magic", words)
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("learner.learning_rat=1", "learner.learning_rat: unknown key; did you mean learner.learn"),
+        ("lerner.beta=1", "lerner: unknown key; did you mean learner?"),
+        ("learner.num_generations.atacker=4", "did you mean learner.num_generations.attacker?"),
+        ("attacker.lora.rr=4", "attacker.lora.rr: unknown key; did you mean attacker.lora.r?"),
+        ("data.train=[{path: a.csv, limt: 3}]", "did you mean data.train.0.limit?"),
+        ("zzz=1", "zzz: unknown key; known here: recipe, seed, rounds"),
+    ],
+)
+def test_an_unknown_key_is_an_error_with_the_nearest_match(word, told):
+    assert told in wrong(word)
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("rounds=many", "rounds: Input should be a valid integer"),
+        ("rounds=0", "rounds: Input should be greater than or equal to 1 (got 0)"),
+        ("seed=null", "seed: Input should be a valid integer"),
+        ("weights=adapter", "weights: Input should be 'adapters', 'separate' or 'shared'"),
+        ("sampling.temperature=0", "sampling.temperature: Input should be greater than 0"),
+        ("learner=3", "learner: Input should be a valid dictionary"),
+        ("learner.learning_rate=fast", "learner.learning_rate.attacker: Input should be a valid"),
+        ("learner.learning_rate=-1", "learner: learning_rate of the attacker must be above 0"),
+        ("learner.learning_rate=.nan", "learner.learning_rate.attacker: Input should be a finite"),
+        ("learner.beta=.inf", "learner.beta: Input should be a finite number"),
+        ("learner.num_generations=1", "learner: num_generations of the attacker must be at least"),
+        ("learner.num_generations.defender=1", "num_generations of the defender must be at least"),
+        ("learner.seeds_per_round=0", "learner: seeds_per_round of the attacker must be at least"),
+        ("learner.optimizer.lr_scheduler_type=cosine", "learner.optimizer: total_steps is needed"),
+        ("schedule.every=0", "schedule: every must be at least 1 for one player"),
+        ("schedule.every.attacker=-1", "schedule: every must be at least 1 for one player"),
+        ("data.train=a.csv", "data.train: Input should be a valid list (got 'a.csv')"),
+        ("data.train=[{limit: 3}]", "data.train.0.path: Field required"),
+        ("judge=keyword", "judge: Input should be a valid dictionary"),
+    ],
+)
+def test_a_wrong_value_is_named_by_its_field_with_what_was_wanted(word, told):
+    assert told in wrong(word)
+
+
+def test_every_wrong_field_is_told_at_once():
+    told = wrong("rounds=0", "weights=none", "zzz=1")
+    assert [line.split(":")[0] for line in told.splitlines()] == ["rounds", "weights", "zzz"]
+
+
+def test_an_override_may_be_written_in_every_usual_way():
+    ways = (
+        ["learner.num_generations=4"],
+        ["--learner.num_generations=4"],
+        ["--learner.num_generations", "4"],
+        ["--learner.num-generations", "4"],
+        ["learner.num-generations=4"],
+    )
+    for words in ways:
+        assert from_words(words) == {"learner": {"num_generations": 4}}
+
+
+def test_a_value_keeps_its_equals_signs_and_its_kebabs():
+    assert from_words(["output_dir=runs/a-b=c"]) == {"output_dir": "runs/a-b=c"}
+
+
+@pytest.mark.parametrize("words", [["rounds"], ["--rounds"], ["rounds="], ["rounds=3", "more"]])
+def test_a_word_that_assigns_nothing_is_refused(words):
+    assert f"{words[-1]}: wanted key=value or --key value" in refused(from_words, words)
+
+
+def test_the_later_override_wins():
+    assert from_words(["rounds=3", "--rounds", "5"]) == {"rounds": 5}
+
+
+def test_an_option_in_front_of_the_recipe_is_told_apart_from_an_unknown_recipe():
+    assert "name the recipe or the YAML file first" in refused(configured, "--rounds", ["3"])
+
+
+def test_defaults_give_way_to_the_file_and_the_file_to_the_command_line(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("rounds: 7\nlearner: {beta: 0.5, loss: dapo}\ndata: {train: [{path: a.csv}]}\n")
+    config = configured(str(file), ["learner.beta=0.25"])
+    assert (config.rounds, config.learner.beta, config.learner.loss) == (7, 0.25, "dapo")
+    assert config.learner.num_generations == RunConfig().learner.num_generations
+
+
+def test_the_sandbox_has_defaults_of_its_own_that_give_way_too():
+    assert configured("magic", []).weights == "separate"
+    assert configured("magic", ["weights=shared"]).weights == "shared"
+    assert configured("magic", ["data.train=[{path: a.csv}]"]).weights == "adapters"
+
+
+def test_a_number_for_one_player_leaves_the_other_players_as_it_was(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("learner: {num_generations: 5, learning_rate: {attacker: 1e-6}}\n")
+    learner = configured(str(file), ["learner.num_generations.attacker=9"]).learner
+    both = {name: learner.num_generations[player] for name, player in Player.__members__.items()}
+    assert both == {"ATTACKER": 9, "DEFENDER": 5}
+    in_sandbox = configured("magic", []).learner.learning_rate
+    assert learner.learning_rate.attacker == 1e-6
+    assert learner.learning_rate.defender == in_sandbox.defender != in_sandbox.attacker
+
+
+@pytest.mark.parametrize("text", ["1e-5", "1.0e-5", "0.00001"])
+def test_a_learning_rate_may_be_written_as_people_write_it(text):
+    rate = configured("magic", [f"learner.learning_rate={text}"]).learner.learning_rate
+    assert rate.attacker == rate.defender == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("rounds: 1\nseed: 2\nrounds: 3\n", "own.yaml: line 1: rounds is given twice"),
+        ("learner:\n  beta: 1\n  beta: 2\n", "own.yaml: line 2: beta is given twice"),
+        ("a: &a [x, x]\nb: [*a, *a]\n", "own.yaml: aliases (*name) are not allowed"),
+        ("a: !!python/object/apply:os.getcwd []\n", "own.yaml: not YAML: could not determine"),
+        ("a: !!python/name:os.getcwd\n", "own.yaml: not YAML: could not determine"),
+        ("a: [1\n", "own.yaml: not YAML"),
+        ("? [a]\n: 1\n", "own.yaml: not YAML"),
+        ("[" * 5000, "own.yaml: not YAML"),
+        ("a: 2024-13-45\n", "own.yaml: not YAML: month must be in 1..12"),
+        ("a: " + "1" * 5000, "own.yaml: not YAML: Exceeds the limit"),
+        ("a: 1\n---\na: 2\n", "own.yaml: not YAML"),
+        ("#" * 10_000_001, "own.yaml: larger than 10,000,000 bytes"),
+        ("a: \x00\n", "own.yaml: not YAML"),
+    ],
+)
+def test_yaml_that_is_code_bomb_or_muddle_is_refused_by_name(text, told):
+    assert told in refused(load_yaml, text, "own.yaml")
+
+
+def test_an_alias_bomb_is_refused_before_it_grows():
+    bomb = "a0: &a0 [x]\n" + "".join(
+        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
+    )
+    assert "aliases" in refused(load_yaml, bomb, "own.yaml")
+
+
+def test_a_file_that_is_no_mapping_or_no_utf8_is_refused_by_name(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("- rounds\n")
+    assert refused(configured, str(file), []) == f"{file}: wanted keys and values"
+    file.write_bytes(b"rounds: \xff\n")
+    assert f"{file}: not UTF-8" in refused(configured, str(file), [])
+    assert refused(configured, str(tmp_path / "none.yaml"), []).endswith("none.yaml: no such file")
+
+
+def test_an_unknown_recipe_is_told_its_nearest_match():
+    assert "no recipe 'magik' and no such file; did you mean magic?" in refused(
+        configured, "magik", []
+    )
+    assert "known: magic" in refused(configured, "zzz", [])
+
+
+def test_the_commented_defaults_and_the_resolved_yaml_parse_back_to_the_same():
+    config = RunConfig()
+    assert parse(load_yaml(commented(config), "x")) == config
+    assert parse(load_yaml(to_yaml(config), "x")) == config
+    in_sandbox = configured("magic", ["learner.epsilon=[0.1, 0.3]", "output_dir=runs/a"])
+    assert resolve(load_yaml(to_yaml(in_sandbox), "x")) == in_sandbox
+
+
+def test_every_setting_is_described_in_the_commented_yaml():
+    for line in commented(RunConfig()).splitlines()[1:]:
+        assert line.endswith(":") or "  # " in line, line
+        assert not line.endswith("# None")
+
+
+def test_what_changed_is_told_by_field_but_for_where_the_run_lies():
+    before = configured("magic", ["output_dir=a"])
+    now = configured("magic", ["output_dir=b", "learner.beta=0.5", "seed=43"])
+    assert changed(before, now) == ["seed: 42 → 43", "learner.beta: 0.0 → 0.5"]
+    assert changed(before, before) == []
+
+
+def test_the_schema_is_json_and_knows_every_top_field():
+    schema = json.loads(json.dumps(RunConfig.model_json_schema()))
+    assert set(schema["properties"]) == set(RunConfig.model_fields)
+
+
+TREES = st.recursive(
+    st.integers(0, 9),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, min_size=1, max_size=3),
+    max_leaves=8,
+)
+MAPPINGS = st.dictionaries(st.sampled_from("abc"), TREES, max_size=3)
+
+
+def leaves(tree: object, where: str = "") -> dict[str, object]:
+    if not isinstance(tree, dict):
+        return {where: tree}
+    return {k: v for key, sub in tree.items() for k, v in leaves(sub, f"{where}.{key}").items()}
+
+
+@settings(deadline=None)
+@given(MAPPINGS, MAPPINGS)
+def test_merging_takes_every_leaf_that_is_named_and_keeps_the_rest(base, over):
+    named = leaves(over)
+    kept = {
+        place: value
+        for place, value in leaves(base).items()
+        if not any(f"{n}.".startswith(f"{place}.") or place.startswith(f"{n}.") for n in named)
+    }
+    assert leaves(merged(base, over)) == kept | named
+
+
+@settings(deadline=None)
+@given(st.text(max_size=60))
+def test_any_text_is_yaml_or_refused_by_name(text):
+    try:
+        load_yaml(text, "own.yaml")
+    except UsageError as error:
+        told = str(error)
+    else:
+        told = "own.yaml"
+    assert told.startswith("own.yaml")
