@@ -153,6 +153,14 @@ def test_prompts_that_look_like_missing_values_survive(tmp_path, name):
     assert [s.text for s in read(written(tmp_path / name, rows)).seeds] == [t for t in texts if t]
 
 
+def test_half_a_surrogate_pair_is_kept_as_it_stands(tmp_path):
+    rows = [{"text": f"a{half}", "harmful": True} for half in ("\ud800", "\udfff", "\ufffd")]
+    path = file(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
+    found = read(path).seeds
+    assert [seed.text for seed in found] == [row["text"] for row in rows]
+    assert len({seed.id for seed in found}) == 3
+
+
 @pytest.mark.parametrize("missing", [None, float("nan"), 7, ["open"], {"open": 1}, True])
 def test_a_missing_or_other_value_never_becomes_a_prompt(tmp_path, missing):
     rows = [{"text": VAULT, "harmful": True}, {"text": missing, "harmful": True}]
@@ -180,7 +188,7 @@ BROKEN = [
     ("a.tsv", "text,harmful\nopen,true\n", ": unknown columns: text,harmful"),
     ("a.jsonl", '{"text": "a", "harmful": true}\n{"text": \n', ":2: not JSON"),
     ("a.jsonl", '{"text": "a", "harmful": true}\n\n{"text": "b"}\n', ":3: not the fields"),
-    ("a.jsonl", '{"text": "a\\ud800", "harmful": true}\n', ":1: not JSON in UTF-8"),
+    ("a.jsonl", b'{"text": "a\xff", "harmful": true}\n', ":1: not JSON in UTF-8"),
     ("a.jsonl", "[1]\n", ":1: wanted an object"),
     ("a.jsonl", '{"text": ' + "1" * 5000 + "}\n", ":1: not JSON"),
     ("a.jsonl", "[" * 100_000 + "\n", ":1: not JSON"),
