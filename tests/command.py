@@ -31,9 +31,10 @@ def sparring_command(*words: object) -> Told:
 
     out, err = io.StringIO(), io.StringIO()
     code: object = 0
+    wide = patch.dict(os.environ, COLUMNS="1000")  # no path is broken into two lines
     argv = ["sparring", *map(str, words)]
     streams = (contextlib.redirect_stdout(out), contextlib.redirect_stderr(err))
-    with patch.object(sys, "argv", argv), streams[0], streams[1]:
+    with patch.object(sys, "argv", argv), wide, streams[0], streams[1]:
         try:
             main()
         except SystemExit as end:
