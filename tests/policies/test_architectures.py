@@ -1,4 +1,4 @@
-"""Other families than the sandbox's: grouped heads, sliding windows, soft caps, scaled embeddings.
+"""Other families than the sandbox's: absolute positions, sliding windows, soft caps, other heads.
 
 Prompts are longer than every sliding window, and shorter ones are padded on the left beside them.
 """
@@ -27,6 +27,7 @@ SMALL = {
 WINDOW = {"sliding_window": 5}
 MIXED = {**WINDOW, "layer_types": ["sliding_attention", "full_attention"]}
 FAMILIES = {
+    "GPT2": {},
     "Llama": {"tie_word_embeddings": False},
     "Qwen2": {"tie_word_embeddings": True},
     "Qwen3": {"head_dim": 8},
@@ -43,7 +44,8 @@ every_family = pytest.mark.parametrize("family", FAMILIES)
 
 def tiny(family):
     config = getattr(transformers, f"{family}Config")
-    model = getattr(transformers, f"{family.removesuffix('Text')}ForCausalLM")
+    kind = "LMHeadModel" if family == "GPT2" else "ForCausalLM"
+    model = getattr(transformers, f"{family.removesuffix('Text')}{kind}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         made = model(config(vocab_size=len(words()), **SMALL, **FAMILIES[family]))
