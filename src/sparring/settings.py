@@ -187,7 +187,7 @@ class ExamSettings(Model):
     holdout: float = Field(
         0.2, gt=0, lt=1, description="share of data.train kept for exams, unless data.exam is given"
     )
-    crossplay: int = Field(4, ge=0, description="checkpoints a side in the final matrix; 0: none")
+    crossplay: int = Field(5, ge=0, description="checkpoints a side in the final matrix; 0: none")
 
 
 class Source(Model):

@@ -24,9 +24,18 @@ from sparring.schedules import Schedule, alternate, by_metric, solo
 from sparring.settings import RunConfig
 from sparring.types import Player, State, Turn, UsageError
 
+_LORA = {
+    "r": 8,
+    "lora_alpha": 16,
+    "modules_to_save": ["embed_tokens", "lm_head"],
+    "ensure_weight_tying": True,
+}
+"""With weights: adapters. The base never learned to emit the tags, so the output head must move."""
 SANDBOX_DEFAULTS: Mapping[str, Any] = {
     "rounds": 160,
     "weights": "separate",
+    "attacker": {"lora": _LORA},
+    "defender": {"lora": _LORA},
     "sampling": {"max_completion_length": 56},
     "learner": {
         "learning_rate": {"attacker": 4e-4, "defender": 3e-4},
