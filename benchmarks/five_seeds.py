@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from sparring.records import RunDir
-from sparring.sandbox.words import FAMILIES
+from sparring.sandbox.language import FAMILIES
 
 FROM_BASE = ["-c", "from sparring.cli import main; main()"]
 

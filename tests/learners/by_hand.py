@@ -73,6 +73,11 @@ def learner(model, shares=None, reference=None, optimizer=None, **config):
     return Grpo(optimizer, PAD, GrpoConfig(**config), reference or {}, shares or {})
 
 
+def real(model, peak=0.05):
+    """An optimizer that takes bold steps."""
+    return Optimizer(Weights(model), LearningRate(peak), max_grad_norm=10.0)
+
+
 def gradient(model, told, **asked):
     """The gradient of one update, and its metrics."""
     learns = learner(copy.deepcopy(model), **asked)

@@ -12,6 +12,7 @@ from by_hand import (
     gradient_of,
     learner,
     moved,
+    real,
     same_bits,
     samples,
     tiny,
@@ -19,7 +20,7 @@ from by_hand import (
 
 from sparring.learners.losses import AGGREGATIONS, clipped_surrogate
 from sparring.learners.optimizer import LearningRate, Optimizer
-from sparring.policies.weights import Weights, adapters
+from sparring.policies.weights import Weights
 from sparring.types import Player
 
 ATTACKER, DEFENDER = Player.ATTACKER, Player.DEFENDER
@@ -137,10 +138,6 @@ def test_a_player_without_signal_leaves_the_others_gradient_alone():
     assert metrics["attacker/loss"] == 0.0
 
 
-def real(model, peak=0.05):
-    return Optimizer(Weights(model), LearningRate(peak), max_grad_norm=10.0)
-
-
 def test_without_any_signal_the_weights_stay_as_they_are():
     model = tiny()
     learns = learner(model, optimizer=real(model))
@@ -196,73 +193,6 @@ def test_clip_ratio_and_drift_are_told_of_the_tokens_that_ran():
     drift = (new - old).abs().max().item()
     assert metrics["defender/sampling_logp_difference"] == pytest.approx(drift, abs=1e-5)
     assert metrics["defender/entropy"] == pytest.approx(-new.mean().item(), abs=1e-5)
-
-
-def k3_by_rows(model, reference, told):
-    """The mean over tokens of exp(d) − d − 1, by a second model."""
-    with torch.no_grad():
-        rows = [(s.completion.prompt_ids, s.completion.token_ids) for s in told]
-        d = torch.cat([alone(reference, *row) - alone(model, *row) for row in rows])
-    return (d.exp() - d - 1).mean().item()
-
-
-def test_kl_is_0_when_rl_begins_and_is_measured_to_those_weights_ever_after():
-    model = tiny()
-    began = copy.deepcopy(model)
-    learns = learner(model, optimizer=real(model, 0.01), beta=0.1)
-    learns.reference = learns.optimizer.weights.snapshot()
-    told = samples(model, (1.3, -0.7, 0.2, -1.9))
-    assert learns.update(told)["defender/kl"] == pytest.approx(0.0, abs=1e-6)
-    for _ in range(3):
-        wanted = k3_by_rows(model, began, told)
-        assert wanted > 1e-3
-        assert learns.update(told)["defender/kl"] == pytest.approx(wanted, rel=1e-3)
-    assert same_bits(learns.reference, dict(began.named_parameters()))
-
-
-def test_measuring_to_the_reference_leaves_the_weights_as_they_are():
-    model = tiny()
-    learns = learner(model, beta=0.1, reference=Weights(moved(model, 0.05)).snapshot())
-    before = learns.optimizer.weights.snapshot()
-    metrics = learns.update(samples(model, (1.3, -0.7)))
-    assert metrics["defender/kl"] > 1e-3
-    assert same_bits(learns.optimizer.weights.snapshot(), before)
-
-
-def test_kl_alone_leads_back_to_the_reference():
-    model = tiny()
-    reference = moved(model, 0.03)
-    learns = learner(
-        model,
-        optimizer=real(model, 3e-3),
-        beta=1.0,
-        reference=Weights(copy.deepcopy(reference)).snapshot(),
-    )
-    told = samples(model, (0.0, 0.0, 0.0, 0.0))
-    kls = [learns.update(told)["defender/kl"] for _ in range(12)]
-    assert kls[-1] < 0.5 * kls[0]
-
-
-def test_beta_0_reads_no_reference():
-    model = tiny()
-    told = samples(model, (1.3, -0.7))
-    without, _ = gradient(model, told)
-    nonsense = {"no such parameter": torch.ones(2)}
-    given, metrics = gradient(model, told, reference=nonsense)
-    assert same_bits(without, given)
-    assert metrics["defender/kl"] == 0.0
-
-
-def test_the_reference_of_an_adapter_is_the_adapter_not_a_second_model():
-    lora = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"]}
-    own = adapters(tiny(), lora, torch_seed=5)[DEFENDER]
-    base = sum(p.numel() for n, p in own.model.named_parameters() if "lora" not in n)
-    learns = learner(own.model, optimizer=Optimizer(own, LearningRate(0.05)), beta=0.1)
-    learns.reference = own.snapshot()
-    assert 0 < sum(t.numel() for t in learns.reference.values()) < base / 20
-    told = samples(own.model, (1.3, -0.7, 0.4))
-    assert learns.update(told)["defender/kl"] == pytest.approx(0.0, abs=1e-6)
-    assert learns.update(told)["defender/kl"] > 1e-4
 
 
 def test_an_update_makes_what_paid_likelier_and_what_cost_less_likely():

@@ -4,6 +4,8 @@ from functools import cache
 
 import torch
 
+from sparring.learners.batching import logprobs, pad
+from sparring.learners.optimizer import LearningRate, Optimizer
 from sparring.policies.chat import Chat
 from sparring.policies.local import LocalPolicy, Sampling
 from sparring.policies.policy import Request
@@ -14,6 +16,8 @@ from sparring.types import Message
 
 STOPS = tuple(range(40, 70))
 """Words that end a reply, so that the rows of a batch end at different steps."""
+ROW = (tuple(range(70, 90)), tuple(range(90, 100)))
+"""A prompt and a reply to learn."""
 
 
 @cache
@@ -72,3 +76,33 @@ def next_logits(model, ids):
     """Logits [V] after `ids`, from one row without padding, mask or cache."""
     with torch.no_grad():
         return model(torch.tensor([list(ids)]), use_cache=False).logits[0, -1]
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(torch.tensor([[*ROW[0], *ROW[1]]])).logits
+
+
+def train(weights, steps=2, rate=1e-2):
+    """Make one reply likelier: a real gradient through whatever is switched on."""
+    optimizer = Optimizer(weights, LearningRate(rate))
+    for _ in range(steps):
+        batch = pad([ROW], [0], 0, "cpu")
+        (-logprobs(weights.model, batch, 1.0).sum()).backward()
+        optimizer.step()
+    return weights
+
+
+def everything(model):
+    """Every tensor by every name it has, tied or frozen."""
+    named = model.named_parameters(remove_duplicate=False)
+    return {name: p.detach().clone() for name, p in named}
+
+
+def changed(before, after):
+    assert before.keys() == after.keys()
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def same_bits(one, other):
+    return not changed(one, other)

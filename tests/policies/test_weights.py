@@ -1,20 +1,18 @@
-"""Weights that are switched, held, saved and read are the same weights, to the bit."""
+"""Weights that are held, saved and read are the same weights, to the bit."""
 
 import copy
 
 import pytest
 import torch
-from lively import lively, louder, policy, requests, words
-from peft import PeftModel
+from lively import lively, logits, louder, same_bits, train, words
 from transformers import AutoModelForCausalLM
 
-from sparring.learners.batching import logprobs, pad
-from sparring.learners.optimizer import LearningRate, Optimizer
-from sparring.policies.weights import Weights, adapters, load_model, load_tokenizer, stop_ids
+from sparring.policies.weights import Weights, load_model, load_tokenizer, stop_ids
 from sparring.sandbox.model import untrained
 from sparring.types import Player, UsageError
 
 ATTACKER, DEFENDER = Player.ATTACKER, Player.DEFENDER
+<<<<<<< HEAD
 LORAS = {
     "plain": {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"},
     "sandbox": {
@@ -69,6 +67,8 @@ def trained_pair(lora, torch_seed=5):
     train(own[ATTACKER], steps=3)
     train(own[DEFENDER], steps=1, rate=3e-2)
     return own
+=======
+>>>>>>> 8b4c42a (Adapters and KL have files of their own)
 
 
 def test_holding_other_weights_ends_to_the_bit_even_when_it_fails():
@@ -137,6 +137,7 @@ def test_weights_that_do_not_fit_are_refused_before_anything_changes(spoil):
     assert same_bits(weights.snapshot(), before)
 
 
+<<<<<<< HEAD
 @every_lora
 def test_adapters_own_what_bears_their_name_and_nothing_else(lora):
     own = adapters(lively(), both(lora), torch_seed=5)
@@ -309,6 +310,8 @@ def test_an_adapter_of_another_rank_is_refused(tmp_path):
     assert same_bits(fresh.snapshot(), before)
 
 
+=======
+>>>>>>> 8b4c42a (Adapters and KL have files of their own)
 def test_transformers_loads_a_whole_model_that_was_saved(tmp_path):
     weights = train(Weights(lively()))
     weights.save(tmp_path / "defender")
