@@ -68,7 +68,7 @@ def test_beta_0_reads_no_reference():
 
 def test_the_reference_of_an_adapter_is_the_adapter_not_a_second_model():
     lora = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"]}
-    own = adapters(tiny(), lora, torch_seed=5)[Player.DEFENDER]
+    own = adapters(tiny(), dict.fromkeys(Player, lora), torch_seed=5)[Player.DEFENDER]
     base = sum(p.numel() for n, p in own.model.named_parameters() if "lora" not in n)
     learns = learner(own.model, optimizer=Optimizer(own, LearningRate(0.05)), beta=0.1)
     learns.reference = own.snapshot()

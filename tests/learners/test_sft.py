@@ -133,7 +133,7 @@ def test_dropout_is_drawn_from_the_seed_and_not_from_the_process():
     lora = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.5, "target_modules": "all-linear"}
     found = []
     for process, rng_seed in ((1, "0"), (2, "0"), (1, "1")):
-        own = adapters(blank(), lora, torch_seed=5)[Player.ATTACKER]
+        own = adapters(blank(), dict.fromkeys(Player, lora), torch_seed=5)[Player.ATTACKER]
         torch.manual_seed(process)
         optimizer = Optimizer(own, LearningRate(1e-2))
         config = SftConfig(steps=4, batch_size=5, micro_batch_tokens=40)
@@ -145,7 +145,7 @@ def test_dropout_is_drawn_from_the_seed_and_not_from_the_process():
 
 def test_training_does_not_disturb_the_processes_randomness():
     lora = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.5, "target_modules": "all-linear"}
-    own = adapters(blank(), lora, torch_seed=5)[Player.ATTACKER]
+    own = adapters(blank(), dict.fromkeys(Player, lora), torch_seed=5)[Player.ATTACKER]
     torch.manual_seed(17)
     before = torch.random.get_rng_state()
     list(sft(Optimizer(own, LearningRate(1e-2)), CHAT, TOY, SftConfig(steps=2), "0"))

@@ -24,9 +24,13 @@ LORAS = {
 every_lora = pytest.mark.parametrize("lora", LORAS.values(), ids=LORAS)
 
 
+def both(lora):
+    return dict.fromkeys(Player, lora)
+
+
 def trained_pair(lora, torch_seed=5):
     """Two adapters that both differ from their base and from each other."""
-    own = adapters(lively(), lora, torch_seed)
+    own = adapters(lively(), both(lora), torch_seed)
     train(own[ATTACKER], steps=3)
     train(own[DEFENDER], steps=1, rate=3e-2)
     return own
@@ -34,7 +38,7 @@ def trained_pair(lora, torch_seed=5):
 
 @every_lora
 def test_adapters_own_what_bears_their_name_and_nothing_else(lora):
-    own = adapters(lively(), lora, torch_seed=5)
+    own = adapters(lively(), both(lora), torch_seed=5)
     attacker, defender = (set(own[p].parameters) for p in (ATTACKER, DEFENDER))
     assert len(attacker) == (28 if lora is LORAS["plain"] else 29)
     assert {name.replace("attacker", "defender") for name in attacker} == defender
@@ -46,7 +50,7 @@ def test_adapters_own_what_bears_their_name_and_nothing_else(lora):
 def test_new_adapters_play_as_their_base_until_they_learn(lora):
     base = lively()
     wanted = logits(base)
-    own = adapters(base, lora, torch_seed=5)
+    own = adapters(base, both(lora), torch_seed=5)
     for player in Player:
         assert torch.equal(logits(own[player].model), wanted)
 
@@ -58,7 +62,7 @@ def test_new_adapters_are_drawn_from_their_seed_alone(lora):
         base = lively()
         torch.manual_seed(process)
         before = torch.random.get_rng_state()
-        own = adapters(base, lora, torch_seed=seed)
+        own = adapters(base, both(lora), torch_seed=seed)
         assert torch.equal(torch.random.get_rng_state(), before)
         found.append(own[ATTACKER].snapshot())
     assert same_bits(found[0], found[1])
@@ -97,7 +101,7 @@ def test_switching_players_switches_weights_and_back(lora):
 
 @every_lora
 def test_sampling_for_one_player_between_another_ones_steps_changes_nothing(lora):
-    apart, mixed = (adapters(lively(), lora, torch_seed=5) for _ in range(2))
+    apart, mixed = (adapters(lively(), both(lora), torch_seed=5) for _ in range(2))
     train(apart[ATTACKER], steps=2)
     optimizer = Optimizer(mixed[ATTACKER], LearningRate(1e-2))
     for _ in range(2):
@@ -112,7 +116,7 @@ def test_sampling_for_one_player_between_another_ones_steps_changes_nothing(lora
 def test_holding_an_adapter_leaves_the_other_one_switchable(lora):
     own = trained_pair(lora)
     defender = logits(own[DEFENDER].model)
-    past = adapters(lively(), lora, torch_seed=8)[ATTACKER].snapshot()
+    past = adapters(lively(), both(lora), torch_seed=8)[ATTACKER].snapshot()
     base = logits(lively())
     with own[ATTACKER].holding(past):
         assert torch.allclose(logits(own[ATTACKER].model), base, atol=1e-4)
@@ -149,7 +153,7 @@ def test_peft_loads_what_was_saved_and_gives_the_same_logits(lora, player, tmp_p
 def test_reading_an_adapter_is_to_the_bit_and_leaves_the_other(lora, player, tmp_path):
     own = trained_pair(lora)
     own[player].save(tmp_path / player.value)
-    fresh = adapters(lively(), lora, torch_seed=99)
+    fresh = adapters(lively(), both(lora), torch_seed=99)
     before = everything(fresh[player].model)
     fresh[player].read(tmp_path / player.value)
     assert same_bits(fresh[player].snapshot(), own[player].snapshot())
@@ -162,7 +166,7 @@ def test_reading_an_adapter_is_to_the_bit_and_leaves_the_other(lora, player, tmp
 def test_an_adapter_trains_on_after_it_was_read(lora, tmp_path):
     own = trained_pair(lora)
     own[ATTACKER].save(tmp_path / "attacker")
-    fresh = adapters(lively(), lora, torch_seed=99)
+    fresh = adapters(lively(), both(lora), torch_seed=99)
     fresh[ATTACKER].read(tmp_path / "attacker")
     train(own[ATTACKER])
     train(fresh[ATTACKER])
@@ -177,7 +181,7 @@ def test_an_adapter_saved_under_another_name_leaves_its_neighbours(tmp_path):
     own[ATTACKER].save(tmp_path / "after")
     assert {path.name for path in tmp_path.iterdir()} == {"attacker", "after"}
     assert (tmp_path / "attacker" / "adapter_model.safetensors").read_bytes() == kept
-    fresh = adapters(lively(), LORAS["plain"], torch_seed=99)[ATTACKER]
+    fresh = adapters(lively(), both(LORAS["plain"]), torch_seed=99)[ATTACKER]
     fresh.read(tmp_path / "after")
     assert same_bits(fresh.snapshot(), own[ATTACKER].snapshot())
 
@@ -188,7 +192,7 @@ def test_an_adapter_saved_under_another_name_leaves_its_neighbours(tmp_path):
 )
 def test_an_adapter_of_another_kind_is_refused(saved, wanted, tmp_path):
     trained_pair(LORAS[saved])[ATTACKER].save(tmp_path / "attacker")
-    fresh = adapters(lively(), LORAS[wanted], torch_seed=99)[ATTACKER]
+    fresh = adapters(lively(), both(LORAS[wanted]), torch_seed=99)[ATTACKER]
     before = fresh.snapshot()
     with pytest.raises(ValueError, match="differ"):
         fresh.read(tmp_path / "attacker")
@@ -197,7 +201,7 @@ def test_an_adapter_of_another_kind_is_refused(saved, wanted, tmp_path):
 
 def test_an_adapter_of_another_rank_is_refused(tmp_path):
     trained_pair(LORAS["plain"])[ATTACKER].save(tmp_path / "attacker")
-    fresh = adapters(lively(), {**LORAS["plain"], "r": 1}, torch_seed=99)[ATTACKER]
+    fresh = adapters(lively(), both({**LORAS["plain"], "r": 1}), torch_seed=99)[ATTACKER]
     before = fresh.snapshot()
     with pytest.raises(ValueError, match="differ"):
         fresh.read(tmp_path / "attacker")
