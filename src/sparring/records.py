@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import platform
@@ -18,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from sparring.checkpoint import Checkpoints, dumps, write_atomic, writing
+from sparring.checkpoint import Checkpoints, dumps, sha256, write_atomic, writing
 from sparring.types import (
     Completion,
     CorruptError,
@@ -152,6 +153,19 @@ class RunDir:
             if path.is_file():
                 path.unlink()
         return [record["metrics"] for record in told[:number]]
+
+    def seals(self, number: int) -> dict[str, str]:
+        """The sha256 of the records that a checkpoint after `number` rounds rests on.
+
+        But for the clocks, so that the same run has the same seals.
+        """
+        played = [{**record, "seconds": {}} for record in self.rounds()[:number]]
+        lines = b"".join(map(dumps, played))
+        openings = self.folder / "exams" / "openings.jsonl.gz"
+        return {
+            "rounds.jsonl": hashlib.sha256(lines).hexdigest(),
+            "exams/openings.jsonl.gz": sha256(openings) if openings.is_file() else "missing",
+        }
 
     def write_transcript(self, told: Round) -> None:
         """Every game of a round, as untrusted text."""

@@ -42,10 +42,7 @@ def train(match: Match, run: RunDir, watch: Watch, until: int | None = None) -> 
     """Play the run to its end, or to `until` rounds; resumes where its last checkpoint stands."""
     with run.locked(), _signals() as received:
         past = _begin(match, run, watch)
-        sets = run.openings()
-        if sets is None:
-            raise CorruptError(f"{run.folder / 'exams' / 'openings.jsonl.gz'}: is missing")
-        exam = match.exam(sets)
+        exam = match.exam(run.openings() or {})
         _examine(match, run, exam, len(past), watch)
         rounds = coevolve(watch.over(match.plan), past)
         end = min(match.plan.rounds, until or match.plan.rounds)
@@ -84,10 +81,14 @@ def _begin(match: Match, run: RunDir, watch: Watch) -> list[Metrics]:
         past = run.rewind(0)
         _save(match, run, 0)
         return past
+    folder = checkpoints.path(number)
+    state = json.loads((folder / "state.json").read_bytes())
+    for name, digest in run.seals(number).items():
+        if state["sha256"][name] != digest:
+            raise CorruptError(f"{run.folder / name}: is not what it was at {folder.name}")
     past = run.rewind(number)
     checkpoints.rewind(number)
-    folder = checkpoints.path(number)
-    _load(match, folder)
+    _load(match, folder, state["counters"])
     if match.config.learner.beta:
         start = checkpoints.path(WARMED)
         checkpoints.verify(WARMED)
@@ -115,7 +116,8 @@ def _save(match: Match, run: RunDir, number: int) -> None:
             moments |= {f"{name}:{k}": v for k, v in seat.optimizer.tensors().items()}
             counters[name] = seat.optimizer.counters()
         save_file(moments, folder / "optimizer.safetensors")
-        (folder / "state.json").write_bytes(dumps({"rounds": number, "counters": counters}))
+        told = {"rounds": number, "counters": counters, "sha256": run.seals(number)}
+        (folder / "state.json").write_bytes(dumps(told))
 
     if number not in run.checkpoints.numbers():
         run.checkpoints.write(number, fill, lambda n: _kept(match, n))
@@ -126,10 +128,9 @@ def _kept(match: Match, number: int) -> bool:
     return number % match.config.saving.keep_every == 0 or number == match.plan.rounds
 
 
-def _load(match: Match, folder: Path) -> None:
+def _load(match: Match, folder: Path, counters: Mapping[str, Mapping[str, int]]) -> None:
     from safetensors.torch import load_file
 
-    counters = json.loads((folder / "state.json").read_bytes())["counters"]
     moments = load_file(folder / "optimizer.safetensors")
     for name, seat in _owners(match).items():
         seat.policy.weights.read(folder / name)
