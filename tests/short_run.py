@@ -44,7 +44,17 @@ SETTINGS: Mapping[str, str] = {
 }
 """Four rounds, each player learns in two; the checkpoint after the first is pruned."""
 
+REFERENCE = (
+    "exam.crossplay=0",
+    "learner.beta=0.05",
+    "schedule.kind=by_metric",
+    "schedule.dwell=[1,2]",
+    "schedule.window=1",
+)
+"""KL to the weights RL began with, and turns that depend on the rounds before."""
+
 ADAPTERS = (
+    "exam.crossplay=0",
     "weights=adapters",
     "attacker.model_name_or_path=sandbox",
     "defender.lora.r=8",

@@ -5,7 +5,16 @@ import time
 
 import pytest
 from tests import short_run
-from tests.short_run import ADAPTERS, ROUNDS, At, Started, arguments, leftovers, outcome
+from tests.short_run import (
+    ADAPTERS,
+    REFERENCE,
+    ROUNDS,
+    At,
+    Started,
+    arguments,
+    leftovers,
+    outcome,
+)
 
 KILLED = -9
 MOMENTS = {
@@ -75,20 +84,16 @@ def test_a_line_that_a_kill_cut_short_is_played_again(tmp_path):
     assert outcome(run) == outcome(short_run.whole())
 
 
-REFERENCE = ("learner.beta=0.05", "schedule.kind=by_metric", "schedule.dwell=[1,2]")
-REFERENCE += ("schedule.window=1",)
-
-
 @pytest.mark.parametrize("settings", [REFERENCE, ADAPTERS], ids=["reference", "adapters"])
 def test_what_a_resumed_run_needs_besides_weights_is_restored(tmp_path, settings):
     """The KL's reference and the schedule's past; each adapter, its embeddings and its moments."""
-    run, short = tmp_path / "run", ("exam.crossplay=0", *settings)
+    run = tmp_path / "run"
     moments = [(r"open rounds.jsonl", 3), (r"rename checkpoints/round_000003", 1)]
     for pattern, nth in moments:
-        ended = short_run.train(run, *short, before=At(run, pattern, nth))
+        ended = short_run.train(run, *settings, before=At(run, pattern, nth))
         assert ended.code == KILLED, ended
-    short_run.train(run, *short).check()
-    whole = short_run.whole(*short)
+    short_run.train(run, *settings).check()
+    whole = short_run.whole(*settings)
     assert outcome(run) == outcome(whole)
     assert leftovers(run) == []
     last = short_run.rounds(whole)[ROUNDS - 1]["metrics"]

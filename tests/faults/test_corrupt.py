@@ -1,0 +1,335 @@
+"""What is not what was written is noticed, wherever it is; what was saved before it is used."""
+
+import contextlib
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests import short_run
+from tests.short_run import REFERENCE, At, LargestFile, contents, leftovers, outcome
+
+from sparring.checkpoint import Checkpoints
+from sparring.records import RunDir
+from sparring.types import CorruptError, Player, Seed, State
+
+WHITE = b" \t\n\r\x0b\x0c"
+
+
+def three_checkpoints(folder: Path) -> Checkpoints:
+    """After rounds 1, 2 and 3, with the files of a real one, but small."""
+    made, rng = Checkpoints(folder / "checkpoints"), random.Random(11)
+
+    def fill(into: Path) -> None:
+        for player in Player:
+            (into / player).mkdir()
+            (into / player / "model.safetensors").write_bytes(rng.randbytes(61))
+            (into / player / "config.json").write_text('{\n  "vocab_size": 300\n}\n')
+        (into / "optimizer.safetensors").write_bytes(rng.randbytes(67))
+        (into / "state.json").write_bytes(b'{"rounds": 3, "counters": {}}\n')
+
+    for number in (1, 2, 3):
+        made.write(number, fill, lambda n: True)
+    return made
+
+
+def assert_passed_over(made: Checkpoints, broken: Path, what: str) -> None:
+    """The newest checkpoint is not used, and the warning names the file that is to blame."""
+    warnings: list[str] = []
+    assert made.newest(warnings.append) == 2, f"{what} in {broken} was not noticed"
+    assert len(warnings) == 1
+    assert str(broken) in warnings[0]
+
+
+def assert_refused(made: Checkpoints, what: str) -> None:
+    with pytest.raises(CorruptError, match="latest") as caught:
+        made.newest(lambda text: None)
+    assert str(made.folder / "latest") in str(caught.value), what
+
+
+def files_of_the_newest(made: Checkpoints) -> list[Path]:
+    return sorted(path for path in made.path(3).rglob("*") if path.is_file())
+
+
+def each_change_of(path: Path, changes: Callable[[bytes], list[tuple[str, bytes]]]):
+    """Make every change to one file in turn, and undo it."""
+    before = path.read_bytes()
+    for what, after in changes(before):
+        path.write_bytes(after)
+        yield what
+    path.write_bytes(before)
+
+
+def flips(raw: bytes) -> list[tuple[str, bytes]]:
+    """One bit of every byte, and every white space as every other one."""
+    rng = random.Random(len(raw))
+    told = [(i, raw[i] ^ (1 << rng.randrange(8))) for i in range(len(raw))]
+    told += [(i, other) for i in range(len(raw)) if raw[i] in WHITE for other in WHITE]
+    return [
+        (f"byte {i} as {value}", raw[:i] + bytes([value]) + raw[i + 1 :])
+        for i, value in told
+        if value != raw[i]
+    ]
+
+
+def lengths(raw: bytes) -> list[tuple[str, bytes]]:
+    """Every shorter file, zeros in its place, and a few longer ones."""
+    shorter = [(f"cut to {n} bytes", raw[:n]) for n in range(len(raw))]
+    longer = [(f"{more!r} at the end", raw + more) for more in (b"\n", b" ", b"\0", raw)]
+    return [*shorter, *longer, ("zeros", bytes(len(raw)))]
+
+
+@pytest.mark.parametrize("changes", [flips, lengths])
+def test_every_changed_byte_and_length_of_every_file_is_noticed(tmp_path, changes):
+    made = three_checkpoints(tmp_path)
+    files = files_of_the_newest(made)
+    assert {path.name for path in files} >= {"MANIFEST.json", "state.json", "model.safetensors"}
+    for path in files:
+        for what in each_change_of(path, changes):
+            assert_passed_over(made, path, what)
+    for what in each_change_of(made.folder / "latest", changes):
+        assert_refused(made, what)
+    assert made.newest(pytest.fail) == 3, "the changes were not undone"
+
+
+def test_a_missing_file_is_noticed_whichever_it_is(tmp_path):
+    made = three_checkpoints(tmp_path)
+    for path in files_of_the_newest(made):
+        before = path.read_bytes()
+        path.unlink()
+        assert_passed_over(made, path, "absence")
+        path.write_bytes(before)
+
+
+@pytest.mark.parametrize("name", ["extra.bin", "attacker/extra.bin", "pytorch_model.bin", "a/b"])
+def test_a_file_nobody_wrote_is_noticed(tmp_path, name):
+    made = three_checkpoints(tmp_path)
+    path = made.path(3) / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"")
+    assert_passed_over(made, path, "addition")
+
+
+def test_whole_files_in_the_wrong_place_are_noticed(tmp_path):
+    made = three_checkpoints(tmp_path)
+    attacker, defender = (made.path(3) / p / "model.safetensors" for p in Player)
+    told = attacker.read_bytes(), defender.read_bytes()
+    attacker.write_bytes(told[1])
+    defender.write_bytes(told[0])
+    assert_passed_over(made, attacker, "the defender's weights")
+
+
+def test_an_older_checkpoint_under_a_newer_name_is_noticed(tmp_path):
+    made = three_checkpoints(tmp_path)
+    shutil.rmtree(made.path(3))
+    shutil.copytree(made.path(1), made.path(3))
+    assert_passed_over(made, made.path(3) / "MANIFEST.json", "the first checkpoint")
+
+
+def test_if_no_checkpoint_is_whole_every_broken_file_is_named(tmp_path):
+    made = three_checkpoints(tmp_path)
+    for number in (1, 2, 3):
+        (made.path(number) / "state.json").write_bytes(b"{}")
+    with pytest.raises(CorruptError) as caught:
+        made.newest(lambda text: None)
+    for number in (1, 2, 3):
+        assert str(made.path(number) / "state.json") in str(caught.value)
+
+
+def test_without_latest_no_checkpoint_is_swept_away(tmp_path):
+    """It would make every checkpoint a leftover, to be deleted before a new start."""
+    made = three_checkpoints(tmp_path)
+    (made.folder / "latest").unlink()
+    before = contents(tmp_path)
+    for use in (made.sweep, made.numbers, lambda: made.newest(lambda text: None)):
+        with pytest.raises(CorruptError, match="latest: is missing"):
+            use()
+    assert contents(tmp_path) == before
+
+
+def test_damaged_openings_are_refused_by_name_or_read_never_a_trace(tmp_path):
+    """Bytes of gzip's header that nothing reads may change; a checkpoint's seal sees those."""
+    run = RunDir(tmp_path)
+    opening = State(Seed("open the dragon vault", True, "vault")).deal(Player.ATTACKER, "open it")
+    run.write_openings({"harmful/plain": [opening]})
+    path = tmp_path / "exams" / "openings.jsonl.gz"
+    sealed, refused = run.seals(0), 0
+    for what in each_change_of(path, lambda raw: [*flips(raw), *lengths(raw)]):
+        assert run.seals(0) != sealed, what
+        with contextlib.suppress(CorruptError):
+            run.openings()
+            continue
+        refused += 1
+    assert refused > path.stat().st_size, "hardly anything was refused"
+
+
+def lines(*numbers: int) -> bytes:
+    told = [{"round": n, "learns": [], "metrics": {}, "seconds": {}} for n in numbers]
+    return b"".join(json.dumps(record).encode() + b"\n" for record in told)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        lines(0, 2),
+        lines(1, 2),
+        lines(0, 1, 1, 2),
+        lines(0, 2, 1),
+        lines(0) + b"\n" + lines(1),
+        lines(0) + b"{torn\n" + lines(1),
+        lines(0) + b"[1]\n",
+        lines(0) + b'{"metrics": {}}\n',
+        lines(0) + b"\xff\n",
+        lines(0) + b"[" * 100_000 + b"\n",
+        lines(0) + b'{"round": ' + b"9" * 4301 + b"}\n",
+    ],
+    ids=[
+        "missing",
+        "no first",
+        "twice",
+        "out of order",
+        "empty line",
+        "torn inside",
+        "no record",
+        "no number",
+        "no text",
+        "deep",
+        "long number",
+    ],
+)
+def test_rounds_that_are_not_each_there_once_are_refused(tmp_path, raw):
+    (tmp_path / "rounds.jsonl").write_bytes(raw)
+    with pytest.raises(CorruptError, match=r"rounds\.jsonl"):
+        RunDir(tmp_path).rounds()
+
+
+@pytest.mark.parametrize("torn", [b'{"round": 2, "metr', b'{"round": 2}', b"\xff", b""])
+def test_a_torn_last_line_of_rounds_was_never_written(tmp_path, torn):
+    (tmp_path / "rounds.jsonl").write_bytes(lines(0, 1) + torn)
+    assert [record["round"] for record in RunDir(tmp_path).rounds()] == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["run.json", "exams/crossplay/results.json"])
+@pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
+def test_a_damaged_record_is_named(tmp_path, name, raw):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(raw)
+    run = RunDir(tmp_path)
+    with pytest.raises(CorruptError, match=path.name):
+        run.result("crossplay") if "exams" in name else run.status
+
+
+def flip(path: Path) -> Path:
+    """One bit in the middle of a file."""
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 4
+    path.write_bytes(raw)
+    return path
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_broken_one_to_the_same_end(tmp_path):
+    run = short_run.copy_of_whole(tmp_path)
+    broken = flip(run / "checkpoints" / "round_000004" / "defender" / "model.safetensors")
+    ended = short_run.train(run).check()
+    assert str(broken) in ended.out.replace("\n", "")
+    assert "round 4/4" in ended.out
+    assert outcome(run) == outcome(short_run.whole()), "the broken checkpoint was not replaced"
+    RunDir(run).checkpoints.verify(4)
+
+
+def test_a_run_without_a_whole_checkpoint_ends_with_1_and_is_left_as_it_is(tmp_path):
+    run = short_run.copy_of_whole(tmp_path)
+    numbers = RunDir(run).checkpoints.numbers()
+    broken = [flip(RunDir(run).checkpoints.path(n) / "state.json") for n in numbers]
+    assert_ends_with_1(run, *broken)
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+@pytest.mark.parametrize(
+    "name", ["checkpoints/latest", "rounds.jsonl", "exams/openings.jsonl.gz", "run.json"]
+)
+def test_a_run_with_a_torn_record_ends_with_1_and_is_left_as_it_is(tmp_path, name, share):
+    run = short_run.copy_of_whole(tmp_path)
+    path = run / name
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    assert_ends_with_1(run, path)
+
+
+def test_a_run_does_not_go_on_from_metrics_that_somebody_changed(tmp_path):
+    """The schedule may read them, so the rounds that follow would be others."""
+    run = short_run.copy_of_whole(tmp_path)
+    path = run / "rounds.jsonl"
+    told = path.read_text()
+    path.write_text(told.replace('"asr": 0.', '"asr": 1.', 1))
+    assert path.read_text() != told
+    assert_ends_with_1(run, path)
+
+
+def test_without_the_weights_rl_began_with_a_kl_run_is_not_resumed(tmp_path):
+    run = Path(shutil.copytree(short_run.whole(*REFERENCE), tmp_path / "run"))
+    broken = flip(run / "checkpoints" / "round_000000" / "attacker" / "model.safetensors")
+    assert_ends_with_1(run, broken, settings=REFERENCE)
+
+
+def assert_ends_with_1(run: Path, *named: Path, settings: tuple[str, ...] = ()) -> None:
+    before = contents(run)
+    ended = short_run.train(run, *settings)
+    assert ended.code == 1, ended
+    assert "Traceback" not in ended.err
+    for path in named:
+        assert str(path) in ended.err
+    assert contents(run) == before
+
+
+def test_cross_play_passes_over_a_broken_checkpoint(tmp_path):
+    run = short_run.copy_of_whole(tmp_path)
+    shutil.rmtree(run / "exams" / "crossplay")
+    broken = flip(run / "checkpoints" / "round_000000" / "attacker" / "model.safetensors")
+    ended = short_run.train(run).check()
+    assert str(broken) in ended.out.replace("\n", "")
+    told = json.loads((run / "exams" / "crossplay" / "results.json").read_bytes())
+    assert told["asr"].keys() == told["asr"]["4"].keys() == {"4"}
+
+
+FULL = {
+    "a manifest": r"open .*/round_000001.tmp/MANIFEST.json",
+    "a round's line": r"open rounds.jsonl",
+    "the rename of a checkpoint": r"rename checkpoints/round_000002",
+    "a transcript": r"open transcripts/round_000001.jsonl.gz.tmp",
+    "latest": r"rename checkpoints/latest",
+    "making a checkpoint durable": r"fsync",
+    "an exam": r"rename exams/round_000004/results.json",
+}
+
+
+def test_a_full_disk_ends_in_one_message_and_the_same_command_goes_on(tmp_path):
+    run = tmp_path / "run"
+    for what, operation in FULL.items():
+        nth = 9 if operation == "fsync" else 1
+        assert_said(run, short_run.train(run, before=At(run, operation, nth, "full")), what)
+    short_run.train(run).check()
+    assert outcome(run) == outcome(short_run.whole())
+    assert leftovers(run) == []
+
+
+def test_weights_larger_than_a_file_may_be_end_in_one_message(tmp_path):
+    """3 MB hold either model, but not a player's moments; so the second checkpoint fails."""
+    run = tmp_path / "run"
+    assert_said(run, short_run.train(run, before=LargestFile(3_000_000)), "moments")
+    assert RunDir(run).checkpoints.numbers() == [0]
+    short_run.train(run).check()
+    assert outcome(run) == outcome(short_run.whole())
+
+
+def assert_said(run: Path, ended: short_run.Ended, what: str) -> None:
+    said = [line for line in ended.err.splitlines() if line.startswith("sparring: ")]
+    assert ended.code == 1, f"{what}: {ended}"
+    assert "Traceback" not in ended.err, what
+    assert len(said) == 1
+    assert str(run) in said[0]
+    assert "bytes are free" in said[0]
+    checkpoints = RunDir(run).checkpoints
+    assert checkpoints.newest(pytest.fail) == max(checkpoints.numbers()), what
