@@ -172,9 +172,8 @@ class Checkpoints:
 
     def sweep(self) -> None:
         """Remove what a killed writer left behind."""
-        with contextlib.suppress(FileNotFoundError):
-            for path in [*self.folder.glob("*.tmp-*"), *self._unlisted()]:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in {*self.folder.glob("*.tmp-*"), *self._unlisted()}:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _unlisted(self) -> Iterator[Path]:
         known = self._index()
