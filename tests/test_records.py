@@ -1,0 +1,323 @@
+"""A run on disk: its name, its one writer, and every record as it was written."""
+
+import gzip
+import json
+import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparring.records import RunDir
+from sparring.types import (
+    Completion,
+    CorruptError,
+    Episode,
+    Harm,
+    Move,
+    Player,
+    Round,
+    Seed,
+    State,
+    Turn,
+    UsageError,
+    Verdict,
+)
+from tests import short_run
+
+anything = st.text(st.characters(exclude_categories=()), max_size=30)
+ODD = "half \ud800 pair, line\u2028break, next\x85line, nul\x00, \r\n, \x1b[31m, {{7*7}}"
+
+
+@pytest.mark.parametrize("name", ["magic-42", "a", "0", "A.b_c-d", "x" * 128])
+def test_a_run_may_be_called(tmp_path, name):
+    run = RunDir.create(tmp_path / "below" / name, "recipe: magic\n")
+    assert run.config_yaml == "recipe: magic\n"
+    assert run.status["status"] == "started"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "..",
+        "sub/..",
+        "a/../..",
+        ".hidden",
+        "-flag",
+        "_x",
+        "a b",
+        "a\tb",
+        "a\nb",
+        "run\n",
+        "a\x00b",
+        "%2e%2e",
+        "C:\\x",
+        "x" * 129,
+        "x" * 300,
+        "ünï",
+        "a\u202eb",
+        "<b>",
+        "a;b",
+        "$(x)",
+        "~",
+    ],
+)
+def test_a_run_may_not_be_called(tmp_path, name):
+    with pytest.raises(UsageError, match="is no name for a run"):
+        RunDir.create(tmp_path / name, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_above_a_run_holds_no_nul_either(tmp_path):
+    with pytest.raises(UsageError, match="output_dir"):
+        RunDir.create(tmp_path / "a\x00b" / "run", "")
+
+
+def test_a_bad_name_is_refused_before_a_model_is_loaded(tmp_path):
+    ended = short_run.sparring("train", "magic", f"output_dir={tmp_path / 'a b'}")
+    assert ended.code == 2
+    assert "output_dir: 'a b' is no name for a run" in ended.err
+    assert "Loading" not in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "inside", ["config.yaml", "rounds.jsonl", "thesis.tex", "checkpoints/latest"]
+)
+def test_a_folder_with_anything_in_it_is_never_a_new_run(tmp_path, inside):
+    path = tmp_path / "run" / inside
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with pytest.raises(UsageError, match="exists; go on with it"):
+        RunDir.create(tmp_path / "run", "")
+    assert [p.read_text() for p in (tmp_path / "run").rglob("*") if p.is_file()] == ["mine"]
+
+
+def test_a_file_is_never_a_new_run(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(UsageError, match="exists"):
+        RunDir.create(tmp_path / "run", "")
+
+
+@pytest.mark.parametrize(
+    "left", [[], ["LOCK", "env.json", "run.json.tmp-7"], ["config.yaml.tmp-7"]]
+)
+def test_what_a_killed_start_left_is_no_run_and_in_nobodys_way(tmp_path, left):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in left:
+        (folder / name).write_text("")
+    with pytest.raises(UsageError, match="not a run"):
+        RunDir.open(folder)
+    assert RunDir.create(folder, "recipe: magic\n").status["status"] == "started"
+
+
+def in_python(code: str, *arguments: object, **more) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, text=True, **more)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from sparring.records import RunDir
+with RunDir(Path(sys.argv[1])).locked():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_writer_is_refused_until_the_first_is_gone_even_by_sigkill(tmp_path):
+    run = RunDir.create(tmp_path / "run", "")
+    with in_python(HOLD, run.folder, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match="another process is writing this run"), run.locked():
+            pytest.fail("two writers")
+        holder.send_signal(signal.SIGKILL)
+    with run.locked():
+        assert (run.folder / "LOCK").is_file()
+
+
+def test_a_run_that_is_being_written_is_not_resumed_and_the_command_ends_with_2(tmp_path):
+    run = short_run.copy_of_whole(tmp_path)
+    before = short_run.contents(run)
+    with RunDir(run).locked():
+        ended = short_run.train(run)
+    assert ended.code == 2
+    assert "another process is writing this run" in ended.err
+    assert short_run.contents(run) == before
+
+
+CREATE = """
+import sys
+from pathlib import Path
+from sparring.records import RunDir
+from sparring.types import UsageError
+sys.stdin.readline()
+try:
+    RunDir.create(Path(sys.argv[1]), sys.argv[2])
+except UsageError:
+    sys.exit(2)
+"""
+
+
+def test_of_several_starts_at_the_same_moment_one_makes_the_run(tmp_path):
+    starts = [in_python(CREATE, tmp_path / "run", i, stdin=subprocess.PIPE) for i in range(3)]
+    for start in starts:
+        start.stdin.write("go\n")
+        start.stdin.flush()
+    for start in starts:
+        start.communicate(timeout=30)
+    codes = [start.returncode for start in starts]
+    assert sorted(codes) == [0, 2, 2]
+    assert RunDir.open(tmp_path / "run").config_yaml == str(codes.index(0))
+
+
+def opening(seed: Seed, attack: str) -> State:
+    return State(seed).deal(Player.ATTACKER, attack)
+
+
+seeds = st.builds(Seed, anything, st.booleans(), anything, anything)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(anything, st.lists(st.builds(opening, seeds, anything), min_size=1)))
+def test_openings_come_back_as_they_were_written_whatever_they_say(tmp_path_factory, sets):
+    run = RunDir(tmp_path_factory.mktemp("run"))
+    run.write_openings(sets)
+    assert run.openings() == sets
+
+
+def test_a_run_without_openings_says_so(tmp_path):
+    assert RunDir(tmp_path).openings() is None
+
+
+def episode(said: str, verdict: Verdict, returns: dict[Player, float] | None) -> Episode:
+    seed = Seed("polish the brass candle", False, "candle", "chores")
+    asked = Move(Player.ATTACKER, (), Completion("please polish it", (7, 8), (-0.5, -0.25)), 2)
+    told = Move(Player.DEFENDER, (), Completion(said), 1)
+    return Episode(State(seed).play(asked).play(told).rule(verdict), 3, returns)
+
+
+def played(number: int, *episodes: Episode, **metrics: float) -> Round:
+    turn = Turn(frozenset({Player.DEFENDER}), {Player.DEFENDER: 4})
+    return Round(number, turn, episodes, dict(metrics), {"play": 0.125, "learn": 2.5})
+
+
+def test_a_transcript_can_be_read_back_a_line_a_game(tmp_path):
+    paid = episode(
+        ODD, Verdict(reply_harm=Harm.SAFE, refused=False, score=3.0), {Player.DEFENDER: -0.5}
+    )
+    unscored = episode("with a soft cloth", Verdict(), None)
+    RunDir(tmp_path).write_transcript(played(19, paid, unscored))
+    packed = (tmp_path / "transcripts" / "round_000019.jsonl.gz").read_bytes()
+    told = [json.loads(line) for line in gzip.decompress(packed).splitlines()]
+    seed = {
+        "text": "polish the brass candle",
+        "harmful": False,
+        "id": "candle",
+        "category": "chores",
+    }
+    attack = {"player": "attacker", "sibling": 2, "text": "please polish it"}
+    assert told[0] == {
+        "opening": 3,
+        "seed": seed,
+        "dealt": 0,
+        "moves": [attack, {"player": "defender", "sibling": 1, "text": ODD}],
+        "verdict": {"reply_harm": "safe", "refused": False, "score": 3.0, "status": "ok"},
+        "returns": {"defender": -0.5},
+    }
+    assert told[1]["returns"] is None
+    assert told[1]["verdict"] == {"status": "ok"}
+    assert len(told) == 2
+
+
+@settings(max_examples=100, deadline=None)
+@given(anything)
+def test_a_transcript_gives_every_reply_back(tmp_path_factory, said):
+    run = RunDir(tmp_path_factory.mktemp("run"))
+    run.write_transcript(played(0, episode(said, Verdict(), None)))
+    (packed,) = (run.folder / "transcripts").iterdir()
+    (line,) = gzip.decompress(packed.read_bytes()).splitlines()
+    assert json.loads(line)["moves"][1]["text"] == said
+
+
+def test_a_round_is_one_line_and_its_metrics_come_back_bit_by_bit(tmp_path):
+    run = RunDir(tmp_path)
+    run.append(played(0, asr=1 / 3, loss=5e-324))
+    run.append(played(1, asr=0.1 + 0.2))
+    assert run.rounds() == [
+        {
+            "round": n,
+            "learns": ["defender"],
+            "metrics": metrics,
+            "seconds": {"play": 0.125, "learn": 2.5},
+        }
+        for n, metrics in enumerate([{"asr": 1 / 3, "loss": 5e-324}, {"asr": 0.1 + 0.2}])
+    ]
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_round_that_is_not_a_number_is_refused_and_leaves_no_line(tmp_path, number):
+    run = RunDir(tmp_path)
+    run.append(played(0, asr=0.5))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run.append(played(1, asr=number))
+    assert [record["round"] for record in run.rounds()] == [0]
+
+
+def test_rewind_forgets_the_rounds_after_a_checkpoint(tmp_path):
+    run = RunDir(tmp_path)
+    for n in range(5):
+        run.append(played(n, asr=n / 7))
+    (tmp_path / "rounds.jsonl").open("ab").write(b'{"round": 5, "met')
+    assert run.rewind(3) == [{"asr": 0.0}, {"asr": 1 / 7}, {"asr": 2 / 7}]
+    assert len((tmp_path / "rounds.jsonl").read_bytes().splitlines()) == 3
+    run.append(played(3, asr=0.5))
+    assert [record["round"] for record in run.rounds()] == [0, 1, 2, 3]
+
+
+def test_rewind_refuses_a_checkpoint_that_has_seen_more_rounds(tmp_path):
+    run = RunDir(tmp_path)
+    run.append(played(0))
+    with pytest.raises(CorruptError, match=r"rounds\.jsonl: 1 rounds, but the checkpoint has 2"):
+        run.rewind(2)
+
+
+def test_rewind_sweeps_leftovers_at_every_depth_and_nothing_else(tmp_path):
+    left = ["run.json.tmp-7", "transcripts/a.gz.tmp-7", "exams/round_000003/results.json.tmp-7"]
+    mine = ["notes.txt", "exams/round_000003/results.json"]
+    for name in (*left, *mine):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    RunDir(tmp_path).rewind(0)
+    found = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
+    assert found == sorted([*mine, "rounds.jsonl"])
+
+
+def test_a_seal_changes_with_any_round_behind_it_but_not_with_clocks_or_later_rounds(tmp_path):
+    def sealed(*rounds: Round) -> dict[str, str]:
+        folder: Path = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        for told in rounds:
+            RunDir(folder).append(told)
+        return RunDir(folder).seals(2)
+
+    first, second, third = played(0, asr=0.25), played(1, asr=0.5), played(2, asr=0.75)
+    slower = Round(1, second.turn, (), second.metrics, {"play": 9.0})
+    assert sealed(first, second) == sealed(first, slower, third)
+    assert sealed(first, second) != sealed(first, played(1, asr=0.5000001))
+
+
+def test_exams_are_those_with_results_in_order(tmp_path):
+    run = RunDir(tmp_path)
+    for name in ("round_000020", "round_000000", "crossplay", "round_000004"):
+        run.write_result(name, {"judge": {"name": ODD}})
+    (tmp_path / "exams" / "round_000008").mkdir()
+    assert run.exams() == [0, 4, 20]
+    assert run.result("crossplay") == {"judge": {"name": ODD}}
+    assert run.result("round_000008") is None
