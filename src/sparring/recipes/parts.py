@@ -162,17 +162,14 @@ def seats(config: RunConfig) -> dict[Player, Seat]:
             "defender.model_name_or_path differ; make them equal or set weights=separate"
         )
     elif config.weights == "shared":
-        owned = dict.fromkeys(Player, Weights(load_model(paths[Player.DEFENDER], dtype)))
+        path = paths[Player.DEFENDER]
+        both = _seat(config, Player.DEFENDER, Weights(load_model(path, dtype)), path)
+        return dict.fromkeys(Player, both)
     else:
         base = load_model(paths[Player.DEFENDER], dtype)
         lora = {player: _player(config, player).lora.model_dump() for player in Player}
         owned = adapters(base, lora, config.seed)
-    shared = config.weights == "shared"
-    first = _seat(config, Player.DEFENDER, owned[Player.DEFENDER], paths[Player.DEFENDER])
-    if shared:
-        return dict.fromkeys(Player, first)
-    other = _seat(config, Player.ATTACKER, owned[Player.ATTACKER], paths[Player.ATTACKER])
-    return {Player.ATTACKER: other, Player.DEFENDER: first}
+    return {player: _seat(config, player, owned[player], paths[player]) for player in Player}
 
 
 def _player(config: RunConfig, player: Player) -> Any:
