@@ -76,11 +76,11 @@ def _data(text: str) -> Text:
     return Text(line(text))
 
 
-def _cell(rate: Mapping[str, Any] | None) -> str:
+def _cell(rate: Mapping[str, Any] | None, interval: bool = True) -> str:
     if rate is None or rate["value"] is None:
         return "unscored" if rate else "–"
     low, high = rate["ci95"]
-    return f"{rate['value']:.3f} ({low:.2f}–{high:.2f})"
+    return f"{rate['value']:.3f}" + (f" ({low:.2f}–{high:.2f})" if interval else "")
 
 
 def _n(rate: Mapping[str, Any]) -> str:
@@ -124,7 +124,7 @@ def _crossplay(matrix: Mapping[str, Mapping[str, Any]]) -> Table:
     for column in columns:
         table.add_column(_data(column), justify="right")
     for row in rows:
-        cells = [_cell(matrix[row][column]) for column in columns]
+        cells = [_cell(matrix[row][column], len(columns) <= 5) for column in columns]
         table.add_row("warmed up" if row == "0" else _data(row), *cells)
     return table
 
