@@ -105,7 +105,9 @@ def intervals(runs: Sequence[RunDir], seeds: Sequence[int]) -> list[str]:
 
 
 def movement(runs: Sequence[RunDir], seeds: Sequence[int]) -> list[str]:
-    """Combinations among rewrites, and the cross-play cell that was fixed in advance."""
+    """Combinations among rewrites, and the cross-play cells that were fixed in advance."""
+    if not all(run.result("crossplay") for run in runs):
+        return ["No cross-play was asked for (exam.crossplay=9 has every kept checkpoint)."]
     lines = [
         "| | combinations, first round | most at any round | warmed-up attacker against the "
         "defender after 10 of its rounds | attacker after 60 of its rounds against it |",
