@@ -23,7 +23,7 @@ from sparring.policies.local import LocalPolicy, Sampling
 from sparring.policies.weights import Weights, adapters, load_model, load_tokenizer, stop_ids
 from sparring.recipes.recipe import Seat, Sets
 from sparring.sandbox.language import ADVERSARIAL, Language
-from sparring.sandbox.model import SHIPPED, language_of
+from sparring.sandbox.model import SHIPPED, language_of, one_thread
 from sparring.sandbox.world import World
 from sparring.settings import SANDBOX, RunConfig
 from sparring.types import Demo, Episode, Metrics, Player, Seed, State, UsageError
@@ -59,6 +59,7 @@ def model_path(name: str) -> str:
 
 
 def _sandbox(config: RunConfig) -> Setting:
+    one_thread()
     world = World(language_of(Path(model_path(config.defender.model_name_or_path))))
     if config.judge.kind != SANDBOX:
         raise UsageError(

@@ -19,7 +19,7 @@ from sparring.policies.chat import Chat
 from sparring.policies.local import LocalPolicy, Sampling
 from sparring.policies.weights import Weights
 from sparring.sandbox.language import ADVERSARIAL, Language
-from sparring.sandbox.model import tokenizer, untrained, write_card
+from sparring.sandbox.model import one_thread, tokenizer, untrained, write_card
 from sparring.sandbox.world import World
 from sparring.types import GateError, Metrics, Player
 
@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the lessons")
     parser.add_argument("--language-seed", type=int, default=0, help="of map, split, dictionaries")
     asked = parser.parse_args()
+    one_thread()
     for step, metrics in enumerate(build(asked.output, asked.seed, asked.language_seed)):
         if step % 50 == 0:
             print(f"step {step:4d}/{STEPS}  loss {metrics['loss']:.3f}", flush=True)

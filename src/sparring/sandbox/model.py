@@ -23,6 +23,16 @@ _TEMPLATE = (
 )
 
 
+def one_thread() -> None:
+    """Compute on one thread, so that the bits do not depend on the number of cores.
+
+    Matrices this small gain next to nothing from a second one.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def tokenizer(language: Language) -> PreTrainedTokenizerFast:
     """A word-level tokenizer of the language's words, with chat roles."""
     from tokenizers import Tokenizer, models, pre_tokenizers
