@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -262,14 +262,26 @@ def _print_json(told: Any, indent: int | None = 2) -> None:
 
 
 def main() -> None:
-    """Run; errors meant for people are one message and an exit code, never a trace."""
+    """Run; errors meant for people are one message and an exit code, never a trace.
+
+    Any other error has its trace, printed as safely as everything else.
+    """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from sparring.types import SparringError
 
     try:
         app()
     except (SparringError, OSError) as error:
-        from sparring.report.terminal import safe
+        _end(f"sparring: {error}\n", getattr(error, "exit_code", 1))
+    except Exception:
+        import traceback
 
-        sys.stderr.write(f"sparring: {safe(str(error))}\n")
-        sys.exit(getattr(error, "exit_code", 1))
+        _end(traceback.format_exc(), 1)
+
+
+def _end(text: str, code: int) -> NoReturn:
+    """Errors quote data."""
+    from sparring.report.terminal import safe
+
+    sys.stderr.write(safe(text))
+    sys.exit(code)

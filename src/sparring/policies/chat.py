@@ -72,12 +72,19 @@ class Chat:
         return int(self.turn_end if pad is None else pad)
 
     def _render(self, observation: Observation, reply: bool = True) -> str:
+        from jinja2 import TemplateError
+
         messages = [{"role": m.role, "content": m.content} for m in self._supported(observation)]
-        return str(
-            self.tokenizer.apply_chat_template(
+        try:
+            told = self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=reply
             )
-        )
+        except TemplateError as error:
+            name = self.tokenizer.name_or_path
+            raise UsageError(
+                f"model_name_or_path: the chat template of {name} fails: {error}"
+            ) from error
+        return str(told)
 
     @cached_property
     def _takes_system(self) -> bool:
