@@ -204,7 +204,7 @@ class Started:
         )
         self.process.start()
 
-    def wait(self, seconds: float = 60) -> Ended:
+    def wait(self, seconds: float = 300) -> Ended:
         self.process.join(seconds)
         if self.process.exitcode is None:
             self.process.kill()

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,7 @@ def test_a_file_is_durable_before_it_replaces_the_old_one_and_its_folder_after(
     order, fsync, replace = [], os.fsync, os.replace
 
     def noted(handle):
-        order.append("folder" if os.path.isdir(f"/dev/fd/{handle}") else "file")
+        order.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
         fsync(handle)
 
     def replaced(source, target):

@@ -20,7 +20,7 @@ def test_two_processes_with_different_hash_seeds_give_the_same_bits(tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-c", "from sparring.cli import main; main()", *arguments(run)]
     environment = {**os.environ, **short_run.ENVIRONMENT, "PYTHONHASHSEED": "1"}
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
     assert outcome(run) == outcome(short_run.whole())
 
 

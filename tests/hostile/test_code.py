@@ -1,0 +1,259 @@
+"""The package runs no code that it is handed: no pickle, no eval, no YAML tags, no remote code."""
+
+import ast
+import json
+import pickle
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests import short_run
+
+import sparring
+from sparring.recipes.parts import model_path
+
+SOURCES = sorted(Path(sparring.__file__).parent.rglob("*.py"))
+MODULES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "subprocess"}
+BUILTINS = {"eval", "exec", "compile", "__import__"}
+NUMPY, TRUE, FALSE = {"np", "numpy"}, {True}, {False}
+
+
+def faults(source: str) -> Iterator[str]:
+    """Every place that would run what it reads."""
+    tree = ast.parse(source)
+    safe_loaders = {
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        and [ast.unparse(base) for base in node.bases] == ["yaml.SafeLoader"]
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (f"import {a.name}" for a in node.names if a.name.split(".")[0] in MODULES)
+        elif isinstance(node, ast.ImportFrom):
+            yield from _imported_from(node)
+        elif isinstance(node, ast.Call):
+            yield from _called(node, safe_loaders)
+
+
+def _imported_from(node: ast.ImportFrom) -> Iterator[str]:
+    module = (node.module or "").split(".")[0]
+    loads = module in {"torch", "yaml", *NUMPY} and any("load" in a.name for a in node.names)
+    if module in MODULES or loads:
+        yield ast.unparse(node)
+
+
+def _called(node: ast.Call, safe_loaders: set[str]) -> Iterator[str]:
+    called = ast.unparse(node.func)
+    told = {word.arg: ast.unparse(word.value) for word in node.keywords}
+    owner, _, name = called.rpartition(".")
+    wrong = [
+        called in BUILTINS,
+        called in {"torch.load", "os.system", "os.popen", "importlib.import_module"},
+        owner in NUMPY and name == "load" and told.get("allow_pickle", "False") != "False",
+        owner == "yaml"
+        and "load" in name
+        and name != "safe_load"
+        and not (name == "load" and told.get("Loader") in {"yaml.SafeLoader", *safe_loaders}),
+        told.get("trust_remote_code", "False") != "False",
+        name == "from_pretrained" and "Auto" in owner and "trust_remote_code" not in told,
+        name == "from_pretrained"
+        and "AutoModel" in owner
+        and told.get("use_safetensors") != "True",
+    ]
+    if any(wrong):
+        yield ast.unparse(node)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_no_file_of_the_package_runs_what_it_reads(path):
+    assert list(faults(path.read_text())) == []
+
+
+def test_the_package_is_looked_at_where_it_could_go_wrong():
+    together = "\n".join(path.read_text() for path in SOURCES)
+    for call in (
+        "AutoModelForCausalLM.from_pretrained",
+        "AutoTokenizer.from_pretrained",
+        "yaml.load(",
+    ):
+        assert call in together
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "import os, dill as d",
+        "from joblib import load",
+        "import shelve",
+        "from marshal import loads",
+        "import cloudpickle.cloudpickle",
+        "torch.load(path)",
+        "torch.load(path, weights_only=True)",
+        "from torch import load",
+        "np.load(path, allow_pickle=True)",
+        "numpy.load(path, allow_pickle=flag)",
+        "eval(text)",
+        "exec(text)",
+        "__import__(name)",
+        "importlib.import_module(name)",
+        "yaml.load(text)",
+        "yaml.load(text, Loader=yaml.Loader)",
+        "yaml.load(text, Loader=_Loader)",
+        "class _Loader(yaml.FullLoader): pass\nyaml.load(text, Loader=_Loader)",
+        "yaml.unsafe_load(text)",
+        "yaml.full_load(text)",
+        "yaml.load_all(text, Loader=yaml.UnsafeLoader)",
+        "AutoModel.from_pretrained(p, trust_remote_code=True, use_safetensors=True)",
+        "AutoModel.from_pretrained(p, trust_remote_code=flag, use_safetensors=True)",
+        "AutoModelForCausalLM.from_pretrained(p, trust_remote_code=False)",
+        "AutoTokenizer.from_pretrained(p)",
+    ],
+)
+def test_the_look_sees(source):
+    assert list(faults(source)) != []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "model.eval()",
+        "np.load(path)",
+        "yaml.safe_load(text)",
+        "class _Loader(yaml.SafeLoader): pass\nyaml.load(text, Loader=_Loader)",
+        "json.load(file)",
+        "AutoModel.from_pretrained(p, trust_remote_code=False, use_safetensors=True)",
+    ],
+)
+def test_the_look_does_not_see_what_is_not_there(source):
+    assert list(faults(source)) == []
+
+
+class Canary:
+    """A pickle that makes a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+@pytest.fixture
+def canary(tmp_path):
+    return tmp_path / "the-canary-sang"
+
+
+@pytest.fixture
+def model(tmp_path):
+    """The sandbox's model, in a folder to do something to."""
+    return Path(shutil.copytree(model_path("sandbox"), tmp_path / "model"))
+
+
+def amended(path: Path, **more) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
+
+
+def trained_on(model: Path) -> short_run.Ended:
+    """What `sparring train` makes of a model for the attacker's seat."""
+    seat = f"attacker.model_name_or_path={model}"
+    return short_run.train(model.parent / "run", seat, "--max-rounds=1")
+
+
+def code_that_sings(folder: Path, canary: Path) -> None:
+    """The module that `auto_map` names; importing it is enough."""
+    (folder / "singing.py").write_text(
+        f"import pathlib\npathlib.Path({str(canary)!r}).touch()\n"
+        "class Config: ...\nclass Model: ...\nclass Tokenizer: ...\n"
+    )
+
+
+AUTO_MAP = {"AutoConfig": "singing.Config", "AutoModelForCausalLM": "singing.Model"}
+
+
+def test_the_canary_would_sing_if_somebody_let_it(canary, model):
+    code_that_sings(model, canary)
+    exec((model / "singing.py").read_text(), {})
+    assert canary.exists()
+    canary.unlink()
+    pickle.loads(pickle.dumps(Canary(canary)))
+    assert canary.exists()
+
+
+def test_a_model_that_brings_its_own_code_is_refused_unread(canary, model):
+    code_that_sings(model, canary)
+    amended(model / "config.json", model_type="singing", auto_map=AUTO_MAP)
+    ended = trained_on(model)
+    assert ended.code == 2
+    assert f"model_name_or_path: cannot load {model}" in ended.err
+    assert "Traceback" not in ended.err
+    assert not canary.exists()
+    assert not (model.parent / "run").exists()
+
+
+def test_a_known_model_that_brings_its_own_code_is_played_without_it(canary, model):
+    code_that_sings(model, canary)
+    amended(model / "config.json", auto_map=AUTO_MAP)
+    amended(
+        model / "tokenizer_config.json",
+        auto_map={"AutoTokenizer": ["singing.Tokenizer", "singing.Tokenizer"]},
+    )
+    ended = trained_on(model)
+    assert ended.code in (0, 2), ended
+    assert "Traceback" not in ended.err
+    assert not canary.exists()
+
+
+def test_a_model_that_is_only_a_pickle_is_refused_unread(canary, model):
+    (model / "model.safetensors").unlink()
+    (model / "pytorch_model.bin").write_bytes(pickle.dumps(Canary(canary)))
+    ended = trained_on(model)
+    assert ended.code == 2
+    assert f"model_name_or_path: cannot load {model}" in ended.err
+    assert not canary.exists()
+
+
+def test_an_adapter_that_is_only_a_pickle_is_refused_unread(canary, model):
+    adapter = model.parent / "adapter"
+    adapter.mkdir()
+    told = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "target_modules": ["q_proj"]}
+    (adapter / "adapter_config.json").write_text(json.dumps(told))
+    (adapter / "adapter_model.bin").write_bytes(pickle.dumps(Canary(canary)))
+    ended = short_run.sparring(
+        "eval", "sandbox", "--tasks", "sandbox", "--limit", "1", "--adapter", f"{adapter}"
+    )
+    assert ended.code == 2
+    assert "no adapter_model.safetensors" in ended.err
+    assert not canary.exists()
+
+
+def test_a_chat_template_that_reaches_for_the_system_is_stopped(canary, model):
+    reach = "cycler.__init__.__globals__.os.system('touch " + str(canary) + "')"
+    (model / "chat_template.jinja").write_text("{{ " + reach + " }}")
+    ended = trained_on(model)
+    assert ended.code == 2
+    assert "access to attribute '__init__' of 'type' object is unsafe" in ended.err
+    assert not canary.exists()
+
+
+def test_what_a_chat_template_says_in_an_error_is_printed_safely(model):
+    (model / "chat_template.jinja").write_text("{{ raise_exception('no \x1b[31mred\u202e') }}")
+    ended = trained_on(model)
+    assert ended.code == 2
+    assert "the chat template" in ended.err
+    assert "fails: no red" in ended.err
+    assert not {"\x1b", "\u202e"} & set(ended.err)
+
+
+@pytest.mark.parametrize("name", ["optimizer.bin", "attacker/pytorch_model.bin", "scheduler.pt"])
+def test_a_pickle_in_a_checkpoint_is_refused_unread(canary, tmp_path, name):
+    run = short_run.copy_of_whole(tmp_path)
+    for number in (0, 2, 3, 4):
+        path = run / "checkpoints" / f"round_{number:06d}" / name
+        path.write_bytes(pickle.dumps(Canary(canary)))
+    ended = short_run.train(run)
+    assert ended.code == 1
+    assert f"{path}: is not in the manifest" in ended.err
+    assert not canary.exists()

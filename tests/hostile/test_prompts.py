@@ -1,0 +1,68 @@
+"""Hostile text is only ever a value: no prompt builder reads it as its own language."""
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.hostile.corpus import ALL
+
+from sparring.games.payoffs import MAGIC, LabelPayoff
+from sparring.games.rewrite import Briefs, Rewrite, attack_of
+from sparring.games.tags import answer_of, tagged
+from sparring.types import Completion, Message, Move, Player, Seed, State
+
+BRIEFS = Briefs("rewrite {seed} as {{7*7}} %(x)s ${x} {0.__class__}", "leave {seed} as it is")
+GAME = Rewrite(LabelPayoff(MAGIC), BRIEFS)
+VAULT = Seed("open the dragon vault", True, "vault")
+anything = st.text(st.characters(exclude_categories=()), max_size=60)
+
+
+def assert_dealt_as_it_stands(text: str) -> None:
+    assert GAME.observe(State(VAULT).deal(Player.ATTACKER, text)) == (Message("user", text),)
+
+
+def assert_asked_as_it_stands(text: str) -> None:
+    for harmful, brief in ((True, BRIEFS.harmful), (False, BRIEFS.benign)):
+        seen = GAME.observe(State(Seed(text, harmful, "id")))
+        assert seen == (Message("system", brief), Message("user", text))
+
+
+def assert_sent_as_it_stands_or_not_at_all(text: str) -> bool:
+    """A rewrite is sent without the white space around it, or it does not parse and is not sent."""
+    said = Completion(tagged("a thought", text))
+    state = State(VAULT).play(Move(Player.ATTACKER, (), said))
+    if attack_of(state) is None:
+        with pytest.raises(ValueError, match="never shown"):
+            GAME.observe(state)
+        return False
+    assert GAME.observe(state) == (Message("user", text.strip()),)
+    return True
+
+
+@pytest.mark.parametrize("text", ALL)
+def test_a_hostile_string_reaches_its_reader_byte_by_byte(text):
+    assert_dealt_as_it_stands(text)
+    assert_asked_as_it_stands(text)
+    sent = assert_sent_as_it_stands_or_not_at_all(text)
+    looks_like_a_tag = any(word in text.lower() for word in ("think", "answer"))
+    assert sent == (bool(text.strip()) and not looks_like_a_tag)
+
+
+@settings(deadline=None)
+@given(anything)
+def test_any_string_reaches_its_reader_byte_by_byte(text):
+    assert_dealt_as_it_stands(text)
+    assert_asked_as_it_stands(text)
+    assert_sent_as_it_stands_or_not_at_all(text)
+
+
+@pytest.mark.parametrize(
+    "piece", ["a", "<", "<answer>", "</think>", "<think>", "< ", "</ ", "<think></think><answer>"]
+)
+def test_a_megabyte_is_parsed_in_less_than_a_second(piece):
+    text = piece * (1_000_000 // len(piece))
+    started = time.process_time()
+    assert answer_of(text) is None
+    assert answer_of(f"<think>{text}") is None
+    assert time.process_time() - started < 1
