@@ -39,6 +39,7 @@ def train(
     """Let an attacker and a defender train against each other."""
     from sparring import recipes
     from sparring.records import RunDir
+    from sparring.report.progress import Trackers
 
     config = recipes.configured(what, overrides or [])
     _say(f"sparring train {config.recipe} → {config.folder}")
@@ -46,6 +47,7 @@ def train(
         recipes.check_resumable(RunDir.open(config.folder), config)
     elif not dry_run:
         RunDir.check_new(config.folder)
+    Trackers.check(config.saving.report_to)
     match = recipes.known(config.recipe)(config)
     for note in match.notes:
         _note(note)

@@ -23,7 +23,7 @@ from rich.progress import (
 from sparring.arena import Cast
 from sparring.coevolve import Plan
 from sparring.report.terminal import safe
-from sparring.types import Metrics, Player, Round
+from sparring.types import Metrics, Player, Round, UsageError
 
 _DOES = {Player.ATTACKER: "attack", Player.DEFENDER: "defend"}
 _SHOWN = ("asr", "faithful", "correct", "over_refusal", "unscored")
@@ -139,6 +139,18 @@ class Trackers:
 
             self._accelerator = Accelerator(log_with=list(names), project_dir=str(folder), cpu=True)
             self._accelerator.init_trackers(project)
+
+    @staticmethod
+    def check(names: Sequence[str]) -> None:
+        """Refuse a tracker that is not installed; accelerate would only warn, and log nothing."""
+        if not names:
+            return
+        from accelerate.tracking import get_available_trackers
+
+        missing = set(names) - {tracker.value for tracker in get_available_trackers()}
+        if missing:
+            told = " ".join(sorted(missing))
+            raise UsageError(f"saving.report_to: not installed: {told} (pip install {told})")
 
     def log(self, metrics: Metrics, step: int) -> None:
         """One round's metrics."""
