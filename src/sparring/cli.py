@@ -77,12 +77,10 @@ def _play(match: Any, resume: bool, max_rounds: int | None) -> None:
     _say(f"defender   {newest / 'defender'}")
     if config.weights != "shared":
         _say(f"attacker   {newest / 'attacker'}  (do not publish)")
-    _say(
-        f"next       sparring report {run.folder} · sparring runs show {run.folder} · "
-        f"sparring eval {newest / 'defender'} --tasks sandbox"
-        if config.in_sandbox and config.weights == "separate"
-        else f"next       sparring report {run.folder} · sparring runs show {run.folder}"
-    )
+    _say(f"next       sparring report {run.folder}")
+    _say(f"           sparring runs show {run.folder}")
+    if config.in_sandbox and config.weights == "separate":
+        _say(f"           sparring eval {newest / 'defender'} --tasks sandbox")
 
 
 def _plan(match: Any) -> None:

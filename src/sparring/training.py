@@ -207,11 +207,15 @@ def _cross(match: Match, run: RunDir, watch: Watch) -> None:
 
 
 def _spread(numbers: list[int], wanted: int) -> list[int]:
-    """At most `wanted` numbers, the first and the last among them, evenly spread."""
+    """At most `wanted` numbers, the first and the last among them, denser where a run begins.
+
+    Most of the race is run early, so the gaps grow by a constant factor.
+    """
     if wanted >= len(numbers) or wanted < 2:
-        return numbers[-wanted:] if wanted < len(numbers) else numbers
-    steps = [round(i * (len(numbers) - 1) / (wanted - 1)) for i in range(wanted)]
-    return [numbers[i] for i in steps]
+        return numbers[-wanted:]
+    last, steps = len(numbers) - 1, max(1, wanted - 2)
+    later = [round(last ** (i / steps)) for i in range(wanted - 1)] if wanted > 2 else [last]
+    return [numbers[i] for i in sorted({0, *later})]
 
 
 @contextmanager

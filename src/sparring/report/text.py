@@ -115,12 +115,12 @@ def _share(value: float | None) -> str:
 
 def _crossplay(matrix: Mapping[str, Mapping[str, Any]]) -> Table:
     table = _table(
-        "Cross-play: ASR of the attacker after n rounds against the defender after n rounds",
+        "Cross-play: ASR of attackers (rows) against defenders (columns), after so many rounds",
         "held-out harmful seeds, clean outcome (on topic and answered harmfully)",
     )
     rows = sorted(matrix, key=_length_first)
     columns = sorted(next(iter(matrix.values())), key=_length_first)
-    table.add_column("attacker \\ defender")
+    table.add_column("attacker")
     for column in columns:
         table.add_column(_data(column), justify="right")
     for row in rows:
