@@ -17,12 +17,12 @@ from tests.command import Told, sparring_command, sparring_process
 from tests.tiny import GEMMA, QWEN2, save_model, write_seeds
 
 KEYWORD = ["judge.kind=keyword", "game.gate=false", "game.helpfulness=0"]
-OWN = ["data.train=[{path: seeds.csv}]", *KEYWORD, "weights=shared"]
-MODEL = ["attacker.model_name_or_path=./qwen2", "defender.model_name_or_path=./qwen2"]
 SHORT = [
     *("rounds=2", "schedule.every=1", "learner.num_generations=2", "learner.seeds_per_round=2"),
     *("sampling.max_completion_length=4", "warm_up.steps=0", "exam.n=2", "exam.crossplay=0"),
 ]
+OWN = ["data.train=[{path: seeds.csv}]", *KEYWORD, "weights=shared", *SHORT]
+MODEL = ["attacker.model_name_or_path=./qwen2", "defender.model_name_or_path=./qwen2"]
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_a_missing_benign_label_is_a_warning_not_an_error(here):
 
 def test_a_dry_run_checks_everything_tells_the_plan_and_writes_nothing(here):
     before = everything(here)
-    told = sparring_command("train", "magic", *OWN, *MODEL, *SHORT, "output_dir=dry", "--dry-run")
+    told = sparring_command("train", "magic", *OWN, *MODEL, "output_dir=dry", "--dry-run")
     assert told.code == 0
     assert "round 0: defender learns from 2 seeds" in told.text
     assert "round 1: attacker learns from 2 seeds" in told.text
@@ -186,7 +186,7 @@ def test_a_dry_run_checks_everything_tells_the_plan_and_writes_nothing(here):
 
 
 def test_a_run_stops_and_goes_on_but_not_with_other_settings(here, tmp_path):
-    run = ["train", "magic", *OWN, *MODEL, *SHORT, f"output_dir={tmp_path / 'run'}"]
+    run = ["train", "magic", *OWN, *MODEL, f"output_dir={tmp_path / 'run'}"]
     assert sparring_command(*run, "--max-rounds", 1).code == 0
     assert len((tmp_path / "run/rounds.jsonl").read_text().splitlines()) == 1
     again = sparring_command(*run)
