@@ -159,6 +159,12 @@ def test_a_mistake_in_a_process_of_its_own_leaves_no_trace(here):
     assert told.err == "sparring: lerner: unknown key; did you mean learner?\n"
 
 
+def test_a_long_path_is_told_on_one_line_so_that_it_can_be_copied(here):
+    place = f"runs/[a]/{'long-' * 24}run"
+    told = sparring_process("train", "magic", f"output_dir={place}", "judge.kind=x", cwd=here)
+    assert told.out.splitlines() == [f"sparring train magic → {place}"]
+
+
 def test_a_message_cannot_move_the_cursor(here):
     told = sparring_command("train", "magic", "\x1b[2Jrounds=1")
     assert told.code == 2

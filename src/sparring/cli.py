@@ -242,7 +242,7 @@ def _say(*words: str) -> None:
 
     from sparring.report.terminal import line
 
-    _console().print(Text(" ".join(line(word) for word in words)))
+    _console().print(Text(" ".join(line(word) for word in words)), soft_wrap=True)
 
 
 def _note(text: str) -> None:
