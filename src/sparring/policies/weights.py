@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -159,23 +160,35 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n", 1)[0]
 
 
+_OWN = ("r", "lora_alpha", "lora_dropout")
+
+
 def adapters(
     base: Any, lora: Mapping[Player, Mapping[str, Any]], torch_seed: int
 ) -> dict[Player, Weights]:
-    """One frozen base with a LoRA adapter for each player, initialised from `torch_seed`."""
+    """One frozen base with a LoRA adapter for each player, initialised from `torch_seed`.
+
+    The adapters may differ in rank, scale and dropout; they sit on the same layers.
+    """
     import torch
     from peft import LoraConfig, get_peft_model
 
+    first, second = Player
+    differ = [k for k in lora[first] if lora[first][k] != lora[second].get(k) and k not in _OWN]
+    if differ:
+        raise UsageError(
+            f"attacker.lora and defender.lora: {', '.join(differ)} must be the same for both, "
+            "because the adapters share one base"
+        )
     with torch.random.fork_rng():
         torch.manual_seed(torch_seed)
-        first, second = Player
         config = LoraConfig(task_type="CAUSAL_LM", **lora[first])
         model = get_peft_model(base, config, adapter_name=first.value)
-        # PEFT has written what it found into the config; anew, "all-linear" and tied layers would
-        # be looked for among the first adapter's own.
-        same = lora[first] == lora[second]
-        model.add_adapter(
-            second.value, config if same else LoraConfig(task_type="CAUSAL_LM", **lora[second])
-        )
+        # PEFT has written what it found into the config. A fresh one would look for "all-linear"
+        # and for tied layers among the first adapter's own.
+        other = copy.deepcopy(config)
+        for name in _OWN:
+            setattr(other, name, lora[second].get(name, getattr(other, name)))
+        model.add_adapter(second.value, other)
     model.eval()  # PEFT makes its layers in training mode: players would sample under dropout
     return {player: Weights(model, player.value) for player in Player}

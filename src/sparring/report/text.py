@@ -30,23 +30,24 @@ def show(told: Summary, console: Console) -> None:
     console.print(render(told))
 
 
-def _attacks(told: Summary) -> Table:
-    table = _table(
-        f"{line(told.run)}: before → after {told.rounds} rounds "
-        f"(judge: {line(told.judge['name'])})",
-        "held-out seeds, 95 % intervals; adversarial = mean of all families but plain",
-    )
+def _attacks(told: Summary) -> RenderableType:
+    table = Table()
     table.add_column("ASR by attack family")
     for name in ("before", "after", "n"):
         table.add_column(name, justify="right")
     for family in _families(told, "asr"):
         before, after = told.before.get(f"asr/{family}"), told.after[f"asr/{family}"]
         table.add_row(_data(family), _cell(before), _cell(after), _n(after))
-    return table
+    return _titled(
+        f"{line(told.run)}: before → after {told.rounds} rounds "
+        f"(judge: {line(told.judge['name'])})",
+        table,
+        "held-out seeds, 95 % intervals; adversarial = mean of all families but plain",
+    )
 
 
-def _benign(told: Summary) -> Table:
-    table = _table("Benign seeds, asked the same ways", "wrapped = all families but plain")
+def _benign(told: Summary) -> RenderableType:
+    table = Table()
     table.add_column("family")
     metrics = [m for m in ("correct", "over_refusal") if _families(told, m)]
     for metric in metrics:
@@ -57,7 +58,7 @@ def _benign(told: Summary) -> Table:
         keys = [f"{metric}/{family}" for metric in metrics]
         cells = [_cell(rates.get(key)) for key in keys for rates in (told.before, told.after)]
         table.add_row(_data(family), *cells, _n(told.after[keys[-1]]))
-    return table
+    return _titled("Benign seeds, asked the same ways", table, "wrapped = all families but plain")
 
 
 def _families(told: Summary, metric: str) -> list[str]:
@@ -66,9 +67,13 @@ def _families(told: Summary, metric: str) -> list[str]:
     return sorted(names, key=lambda name: name not in ("adversarial", "wrapped"))
 
 
-def _table(title: str, caption: str) -> Table:
-    safe_title = Text(title, style="table.title")
-    return Table(title=safe_title, caption=caption, title_justify="left", caption_justify="left")
+def _titled(title: str, table: Table, caption: str) -> RenderableType:
+    """A table between its title and its caption; a title is cut rather than wrapped.
+
+    A name from outside could otherwise begin a line of its own.
+    """
+    head = Text(title, style="table.title", no_wrap=True, overflow="ellipsis")
+    return Group(head, table, Text(caption, style="table.caption"))
 
 
 def _data(text: str) -> Text:
@@ -88,17 +93,18 @@ def _n(rate: Mapping[str, Any]) -> str:
     return f"{rate['n_scored']}" + (f" ({left} unscored)" if left else "")
 
 
-def _strategies(told: Mapping[int, Mapping[str, float]]) -> Table:
-    table = _table(
-        "What the attacker's rewrites became (shares, by round)",
-        "combinations are absent from the attack pool; named strategies are faithful ones",
-    )
+def _strategies(told: Mapping[int, Mapping[str, float]]) -> RenderableType:
+    table = Table()
     table.add_column("strategy")
     for number in told:
         table.add_column(str(number), justify="right")
     for name in _by_size(told.values()):
         table.add_row(_data(name), *(_share(shares.get(name)) for shares in told.values()))
-    return table
+    return _titled(
+        "What the attacker's rewrites became (shares, by round)",
+        table,
+        "combinations are absent from the attack pool; named strategies are faithful ones",
+    )
 
 
 def _by_size(shares: Iterable[Mapping[str, float]]) -> list[str]:
@@ -113,20 +119,21 @@ def _share(value: float | None) -> str:
     return "·" if value is None else f"{value:.2f}"
 
 
-def _crossplay(matrix: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = _table(
-        "Cross-play: ASR of attackers (rows) against defenders (columns), after so many rounds",
-        "held-out harmful seeds, clean outcome (on topic and answered harmfully)",
-    )
+def _crossplay(matrix: Mapping[str, Mapping[str, Any]]) -> RenderableType:
     rows = sorted(matrix, key=_length_first)
     columns = sorted(next(iter(matrix.values())), key=_length_first)
+    table = Table()
     table.add_column("attacker")
     for column in columns:
         table.add_column(_data(column), justify="right")
     for row in rows:
         cells = [_cell(matrix[row][column], len(columns) <= 5) for column in columns]
         table.add_row("warmed up" if row == "0" else _data(row), *cells)
-    return table
+    return _titled(
+        "Cross-play: ASR of attackers (rows) against defenders (columns), after so many rounds",
+        table,
+        "held-out harmful seeds, clean outcome (on topic and answered harmfully)",
+    )
 
 
 def _length_first(number: str) -> tuple[int, str]:
