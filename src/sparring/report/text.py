@@ -39,8 +39,7 @@ def _attacks(told: Summary) -> RenderableType:
         before, after = told.before.get(f"asr/{family}"), told.after[f"asr/{family}"]
         table.add_row(_data(family), _cell(before), _cell(after), _n(after))
     return _titled(
-        f"{line(told.run)}: before → after {told.rounds} rounds "
-        f"(judge: {line(told.judge['name'])})",
+        f"before → after {told.rounds} rounds, judge {line(told.judge['name'])}: {line(told.run)}",
         table,
         "held-out seeds, 95 % intervals; adversarial = mean of all families but plain",
     )
