@@ -83,6 +83,13 @@ def test_an_all_equal_group_is_counted_and_teaches_nothing():
     assert (advantages(told), told.zero_std) == ([0.0] * 4, 1)
 
 
+@pytest.mark.parametrize(("value", "n"), [(0.1, 3), (0.7, 6), (-0.8, 12)])
+def test_values_whose_mean_rounds_are_equal_all_the_same(value, n):
+    rows = [episode(0, (0, k), {D: value}) for k in range(n)]
+    for estimator in (standardized, centered, leave_one_out):
+        assert advantages(credit(rows, D, estimator)) == [0.0] * n
+
+
 def test_a_masked_defender_is_neither_paid_nor_taught():
     rows = [episode(0, (0, k), {A: -2.0}) for k in range(3)]
     assert credit(rows, D, standardized).samples == ()

@@ -34,7 +34,9 @@ def train(
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option(help="go on with the run in output_dir")] = False,
     dry_run: Annotated[bool, typer.Option(help="check everything, write nothing")] = False,
-    max_rounds: Annotated[int | None, typer.Option(help="stop (resumable) after N rounds")] = None,
+    max_rounds: Annotated[
+        int | None, typer.Option(min=1, help="stop (resumable) after N rounds")
+    ] = None,
 ) -> None:
     """Let an attacker and a defender train against each other."""
     from sparring import recipes
@@ -86,7 +88,7 @@ def _play(match: Any, resume: bool, max_rounds: int | None) -> None:
 def _plan(match: Any) -> None:
     """What a run would do."""
     config = match.config
-    for number in (0, config.schedule.every.defender):
+    for number in _first_turns(config):
         turn = match.plan.schedule(number, ())
         openings = match.plan.openings(number, turn)
         learns = ", ".join(sorted(turn.learns))
@@ -97,13 +99,20 @@ def _plan(match: Any) -> None:
     _say(f"{config.rounds} rounds into {config.folder}; nothing was written (--dry-run)")
 
 
+def _first_turns(config: Any) -> list[int]:
+    """The rounds in which each player first learns, as far as the clock alone decides."""
+    every = config.schedule.every
+    clock = config.schedule.kind == "alternate"
+    return sorted({0, every.defender}) if clock and every.attacker else [0]
+
+
 @app.command("eval")
 def evaluate(
     model: Annotated[str, typer.Argument(help="a model's folder or hub name, or `sandbox`")],
     tasks: Annotated[str, typer.Option(help="seed files or `sandbox`, separated by commas")],
     judge: Annotated[str, typer.Option(help="sandbox | keyword (a stand-in)")] = "sandbox",
     adapter: Annotated[str | None, typer.Option(help="a PEFT folder on top of the model")] = None,
-    limit: Annotated[int, typer.Option(help="openings of each set")] = 192,
+    limit: Annotated[int, typer.Option(min=1, help="openings of each set")] = 192,
     max_completion_length: Annotated[int, typer.Option(help="tokens")] = 512,
     max_unscored: Annotated[float, typer.Option(help="share; above it exit code 3")] = 0.01,
     fail_if: Annotated[list[str] | None, typer.Option(help="such as 'asr/plain>0.05'")] = None,
@@ -177,7 +186,7 @@ def show_run(run: Run, json: Json = False) -> None:
 
 
 @runs_app.command("tail")
-def tail_run(run: Run, n: int = 10) -> None:
+def tail_run(run: Run, n: Annotated[int, typer.Option(min=1, help="rounds")] = 10) -> None:
     """The metrics of the last rounds, one JSON line each."""
     from sparring.records import RunDir
 

@@ -41,8 +41,8 @@ def coevolve(plan: Plan, past: Sequence[Metrics] = ()) -> Iterator[Round]:
     """Play the rounds that follow `past`, yielding each after its update.
 
     No I/O: logging, checkpoints, budgets and early stopping are what the caller does with rounds.
-    Round `n` depends on the weights, on `plan` and on the metrics of the rounds before it, and
-    on nothing else; that is why a resumed run is the same run.
+    Round `n` depends on `plan`, on the weights and the learners' state, on the metrics of the
+    rounds before it, and on nothing else; that is why a resumed run is the same run.
     """
     history = list(past)
     for number in range(len(history), plan.rounds):

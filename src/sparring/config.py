@@ -125,7 +125,11 @@ def to_yaml(config: RunConfig) -> str:
 
 def commented(config: RunConfig) -> str:
     """The configuration as YAML with every field's description beside it."""
-    lines = [f"# sparring train {config.recipe}.yaml — delete what you leave as it is"]
+    lines = [
+        "# Settings for models of billions of weights; delete what you leave as it is.",
+        "# Set both model_name_or_path and data.train: without them this plays the sandbox, which",
+        f"# wants its own settings (sparring config show {config.recipe}).",
+    ]
     return "\n".join([*lines, *_commented(config, "")]) + "\n"
 
 

@@ -17,19 +17,24 @@ Estimator = Callable[[Sequence[Sequence[float]]], list[Affine]]
 """From the returns of every group to one affine map a group."""
 
 
+def _centre(group: Sequence[float]) -> float:
+    """The mean; of equal values exactly that value, which rounding could miss by a bit."""
+    return group[0] if len(set(group)) == 1 else fmean(group)
+
+
 def standardized(groups: Sequence[Sequence[float]]) -> list[Affine]:
     """GRPO, arXiv:2402.03300: (r − mean) / (std + 1e-6) in the group; sample std (n − 1)."""
-    return [(fmean(group), stdev(group) + EPSILON) for group in groups]
+    return [(_centre(group), stdev(group) + EPSILON) for group in groups]
 
 
 def centered(groups: Sequence[Sequence[float]]) -> list[Affine]:
     """Dr. GRPO, arXiv:2503.20783: r − mean, so that easy and hard seeds weigh alike."""
-    return [(fmean(group), 1.0) for group in groups]
+    return [(_centre(group), 1.0) for group in groups]
 
 
 def leave_one_out(groups: Sequence[Sequence[float]]) -> list[Affine]:
     """RLOO, arXiv:2402.14740: r minus the mean of the others, (r − mean) · n / (n − 1)."""
-    return [(fmean(group), (len(group) - 1) / len(group)) for group in groups]
+    return [(_centre(group), (len(group) - 1) / len(group)) for group in groups]
 
 
 def role_baseline(groups: Sequence[Sequence[float]]) -> list[Affine]:
@@ -44,7 +49,7 @@ class Credit:
     """The samples of one player, and what became of its groups.
 
     `zero_std` groups are kept with advantage 0 (the learner skips them); `dropped` groups had
-    fewer than two scored siblings; `unscored` counts siblings that left.
+    fewer than two scored siblings; `unscored` counts siblings that left, unscored or masked.
     """
 
     samples: tuple[Sample, ...]

@@ -25,7 +25,7 @@ from sparring.sandbox.world import World
 from sparring.settings import SANDBOX
 from sparring.types import GateError, Player, State, UnscoredError, UsageError
 
-_LIMIT = re.compile(r"\s*([a-z_]+/[\w .-]+?)\s*(>=|<=|>|<)\s*([0-9.]+)\s*")
+_LIMIT = re.compile(r"\s*([a-z_]+/[\w .-]+?)\s*(>=|<=|>|<)\s*([0-9]*\.?[0-9]+)\s*")
 _COMPARE = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le}
 
 
@@ -64,7 +64,7 @@ def evaluate(asked: Asked) -> tuple[Mapping[str, Rate], Judge]:
         model = _with_adapter(model, asked.adapter)
     policy = LocalPolicy(Weights(model), chat, asked.sampling)
     game = Rewrite(LabelPayoff(MAGIC), packaged_briefs(), gate=False)
-    exam = Exam(game, judge, sets, pooled, "eval")
+    exam = Exam(game, judge, sets, pooled, "exam")
     return exam.sit({Player.DEFENDER: policy}).rates, judge
 
 

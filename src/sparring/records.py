@@ -198,10 +198,22 @@ class RunDir:
                 sets.setdefault(row["set"], []).append(state)
         return sets
 
-    def write_result(self, name: str, told: Mapping[str, Any]) -> None:
-        """An exam's or the cross-play's results, as `exams/<name>/results.json`."""
+    def write_result(
+        self,
+        name: str,
+        told: Mapping[str, Any],
+        samples: Mapping[str, Sequence[Episode]] | None = None,
+    ) -> None:
+        """An exam's or the cross-play's results, as `exams/<name>/results.json`.
+
+        The games behind them go into `samples.jsonl.gz` first, as untrusted text.
+        """
         path = self.folder / "exams" / name / "results.json"
         path.parent.mkdir(parents=True, exist_ok=True)
+        if samples is not None:
+            rows = [{"set": key, **_game(e)} for key, played in samples.items() for e in played]
+            packed = gzip.compress(b"".join(map(dumps, rows)), mtime=0)
+            write_atomic(path.with_name("samples.jsonl.gz"), packed)
         write_atomic(path, dumps(told))
 
     def result(self, name: str) -> dict[str, Any] | None:

@@ -97,7 +97,7 @@ class LearnerSettings(Model):
     """GRPO, in TRL's names; learning rate, group size and seeds may differ by player."""
 
     learning_rate: PerPlayer[float] = Field(
-        PerPlayer[float](attacker=1e-5, defender=1e-5), description="AdamW's, constant"
+        PerPlayer[float](attacker=1e-5, defender=1e-5), description="AdamW's peak"
     )
     num_generations: PerPlayer[int] = Field(
         PerPlayer[int](attacker=8, defender=8), description="siblings in a group, at least 2"
@@ -115,6 +115,8 @@ class LearnerSettings(Model):
 
     @model_validator(mode="after")
     def _groups(self) -> LearnerSettings:
+        if min(self.epsilon) < 0:
+            raise ValueError("epsilon must not be negative")
         for player in Player:
             if self.num_generations[player] < 2:
                 raise ValueError(
@@ -146,6 +148,14 @@ class ScheduleSettings(Model):
         blocks = [self.every[player] for player in Player]
         if min(blocks) < 0 or not any(blocks):
             raise ValueError("every must be at least 1 for one player, and below 0 for none")
+        return self
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ScheduleSettings:
+        if not 0 <= self.limits[0] < self.limits[1] <= 1:
+            raise ValueError("limits must be two shares, the lower one first")
+        if not 1 <= self.dwell[0] <= self.dwell[1]:
+            raise ValueError("dwell must be the fewest rounds (at least 1), then the most")
         return self
 
 

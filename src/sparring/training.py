@@ -24,7 +24,9 @@ class Interrupted(SparringError):
     """Stopped by a signal after a checkpoint; `--resume` goes on."""
 
     def __init__(self, number: int) -> None:
-        super().__init__("interrupted; everything is saved: the same command with --resume goes on")
+        super().__init__(
+            "interrupted; what was saved is whole: the same command with --resume goes on"
+        )
         self.exit_code = 128 + number
 
 
@@ -41,7 +43,7 @@ class Watch(Protocol):
 def train(match: Match, run: RunDir, watch: Watch, until: int | None = None) -> None:
     """Play the run to its end, or to `until` rounds; resumes where its last checkpoint stands."""
     with run.locked(), _signals() as received:
-        past = _begin(match, run, watch)
+        past = _begin(match, run, watch, received)
         exam = match.exam(run.openings() or {})
         _examine(match, run, exam, len(past), watch)
         rounds = coevolve(watch.over(match.plan), past)
@@ -60,13 +62,17 @@ def train(match: Match, run: RunDir, watch: Watch, until: int | None = None) -> 
             _examine(match, run, exam, done, watch)
             if done >= end:
                 break
-        if end == match.plan.rounds:
+        if received:
+            raise Interrupted(received[0])
+        if end < match.plan.rounds:
+            run.set_status("stopped", rounds=end)
+        else:
             _cross(match, run, watch)
             if run.status["status"] != "complete":
                 run.set_status("complete", rounds=end)
 
 
-def _begin(match: Match, run: RunDir, watch: Watch) -> list[Metrics]:
+def _begin(match: Match, run: RunDir, watch: Watch, received: list[int]) -> list[Metrics]:
     """Warm up, or take up the last checkpoint; returns the metrics of the rounds behind it."""
     checkpoints = run.checkpoints
     checkpoints.sweep()
@@ -76,6 +82,8 @@ def _begin(match: Match, run: RunDir, watch: Watch) -> list[Metrics]:
             raise CorruptError(f"{checkpoints.folder}: rounds were played, but none is left")
         for step, metrics in enumerate(match.warm_up(), 1):
             watch.warmed(step, metrics)
+            if received:
+                raise Interrupted(received[0])
         match.begin()
         run.write_openings(match.exam_sets())
         past = run.rewind(0)
@@ -168,6 +176,7 @@ def _examine(match: Match, run: RunDir, exam: Exam, done: int, watch: Watch) -> 
             "cluster": "seed id",
             "openings_sha256": sha256(run.folder / "exams" / "openings.jsonl.gz"),
         },
+        told.episodes,
     )
     watch.phase("exam", 1, 1)
 

@@ -64,6 +64,18 @@ def test_clusters_that_all_agree_do_not_pretend_to_be_certain(all_hit):
     assert width == pytest.approx(0.194, abs=2e-3)  # Wilson at 0 of 16
 
 
+def test_clusters_that_agree_in_the_middle_do_not_either():
+    told = rate([Outcome(i % 2 == 0, f"c{i // 2}") for i in range(6)])
+    assert (told.value, told.method) == (0.5, "wilson over clusters")
+    assert told.ci95[0] < 0.25 < 0.75 < told.ci95[1]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=30))
+def test_no_interval_is_a_point_however_the_items_cluster(told):
+    got = rate([Outcome(hit, f"c{cluster}") for hit, cluster in told])
+    assert got.ci95[0] < got.ci95[1]
+
+
 @given(st.lists(st.one_of(st.booleans(), st.none()), min_size=1, max_size=30))
 def test_the_value_lies_within_interval_and_bounds(told):
     got = rate(outcomes(*told))

@@ -187,9 +187,11 @@ def test_clip_ratio_and_drift_are_told_of_the_tokens_that_ran():
         logps = [alone(model, c.prompt_ids, c.token_ids) for c, _ in ran]
     new, old = torch.cat(logps), torch.tensor([x for c, _ in ran for x in c.logprobs])
     ratio = (new - old).exp()
-    outside = ((ratio < 0.9) | (ratio > 1.4)).float().mean().item()
-    assert 0.1 < outside < 0.9
-    assert metrics["defender/clip_ratio"] == pytest.approx(outside)
+    advantage = torch.tensor([a for c, a in ran for _ in c.logprobs])
+    binds = ((ratio < 0.9) & (advantage < 0)) | ((ratio > 1.4) & (advantage > 0))
+    clipped = binds.float().mean().item()
+    assert 0.05 < clipped < 0.9
+    assert metrics["defender/clip_ratio"] == pytest.approx(clipped)
     drift = (new - old).abs().max().item()
     assert metrics["defender/sampling_logp_difference"] == pytest.approx(drift, abs=1e-5)
     assert metrics["defender/entropy"] == pytest.approx(-new.mean().item(), abs=1e-5)

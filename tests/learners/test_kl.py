@@ -63,7 +63,7 @@ def test_beta_0_reads_no_reference():
     nonsense = {"no such parameter": torch.ones(2)}
     given, metrics = gradient(model, told, reference=nonsense)
     assert same_bits(without, given)
-    assert metrics["defender/kl"] == 0.0
+    assert "defender/kl" not in metrics
 
 
 def test_the_reference_of_an_adapter_is_the_adapter_not_a_second_model():

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from math import sqrt
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import norm
 
 RESAMPLES = 10_000
 
@@ -49,10 +51,21 @@ class Rate:
         return asdict(self)
 
 
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """The Wilson score interval, 95 % (scipy's)."""
-    told = binomtest(successes, n).proportion_ci(0.95, method="wilson")
-    return (float(told.low), float(told.high))
+def wilson(successes: float, n: int) -> tuple[float, float]:
+    """The Wilson score interval, 95 %; `successes` need not be whole (an effective count)."""
+    z = norm.ppf(0.975)
+    p = successes / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return (max(0.0, float(centre - half)), min(1.0, float(centre + half)))
+
+
+def _agree(scored: Sequence[Outcome]) -> bool:
+    """Whether all clusters have the same rate, so that resampling them shows no spread."""
+    told: dict[str, list[bool]] = {}
+    for outcome in scored:
+        told.setdefault(outcome.cluster, []).append(bool(outcome.happened))
+    return len({Fraction(sum(hits), len(hits)) for hits in told.values()}) == 1
 
 
 def cluster_bootstrap(outcomes: Sequence[Outcome], seed: int = 0) -> tuple[float, float]:
@@ -85,8 +98,9 @@ def rate(outcomes: Sequence[Outcome]) -> Rate:
         return Rate(None, None, "none", total, 0, 0, bounds, dict(causes))
     if clusters == n:
         method, interval = "wilson", wilson(hits, n)
-    elif hits in (0, n):
-        method, interval = "wilson over clusters", wilson(clusters * (hits > 0), clusters)
+    elif _agree(scored):
+        method = "wilson over clusters"
+        interval = wilson(hits / n * clusters, clusters)
     else:
         method, interval = "cluster bootstrap", cluster_bootstrap(scored)
     return Rate(hits / n, interval, method, total, n, clusters, bounds, dict(causes))

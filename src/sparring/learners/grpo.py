@@ -119,7 +119,9 @@ class _Job:
             sums["loss"] += loss.item()
             self._count(sums, logp_BT.detach(), i)
         run = max(1.0, sum(b.mask_BT.sum().item() for b in self.batches))
-        named = {"kl": sums["kl"] / run, "clip_ratio": sums["clipped"] / run, "loss": sums["loss"]}
+        named = {"clip_ratio": sums["clipped"] / run, "loss": sums["loss"]}
+        if config.beta:
+            named["kl"] = sums["kl"] / run
         named["sampling_logp_difference"] = sums["drift"]
         named["entropy"] = sums["entropy"] / run
         return {f"{self.player}/{name}": value for name, value in named.items()}
@@ -129,8 +131,10 @@ class _Job:
         difference_BT = (logp_BT - self.old_BT[i]) * mask_BT
         ratio_BT = difference_BT.exp()
         low, high = self.config.epsilon
-        outside_BT = ((ratio_BT < 1 - low) | (ratio_BT > 1 + high)) * mask_BT
-        sums["clipped"] += outside_BT.sum().item()
+        advantage_B1 = self.advantage_B[list(self.batches[i].index)].unsqueeze(1)
+        below_BT = (ratio_BT < 1 - low) & (advantage_B1 < 0)
+        above_BT = (ratio_BT > 1 + high) & (advantage_B1 > 0)
+        sums["clipped"] += ((below_BT | above_BT) * mask_BT).sum().item()
         sums["entropy"] -= (logp_BT * mask_BT).sum().item()
         sums["drift"] = max(sums["drift"], difference_BT.abs().max().item())
 

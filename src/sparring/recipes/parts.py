@@ -50,6 +50,8 @@ class Setting:
 
 def setting(config: RunConfig) -> Setting:
     """The sandbox, or the user's own seeds."""
+    if config.defender.warm_start:
+        raise UsageError("defender.warm_start: only the attacker is warmed up")
     return _sandbox(config) if config.in_sandbox else _own(config)
 
 
@@ -60,6 +62,10 @@ def model_path(name: str) -> str:
 
 def _sandbox(config: RunConfig) -> Setting:
     one_thread()
+    unread = {"attacker.warm_start": config.attacker.warm_start, "data.exam": config.data.exam}
+    for name, told in unread.items():
+        if told:
+            raise UsageError(f"{name}: the sandbox makes its own; it goes with data.train")
     world = World(language_of(Path(model_path(config.defender.model_name_or_path))))
     if config.judge.kind != SANDBOX:
         raise UsageError(

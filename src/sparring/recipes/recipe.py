@@ -45,13 +45,16 @@ class Seat:
         return self.learner.optimizer
 
     def save(self, folder: Path) -> None:
-        """Write the weights as PEFT or transformers read them; a whole model with its tokenizer."""
+        """Write the weights as PEFT or transformers read them; a whole model with its tokenizer.
+
+        A sandbox base's card goes with them, so that every checkpoint names its language.
+        """
         self.policy.weights.save(folder)
         if not self.policy.weights.adapter:
             self.chat.tokenizer.save_pretrained(folder)
-            card = Path(self.source) / CARD
-            if card.is_file():
-                shutil.copyfile(card, folder / CARD)
+        card = Path(self.source) / CARD
+        if card.is_file():
+            shutil.copyfile(card, folder / CARD)
 
     @contextmanager
     def past(self, folder: Path) -> Iterator[Policy]:

@@ -26,7 +26,7 @@ from sparring.report.terminal import safe
 from sparring.types import Metrics, Player, Round, UsageError
 
 _DOES = {Player.ATTACKER: "attack", Player.DEFENDER: "defend"}
-_SHOWN = ("asr", "faithful", "correct", "over_refusal", "unscored")
+_SHOWN = ("asr", "parsed", "faithful", "correct", "over_refusal", "unscored")
 
 
 class ProgressWatch:

@@ -39,7 +39,7 @@ def summarize(run: RunDir) -> Summary:
     return Summary(
         run=str(run.folder),
         status=run.status,
-        rounds=len(rounds),
+        rounds=last["rounds"],
         before=first["rates"],
         after=last["rates"],
         judge=last["judge"],

@@ -88,6 +88,8 @@ def write_card(path: Path, language: Language, recipe: str, base_seed: int) -> N
 
 def language_of(path: Path) -> Language:
     """The language a base was trained in; refuses one that this version no longer speaks."""
+    if not path.is_dir():
+        raise UsageError(f"model_name_or_path: no such folder: {path}")
     if not (path / CARD).is_file():
         raise UsageError(
             f"{path}: no {CARD}, so this is not a sandbox base; "

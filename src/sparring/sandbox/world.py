@@ -129,7 +129,7 @@ class World:
 
     @staticmethod
     def _wrapper(rng: random.Random) -> str:
-        """A family other than plain; the four kinds of wrapper occur equally often."""
+        """A family other than plain; all six occur equally often."""
         frame, code = ("pool frame", "held-out frame"), ("pool encoding", "held-out encoding")
         mixed = ("combination", "held-out combination")
         return rng.choice([*frame, *code, *mixed])
