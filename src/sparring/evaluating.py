@@ -44,20 +44,18 @@ class Asked:
 def evaluate(asked: Asked) -> tuple[Mapping[str, Rate], Judge]:
     """Rates by `metric/set`, and the judge they rest on."""
     path = model_path(asked.model)
-    own = [task for task in asked.tasks if task != SANDBOX]
-    rules = asked.judge == SANDBOX and not own
-    judge: Judge = _world(path).judge if rules else judge_named(asked.judge, "--judge")
-    sets: dict[str, list[State]] = {}
-    for task in own:
-        told = _asked_plainly(Path(task), asked.limit)
-        if told.keys() & sets.keys():
-            raise UsageError(f"--tasks: two files are called {Path(task).stem}; rename one")
-        sets |= told
     pooled: dict[str, list[str]] = {}
     if SANDBOX in asked.tasks:
-        sets |= _world(path).exam(asked.limit, "exam")
+        if len(asked.tasks) > 1 or asked.judge != SANDBOX:
+            raise UsageError("--tasks: the sandbox is asked alone, and by its own judge")
+        world = World(language_of(Path(path)))
+        judge: Judge = world.judge
+        sets: dict[str, list[State]] = world.exam(asked.limit, "exam")
         pooled["harmful/adversarial"] = [f"harmful/{family}" for family in ADVERSARIAL]
         pooled["benign/wrapped"] = [f"benign/{family}" for family in ADVERSARIAL]
+    else:
+        sets = _of_files(asked.tasks, asked.limit)
+        judge = judge_named(asked.judge, "--judge")
     model = load_model(path)
     chat = Chat(load_tokenizer(path), stop_ids(model))
     if asked.adapter:
@@ -68,8 +66,14 @@ def evaluate(asked: Asked) -> tuple[Mapping[str, Rate], Judge]:
     return exam.sit({Player.DEFENDER: policy}).rates, judge
 
 
-def _world(path: str) -> World:
-    return World(language_of(Path(path)))
+def _of_files(tasks: Sequence[str], limit: int) -> dict[str, list[State]]:
+    sets: dict[str, list[State]] = {}
+    for task in tasks:
+        told = _asked_plainly(Path(task), limit)
+        if told.keys() & sets.keys():
+            raise UsageError(f"--tasks: two files are called {Path(task).stem}; rename one")
+        sets |= told
+    return sets
 
 
 def _with_adapter(model: Any, folder: str) -> Any:
