@@ -11,7 +11,7 @@ from typing import Any
 
 from sparring.data.readers import read, read_pool
 from sparring.data.splits import hold_out
-from sparring.evaluation.metrics import of_episodes
+from sparring.evaluation.metrics import distinct_attacks, of_episodes
 from sparring.games.rewrite import Briefs, attack_of
 from sparring.judges.judge import Judge
 from sparring.judges.keyword import KeywordJudge
@@ -219,8 +219,8 @@ def warm_up(config: RunConfig, seat: Seat, pool: Sequence[Demo]) -> Iterator[Met
 
 def strategies(language: Language, episodes: Sequence[Episode]) -> Metrics:
     """Shares of the attacker's distinct rewrites by strategy; only faithful ones count by name."""
-    first = {(e.opening, e.state.path[:1]): e.state for e in episodes if not e.state.dealt}
-    names = [_strategy(language, state) for state in first.values()]
+    played = distinct_attacks(e for e in episodes if not e.state.dealt)
+    names = [_strategy(language, state) for state in played]
     return {f"strategy/{name}": n / len(names) for name, n in sorted(Counter(names).items())}
 
 
