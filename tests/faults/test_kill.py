@@ -18,6 +18,7 @@ from tests.short_run import (
 
 KILLED = -9
 MOMENTS = {
+    "before a folder says how it stands": (r"rename run.json", 1),
     "before there is a run": (r"rename config.yaml", 1),
     "before the warm-up is over": (r"mkdir exams", 1),
     "while the first checkpoint is filled": (r"open .*/round_000000.tmp/defender/config.json", 1),
