@@ -266,8 +266,7 @@ def _note(text: str) -> None:
 def _print_json(told: Any, indent: int | None = 2) -> None:
     import json
 
-    # json escapes everything that is not printable ASCII, but for DEL.
-    sys.stdout.write(json.dumps(told, indent=indent).replace("\x7f", "\\u007f") + "\n")
+    sys.stdout.write(json.dumps(told, indent=indent) + "\n")
 
 
 def main() -> None:
