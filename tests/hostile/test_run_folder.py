@@ -227,11 +227,11 @@ def test_hostile_seeds_are_played_and_recorded_as_they_are(tmp_path):
         "game.gate=false",
         "game.helpfulness=0",
         "rounds=2",
-        "learner.seeds_per_round=400",
+        "learner.seeds_per_round=80",
         "learner.num_generations=2",
         "sampling.max_completion_length=2",
         "saving.transcripts_every=1",
-        "exam.n=20",
+        "exam.n=40",
     ).check()
     assert_readable(ended.out)
     packed = sorted((run / "transcripts").iterdir())
