@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -71,6 +72,7 @@ class Weights:
             # PEFT appends the adapter's name to the path itself.
             with TemporaryDirectory(dir=folder) as made:
                 self.model.save_pretrained(made, selected_adapters=[self.adapter])
+                _in_order(Path(made) / self.adapter / "adapter_config.json")
                 for file in (Path(made) / self.adapter).iterdir():
                     file.replace(folder / file.name)
         else:
@@ -88,6 +90,15 @@ class Weights:
             set_peft_model_state_dict(self._model, tensors, adapter_name=self.adapter)
         else:
             self.load(_whole(folder, self.parameters))
+
+
+def _in_order(path: Path) -> None:
+    """PEFT writes its sets of modules in the order of the process's hash seed."""
+    told = json.loads(path.read_text("utf-8"))
+    for key in ("target_modules", "exclude_modules"):
+        if isinstance(told.get(key), list):
+            told[key] = sorted(told[key])
+    path.write_text(json.dumps(told, indent=2) + "\n", "utf-8")
 
 
 def _check_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
