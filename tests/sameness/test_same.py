@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from tests import short_run
-from tests.short_run import At, Each, arguments, contents, leftovers, outcome
+from tests.short_run import ADAPTERS, At, Each, arguments, contents, leftovers, outcome
 
 SPARSE = ("saving.checkpoint_every=2", "exam.crossplay=3")
 """So that an interruption leaves a checkpoint that the whole run does not have."""
@@ -22,6 +22,15 @@ def test_two_processes_with_different_hash_seeds_give_the_same_bits(tmp_path):
     environment = {**os.environ, **short_run.ENVIRONMENT, "PYTHONHASHSEED": "1"}
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
     assert outcome(run) == outcome(short_run.whole())
+
+
+def test_an_adapter_names_its_layers_in_one_order_whatever_the_hash_seed():
+    """PEFT holds them in a set, and would write them in that set's order."""
+    run = short_run.whole(*ADAPTERS)
+    path = run / "checkpoints" / "round_000004" / "defender" / "adapter_config.json"
+    layers = json.loads(path.read_bytes())["target_modules"]
+    assert len(layers) > 5
+    assert layers == sorted(layers)
 
 
 def test_another_seed_gives_other_seeds_attacks_and_weights(tmp_path):
