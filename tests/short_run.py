@@ -74,6 +74,7 @@ _WARM = {
     "exam.crossplay": "0",
 }
 ENVIRONMENT = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
     "PYTHONHASHSEED": "2",

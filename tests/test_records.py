@@ -78,10 +78,11 @@ def test_a_folder_above_a_run_holds_no_nul_either(tmp_path):
 
 
 def test_a_bad_name_is_refused_before_a_model_is_loaded(tmp_path):
-    ended = short_run.sparring("train", "magic", f"output_dir={tmp_path / 'a b'}")
+    missing = "attacker.model_name_or_path=./nowhere"
+    ended = short_run.sparring("train", "magic", missing, f"output_dir={tmp_path / 'a b'}")
     assert ended.code == 2
     assert "output_dir: 'a b' is no name for a run" in ended.err
-    assert "Loading" not in ended.err
+    assert "nowhere" not in ended.err
     assert list(tmp_path.iterdir()) == []
 
 
