@@ -68,7 +68,7 @@ class Checkpoints:
     """The folder `checkpoints/` of a run.
 
     `latest` names the newest complete checkpoint and holds the sha256 of every manifest, followed
-    by its own sha256; each manifest holds the size and sha256 of every file. So a flipped byte
+    by its own sha256; each manifest holds the sha256 of every file. So a flipped byte
     anywhere is noticed, and a folder without its manifest does not exist.
     """
 

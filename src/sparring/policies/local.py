@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How completions are drawn. Lengths in tokens; `batch_tokens` bounds rows x length."""
+    """How completions are drawn. Lengths in tokens; `batch_tokens` bounds rows x length
+    of requests that decode together; one request is never split."""
 
     temperature: float = 1.0
     max_completion_length: int = 512

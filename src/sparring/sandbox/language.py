@@ -239,7 +239,7 @@ class Language:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of everything a model trained in this language depends on."""
+        """sha256 of the words, meanings, templates and split; the lessons have their own digest."""
         told: Sequence[object] = (
             self.words,
             sorted(self.tool.items()),
