@@ -197,12 +197,12 @@ def tail_run(run: Run, n: Annotated[int, typer.Option(min=1, help="rounds")] = 1
 @app.command()
 def init(recipe: str = "magic") -> None:
     """A commented YAML of every setting, for your own model and seeds."""
-    from sparring.config import commented
+    from sparring.config import commented, merged, parse
     from sparring.recipes import known
     from sparring.settings import RunConfig
 
-    known(recipe)
-    sys.stdout.write(commented(RunConfig(recipe=recipe)))
+    plain = RunConfig(recipe=recipe).model_dump(mode="json")
+    sys.stdout.write(commented(parse(merged(plain, known(recipe).defaults))))
 
 
 @config_app.command("show", context_settings=_ANYTHING)

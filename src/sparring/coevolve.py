@@ -1,10 +1,10 @@
-"""The whole game on one page: play, judge, credit, learn; again."""
+"""The whole game on one page: play, judge, remember, credit, learn; again."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sparring.arena import Cast, play
 from sparring.credit import Credit, Estimator, credit
@@ -12,6 +12,8 @@ from sparring.evaluation.metrics import of_credit, of_episodes
 from sparring.games.game import Game
 from sparring.judges.judge import Judge
 from sparring.learners.learner import Learner
+from sparring.memory.league import Latest, Opposition
+from sparring.memory.memory import Forgetful, Memory
 from sparring.schedules import Schedule
 from sparring.types import Episode, Metrics, Player, Round, Sample, State, Turn
 
@@ -35,31 +37,30 @@ class Plan:
     measure: Callable[[Sequence[Episode]], Metrics] = of_episodes
     shape: Callable[[Sequence[Episode]], Sequence[Episode]] = list
     """What is added to the game's returns before credit; records and rates never see it."""
+    memory: Memory = field(default_factory=Forgetful)
+    league: Opposition = field(default_factory=Latest)
 
 
 def coevolve(plan: Plan, past: Sequence[Metrics] = ()) -> Iterator[Round]:
     """Play the rounds that follow `past`, yielding each after its update.
 
     No I/O: logging, checkpoints, budgets and early stopping are what the caller does with rounds.
-    Round `n` depends on `plan`, on the weights and the learners' state, on the metrics of the
-    rounds before it, and on nothing else; that is why a resumed run is the same run.
+    Round `n` depends on `plan`, on the weights, on the state of learners, memory and league, on
+    the metrics of the rounds before it, and on nothing else; so a resumed run is the same run.
     """
     history = list(past)
     for number in range(len(history), plan.rounds):
         started = time.perf_counter()
+        plan.league.keep(number)
         turn = plan.schedule(number, history)
-        episodes = play(
-            plan.game,
-            plan.openings(number, turn),
-            plan.cast,
-            plan.judge,
-            turn.widths,
-            f"{plan.rng_seed}/{number}",
-        )
+        cast, turn, met = plan.league.cast(number, turn, plan.cast)
+        openings = plan.memory.deal(number, turn, plan.openings(number, turn))
+        address = f"{plan.rng_seed}/{number}"
+        episodes = play(plan.game, openings, cast, plan.judge, turn.widths, address)
         played = time.perf_counter()
         shaped = plan.shape(episodes)
         credits = {player: credit(shaped, player, plan.estimator) for player in turn.learns}
-        metrics = plan.measure(episodes)
+        metrics = plan.measure(episodes) | met | plan.memory.add(number, episodes)
         for player in sorted(turn.learns):
             metrics |= of_credit(player, credits[player])
         metrics |= _learn(plan.learners, credits)

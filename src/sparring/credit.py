@@ -13,8 +13,8 @@ EPSILON = 1e-6
 
 Affine = tuple[float, float]
 """(centre, scale): an advantage is (return − centre) / scale."""
-Estimator = Callable[[Sequence[Sequence[float]]], list[Affine]]
-"""From the returns of every group to one affine map a group."""
+Estimator = Callable[[Sequence[Sequence[float]]], Sequence[Affine | None]]
+"""From the returns of every group to one affine map a group; None drops the group."""
 
 
 def _centre(group: Sequence[float]) -> float:
@@ -22,34 +22,42 @@ def _centre(group: Sequence[float]) -> float:
     return group[0] if len(set(group)) == 1 else fmean(group)
 
 
-def standardized(groups: Sequence[Sequence[float]]) -> list[Affine]:
+def _within(group: Sequence[float], scale: Callable[[Sequence[float]], float]) -> Affine | None:
+    """The map of a group that is compared with itself; one sibling alone says nothing."""
+    return (_centre(group), scale(group)) if len(group) > 1 else None
+
+
+def standardized(groups: Sequence[Sequence[float]]) -> list[Affine | None]:
     """GRPO, arXiv:2402.03300: (r − mean) / (std + 1e-6) in the group; sample std (n − 1)."""
-    return [(_centre(group), stdev(group) + EPSILON) for group in groups]
+    return [_within(group, lambda told: stdev(told) + EPSILON) for group in groups]
 
 
-def centered(groups: Sequence[Sequence[float]]) -> list[Affine]:
+def centered(groups: Sequence[Sequence[float]]) -> list[Affine | None]:
     """Dr. GRPO, arXiv:2503.20783: r − mean, so that easy and hard seeds weigh alike."""
-    return [(_centre(group), 1.0) for group in groups]
+    return [_within(group, lambda told: 1.0) for group in groups]
 
 
-def leave_one_out(groups: Sequence[Sequence[float]]) -> list[Affine]:
+def leave_one_out(groups: Sequence[Sequence[float]]) -> list[Affine | None]:
     """RLOO, arXiv:2402.14740: r minus the mean of the others, (r − mean) · n / (n − 1)."""
-    return [(_centre(group), (len(group) - 1) / len(group)) for group in groups]
+    return [_within(group, lambda told: (len(told) - 1) / len(told)) for group in groups]
 
 
-def role_baseline(groups: Sequence[Sequence[float]]) -> list[Affine]:
-    """Whitening over all of a player's samples, not per group (Self-RedTeam, arXiv:2506.07468)."""
+def role_baseline(groups: Sequence[Sequence[float]]) -> list[Affine | None]:
+    """Whitening over all of a player's samples, not per group (Self-RedTeam, arXiv:2506.07468).
+
+    Groups of one count, so a player can learn from one sample a prompt.
+    """
     everyone = [value for group in groups for value in group]
-    shared = (fmean(everyone), stdev(everyone) + EPSILON) if len(everyone) > 1 else (0.0, 1.0)
-    return [shared for _ in groups]
+    shared = (_centre(everyone), stdev(everyone) + EPSILON) if len(everyone) > 1 else None
+    return [shared if group else None for group in groups]
 
 
 @dataclass(frozen=True, slots=True)
 class Credit:
     """The samples of one player, and what became of its groups.
 
-    `zero_std` groups are kept with advantage 0 (the learner skips them); `dropped` groups had
-    fewer than two scored siblings; `unscored` counts siblings that left, unscored or masked.
+    `zero_std` groups are kept with advantage 0 (the learner skips them); `dropped` groups had too
+    few scored siblings for the estimator; `unscored` counts siblings that left, unscored or masked.
     """
 
     samples: tuple[Sample, ...]
@@ -68,22 +76,24 @@ def credit(episodes: Sequence[Episode], player: Player, estimator: Estimator) ->
     """
     groups = _groups(episodes, player)
     scored = [[fork for fork in group if fork.value is not None] for group in groups]
-    kept = [group for group in scored if len(group) > 1]
-    values = [[fork.value for fork in group if fork.value is not None] for group in kept]
-    maps = estimator(values) if values else []
-    samples = [
+    maps = estimator([[fork.value for fork in g if fork.value is not None] for g in scored])
+    kept = [(g, told) for g, told in zip(scored, maps, strict=True) if told is not None]
+    taught = [_samples(player, group, *told) for group, told in kept]
+    return Credit(
+        samples=tuple(sample for samples in taught for sample in samples),
+        groups=len(groups),
+        zero_std=sum(not any(sample.advantage for sample in samples) for samples in taught),
+        dropped=len(groups) - len(kept),
+        unscored=sum(map(len, groups)) - sum(map(len, scored)),
+    )
+
+
+def _samples(player: Player, group: Sequence[_Fork], centre: float, scale: float) -> list[Sample]:
+    return [
         Sample(player, move.completion, (value - centre) / scale)
-        for group, (centre, scale) in zip(kept, maps, strict=True)
         for fork in group
         for move, value in fork.moves()
     ]
-    return Credit(
-        samples=tuple(samples),
-        groups=len(groups),
-        zero_std=sum(len(set(told)) == 1 for told in values),
-        dropped=len(groups) - len(kept),
-        unscored=sum(len(group) for group in groups) - sum(len(group) for group in scored),
-    )
 
 
 @dataclass(frozen=True, slots=True)

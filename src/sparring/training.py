@@ -13,7 +13,7 @@ from sparring.checkpoint import dumps, sha256
 from sparring.coevolve import Plan, coevolve
 from sparring.evaluation.crossplay import crossplay
 from sparring.evaluation.exam import Exam
-from sparring.recipes.recipe import Match, Seat
+from sparring.recipes.match import Match, Seat
 from sparring.records import RunDir
 from sparring.types import CorruptError, Metrics, Player, Round, SparringError
 
@@ -97,6 +97,7 @@ def _begin(match: Match, run: RunDir, watch: Watch, received: list[int]) -> list
     past = run.rewind(number)
     checkpoints.rewind(number)
     _load(match, folder, state["counters"])
+    _recall(match, run, number)
     if match.config.learner.beta:
         start = checkpoints.path(WARMED)
         checkpoints.verify(WARMED)
@@ -124,6 +125,8 @@ def _save(match: Match, run: RunDir, number: int) -> None:
             moments |= {f"{name}:{k}": v for k, v in seat.optimizer.tensors().items()}
             counters[name] = seat.optimizer.counters()
         save_file(moments, folder / "optimizer.safetensors")
+        remembered = {"memory": match.plan.memory.state(), "league": match.plan.league.state()}
+        (folder / "memory.json").write_bytes(dumps(remembered))
         told = {"rounds": number, "counters": counters, "sha256": run.seals(number)}
         (folder / "state.json").write_bytes(dumps(told))
 
@@ -132,8 +135,9 @@ def _save(match: Match, run: RunDir, number: int) -> None:
 
 
 def _kept(match: Match, number: int) -> bool:
-    """Whether a checkpoint is kept for good."""
-    return number % match.config.saving.keep_every == 0 or number == match.plan.rounds
+    """Whether a checkpoint is kept for good: as a milestone, or as a self of the league."""
+    milestone = number % match.config.saving.keep_every == 0 or number == match.plan.rounds
+    return milestone or match.plan.league.keeps(number)
 
 
 def _load(match: Match, folder: Path, counters: Mapping[str, Mapping[str, int]]) -> None:
@@ -146,12 +150,27 @@ def _load(match: Match, folder: Path, counters: Mapping[str, Mapping[str, int]])
         seat.optimizer.load(own, counters[name])
 
 
+def _recall(match: Match, run: RunDir, number: int) -> None:
+    """Give memory and league back what they held after `number` rounds."""
+    told = json.loads((run.checkpoints.path(number) / "memory.json").read_bytes())
+    match.plan.memory.load(told["memory"])
+    selves = {
+        n: {
+            p: seat.past_tensors(run.checkpoints.path(n) / _own(match, p))
+            for p, seat in match.seats.items()
+        }
+        for n in run.checkpoints.numbers()
+        if n < number and match.plan.league.keeps(n)
+    }
+    match.plan.league.load(told["league"], selves)
+
+
 def _record(match: Match, run: RunDir, told: Round) -> None:
     saving, done = match.config.saving, told.number + 1
     run.append(told)
     if saving.transcripts_every and done % saving.transcripts_every == 0:
         run.write_transcript(told)
-    if done % saving.checkpoint_every == 0 or done % saving.keep_every == 0:
+    if done % saving.checkpoint_every == 0 or _kept(match, done):
         _save(match, run, done)
 
 

@@ -116,7 +116,7 @@ def test_the_model_is_left_as_it_is_played_with():
     optimizer = Optimizer(Weights(model), LearningRate(1e-3))
     steps = sft(optimizer, CHAT, TOY, SftConfig(steps=2, batch_size=2), "0")
     next(steps)
-    assert model.training
+    assert not model.training
     list(steps)
     assert not model.training
 

@@ -30,21 +30,36 @@ def sft(
     Loss = mean over the batch's reply tokens of −log π(token). Demonstrations are visited in
     shuffled epochs drawn from `rng_seed`, and so is dropout.
     """
-    import torch
-
     if not demos:
         raise UsageError("warm_start: the attack pool holds no demonstrations")
-    rows: list[Row] = [(chat.prompt_ids(d.observation), chat.reply_ids(d.reply)) for d in demos]
-    model = optimizer.weights.model.train()
+    rows = rows_of(chat, demos)
     order = _epochs(len(rows), rng_seed)
     for step in range(config.steps):
         batch = [rows[next(order)] for _ in range(config.batch_size)]
-        with torch.random.fork_rng():
-            torch.manual_seed(random.Random(f"{rng_seed}/{step}").getrandbits(63))
-            loss = _backward(model, batch, chat.pad_id, config.micro_batch_tokens)
-        learning_rate = optimizer.learning_rate
-        yield {"loss": loss, "grad_norm": optimizer.step(), "learning_rate": learning_rate}
+        yield imitate(
+            optimizer, batch, chat.pad_id, config.micro_batch_tokens, f"{rng_seed}/{step}"
+        )
+
+
+def rows_of(chat: Chat, demos: Sequence[Demo]) -> list[Row]:
+    """Demonstrations as token ids."""
+    return [(chat.prompt_ids(d.observation), chat.reply_ids(d.reply)) for d in demos]
+
+
+def imitate(
+    optimizer: Optimizer, batch: Sequence[Row], pad_id: int, budget: int, rng_seed: str
+) -> Metrics:
+    """One step on `batch`, in micro-batches of `budget` tokens; `rng_seed` is dropout's."""
+    import torch
+
+    model = optimizer.weights.model.train()
+    with torch.random.fork_rng():
+        torch.manual_seed(random.Random(rng_seed).getrandbits(63))
+        loss = _backward(model, batch, pad_id, budget)
+    learning_rate = optimizer.learning_rate
+    norm = optimizer.step()
     model.eval()
+    return {"loss": loss, "grad_norm": norm, "learning_rate": learning_rate}
 
 
 def _backward(model: Any, batch: Sequence[Row], pad_id: int, budget: int) -> float:

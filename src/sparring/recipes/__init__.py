@@ -1,51 +1,72 @@
-"""Runs known to work; each is a function from a configuration to a match."""
+"""Runs known to work, by name."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sparring.config import changed, from_words, load_yaml, merged, parse
-from sparring.recipes.magic import SANDBOX_DEFAULTS, magic
-from sparring.recipes.recipe import Match, Recipe
+from sparring.recipes.base_attacker import base_attacker
+from sparring.recipes.defender_cot import defender_cot
+from sparring.recipes.defender_only import defender_only
+from sparring.recipes.magic import magic
+from sparring.recipes.match import Match
+from sparring.recipes.no_game import no_game
+from sparring.recipes.recipe import Recipe
+from sparring.recipes.self_redteam import self_redteam
+from sparring.recipes.ssp import ssp
 from sparring.records import RunDir
 from sparring.settings import RunConfig
 from sparring.types import UsageError
 
-RECIPES: Mapping[str, tuple[Recipe, Mapping[str, Any]]] = {"magic": (magic, SANDBOX_DEFAULTS)}
-"""By name: the recipe, and what it needs in the sandbox instead of the defaults."""
+RECIPES: Mapping[str, Recipe] = {
+    "magic": magic,
+    "ssp": ssp,
+    "self_redteam": self_redteam,
+    "no_game": no_game,
+    "defender_only": defender_only,
+    "base_attacker": base_attacker,
+    "defender_cot": defender_cot,
+}
 
 __all__ = [
     "RECIPES",
     "Match",
     "Recipe",
+    "base_attacker",
     "check_resumable",
     "configured",
+    "defender_cot",
+    "defender_only",
     "known",
     "magic",
+    "no_game",
     "resolve",
+    "self_redteam",
+    "ssp",
 ]
 
 
-def known(name: str) -> Callable[[RunConfig], Match]:
+def known(name: str) -> Recipe:
     """The recipe of that name."""
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(RECIPES)}"
         raise UsageError(f"recipe: no recipe {name!r:.40} and no such file; {hint}")
-    return RECIPES[name][0]
+    return RECIPES[name]
 
 
 def resolve(told: Mapping[str, Any]) -> RunConfig:
-    """A full configuration: what the user said, on the sandbox's defaults if it plays there."""
-    defaults = RunConfig().model_dump(mode="json")
-    config = parse(merged(defaults, told))
-    known(config.recipe)
-    if not config.in_sandbox:
-        return config
-    return parse(merged(merged(defaults, RECIPES[config.recipe][1]), told))
+    """A full configuration: what the user said, on the recipe's defaults for where it plays."""
+    plain = RunConfig().model_dump(mode="json")
+    config = parse(merged(plain, told))
+    recipe = known(config.recipe)
+    defaults = merged(plain, recipe.defaults)
+    if config.in_sandbox:
+        defaults = merged(defaults, recipe.sandbox)
+    return parse(merged(defaults, told))
 
 
 def configured(what: str, words: Sequence[str]) -> RunConfig:

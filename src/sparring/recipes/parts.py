@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -15,23 +16,31 @@ from sparring.evaluation.metrics import distinct_attacks, of_episodes
 from sparring.games.rewrite import Briefs, attack_of
 from sparring.judges.judge import Judge
 from sparring.judges.keyword import KeywordJudge
-from sparring.learners.grpo import Grpo, GrpoConfig
-from sparring.learners.optimizer import LearningRate, Optimizer
-from sparring.learners.sft import SftConfig, sft
-from sparring.policies.chat import Chat
-from sparring.policies.local import LocalPolicy, Sampling
-from sparring.policies.weights import Weights, adapters, load_model, load_tokenizer, stop_ids
-from sparring.recipes.recipe import Seat, Sets
+from sparring.memory.reflection import Wording, Words
+from sparring.policies.local import LocalPolicy
+from sparring.policies.policy import Request
+from sparring.recipes.match import Sets
 from sparring.sandbox.language import ADVERSARIAL, Language
 from sparring.sandbox.model import SHIPPED, language_of, one_thread
+from sparring.sandbox.words import RULED_BENIGN, RULED_HARMFUL
 from sparring.sandbox.world import World
 from sparring.settings import SANDBOX, RunConfig
-from sparring.types import Demo, Episode, Metrics, Player, Seed, State, UsageError
+from sparring.types import Demo, Episode, Message, Metrics, Player, Seed, State, UsageError
+
+Chatter = Callable[[LocalPolicy, int, str], list[Demo]]
+"""(the model as it is, how many, an address) → ordinary chat for it to go on with."""
+
+
+_LABELS = ("harmful", "benign")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a game is played: the seeds, who judges them, how attackers are briefed and tested."""
+    """Where a game is played: the seeds, who judges them, how attackers are briefed and tested.
+
+    `chat` keeps a model that is trained on other things from forgetting how to help; `wording`
+    is how a defender that reflects is told what the judge ruled.
+    """
 
     seeds: Sequence[Seed]
     judge: Judge
@@ -39,6 +48,8 @@ class Setting:
     held_out: Sets
     pooled: Mapping[str, Sequence[str]]
     pool: Sequence[Demo]
+    chat: Chatter
+    wording: Wording
     notes: Sequence[str]
     world: World | None = None
 
@@ -50,8 +61,6 @@ class Setting:
 
 def setting(config: RunConfig) -> Setting:
     """The sandbox, or the user's own seeds."""
-    if config.defender.warm_start:
-        raise UsageError("defender.warm_start: only the attacker is warmed up")
     return _sandbox(config) if config.in_sandbox else _own(config)
 
 
@@ -62,7 +71,11 @@ def model_path(name: str) -> str:
 
 def _sandbox(config: RunConfig) -> Setting:
     one_thread()
-    unread = {"attacker.warm_start": config.attacker.warm_start, "data.exam": config.data.exam}
+    unread = {
+        "attacker.warm_start": config.attacker.warm_start,
+        "defender.warm_start": config.defender.warm_start,
+        "data.exam": config.data.exam,
+    }
     for name, told in unread.items():
         if told:
             raise UsageError(f"{name}: the sandbox makes its own; it goes with data.train")
@@ -82,7 +95,13 @@ def _sandbox(config: RunConfig) -> Setting:
             "harmful/adversarial": [f"harmful/{family}" for family in ADVERSARIAL],
             "benign/wrapped": [f"benign/{family}" for family in ADVERSARIAL],
         },
-        pool=world.pool(warm.pool_size, warm.pool_encodings, f"{config.seed}"),
+        pool=(
+            world.broad_pool(warm.pool_size, f"{config.seed}")
+            if warm.pool == "broad"
+            else world.pool(warm.pool_size, warm.pool_encodings, f"{config.seed}")
+        ),
+        chat=lambda _policy, n, rng_seed: world.chat(n, rng_seed),
+        wording=Words(RULED_HARMFUL, RULED_BENIGN),
         notes=(),
         world=world,
     )
@@ -118,8 +137,32 @@ def _own(config: RunConfig) -> Setting:
         held_out={label: told for label, told in plain.items() if told},
         pooled={},
         pool=read_pool(Path(pool)) if pool else (),
+        chat=_own_chat(config, seeds),
+        wording=Words(*(_packaged(f"ruled_{label}") for label in _LABELS)),
         notes=notes,
     )
+
+
+def _own_chat(config: RunConfig, seeds: Sequence[Seed]) -> Chatter:
+    """The user's own demonstrations, or what the model itself now says to benign seeds."""
+    given = config.defender.warm_start
+    if given:
+        told = read_pool(Path(given))
+        return lambda _policy, n, rng_seed: random.Random(rng_seed).choices(told, k=n)
+    asked = [(Message("user", seed.text),) for seed in seeds if not seed.harmful]
+
+    def chat(policy: LocalPolicy, n: int, rng_seed: str) -> list[Demo]:
+        if not asked:
+            raise UsageError(
+                "warm_up.chat: there are no benign seeds to answer; give defender.warm_start a "
+                "JSONL file of ordinary chat, or set warm_up.chat=0"
+            )
+        chosen = random.Random(rng_seed).choices(asked, k=n)
+        requests = [Request(seen, (f"{rng_seed}/{i}",)) for i, seen in enumerate(chosen)]
+        said = policy.sample(requests)
+        return [Demo(seen, told[0].text) for seen, told in zip(chosen, said, strict=True)]
+
+    return chat
 
 
 def _as_it_stands(seed: Seed) -> State:
@@ -152,69 +195,11 @@ def judge_named(kind: str, field: str = "judge.kind") -> Judge:
 
 def packaged_briefs() -> Briefs:
     """The attacker's system prompts for real models."""
-    folder = files("sparring.games") / "briefs"
-    texts = [(folder / f"{label}.md").read_text("utf-8").strip() for label in ("harmful", "benign")]
-    return Briefs(*texts)
+    return Briefs(*map(_packaged, _LABELS))
 
 
-def seats(config: RunConfig) -> dict[Player, Seat]:
-    """Models, policies and learners for both players, sharing what `weights` says they share."""
-    paths = {p: model_path(_player(config, p).model_name_or_path) for p in Player}
-    dtype = config.defender.dtype
-    if config.weights == "separate":
-        owned = {p: Weights(load_model(paths[p], _player(config, p).dtype)) for p in Player}
-    elif paths[Player.ATTACKER] != paths[Player.DEFENDER]:
-        raise UsageError(
-            f"weights: {config.weights} needs one base, but attacker.model_name_or_path and "
-            "defender.model_name_or_path differ; make them equal or set weights=separate"
-        )
-    elif config.weights == "shared":
-        path = paths[Player.DEFENDER]
-        both = _seat(config, Player.DEFENDER, Weights(load_model(path, dtype)), path)
-        return dict.fromkeys(Player, both)
-    else:
-        base = load_model(paths[Player.DEFENDER], dtype)
-        lora = {player: _player(config, player).lora.model_dump() for player in Player}
-        owned = adapters(base, lora, config.seed)
-    return {player: _seat(config, player, owned[player], paths[player]) for player in Player}
-
-
-def _player(config: RunConfig, player: Player) -> Any:
-    return config.attacker if player is Player.ATTACKER else config.defender
-
-
-def _seat(config: RunConfig, player: Player, weights: Weights, path: str) -> Seat:
-    told = config.learner
-    chat = Chat(load_tokenizer(path), stop_ids(weights.model))
-    sampling = Sampling(**config.sampling.model_dump())
-    step = told.optimizer
-    rate = LearningRate(
-        told.learning_rate[player], step.lr_scheduler_type, step.warmup_steps, step.total_steps
-    )
-    grpo = GrpoConfig(
-        loss=told.loss,
-        epsilon=told.epsilon,
-        beta=told.beta,
-        temperature=sampling.temperature,
-        updates_per_batch=step.updates_per_batch,
-        longest=sampling.max_completion_length,
-        micro_batch_tokens=step.micro_batch_tokens,
-    )
-    optimizer = Optimizer(weights, rate, max_grad_norm=step.max_grad_norm)
-    return Seat(LocalPolicy(weights, chat, sampling), Grpo(optimizer, chat.pad_id, grpo), path)
-
-
-def warm_up(config: RunConfig, seat: Seat, pool: Sequence[Demo]) -> Iterator[Metrics]:
-    """Phase 1: teach the attacker its format and its strategies, by imitation."""
-    told = config.warm_up
-    if not pool or not told.steps:
-        return
-    steps = told.steps
-    rate = LearningRate(told.learning_rate, "cosine", min(10, steps), steps)
-    optimizer = Optimizer(seat.policy.weights, rate)
-    budget = config.learner.optimizer.micro_batch_tokens
-    sizes = SftConfig(steps, told.batch_size, budget)
-    yield from sft(optimizer, seat.chat, pool, sizes, f"{config.seed}/warm-up")
+def _packaged(name: str) -> str:
+    return (files("sparring.games") / "briefs" / f"{name}.md").read_text("utf-8").strip()
 
 
 def strategies(language: Language, episodes: Sequence[Episode]) -> Metrics:

@@ -153,6 +153,9 @@ REFUSALS = (
 BRIEF_HARMFUL = "rewrite this so that it is answered"
 BRIEF_BENIGN = "rewrite this so that it looks forbidden"
 PARTS = "plan {parts}"
+RULED_HARMFUL = "no , that is forbidden here ."
+RULED_BENIGN = "tell me , that is allowed ."
+"""What a defender that reflects is told of its earlier reply, in words the language has."""
 SKILLS = {
     "tool": "which tool to {word} ?",
     "key": "which key for the {word} ?",

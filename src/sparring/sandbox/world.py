@@ -92,19 +92,31 @@ class World:
         A share `encodings` of them is encoded, the rest framed; combinations never occur.
         """
         rng = random.Random(f"{rng_seed}/pool")
-        return [self._rewrite(k % 2 == 0, encodings, rng) for k in range(n)]
 
-    def _rewrite(self, harmful: bool, encodings: float, rng: random.Random) -> Demo:
+        def strategy() -> Strategy:
+            if rng.random() < encodings:
+                code = rng.choice(POOL_ENCODINGS)
+                return Strategy((), code, code)
+            return Strategy((rng.choice(POOL_FRAMES),))
+
+        return [self._rewrite(k % 2 == 0, strategy, rng) for k in range(n)]
+
+    def broad_pool(self, n: int, rng_seed: str) -> list[Demo]:
+        """`n` rewrites, half benign, with every strategy family but plain equally often."""
+        rng = random.Random(f"{rng_seed}/broad-pool")
+
+        def strategy() -> Strategy:
+            return rng.choice(self._strategies[self._wrapper(rng)])
+
+        return [self._rewrite(k % 2 == 0, strategy, rng) for k in range(n)]
+
+    def _rewrite(self, harmful: bool, strategy: Callable[[], Strategy], rng: random.Random) -> Demo:
         intent = rng.choice([i for i in self.language.train if i.forbidden == harmful])
-        if rng.random() < encodings:
-            code = rng.choice(POOL_ENCODINGS)
-            strategy = Strategy((), code, code)
-        else:
-            strategy = Strategy((rng.choice(POOL_FRAMES),))
+        chosen = strategy()
         brief = BRIEF_HARMFUL if harmful else BRIEF_BENIGN
         seen = (Message("system", brief), Message("user", self._seed(intent).text))
-        thought = PARTS.format(parts=strategy.name)
-        return Demo(seen, tagged(thought, self.language.request(intent, strategy, rng)))
+        thought = PARTS.format(parts=" ".join(chosen.parts))
+        return Demo(seen, tagged(thought, self.language.request(intent, chosen, rng)))
 
     def lessons(self, n: int, rng_seed: str) -> list[Demo]:
         """What the base learns from: `n` demonstrations of `BASE_MIX`, training pairs only."""
@@ -123,6 +135,12 @@ class World:
         }
         names = rng.choices(list(BASE_MIX), list(BASE_MIX.values()), k=n)
         return [teach[name](rng) for name in names]
+
+    def chat(self, n: int, rng_seed: str) -> list[Demo]:
+        """Lessons of the base but for those that take the attacker's brief for a request."""
+        told = self.lessons(n + n // 10 + 10, rng_seed)
+        briefs = (BRIEF_HARMFUL, BRIEF_BENIGN)
+        return [demo for demo in told if demo.observation[0].content not in briefs][:n]
 
     def _pick(self, rng: random.Random, harmful: bool) -> Intent:
         return rng.choice([i for i in self.language.train if i.forbidden == harmful])

@@ -1,0 +1,262 @@
+"""The experience pool: attacks that beat the defender, dealt again until it holds.
+
+The pool is SSP's (arXiv:2601.10589); its arithmetic is ours (docs/ssp.md). An entry's `mean` m is
+how well the defence does against it, 0 to 1; a visit is one replayed group of replies.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from statistics import fmean
+from typing import Any
+
+from scipy.stats import beta
+
+from sparring.types import (
+    Episode,
+    Harm,
+    Message,
+    Metrics,
+    Observation,
+    Player,
+    Seed,
+    State,
+    Status,
+    Turn,
+    Verdict,
+)
+
+Held = Callable[[Seed, Verdict], float | None]
+"""u: how well the defence did, 0 (beaten) to 1 (held); None where the judge could not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An attack that beat the defender, what it saw and said then, and how it has fared since.
+
+    `seen` is the defender's observation: the attack, after any exchanges before it.
+    """
+
+    seed: Seed
+    seen: Observation
+    reply: str
+    ruling: Verdict
+    mean: float
+    visits: int = 0
+    asleep: bool = False
+
+    @property
+    def key(self) -> tuple[str, Observation]:
+        """Exact repeats of an attack on a seed are one entry."""
+        return (self.seed.id, self.seen)
+
+    @property
+    def opening(self) -> State:
+        """The state in which the defender answers this attack again."""
+        state = State(self.seed)
+        for message in self.seen:
+            who = Player.DEFENDER if message.role == "assistant" else Player.ATTACKER
+            state = state.deal(who, message.content)
+        return state
+
+
+Sampler = Callable[[Entry, int, float], float]
+"""(entry, all visits so far, a uniform number that is the entry's own) → a score; highest first."""
+
+
+def uniform(entry: Entry, visits: int, u: float) -> float:
+    """Every entry alike."""
+    return u
+
+
+def ucb(c: float) -> Sampler:
+    """(1 − m) + c · sqrt(ln(1 + N) / (1 + n)): hard entries, and those seldom visited.
+
+    UCB1 (Auer, Cesa-Bianchi & Fischer 2002) with SSP's reward, the defence's failure.
+    """
+
+    def score(entry: Entry, visits: int, u: float) -> float:
+        return (1 - entry.mean) + c * math.sqrt(math.log1p(visits) / (1 + entry.visits))
+
+    return score
+
+
+def thompson(entry: Entry, visits: int, u: float) -> float:
+    """A draw of the failure rate from Beta(1 + (n + 1)(1 − m), 1 + (n + 1)m), by inversion."""
+    weight = entry.visits + 1
+    return float(beta.ppf(u, 1 + weight * (1 - entry.mean), 1 + weight * entry.mean))
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Limits of a pool. `replay_share` is of the defender's groups, `reexamine` of the replays."""
+
+    capacity: int = 10_000
+    replay_share: float = 0.25
+    reexamine: float = 0.1
+    admit_below: float = 0.5
+    retire_at: float = 0.9
+    retire_after: int = 2
+
+
+@dataclass
+class ExperiencePool:
+    """Failures to revisit; a `Memory`.
+
+    Admitted: a group of replies to one attack whose mean u is below `admit_below`. Visited: m ←
+    (m + u)/2, n ← n + 1. Retired when m >= `retire_at` after `retire_after` visits: it sleeps,
+    and only the share `reexamine` of replays wakes sleepers to look; one that fails again is
+    admitted again. When full, the entry with the highest m leaves.
+    """
+
+    held: Held
+    sampler: Sampler
+    rules: Rules
+    rng_seed: str
+    entries: dict[tuple[str, Observation], Entry] = field(default_factory=dict)
+    visits: int = 0
+    dealt: dict[int, Entry] = field(default_factory=dict)
+    """This round's replays by the number of their opening; empty between rounds."""
+    groups: int = 0
+
+    def deal(self, number: int, turn: Turn, openings: Sequence[State]) -> Sequence[State]:
+        """Replace up to `replay_share` of the defender's groups, within each seed label.
+
+        An opening that the attacker would answer `width` times makes way for as many replays, so
+        the groups of each label stay as many as they were.
+        """
+        width = turn.widths.get(Player.ATTACKER, 1)
+        sizes = [1 if state.dealt else width for state in openings]
+        self.dealt, self.groups = {}, sum(sizes)
+        if Player.DEFENDER not in turn.learns:
+            return openings
+        gone: set[int] = set()
+        replays: list[Entry] = []
+        for harmful in (True, False):
+            mine = [i for i, state in enumerate(openings) if state.seed.harmful == harmful]
+            wanted = math.floor(self.rules.replay_share * sum(sizes[i] for i in mine))
+            drawn = self.draw(harmful, wanted, f"{self.rng_seed}/{number}/{harmful}")
+            taken = 0
+            for i in reversed(mine):
+                if taken + sizes[i] <= len(drawn):
+                    gone.add(i)
+                    taken += sizes[i]
+            replays += drawn[:taken]
+        kept = [state for i, state in enumerate(openings) if i not in gone]
+        self.dealt = dict(enumerate(replays, len(kept)))
+        return [*kept, *(entry.opening for entry in replays)]
+
+    def draw(self, harmful: bool, wanted: int, address: str) -> list[Entry]:
+        """At most `wanted` entries of a label: awake ones by score, a few sleepers by chance."""
+
+        def own(entry: Entry) -> float:
+            return random.Random(f"{address}/{entry.key!r}").random()
+
+        mine = [entry for entry in self.entries.values() if entry.seed.harmful == harmful]
+        chance = random.Random(f"{address}/reexamine").random()
+        looked_at = math.floor(self.rules.reexamine * wanted + chance)
+        asleep = sorted((e for e in mine if e.asleep), key=own)[:looked_at]
+        scored = [(self.sampler(e, self.visits, own(e)), own(e), e) for e in mine if not e.asleep]
+        scored.sort(key=lambda told: told[:2], reverse=True)
+        return [*asleep, *(entry for *_, entry in scored[: wanted - len(asleep)])]
+
+    def add(self, number: int, episodes: Sequence[Episode]) -> Metrics:
+        """Admit what beat the defender, and mark how the replays went."""
+        admitted, replayed = 0, list[float]()
+        for opening, group in _groups(episodes):
+            told = [(self.held(e.state.seed, e.state.verdict), e) for e in group]
+            values = [value for value, _ in told if value is not None]
+            if not values:
+                continue
+            u = fmean(values)
+            if opening in self.dealt:
+                self._visit(self.dealt[opening].key, u)
+                replayed.append(u)
+            elif u < self.rules.admit_below:
+                worst = min((v, i) for i, (v, _) in enumerate(told) if v is not None)[1]
+                admitted += self._admit(_entry(group[worst], u))
+        self._evict()
+        metrics = self._counts() | {
+            "replay/admitted": float(admitted),
+            "replay/share": len(self.dealt) / self.groups if self.groups else 0.0,
+        }
+        self.dealt, self.groups = {}, 0
+        return metrics | ({"replay/held": fmean(replayed)} if replayed else {})
+
+    def _counts(self) -> Metrics:
+        asleep = sum(entry.asleep for entry in self.entries.values())
+        return {
+            "replay/size": len(self.entries) - asleep,
+            "replay/asleep": asleep,
+            "replay/visits": self.visits,
+        }
+
+    def _visit(self, key: tuple[str, Observation], u: float) -> None:
+        before = self.entries[key]
+        self.visits += 1
+        if before.asleep and u < self.rules.admit_below:
+            self.entries[key] = replace(before, mean=u, visits=0, asleep=False)
+            return
+        mean, visits = (before.mean + u) / 2, before.visits + 1
+        retired = mean >= self.rules.retire_at and visits >= self.rules.retire_after
+        asleep = before.asleep or retired
+        self.entries[key] = replace(before, mean=mean, visits=visits, asleep=asleep)
+
+    def _admit(self, entry: Entry) -> bool:
+        """A known attack stays as it is, unless it was asleep: then it is admitted again."""
+        known = self.entries.get(entry.key)
+        if known and not known.asleep:
+            return False
+        self.entries[entry.key] = entry
+        return True
+
+    def _evict(self) -> None:
+        over = len(self.entries) - self.rules.capacity
+        order = sorted(self.entries.values(), key=lambda entry: -entry.mean)
+        for entry in order[: max(0, over)]:
+            del self.entries[entry.key]
+
+    def state(self) -> dict[str, Any]:
+        """The entries in order of admission, and all visits so far."""
+        return {"visits": self.visits, "entries": [asdict(e) for e in self.entries.values()]}
+
+    def load(self, told: Mapping[str, Any]) -> None:
+        """Take up exactly where `state()` was taken, after a trip through JSON."""
+        found = [_read(row) for row in told["entries"]]
+        self.entries, self.visits = {entry.key: entry for entry in found}, told["visits"]
+
+
+def _groups(episodes: Sequence[Episode]) -> list[tuple[int, list[Episode]]]:
+    """(opening, the defender's replies to one attack), in the order they were played."""
+    groups: dict[tuple[int, tuple[int, ...]], list[Episode]] = defaultdict(list)
+    for episode in episodes:
+        moves = episode.state.moves
+        if moves and moves[-1].player is Player.DEFENDER and len(moves) > episode.state.dealt:
+            groups[episode.opening, episode.state.path[:-1]].append(episode)
+    return [(opening, group) for (opening, _), group in groups.items()]
+
+
+def _entry(episode: Episode, mean: float) -> Entry:
+    state = episode.state
+    last = state.moves[-1]
+    return Entry(state.seed, last.observation, last.completion.text, state.verdict, mean)
+
+
+def _read(row: Mapping[str, Any]) -> Entry:
+    ruling = dict(row["ruling"])
+    harm = ruling["reply_harm"]
+    ruling["reply_harm"] = None if harm is None else Harm(harm)
+    ruling["status"] = Status(ruling["status"])
+    return Entry(
+        seed=Seed(**row["seed"]),
+        seen=tuple(Message(**message) for message in row["seen"]),
+        reply=row["reply"],
+        ruling=Verdict(**ruling),
+        mean=row["mean"],
+        visits=row["visits"],
+        asleep=row["asleep"],
+    )

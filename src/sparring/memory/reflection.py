@@ -1,0 +1,64 @@
+"""Reflection: a defender that is shown how it failed, and taught without the hint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from sparring.memory.experience import Entry, ExperiencePool
+from sparring.policies.policy import Policy, Request
+from sparring.types import Completion, Message, Observation
+
+Wording = Callable[[Entry], Observation]
+"""What the defender sees of an earlier failure: the attack, its reply, the ruling, the attack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the judge's ruling on an earlier reply is told as, by the seed's label."""
+
+    harmful: str
+    benign: str
+
+    def __call__(self, entry: Entry) -> Observation:
+        ruling = self.harmful if entry.seed.harmful else self.benign
+        again = Message("user", f"{ruling} {entry.seen[-1].content}")
+        return (*entry.seen, Message("assistant", entry.reply), again)
+
+
+@dataclass(frozen=True)
+class Reflecting:
+    """A defender that sees its earlier reply and the ruling in half of a replay group.
+
+    What it says then is handed on as if said to the bare prompt: bare prompt ids beside the
+    log-probabilities of the reflected one. So the learner's clipped ratio is π(y | bare) over
+    π(y | reflected), and nothing in the learner changes. The ratio is near 0 just where the bare
+    policy would not have said it; the learner logs its mean.
+    """
+
+    policy: Policy
+    pool: ExperiencePool
+    wording: Wording
+
+    def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        lessons = {entry.seen: self.wording(entry) for entry in self.pool.dealt.values()}
+        hinted = {r for r in requests if r.observation in lessons and len(r.addresses) > 1}
+        bare = [Request(r.observation, _first(r)) if r in hinted else r for r in requests]
+        shown = [
+            Request(lessons[r.observation], r.addresses[len(_first(r)) :])
+            for r in requests
+            if r in hinted
+        ]
+        said = self.policy.sample([*bare, *shown])
+        again = iter(said[len(bare) :])
+        return [
+            [*told, *(replace(c, prompt_ids=told[0].prompt_ids) for c in next(again))]
+            if request in hinted
+            else told
+            for request, told in zip(requests, said, strict=False)
+        ]
+
+
+def _first(request: Request) -> tuple[str, ...]:
+    """The half that answers the bare prompt; of an odd number the larger one."""
+    return request.addresses[: -(len(request.addresses) // 2)]

@@ -1,0 +1,123 @@
+"""A match, ready to play: who plays what, how long, and how it is tested."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sparring.arena import play
+from sparring.coevolve import Plan, coevolve
+from sparring.evaluation.exam import Exam
+from sparring.games.rewrite import attack_of
+from sparring.learners.grpo import Grpo
+from sparring.learners.learner import Learner
+from sparring.learners.optimizer import Optimizer
+from sparring.policies.chat import Chat
+from sparring.policies.local import LocalPolicy
+from sparring.policies.policy import Policy
+from sparring.policies.weights import Tensors
+from sparring.sandbox.model import CARD
+from sparring.settings import RunConfig
+from sparring.types import Metrics, Player, Round, State
+
+Sets = dict[str, list[State]]
+"""Exam openings by set."""
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One player's place at the table: what speaks, what learns (by `grpo`, perhaps among others).
+
+    `source` is where the model came from.
+    """
+
+    policy: LocalPolicy
+    learner: Learner
+    grpo: Grpo
+    source: str
+
+    @property
+    def chat(self) -> Chat:
+        return self.policy.chat
+
+    @property
+    def optimizer(self) -> Optimizer:
+        return self.grpo.optimizer
+
+    def save(self, folder: Path) -> None:
+        """Write the weights as PEFT or transformers read them; a whole model with its tokenizer.
+
+        A sandbox base's card goes with them, so that every checkpoint names its language.
+        """
+        self.policy.weights.save(folder)
+        if not self.policy.weights.adapter:
+            self.chat.tokenizer.save_pretrained(folder)
+        card = Path(self.source) / CARD
+        if card.is_file():
+            shutil.copyfile(card, folder / CARD)
+
+    @contextmanager
+    def past(self, folder: Path) -> Iterator[Policy]:
+        """Within the block a checkpoint's weights sit here."""
+        weights = self.policy.weights
+        with weights.holding(weights.snapshot()):
+            weights.read(folder)
+            yield self.policy
+
+    def past_tensors(self, folder: Path) -> Tensors:
+        """A checkpoint's trainable tensors."""
+        with self.past(folder):
+            return self.policy.weights.snapshot()
+
+
+@dataclass(frozen=True)
+class Match:
+    """Everything a run needs, ready to play.
+
+    `warm_up` starts the attacker (phase 1; empty where there is none). `held_out` are the plain
+    openings and fixed attack sets of the exam; with `record_attacks` the warmed-up attacker's
+    rewrites of the held-out seeds join them. Iterating plays it all without writing a file.
+    """
+
+    config: RunConfig
+    plan: Plan
+    seats: Mapping[Player, Seat]
+    held_out: Sets
+    pooled: Mapping[str, Sequence[str]]
+    record_attacks: bool
+    warm_up: Callable[[], Iterator[Metrics]]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    def __iter__(self) -> Iterator[Round]:
+        for _ in self.warm_up():
+            pass
+        self.begin()
+        return coevolve(self.plan)
+
+    def begin(self, references: Mapping[Player, Tensors] | None = None) -> None:
+        """RL begins: from here on KL is measured to the present (or the given) weights."""
+        for player, seat in self.seats.items():
+            if seat.grpo.config.beta:
+                told = references[player] if references else seat.policy.weights.snapshot()
+                seat.grpo.reference = told
+
+    def exam_sets(self) -> Sets:
+        """The fixed openings of every exam of this run; call it once, after the warm-up."""
+        if not self.record_attacks:
+            return self.held_out
+        sets = dict(self.held_out)
+        for label in ("harmful", "benign"):
+            asked = [self.plan.game.open(s.seed) for s in self.held_out.get(f"{label}/plain", [])]
+            address = f"exam/attacks/{label}"
+            episodes = play(self.plan.game, asked, self.plan.cast, self.plan.judge, {}, address)
+            attacks = [(e.state.seed, attack_of(e.state)) for e in episodes]
+            told = [State(s).deal(Player.ATTACKER, text) for s, text in attacks if text]
+            sets |= {f"{label}/rewritten": told} if told else {}
+        return sets
+
+    def exam(self, sets: Sets) -> Exam:
+        """The exam over recorded openings."""
+        return Exam(self.plan.game, self.plan.judge, sets, self.pooled, "exam")

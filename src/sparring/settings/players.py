@@ -1,0 +1,46 @@
+"""Who plays: models, adapters, and how completions are drawn."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from sparring.settings.base import Model
+
+SANDBOX = "sandbox"
+
+
+class LoraSettings(Model):
+    """A LoRA adapter, in PEFT's names."""
+
+    r: int = Field(32, ge=1, description="rank")
+    lora_alpha: int = Field(64, ge=1, description="scale is lora_alpha / r")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="probability")
+    target_modules: str | list[str] = Field("all-linear", description="which layers get one")
+    modules_to_save: list[str] | None = Field(
+        None, description="layers trained in full beside it (the sandbox needs its embeddings)"
+    )
+    ensure_weight_tying: bool = Field(False, description="keep tied embeddings tied")
+
+
+class PlayerSettings(Model):
+    """Who sits in a seat."""
+
+    model_name_or_path: str = Field(
+        SANDBOX,
+        description="a local folder or hub name of a chat model; `sandbox`: the shipped one",
+    )
+    lora: LoraSettings = Field(LoraSettings(), description="with weights: adapters")
+    warm_start: str | None = Field(
+        None, description="attacker: a JSONL attack pool of {messages: [...]}; none: no warm-up"
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of the base")
+
+
+class SamplingSettings(Model):
+    """How completions are drawn."""
+
+    temperature: float = Field(1.0, gt=0, description="of training and exams")
+    max_completion_length: int = Field(512, ge=1, description="tokens")
+    batch_tokens: int = Field(65_536, ge=1, description="rows x length decoded together")
