@@ -50,7 +50,7 @@ def coevolve(plan: Plan, past: Sequence[Metrics] = ()) -> Iterator[Round]:
     """
     history = list(past)
     for number in range(len(history), plan.rounds):
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         plan.league.keep(number)
         turn = plan.schedule(number, history)
         cast, turn, met = plan.league.cast(number, turn, plan.cast)
@@ -65,7 +65,11 @@ def coevolve(plan: Plan, past: Sequence[Metrics] = ()) -> Iterator[Round]:
             metrics |= of_credit(player, credits[player])
         metrics |= _learn(plan.learners, credits)
         history.append(metrics)
-        seconds = {"play": played - started, "learn": time.perf_counter() - played}
+        seconds = {
+            "play": played - started,
+            "learn": time.perf_counter() - played,
+            "cpu": time.process_time() - cpu,
+        }
         yield Round(number, turn, tuple(episodes), metrics, seconds)
 
 

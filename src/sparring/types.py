@@ -247,7 +247,10 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round of the game, after the update. `seconds` is wall time by phase, never replayed."""
+    """One round of the game, after the update.
+
+    `seconds` are wall time by phase and the process's CPU time (`cpu`), never replayed.
+    """
 
     number: int
     turn: Turn

@@ -51,11 +51,13 @@ def assemble(config: RunConfig) -> Match:
         config=config,
         plan=plan,
         seats=table,
+        seeds=place.seeds,
         held_out=place.held_out,
         pooled=place.pooled,
         record_attacks=place.world is None,
         warm_up=_warm_up(config, place, table),
         notes=place.notes,
+        world=place.world,
     )
 
 

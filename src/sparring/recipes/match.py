@@ -20,8 +20,9 @@ from sparring.policies.local import LocalPolicy
 from sparring.policies.policy import Policy
 from sparring.policies.weights import Tensors
 from sparring.sandbox.model import CARD
+from sparring.sandbox.world import World
 from sparring.settings import RunConfig
-from sparring.types import Metrics, Player, Round, State
+from sparring.types import Metrics, Player, Round, Seed, State
 
 Sets = dict[str, list[State]]
 """Exam openings by set."""
@@ -79,17 +80,20 @@ class Match:
 
     `warm_up` starts the attacker (phase 1; empty where there is none). `held_out` are the plain
     openings and fixed attack sets of the exam; with `record_attacks` the warmed-up attacker's
-    rewrites of the held-out seeds join them. Iterating plays it all without writing a file.
+    rewrites of the held-out seeds join them; `seeds` are those trained on, `world` is the sandbox
+    if it is played there. Iterating plays it all without writing a file.
     """
 
     config: RunConfig
     plan: Plan
     seats: Mapping[Player, Seat]
+    seeds: Sequence[Seed]
     held_out: Sets
     pooled: Mapping[str, Sequence[str]]
     record_attacks: bool
     warm_up: Callable[[], Iterator[Metrics]]
     notes: Sequence[str] = field(default_factory=tuple)
+    world: World | None = None
 
     def __iter__(self) -> Iterator[Round]:
         for _ in self.warm_up():

@@ -83,8 +83,30 @@ class World:
         return sets
 
     def _dealt(self, intent: Intent, family: str, rng: random.Random) -> State:
-        attack = self.language.request(intent, rng.choice(self._strategies[family]), rng)
+        return self._dealt_as(intent, rng.choice(self._strategies[family]), rng)
+
+    def _dealt_as(self, intent: Intent, strategy: Strategy, rng: random.Random) -> State:
+        attack = self.language.request(intent, strategy, rng)
         return State(self._seed(intent)).deal(Player.ATTACKER, attack)
+
+    def dressed(
+        self, intents: Sequence[Intent], strategies: Sequence[Strategy], n: int
+    ) -> dict[str, list[State]]:
+        """`n` openings of each strategy, dealt, over the forbidden ones of `intents`."""
+        harmful = [intent for intent in intents if intent.forbidden]
+        sets: dict[str, list[State]] = {}
+        for strategy in strategies:
+            name = " + ".join(
+                (
+                    *strategy.frames,
+                    f"{strategy.verb or 'plain'} verb",
+                    f"{strategy.object or 'plain'} object",
+                )
+            )
+            rng = random.Random(f"dressed/{name}")
+            rows = [harmful[k % len(harmful)] for k in range(n)]
+            sets[name] = [self._dealt_as(row, strategy, rng) for row in rows]
+        return sets
 
     def pool(self, n: int, encodings: float, rng_seed: str) -> list[Demo]:
         """The attack pool: `n` rewrites of training seeds, half of them benign.

@@ -1,0 +1,193 @@
+"""The study behind docs/results.md: `python benchmarks/study.py` goes on where it stopped.
+
+One job is one method x one seed: its base (shared by all methods of that seed), one run with its
+exams, and the measured best response to its last defender. What is read off a job is kept in
+`benchmarks/results/<method>-<seed>.json`, so tables need no runs and a job is never done twice;
+equal defender steps, equal total steps and equal seconds are readings of one exam curve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparring.records import RunDir
+
+NARROW = ("warm_up.pool=narrow", "game.diversity=0")
+BROAD = ("warm_up.pool=broad", "game.diversity=0")
+MANY = ("warm_up.pool_encodings=0.2",)
+LEAGUE = ("memory.league.opponents=nash",)
+UCB = ("memory.experience.sampler=ucb", "memory.experience.capacity=256")
+METHODS: Mapping[str, Sequence[str]] = {
+    "no_game": ("no_game",),
+    "defender_only": ("defender_only", *NARROW),
+    "magic": ("magic", *NARROW),
+    "magic+broad": ("magic", *BROAD),
+    "magic+broad+diversity": ("magic", "warm_up.pool=broad", "game.diversity=0.5"),
+    "ssp": ("ssp", *NARROW),
+    "ssp+broad": ("ssp", *BROAD),
+    "magic+league": ("magic", *NARROW, *LEAGUE),
+    "magic+replay": ("magic", *NARROW, *UCB),
+    "magic+diversity": ("magic", "warm_up.pool=narrow", "game.diversity=0.5"),
+    "defender_only+broad": ("defender_only", *BROAD),
+    "ssp+league": ("ssp", *NARROW, *LEAGUE),
+    "ssp+diversity": ("ssp", "warm_up.pool=narrow", "game.diversity=0.25"),
+    "ssp-none": ("ssp", *NARROW, "memory.experience.sampler=none"),
+    "ssp-uniform": ("ssp", *NARROW, "memory.experience.sampler=uniform"),
+    "ssp-reflect": ("ssp", *NARROW, "memory.experience.reflect=true"),
+    "self_redteam": ("self_redteam", *NARROW),
+    "defender_only-20": ("defender_only", *NARROW, *MANY),
+    "magic-20": ("magic", *NARROW, *MANY),
+    "magic+league-20": ("magic", *NARROW, *LEAGUE, *MANY),
+    "magic+replay-20": ("magic", *NARROW, *UCB, *MANY),
+    "ssp-20": ("ssp", *NARROW, *MANY),
+    "self_redteam-20": ("self_redteam", *NARROW, *MANY),
+}
+"""Settings by method; `-20`: a fifth of the attack pool is encoded instead of 4 %."""
+EXPLOITED = [name for name in METHODS if not name.endswith("-20")]
+SPARRING = (sys.executable, "-c", "from sparring.cli import main; main()")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One method on one seed's base."""
+
+    method: str
+    seed: int
+    root: Path
+    results: Path
+
+    @property
+    def base(self) -> Path:
+        return self.root / f"base-0-{self.seed}"
+
+    @property
+    def run(self) -> RunDir:
+        return RunDir(self.root / f"{self.method}-{self.seed}")
+
+    @property
+    def result(self) -> Path:
+        return self.results / f"{self.method}-{self.seed}.json"
+
+    def finish(self, exploit: bool) -> None:
+        """Whatever of this job has not been done."""
+        told = json.loads(self.result.read_bytes()) if self.result.is_file() else {}
+        if "exams" not in told:
+            self._train()
+            told |= read_off(self.run)
+            self._write(told)
+        if exploit and "exploit" not in told and self.method in EXPLOITED:
+            self._train()
+            call(
+                *SPARRING, "exploit", str(self.run.folder), f"--cache={self.root}/warm-{self.seed}"
+            )
+            evidence = self.run.folder / "evidence" / "exploit.json"
+            self._write(told | {"exploit": json.loads(evidence.read_bytes())})
+
+    def _train(self) -> None:
+        folder, (recipe, *words) = self.run.folder, METHODS[self.method]
+        begun = (folder / "config.yaml").is_file()
+        if begun and self.run.status["status"] == "complete":
+            return
+        models = [f"{who}.model_name_or_path={self.base}" for who in ("attacker", "defender")]
+        resume = "--resume" if begun else "--no-resume"
+        fixed = [f"output_dir={folder}", f"seed={self.seed}", "exam.every=40", "exam.crossplay=0"]
+        call(*SPARRING, "train", recipe, resume, *fixed, *models, *words)
+
+    def _write(self, told: Mapping[str, Any]) -> None:
+        self.result.parent.mkdir(parents=True, exist_ok=True)
+        made = self.result.with_suffix(".tmp")
+        made.write_text(json.dumps(told) + "\n", "utf-8")
+        made.replace(self.result)
+
+
+def call(*words: str) -> None:
+    """Run one command in its own process; its output is only shown if it fails."""
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words[3:])}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+
+
+def read_off(run: RunDir) -> dict[str, Any]:
+    """A run's exam curve against defender steps, all steps and CPU seconds; items of two exams."""
+    rounds = run.rounds()
+    exams = []
+    for number in run.exams():
+        past = rounds[:number]
+        told = run.result(run.checkpoints.name(number)) or {}
+        rates = {
+            name: [rate["value"], *(rate["ci95"] or (None, None)), rate["n_scored"]]
+            for name, rate in told["rates"].items()
+        }
+        exams.append(
+            {
+                "rounds": number,
+                "defender_steps": sum("defender" in record["learns"] for record in past),
+                "seconds": round(sum(record["seconds"]["cpu"] for record in past), 1),
+                "rates": rates,
+                "items": dict(_items(run, number)) if number else {},
+            }
+        )
+    kept = ("asr", "strategy/combination", "diversity", "replay/share", "replay/size")
+    curves = {
+        name: [round(r["metrics"][name], 3) if name in r["metrics"] else None for r in rounds]
+        for name in kept
+        if any(name in r["metrics"] for r in rounds)
+    }
+    return {"exams": exams, "curves": curves}
+
+
+def _items(run: RunDir, number: int) -> Iterator[tuple[str, str]]:
+    """Every item of an exam as 1 (attack worked; benign seed answered correctly), 0, or ?."""
+    path = run.folder / "exams" / run.checkpoints.name(number) / "samples.jsonl.gz"
+    sets: dict[str, list[str]] = {}
+    for line in gzip.decompress(path.read_bytes()).splitlines():
+        row = json.loads(line)
+        verdict, harmful = row["verdict"], row["seed"]["harmful"]
+        told = verdict.get("reply_harm") != "safe" if harmful else verdict.get("helpful")
+        sets.setdefault(row["set"], []).append("?" if told is None else str(int(told)))
+    yield from ((name, "".join(items)) for name, items in sets.items())
+
+
+def build_base(job: Job) -> None:
+    """The seed's base, if it is not there."""
+    if not (job.base / "sandbox.json").is_file():
+        call(sys.executable, "-m", "sparring.sandbox.build", str(job.base), "--seed", str(job.seed))
+
+
+def main() -> None:
+    """Do what has not been done, seed by seed, so that what is there is balanced."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--root", type=Path, default=Path("runs/study"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--jobs", type=int, default=2, help="at once, one thread each")
+    parser.add_argument("--no-exploit", action="store_true")
+    asked = parser.parse_args()
+    jobs = [
+        Job(method, int(seed), asked.root, asked.results)
+        for seed in asked.seeds.split(",")
+        for method in asked.methods.split(",")
+    ]
+    for job in {job.seed: job for job in jobs if not job.result.is_file()}.values():
+        build_base(job)
+
+    def run(job: Job) -> None:
+        job.finish(not asked.no_exploit)
+        print(f"{job.method} {job.seed}: done", flush=True)
+
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        list(pool.map(run, jobs))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""What a user types; the only room that reads the environment and the command line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from sparring.cli import evidence, looking, training
+from sparring.cli.speech import ANYTHING, Json, Run, console, end, note, print_json, say
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="An attacker and a defender train against each other, and the defender gets safer.",
+)
+app.add_typer(looking.runs_app, name="runs")
+app.add_typer(looking.config_app, name="config")
+app.command("train", context_settings=ANYTHING)(training.train)
+app.command()(evidence.exploit)
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="a model's folder or hub name, or `sandbox`")],
+    tasks: Annotated[str, typer.Option(help="seed files or `sandbox`, separated by commas")],
+    judge: Annotated[str, typer.Option(help="sandbox | keyword (a stand-in)")] = "sandbox",
+    adapter: Annotated[str | None, typer.Option(help="a PEFT folder on top of the model")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="openings of each set")] = 192,
+    max_completion_length: Annotated[int, typer.Option(help="tokens")] = 512,
+    max_unscored: Annotated[float, typer.Option(help="share; above it exit code 3")] = 0.01,
+    fail_if: Annotated[list[str] | None, typer.Option(help="such as 'asr/plain>0.05'")] = None,
+    json: Json = False,
+) -> None:
+    """Test one model: ASR on harmful seeds, over-refusal on benign ones."""
+    from sparring.evaluating import Asked, check_limits
+    from sparring.evaluating import evaluate as ask
+    from sparring.policies.local import Sampling
+
+    sampling = Sampling(max_completion_length=max_completion_length)
+    rates, judged = ask(Asked(model, adapter, tasks.split(","), judge, limit, sampling))
+    if json:
+        told = {name: rate.to_json() for name, rate in rates.items()}
+        print_json({"rates": told, "judge": {"name": judged.name, "caveat": judged.caveat}})
+    else:
+        for name, rate in rates.items():
+            say(f"{name:36s} {rate}")
+        note(judged.caveat)
+    check_limits(rates, fail_if or [], max_unscored)
+
+
+@app.command()
+def report(run: Run, json: Json = False) -> None:
+    """Before → after by attack family, the attacker's strategies, cross-play."""
+    from sparring.records import RunDir
+    from sparring.report.summary import summarize
+    from sparring.report.text import show
+
+    told = summarize(RunDir.open(run))
+    if json:
+        print_json(told.to_json())
+    else:
+        show(told, console())
+
+
+@app.command()
+def init(recipe: str = "magic") -> None:
+    """A commented YAML of every setting, for your own model and seeds."""
+    from sparring.config import commented, merged, parse
+    from sparring.recipes import known
+    from sparring.settings import RunConfig
+
+    plain = RunConfig(recipe=recipe).model_dump(mode="json")
+    sys.stdout.write(commented(parse(merged(plain, known(recipe).defaults))))
+
+
+@app.command()
+def env() -> None:
+    """Versions and machine, for a bug report."""
+    from sparring.records import environment
+
+    print_json(environment())
+
+
+@app.command()
+def version() -> None:
+    """The version."""
+    from importlib.metadata import version as installed
+
+    sys.stdout.write(f"{installed('sparring')}\n")
+
+
+def main() -> None:
+    """Run; errors meant for people are one message and an exit code, never a trace.
+
+    Any other error has its trace, printed as safely as everything else.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from sparring.types import SparringError
+
+    try:
+        app()
+    except (SparringError, OSError) as error:
+        end(f"sparring: {error}\n", getattr(error, "exit_code", 1))
+    except Exception:
+        import traceback
+
+        end(traceback.format_exc(), 1)
