@@ -23,35 +23,39 @@ from sparring.records import RunDir
 
 NARROW = ("warm_up.pool=narrow", "game.diversity=0")
 BROAD = ("warm_up.pool=broad", "game.diversity=0")
+DIVERSE = ("warm_up.pool=narrow",)
 MANY = ("warm_up.pool_encodings=0.2",)
 LEAGUE = ("memory.league.opponents=nash",)
-UCB = ("memory.experience.sampler=ucb", "memory.experience.capacity=256")
+UCB = ("memory.experience.sampler=ucb",)
 METHODS: Mapping[str, Sequence[str]] = {
+    "magic": ("magic",),
+    "magic-narrow": ("magic", *NARROW),
+    "defender_only-narrow": ("defender_only", *NARROW),
+    "ssp": ("ssp",),
+    "ssp-narrow": ("ssp", *NARROW),
+    "magic-diverse": ("magic", *DIVERSE),
+    "magic-broad": ("magic", *BROAD),
+    "defender_only": ("defender_only", *BROAD),
     "no_game": ("no_game",),
-    "defender_only": ("defender_only", *NARROW),
-    "magic": ("magic", *NARROW),
-    "magic+broad": ("magic", *BROAD),
-    "magic+broad+diversity": ("magic", "warm_up.pool=broad", "game.diversity=0.5"),
-    "ssp": ("ssp", *NARROW),
-    "ssp+broad": ("ssp", *BROAD),
-    "magic+league": ("magic", *NARROW, *LEAGUE),
-    "magic+replay": ("magic", *NARROW, *UCB),
-    "magic+diversity": ("magic", "warm_up.pool=narrow", "game.diversity=0.5"),
-    "defender_only+broad": ("defender_only", *BROAD),
-    "ssp+league": ("ssp", *NARROW, *LEAGUE),
-    "ssp+diversity": ("ssp", "warm_up.pool=narrow", "game.diversity=0.25"),
+    "magic-league": ("magic", *NARROW, *LEAGUE),
+    "magic-replay": ("magic", *NARROW, *UCB),
+    "ssp-league": ("ssp", *NARROW, *LEAGUE),
     "ssp-none": ("ssp", *NARROW, "memory.experience.sampler=none"),
     "ssp-uniform": ("ssp", *NARROW, "memory.experience.sampler=uniform"),
     "ssp-reflect": ("ssp", *NARROW, "memory.experience.reflect=true"),
+    "ssp-diverse": ("ssp", *DIVERSE),
     "self_redteam": ("self_redteam", *NARROW),
     "defender_only-20": ("defender_only", *NARROW, *MANY),
     "magic-20": ("magic", *NARROW, *MANY),
-    "magic+league-20": ("magic", *NARROW, *LEAGUE, *MANY),
-    "magic+replay-20": ("magic", *NARROW, *UCB, *MANY),
+    "magic-league-20": ("magic", *NARROW, *LEAGUE, *MANY),
+    "magic-replay-20": ("magic", *NARROW, *UCB, *MANY),
     "ssp-20": ("ssp", *NARROW, *MANY),
     "self_redteam-20": ("self_redteam", *NARROW, *MANY),
 }
-"""Settings by method; `-20`: a fifth of the attack pool is encoded instead of 4 %."""
+"""Settings by method. Without a suffix: the recipe's defaults, the broad pool and diversity.
+
+Everything else varies one thing about the narrow pool; `-20`: a fifth of it encoded, not 4 %.
+"""
 EXPLOITED = [name for name in METHODS if not name.endswith("-20")]
 SPARRING = (sys.executable, "-c", "from sparring.cli import main; main()")
 

@@ -25,22 +25,29 @@ TWO_MODELS: Mapping[str, Any] = {
         "optimizer": {"micro_batch_tokens": 2048},
     },
     "schedule": {"every": 10},
-    "warm_up": {"learning_rate": 2e-3},
+    "game": {"diversity": 0.5},
+    "warm_up": {"learning_rate": 2e-3, "pool": "broad"},
+    "memory": {"experience": {"capacity": 256}},
 }
-"""An attacker and a defender of full weights each, learning in turn."""
+"""An attacker and a defender of full weights each, learning in turn.
+
+The broad pool and the diversity term together are what held against attackers that train on the
+defender; neither did alone (docs/results.md).
+"""
 
 ONE_MODEL: Mapping[str, Any] = {
-    "rounds": 200,
+    "rounds": 160,
     "attacker": {"lora": _LORA},
     "defender": {"lora": _LORA},
     "sampling": {"max_completion_length": 56},
     "learner": {
         "learning_rate": 3e-4,
         "num_generations": 4,
-        "seeds_per_round": 16,
+        "seeds_per_round": 32,
         "optimizer": {"micro_batch_tokens": 2048},
     },
-    "warm_up": {"learning_rate": 2e-3, "steps": 375},
+    "game": {"diversity": 0.25},
+    "warm_up": {"learning_rate": 2e-3, "steps": 375, "pool": "broad"},
     "memory": {"experience": {"capacity": 256}},
 }
 """One model of full weights in both seats, learning every round."""
