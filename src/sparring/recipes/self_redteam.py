@@ -29,6 +29,7 @@ self_redteam = Recipe(
     },
     {
         **ONE_MODEL,
+        "game": {"diversity": 0.0},
         "learner": {
             "learning_rate": 3e-4,
             "num_generations": 1,
