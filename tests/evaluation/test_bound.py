@@ -126,7 +126,9 @@ def test_a_bound_says_in_its_record_what_it_does_not_say():
     assert "nothing about any other prompt" in told["caveat"]
 
 
-@pytest.mark.parametrize(("families", "confidence"), [({}, 0.95), ({"frames": []}, 1.0)])
+@pytest.mark.parametrize(
+    ("families", "confidence"), [({}, 0.95), ({"frames": []}, 1.0), ({"frames": []}, 0.5)]
+)
 def test_nothing_to_bound_is_refused(families, confidence):
     with pytest.raises(UsageError, match=r"bound: .*wanted"):
         bound(families, confidence)

@@ -61,12 +61,12 @@ def bound(outcomes_by_family: Mapping[str, Sequence[Outcome]], confidence: float
     """Limits on the chance that the defender fails (`happened`), by attack family.
 
     Bonferroni: each of k limits has confidence 1 − (1 − confidence) / k. A family without items
-    keeps the limit 1. UsageError without families, or at a confidence that is no probability.
+    keeps the limit 1. UsageError without families, or at a confidence below one half.
     """
     if not outcomes_by_family:
         raise UsageError("bound: no attack families; wanted at least one with its outcomes")
-    if not 0 < confidence < 1:
-        raise UsageError(f"bound: confidence is {confidence}; wanted a number between 0 and 1")
+    if not 0.5 < confidence < 1:
+        raise UsageError(f"bound: confidence is {confidence}; wanted more than 0.5, less than 1")
     alpha = (1 - confidence) / len(outcomes_by_family)
     limits = {name: _limit(outcomes, alpha) for name, outcomes in outcomes_by_family.items()}
     return Bound(limits, confidence)
@@ -119,4 +119,4 @@ def effective_n(failures_C: np.ndarray, sizes_C: np.ndarray, alpha: float) -> fl
     rho = (between - within) / (between + (typical - 1) * within)
     deff = 1 + (mean_square - 1) * min(1.0, max(0.0, rho))
     unsure = (t.ppf(1 - alpha, n - 1) / t.ppf(1 - alpha, clusters - 1)) ** 2
-    return float(min(n, n / deff * unsure))
+    return float(n / deff * unsure)
