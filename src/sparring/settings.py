@@ -170,7 +170,19 @@ class GameSettings(Model):
     diversity: float = Field(
         0.0, ge=0, description="added to the attacker's return x (1 - similarity to its siblings)"
     )
+    embedding_model: str | None = Field(
+        None, description="an encoder that says how similar; none: bags of words"
+    )
     replies_per_attack: int = Field(1, ge=1, description="replies that value one attack")
+
+    @model_validator(mode="after")
+    def _gated(self) -> GameSettings:
+        if self.diversity and not self.gate:
+            raise ValueError(
+                f"diversity is {self.diversity} and gate is false: without the gate "
+                "gibberish would earn it; set game.gate=true or game.diversity=0"
+            )
+        return self
 
 
 class JudgeSettings(Model):

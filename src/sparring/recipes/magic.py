@@ -14,7 +14,8 @@ from typing import Any
 from sparring import credit
 from sparring.coevolve import Plan
 from sparring.data.splits import draw
-from sparring.diversity import rewarded
+from sparring.diversity.reward import rewarded
+from sparring.diversity.similarity import bag_of_words
 from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.games.rewrite import Rewrite
 from sparring.judges.judge import Judge
@@ -57,6 +58,7 @@ def magic(config: RunConfig | None = None) -> Match:
     payoff = LabelPayoff(MAGIC, rules.format, rules.helpfulness)
     game = Rewrite(payoff, place.briefs, rules.gate)
     _check_fields(game.needs, place.judge)
+    similarity = place.embedding or bag_of_words
     table = seats(config)
 
     def openings(number: int, turn: Turn) -> list[State]:
@@ -74,7 +76,7 @@ def magic(config: RunConfig | None = None) -> Match:
         rounds=config.rounds,
         rng_seed=str(config.seed),
         measure=place.measure,
-        shape=lambda episodes: rewarded(episodes, rules.diversity),
+        shape=lambda episodes: rewarded(episodes, rules.diversity, similarity),
     )
     return Match(
         config=config,
