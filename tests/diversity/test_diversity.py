@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.diversity.played import played
 
-from sparring.diversity.bleu import bleu
+from sparring.diversity.bleu import bleu, grams
 from sparring.diversity.metrics import diversity, self_bleu, strategy_entropy
 from sparring.diversity.similarity import bag_of_words, distinctness
 from sparring.evaluation.metrics import of_episodes
@@ -17,7 +17,7 @@ lines = st.lists(st.text("abc ", min_size=1).filter(str.strip), min_size=2, max_
 
 
 def score(text: str, *references: str) -> float:
-    return bleu(text.split(), [reference.split() for reference in references])
+    return bleu(grams(text), [grams(reference) for reference in references])
 
 
 def test_worked_distinctness():

@@ -8,9 +8,17 @@ from collections.abc import Sequence
 
 ORDER = 4
 SMOOTH = 0.1
+Grams = Sequence[Counter[tuple[str, ...]]]
+"""How often each n-gram of a text occurs, for n = 1 … 4."""
 
 
-def bleu(words: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+def grams(text: str) -> Grams:
+    """The n-grams of a text's words, which are what white space parts."""
+    words = text.split()
+    return [Counter(zip(*(words[i:] for i in range(n)), strict=False)) for n in range(1, ORDER + 1)]
+
+
+def bleu(text: Grams, references: Sequence[Grams]) -> float:
     """BLEU-4, 0 to 1 (Papineni et al. 2002): BP · (Π p_n)^(1/N), n = 1 … N.
 
     p_n is the clipped n-gram precision. Where no n-gram matches the count is 0.1 instead of 0
@@ -18,22 +26,19 @@ def bleu(words: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     number of words if smaller, so that a short text is like its copy. BP = min(1, exp(1 − r / c))
     with c words and r the nearest length of a reference, of two equally near the shorter.
     """
-    length = len(words)
-    if not set(words) & {word for reference in references for word in reference}:
+    length = text[0].total()
+    matched = [_matched(text[n], [reference[n] for reference in references]) for n in range(ORDER)]
+    if not matched[0]:
         return 0.0
-    orders = range(1, min(ORDER, length) + 1)
-    logs = [math.log(_precision(words, references, n)) for n in orders]
-    nearest = min((abs(len(r) - length), len(r)) for r in references)[1]
+    orders = range(min(ORDER, length))
+    logs = [math.log((matched[n] or SMOOTH) / text[n].total()) for n in orders]
+    lengths = [reference[0].total() for reference in references]
+    nearest = min((abs(words - length), words) for words in lengths)[1]
     return math.exp(min(0.0, 1 - nearest / length) + sum(logs) / len(logs))
 
 
-def _precision(words: Sequence[str], references: Sequence[Sequence[str]], n: int) -> float:
-    most: Counter[tuple[str, ...]] = Counter()
-    for reference in references:
-        most |= _grams(reference, n)
-    grams = _grams(words, n)
-    return (sum((grams & most).values()) or SMOOTH) / grams.total()
-
-
-def _grams(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
-    return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+def _matched(
+    counts: Counter[tuple[str, ...]], references: Sequence[Counter[tuple[str, ...]]]
+) -> int:
+    """How many n-grams the references have too, each at most as often as one of them has it."""
+    return sum(min(n, max(other[gram] for other in references)) for gram, n in counts.items())

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from sparring.diversity.bleu import bleu
+from sparring.diversity.bleu import bleu, grams
 from sparring.diversity.similarity import Similarity, bag_of_words, distinctness
 from sparring.games.rewrite import attack_of
 from sparring.types import Episode, Player, Seed
@@ -37,8 +37,8 @@ def self_bleu(episodes: Sequence[Episode]) -> float | None:
 
     High where siblings share phrases; None where no attack has any.
     """
-    groups = [[text.split() for text in texts] for texts in _texts(episodes)]
-    told = [bleu(words, [*g[:i], *g[i + 1 :]]) for g in groups for i, words in enumerate(g)]
+    groups = [[grams(text) for text in texts] for texts in _texts(episodes)]
+    told = [bleu(own, [*g[:i], *g[i + 1 :]]) for g in groups for i, own in enumerate(g)]
     return fmean(told) if told else None
 
 
