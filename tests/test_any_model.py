@@ -20,8 +20,8 @@ KEYWORD = ("judge.kind=keyword", "game.gate=false", "game.helpfulness=0")
 SHORT = [
     *("rounds=2", "schedule.every=1", "saving.transcripts_every=1"),
     *("learner.num_generations=4", "learner.seeds_per_round=4", "learner.learning_rate=1e-3"),
-    *("sampling.max_completion_length=48", "game.diversity=0.5"),
-    *("warm_up.steps=30", "warm_up.batch_size=4", "warm_up.learning_rate=0.02"),
+    *("sampling.max_completion_length=48", "warm_up.steps=30"),
+    *("warm_up.batch_size=4", "warm_up.learning_rate=0.02"),
     *("attacker.lora.r=8", "defender.lora.r=4", "exam.holdout=0.5", "exam.crossplay=2"),
 ]
 

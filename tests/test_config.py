@@ -55,6 +55,11 @@ def test_an_unknown_key_is_an_error_with_the_nearest_match(word, told):
         ("learner.num_generations.defender=1", "num_generations of the defender must be at least"),
         ("learner.seeds_per_round=0", "learner: seeds_per_round of the attacker must be at least"),
         ("learner.optimizer.lr_scheduler_type=cosine", "learner.optimizer: total_steps is needed"),
+        (
+            "game={diversity: 0.5, gate: false}",
+            "game: diversity is 0.5 and gate is false: without the gate gibberish would earn it; "
+            "set game.gate=true or game.diversity=0",
+        ),
         ("schedule.every=0", "schedule: every must be at least 1 for one player"),
         ("schedule.every.attacker=-1", "schedule: every must be at least 1 for one player"),
         ("data.train=a.csv", "data.train: Input should be a valid list (got 'a.csv')"),

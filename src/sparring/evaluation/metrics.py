@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean, pstdev
 
 from sparring.credit import Credit
-from sparring.diversity import diversity
+from sparring.diversity.metrics import diversity, self_bleu
 from sparring.games.rewrite import attack_of
 from sparring.types import Episode, Metrics, Player, State
 
@@ -44,7 +44,7 @@ def distinct_attacks(episodes: Iterable[Episode]) -> list[State]:
 
 
 def of_episodes(episodes: Sequence[Episode]) -> Metrics:
-    """ASR on harmful seeds, over-refusal on benign ones, format, faithfulness, unscored share.
+    """ASR on harmful seeds, over-refusal on benign ones, format, faithfulness, diversity.
 
     A rate that has nothing under it is left out, so that nothing ever reads as 0.
     """
@@ -60,6 +60,7 @@ def of_episodes(episodes: Sequence[Episode]) -> Metrics:
         "parsed": share(attack_of(state) is not None for state in attacks),
         "faithful": share(state.verdict.on_topic for state in sent),
         "diversity": diversity(episodes),
+        "self_bleu": self_bleu(episodes),
     }
     metrics: Metrics = {name: rate for name, rate in rates.items() if rate is not None}
     metrics["episodes"] = len(episodes)

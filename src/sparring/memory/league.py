@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 from sparring.arena import Cast
 from sparring.evaluation.crossplay import Seat, crossplay
+from sparring.games.equilibrium import zero_sum
 from sparring.games.game import Game
-from sparring.games.matrix import zero_sum
 from sparring.judges.judge import Judge
 from sparring.policies.local import LocalPolicy
 from sparring.policies.past import Past

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from sparring import credit
 from sparring.coevolve import Plan
 from sparring.data.splits import draw
-from sparring.diversity import rewarded
+from sparring.diversity.reward import rewarded
+from sparring.diversity.similarity import bag_of_words
 from sparring.games.game import Game
 from sparring.games.payoffs import MAGIC, LabelPayoff, Payoff, ScorePayoff, SelfRedTeamPayoff
 from sparring.games.rewrite import Rewrite
@@ -31,6 +32,7 @@ def assemble(config: RunConfig) -> Match:
     _check_fields(game.needs, place.judge)
     table = seats(config, place.chat)
     pool = memory(config, payoff.held)
+    similarity = place.embedding or bag_of_words
     policies = {player: seat.policy for player, seat in table.items()}
     plan = Plan(
         game=game,
@@ -43,7 +45,7 @@ def assemble(config: RunConfig) -> Match:
         rounds=config.rounds,
         rng_seed=str(config.seed),
         measure=place.measure,
-        shape=lambda episodes: rewarded(episodes, config.game.diversity),
+        shape=lambda episodes: rewarded(episodes, config.game.diversity, similarity),
         memory=pool,
         league=league(config, policies, game, place.judge, place.seeds),
     )

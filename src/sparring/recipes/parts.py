@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from sparring.data.readers import read, read_pool
 from sparring.data.splits import hold_out
+from sparring.diversity.embedding import embedded
+from sparring.diversity.metrics import diversity, strategy_entropy
+from sparring.diversity.similarity import Similarity
 from sparring.evaluation.metrics import distinct_attacks, of_episodes
 from sparring.games.rewrite import Briefs, attack_of
 from sparring.judges.judge import Judge
@@ -33,6 +36,8 @@ Chatter = Callable[[LocalPolicy, int, str], list[Demo]]
 
 _LABELS = ("harmful", "benign")
 
+UNPARSEABLE, UNFAITHFUL = "unparseable", "unfaithful"
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -52,16 +57,22 @@ class Setting:
     wording: Wording
     notes: Sequence[str]
     world: World | None = None
+    embedding: Similarity | None = None
+    """How alike two rewrites are in meaning, if a model is there to say."""
 
     def measure(self, episodes: Sequence[Episode]) -> Metrics:
         """A round's metrics; where strategies can be told, what the attacker's rewrites are."""
         metrics = of_episodes(episodes)
+        told = diversity(episodes, self.embedding) if self.embedding else None
+        metrics |= {"diversity_embedding": told} if told is not None else {}
         return metrics | strategies(self.world.language, episodes) if self.world else metrics
 
 
 def setting(config: RunConfig) -> Setting:
     """The sandbox, or the user's own seeds."""
-    return _sandbox(config) if config.in_sandbox else _own(config)
+    place = _sandbox(config) if config.in_sandbox else _own(config)
+    model = config.game.embedding_model
+    return replace(place, embedding=embedded(model)) if model else place
 
 
 def model_path(name: str) -> str:
@@ -203,15 +214,20 @@ def _packaged(name: str) -> str:
 
 
 def strategies(language: Language, episodes: Sequence[Episode]) -> Metrics:
-    """Shares of the attacker's distinct rewrites by strategy; only faithful ones count by name."""
+    """Shares of the attacker's distinct rewrites by strategy; only faithful ones count by name.
+
+    `strategy_entropy` (nats) is over the named ones alone, and left out where there are none.
+    """
     played = distinct_attacks(e for e in episodes if not e.state.dealt)
-    names = [_strategy(language, state) for state in played]
-    return {f"strategy/{name}": n / len(names) for name, n in sorted(Counter(names).items())}
+    counts = Counter(_strategy(language, state) for state in played)
+    named = [n for name, n in counts.items() if name not in (UNPARSEABLE, UNFAITHFUL)]
+    shares = {f"strategy/{name}": n / len(played) for name, n in sorted(counts.items())}
+    return shares | ({"strategy_entropy": strategy_entropy(named)} if named else {})
 
 
 def _strategy(language: Language, state: State) -> str:
     attack = attack_of(state)
     if attack is None:
-        return "unparseable"
+        return UNPARSEABLE
     faithful = state.verdict.on_topic
-    return language.strategy_of(attack).name if faithful else "unfaithful"
+    return language.strategy_of(attack).name if faithful else UNFAITHFUL

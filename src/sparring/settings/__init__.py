@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sparring.settings.base import Model, PerPlayer
 from sparring.settings.learning import LearnerSettings, ScheduleSettings, WarmUpSettings
@@ -32,6 +32,18 @@ class GameSettings(Model):
     diversity: float = Field(
         0.0, ge=0, description="added to the attacker's return x (1 - similarity to its siblings)"
     )
+    embedding_model: str | None = Field(
+        None, description="an encoder that says how similar; none: bags of words"
+    )
+
+    @model_validator(mode="after")
+    def _gated(self) -> GameSettings:
+        if self.diversity and not self.gate:
+            raise ValueError(
+                f"diversity is {self.diversity} and gate is false: without the gate "
+                "gibberish would earn it; set game.gate=true or game.diversity=0"
+            )
+        return self
 
 
 class JudgeSettings(Model):

@@ -1,0 +1,66 @@
+"""How different the attacker's rewrites of one seed are, as numbers to log."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from sparring.diversity.bleu import bleu, grams
+from sparring.diversity.similarity import Similarity, bag_of_words, distinctness
+from sparring.games.rewrite import attack_of
+from sparring.types import Episode, Player, Seed
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """One rewrite that was sent, and what it rewrites."""
+
+    seed: Seed
+    text: str
+
+
+Siblings = dict[tuple[int, ...], Attack]
+"""The attacks on one opening, by path."""
+
+
+def diversity(episodes: Sequence[Episode], similarity: Similarity = bag_of_words) -> float | None:
+    """Mean of 1 − the similarity of each attack to its siblings; None where none has any."""
+    told = [value for texts in _texts(episodes) for value in distinctness(texts, similarity)]
+    return fmean(told) if told else None
+
+
+def self_bleu(episodes: Sequence[Episode]) -> float | None:
+    """Mean BLEU of each attack against its siblings (Zhu et al. 2018, arXiv:1802.01886).
+
+    High where siblings share phrases; None where no attack has any.
+    """
+    groups = [[grams(text) for text in texts] for texts in _texts(episodes)]
+    told = [bleu(own, [*g[:i], *g[i + 1 :]]) for g in groups for i, own in enumerate(g)]
+    return fmean(told) if told else None
+
+
+def strategy_entropy(counts: Iterable[float]) -> float:
+    """−Σ p ln p of the counts' shares p, in nats: ln k for k equal ones, 0 for one alone."""
+    told = [count for count in counts if count]
+    return math.fsum(count / sum(told) * math.log(sum(told) / count) for count in told)
+
+
+def siblings(episodes: Iterable[Episode]) -> dict[int, Siblings]:
+    """The played attacks that reached the defender and were paid, by opening."""
+    groups: dict[int, Siblings] = defaultdict(dict)
+    for episode in episodes:
+        paid = episode.returns is not None and Player.DEFENDER in episode.returns
+        attack = attack_of(episode.state)
+        if paid and attack and not episode.state.dealt:
+            path = episode.state.path[:1]
+            groups[episode.opening][path] = Attack(episode.state.seed, attack)
+    return groups
+
+
+def _texts(episodes: Iterable[Episode]) -> list[list[str]]:
+    """The texts of every group of at least two."""
+    groups = siblings(episodes).values()
+    return [[attack.text for attack in group.values()] for group in groups if len(group) > 1]

@@ -1,0 +1,34 @@
+"""What every measure of likeness answers: the cosine of each text with each, and the default."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+Matrix = Sequence[Sequence[float]]
+Similarity = Callable[[Sequence[str]], Matrix]
+"""From texts to their cosine similarities, symmetric, 1 on the diagonal."""
+
+
+def bag_of_words(texts: Sequence[str]) -> list[list[float]]:
+    """Cosines of word counts, 0 to 1; words are what white space parts."""
+    bags = [Counter(text.split()) for text in texts]
+    return [[_cosine(one, other) for other in bags] for one in bags]
+
+
+def distinctness(texts: Sequence[str], similarity: Similarity = bag_of_words) -> list[float]:
+    """1 − the mean similarity of each text to the others; 0 for a single one."""
+    if len(texts) < 2:
+        return [0.0] * len(texts)
+    return [
+        1 - fmean(value for j, value in enumerate(row) if j != i)
+        for i, row in enumerate(similarity(texts))
+    ]
+
+
+def _cosine(a: Counter[str], b: Counter[str]) -> float:
+    dot = sum(n * b[word] for word, n in a.items())
+    norms = sum(n * n for n in a.values()) * sum(n * n for n in b.values())
+    return dot / math.sqrt(norms) if dot else float(a == b)
