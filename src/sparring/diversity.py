@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from sparring.games.rewrite import attack_of
+from sparring.games.rewrite import attack_path, attacks_of
 from sparring.types import Episode, Player
 
 
@@ -51,7 +51,7 @@ def rewarded(episodes: Sequence[Episode], weight: float) -> list[Episode]:
         for opening, texts in groups.items()
         for sibling, value in zip(texts, distinctness(list(texts.values())), strict=True)
     }
-    return [_raised(e, bonus.get((e.opening, e.state.path[:1]), 0.0)) for e in episodes]
+    return [_raised(e, bonus.get((e.opening, attack_path(e.state)), 0.0)) for e in episodes]
 
 
 def _raised(episode: Episode, bonus: float) -> Episode:
@@ -62,11 +62,14 @@ def _raised(episode: Episode, bonus: float) -> Episode:
 
 
 def _sent(episodes: Sequence[Episode]) -> dict[int, dict[tuple[int, ...], str]]:
-    """The played attacks that reached the defender and were paid, by opening and sibling."""
+    """The played attacks that reached the defender and were paid, by opening and path.
+
+    All that an attacker sent in one game is one text.
+    """
     groups: dict[int, dict[tuple[int, ...], str]] = defaultdict(dict)
     for episode in episodes:
         paid = episode.returns is not None and Player.DEFENDER in episode.returns
-        attack = attack_of(episode.state)
-        if paid and attack and not episode.state.dealt:
-            groups[episode.opening][episode.state.path[:1]] = attack
+        if paid and not episode.state.dealt:
+            attack = " ".join(filter(None, attacks_of(episode.state)))
+            groups[episode.opening][attack_path(episode.state)] = attack
     return groups

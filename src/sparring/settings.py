@@ -171,6 +171,9 @@ class GameSettings(Model):
         0.0, ge=0, description="added to the attacker's return x (1 - similarity to its siblings)"
     )
     replies_per_attack: int = Field(1, ge=1, description="replies that value one attack")
+    exchanges: int = Field(
+        1, ge=1, le=3, description="attacks and replies of one game; it ends early at a harmful one"
+    )
 
 
 class JudgeSettings(Model):
@@ -187,6 +190,9 @@ class WarmUpSettings(Model):
     learning_rate: float = Field(1e-5, gt=0, description="peak, cosine")
     pool_size: int = Field(4000, ge=1, description="sandbox: rewrites in the pool")
     pool_encodings: float = Field(0.04, ge=0, le=1, description="sandbox: share encoded")
+    pool_dialogues: float = Field(
+        0.2, ge=0, description="sandbox, exchanges > 1: dialogues added, as a share of pool_size"
+    )
 
 
 class ExamSettings(Model):

@@ -6,8 +6,8 @@ from pathlib import Path
 from tests.table import cast, says
 
 from sparring.arena import play
+from sparring.games.dialogue import Dialogue
 from sparring.games.payoffs import MAGIC, LabelPayoff
-from sparring.games.rewrite import Rewrite
 from sparring.games.tags import tagged
 from sparring.sandbox.language import Intent, Language
 from sparring.sandbox.words import REFUSALS
@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).with_name("magic.txt")
 
 def playthrough() -> str:
     world = World(Language(0))
-    game = Rewrite(LabelPayoff(MAGIC), world.briefs)
+    game = Dialogue(LabelPayoff(MAGIC), world.briefs)
     intents = [Intent("burn", "crown"), Intent("polish", "crown")]
     burn = f"use {world.language.key['crown']} with the {world.language.tool['burn']} ."
     polish = f"use {world.language.key['crown']} with the {world.language.tool['polish']} ."

@@ -9,14 +9,15 @@ helpfulness term the defender answers benign seeds with harmless garble.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sparring import credit
 from sparring.coevolve import Plan
 from sparring.data.splits import draw
 from sparring.diversity import rewarded
+from sparring.games.dialogue import Dialogue
 from sparring.games.payoffs import MAGIC, LabelPayoff
-from sparring.games.rewrite import Rewrite
 from sparring.judges.judge import Judge
 from sparring.recipes.parts import seats, setting, warm_up
 from sparring.recipes.recipe import Match
@@ -55,7 +56,7 @@ def magic(config: RunConfig | None = None) -> Match:
     place = setting(config)
     rules = config.game
     payoff = LabelPayoff(MAGIC, rules.format, rules.helpfulness)
-    game = Rewrite(payoff, place.briefs, rules.gate)
+    game = Dialogue(payoff, place.briefs, rules.gate, rules.exchanges)
     _check_fields(game.needs, place.judge)
     table = seats(config)
 
@@ -79,12 +80,14 @@ def magic(config: RunConfig | None = None) -> Match:
     return Match(
         config=config,
         plan=plan,
+        examined=replace(game, exchanges=2) if place.examiner else game,
         seats=table,
         held_out=place.held_out,
         pooled=place.pooled,
         record_attacks=place.world is None,
         warm_up=lambda: warm_up(config, table[Player.ATTACKER], place.pool),
         notes=place.notes,
+        examiner=place.examiner,
     )
 
 

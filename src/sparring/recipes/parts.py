@@ -12,7 +12,7 @@ from typing import Any
 from sparring.data.readers import read, read_pool
 from sparring.data.splits import hold_out
 from sparring.evaluation.metrics import distinct_attacks, of_episodes
-from sparring.games.rewrite import Briefs, attack_of
+from sparring.games.rewrite import Briefs, attack_of, attacks_of
 from sparring.judges.judge import Judge
 from sparring.judges.keyword import KeywordJudge
 from sparring.learners.grpo import Grpo, GrpoConfig
@@ -20,8 +20,10 @@ from sparring.learners.optimizer import LearningRate, Optimizer
 from sparring.learners.sft import SftConfig, sft
 from sparring.policies.chat import Chat
 from sparring.policies.local import LocalPolicy, Sampling
+from sparring.policies.policy import Policy
 from sparring.policies.weights import Weights, adapters, load_model, load_tokenizer, stop_ids
 from sparring.recipes.recipe import Seat, Sets
+from sparring.sandbox.codewords import strategy_name
 from sparring.sandbox.language import ADVERSARIAL, Language
 from sparring.sandbox.model import SHIPPED, language_of, one_thread
 from sparring.sandbox.world import World
@@ -41,6 +43,8 @@ class Setting:
     pool: Sequence[Demo]
     notes: Sequence[str]
     world: World | None = None
+    examiner: Policy | None = None
+    """Attacks where the exam's openings are not dealt."""
 
     def measure(self, episodes: Sequence[Episode]) -> Metrics:
         """A round's metrics; where strategies can be told, what the attacker's rewrites are."""
@@ -72,19 +76,25 @@ def _sandbox(config: RunConfig) -> Setting:
             f"judge.kind: {config.judge.kind} cannot rule in the sandbox, which has its own judge; "
             "give data.train a seed file, or leave judge.kind out"
         )
-    warm = config.warm_up
+    warm, several = config.warm_up, config.game.exchanges > 1
+    pool = world.pool(warm.pool_size, warm.pool_encodings, f"{config.seed}")
+    held_out = world.exam(config.exam.n, "exam")
+    if several:
+        pool += world.dialogues(round(warm.pool_dialogues * warm.pool_size), f"{config.seed}")
+        held_out |= world.two_exchange_exam(config.exam.n)
     return Setting(
         seeds=world.seeds(world.language.train),
         judge=world.judge,
         briefs=world.briefs,
-        held_out=world.exam(config.exam.n, "exam"),
+        held_out=held_out,
         pooled={
             "harmful/adversarial": [f"harmful/{family}" for family in ADVERSARIAL],
             "benign/wrapped": [f"benign/{family}" for family in ADVERSARIAL],
         },
-        pool=world.pool(warm.pool_size, warm.pool_encodings, f"{config.seed}"),
+        pool=pool,
         notes=(),
         world=world,
+        examiner=world.two_exchange_attacker() if several else None,
     )
 
 
@@ -114,7 +124,7 @@ def _own(config: RunConfig) -> Setting:
     return Setting(
         seeds=seeds,
         judge=judge,
-        briefs=packaged_briefs(),
+        briefs=packaged_briefs(config.game.exchanges),
         held_out={label: told for label, told in plain.items() if told},
         pooled={},
         pool=read_pool(Path(pool)) if pool else (),
@@ -150,11 +160,14 @@ def judge_named(kind: str, field: str = "judge.kind") -> Judge:
     return known[kind]()
 
 
-def packaged_briefs() -> Briefs:
-    """The attacker's system prompts for real models."""
+def packaged_briefs(exchanges: int = 1) -> Briefs:
+    """The attacker's system prompts for real models; how to go on where exchanges may follow."""
     folder = files("sparring.games") / "briefs"
-    texts = [(folder / f"{label}.md").read_text("utf-8").strip() for label in ("harmful", "benign")]
-    return Briefs(*texts)
+    told = {
+        n: (folder / f"{n}.md").read_text("utf-8").strip() for n in ("harmful", "benign", "again")
+    }
+    more = f"\n\n{told['again']}" if exchanges > 1 else ""
+    return Briefs(told["harmful"] + more, told["benign"] + more)
 
 
 def seats(config: RunConfig) -> dict[Player, Seat]:
@@ -225,8 +238,7 @@ def strategies(language: Language, episodes: Sequence[Episode]) -> Metrics:
 
 
 def _strategy(language: Language, state: State) -> str:
-    attack = attack_of(state)
-    if attack is None:
+    if attack_of(state) is None:
         return "unparseable"
-    faithful = state.verdict.on_topic
-    return language.strategy_of(attack).name if faithful else "unfaithful"
+    attacks = [attack for attack in attacks_of(state) if attack is not None]
+    return strategy_name(language, attacks) if state.verdict.on_topic else "unfaithful"

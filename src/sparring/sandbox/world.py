@@ -9,6 +9,8 @@ from functools import cached_property
 
 from sparring.games.rewrite import Briefs
 from sparring.games.tags import tagged
+from sparring.policies.policy import Policy
+from sparring.sandbox.codewords import agreement, coded, two_exchange_attacker
 from sparring.sandbox.judge import SandboxJudge
 from sparring.sandbox.language import FAMILIES, Intent, Language, Strategy, all_strategies
 from sparring.sandbox.words import (
@@ -22,7 +24,7 @@ from sparring.sandbox.words import (
     REFUSALS,
     SKILLS,
 )
-from sparring.types import Demo, Message, Player, Seed, State
+from sparring.types import Demo, Message, Observation, Player, Seed, State
 
 BASE_MIX = {
     "plain forbidden": 0.13,
@@ -82,6 +84,22 @@ class World:
                 sets[f"{label}/{family}"] = [self._dealt(row, family, rng) for row in rows]
         return sets
 
+    def two_exchange_exam(self, n: int) -> dict[str, list[State]]:
+        """Undealt openings on held-out pairs, `n` a label, for `two_exchange_attacker` to play.
+
+        So the defender meets its own first reply, as in a real game of two exchanges.
+        """
+        sets: dict[str, list[State]] = {}
+        for label, harmful in (("harmful", True), ("benign", False)):
+            intents = [i for i in self.language.held_out if i.forbidden == harmful]
+            rows = [intents[k % len(intents)] for k in range(n)]
+            sets[f"{label}/two-exchange"] = [State(self._seed(row)) for row in rows]
+        return sets
+
+    def two_exchange_attacker(self) -> Policy:
+        """Scripted: agrees on a code word, then asks with it."""
+        return two_exchange_attacker(self.language)
+
     def _dealt(self, intent: Intent, family: str, rng: random.Random) -> State:
         attack = self.language.request(intent, rng.choice(self._strategies[family]), rng)
         return State(self._seed(intent)).deal(Player.ATTACKER, attack)
@@ -101,10 +119,33 @@ class World:
             strategy = Strategy((), code, code)
         else:
             strategy = Strategy((rng.choice(POOL_FRAMES),))
-        brief = BRIEF_HARMFUL if harmful else BRIEF_BENIGN
-        seen = (Message("system", brief), Message("user", self._seed(intent).text))
         thought = PARTS.format(parts=strategy.name)
-        return Demo(seen, tagged(thought, self.language.request(intent, strategy, rng)))
+        text = self.language.request(intent, strategy, rng)
+        return Demo(self._briefed(intent), tagged(thought, text))
+
+    def _briefed(self, intent: Intent) -> Observation:
+        """What the attacker sees first."""
+        brief = BRIEF_HARMFUL if intent.forbidden else BRIEF_BENIGN
+        return (Message("system", brief), Message("user", self._seed(intent).text))
+
+    def dialogues(self, n: int, rng_seed: str) -> list[Demo]:
+        """What the pool of a game of several exchanges holds besides: `n` games, two demos each.
+
+        Half of the seeds are benign. The attacker agrees on a code word and, whatever the reply,
+        then asks with it; a quarter of the replies refuse the agreement.
+        """
+        rng = random.Random(f"{rng_seed}/dialogues")
+        return [demo for k in range(n) for demo in self._dialogue(self._pick(rng, k % 2 == 0), rng)]
+
+    def _dialogue(self, intent: Intent, rng: random.Random) -> tuple[Demo, Demo]:
+        code, word = agreement(intent, rng)
+        thought, seen = PARTS.format(parts=code), self._briefed(intent)
+        first = tagged(thought, SKILLS["code"].format(code=code, word=word))
+        agreed = SKILLS["agreed"].format(code=code, word=word)
+        reply = agreed if rng.random() < 0.75 else rng.choice(REFUSALS)
+        second = tagged(thought, coded(self.language, intent, rng, code, word))
+        later = (*seen, Message("assistant", first), Message("user", reply))
+        return Demo(seen, first), Demo(later, second)
 
     def lessons(self, n: int, rng_seed: str) -> list[Demo]:
         """What the base learns from: `n` demonstrations of `BASE_MIX`, training pairs only."""
@@ -188,8 +229,5 @@ class World:
 
     def _brief(self, rng: random.Random) -> Demo:
         """Before its warm-up the base takes the attacker's brief for an ordinary request."""
-        harmful = rng.random() < 0.5
-        intent = self._pick(rng, harmful)
-        brief = BRIEF_HARMFUL if harmful else BRIEF_BENIGN
-        seen = (Message("system", brief), Message("user", self._seed(intent).text))
-        return Demo(seen, self._reply(intent, Strategy(), rng))
+        intent = self._pick(rng, rng.random() < 0.5)
+        return Demo(self._briefed(intent), self._reply(intent, Strategy(), rng))
