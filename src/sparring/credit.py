@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import fmean, stdev
 
 from sparring.types import Episode, Move, Player, Sample
@@ -22,9 +23,17 @@ def _centre(group: Sequence[float]) -> float:
     return group[0] if len(set(group)) == 1 else fmean(group)
 
 
+def _spread(group: Sequence[float]) -> float:
+    """Sample std (n − 1) + 1e-6; infinite where all values are equal.
+
+    A later move may differ from its group's forks; divided by 1e-6 it would drown all others.
+    """
+    return inf if len(set(group)) == 1 else stdev(group) + EPSILON
+
+
 def standardized(groups: Sequence[Sequence[float]]) -> list[Affine]:
     """GRPO, arXiv:2402.03300: (r − mean) / (std + 1e-6) in the group; sample std (n − 1)."""
-    return [(_centre(group), stdev(group) + EPSILON) for group in groups]
+    return [(_centre(group), _spread(group)) for group in groups]
 
 
 def centered(groups: Sequence[Sequence[float]]) -> list[Affine]:
@@ -40,7 +49,7 @@ def leave_one_out(groups: Sequence[Sequence[float]]) -> list[Affine]:
 def role_baseline(groups: Sequence[Sequence[float]]) -> list[Affine]:
     """Whitening over all of a player's samples, not per group (Self-RedTeam, arXiv:2506.07468)."""
     everyone = [value for group in groups for value in group]
-    shared = (fmean(everyone), stdev(everyone) + EPSILON) if len(everyone) > 1 else (0.0, 1.0)
+    shared = (_centre(everyone), _spread(everyone)) if len(everyone) > 1 else (0.0, 1.0)
     return [shared for _ in groups]
 
 
