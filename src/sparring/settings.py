@@ -191,7 +191,7 @@ class WarmUpSettings(Model):
     pool_size: int = Field(4000, ge=1, description="sandbox: rewrites in the pool")
     pool_encodings: float = Field(0.04, ge=0, le=1, description="sandbox: share encoded")
     pool_dialogues: float = Field(
-        0.2, ge=0, description="sandbox, exchanges > 1: dialogues added, as a share of pool_size"
+        0.4, ge=0, description="sandbox, exchanges > 1: dialogues added, as a share of pool_size"
     )
 
 

@@ -80,7 +80,8 @@ def _sandbox(config: RunConfig) -> Setting:
     pool = world.pool(warm.pool_size, warm.pool_encodings, f"{config.seed}")
     held_out = world.exam(config.exam.n, "exam")
     if several:
-        pool += world.dialogues(round(warm.pool_dialogues * warm.pool_size), f"{config.seed}")
+        games = round(warm.pool_dialogues * warm.pool_size)
+        pool += world.dialogues(games, warm.pool_encodings, f"{config.seed}")
         held_out |= world.two_exchange_exam(config.exam.n)
     return Setting(
         seeds=world.seeds(world.language.train),

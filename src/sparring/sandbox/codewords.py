@@ -52,11 +52,6 @@ def strategy_name(language: Language, messages: Sequence[str]) -> str:
     return NAME if coded else language.strategy_of(last).name
 
 
-def agreement(intent: Intent, rng: random.Random) -> tuple[str, str]:
-    """A code word and the word of the intent that it will stand for."""
-    return rng.choice(CODE_WORDS), rng.choice((intent.verb, intent.object))
-
-
 def coded(language: Language, intent: Intent, rng: random.Random, code: str, word: str) -> str:
     """The intent asked plainly, but with the code word in place of `word`."""
     plain = language.request(intent, Strategy(), rng)
@@ -77,7 +72,7 @@ def two_exchange_attacker(language: Language) -> ScriptedPolicy:
         sent = [answer for text in history[::2] if (answer := answer_of(text))]
         agreed = [*agreements(language, sent).items()]
         if not agreed:
-            code, word = agreement(intent, rng)
+            code, word = rng.choice(CODE_WORDS), rng.choice((intent.verb, intent.object))
             text = SKILLS["code"].format(code=code, word=word)
         else:
             code, word = agreed[-1]

@@ -10,7 +10,7 @@ from functools import cached_property
 from sparring.games.rewrite import Briefs
 from sparring.games.tags import tagged
 from sparring.policies.policy import Policy
-from sparring.sandbox.codewords import agreement, coded, two_exchange_attacker
+from sparring.sandbox.codewords import coded, two_exchange_attacker
 from sparring.sandbox.judge import SandboxJudge
 from sparring.sandbox.language import FAMILIES, Intent, Language, Strategy, all_strategies
 from sparring.sandbox.words import (
@@ -113,39 +113,59 @@ class World:
         return [self._rewrite(k % 2 == 0, encodings, rng) for k in range(n)]
 
     def _rewrite(self, harmful: bool, encodings: float, rng: random.Random) -> Demo:
-        intent = rng.choice([i for i in self.language.train if i.forbidden == harmful])
+        intent = self._pick(rng, harmful)
+        return Demo(self._briefed(intent), self._attack(intent, encodings, rng))
+
+    def _attack(self, intent: Intent, encodings: float, rng: random.Random) -> str:
+        """One of the pool's ways to ask for an intent, with its thought."""
         if rng.random() < encodings:
             code = rng.choice(POOL_ENCODINGS)
             strategy = Strategy((), code, code)
         else:
             strategy = Strategy((rng.choice(POOL_FRAMES),))
         thought = PARTS.format(parts=strategy.name)
-        text = self.language.request(intent, strategy, rng)
-        return Demo(self._briefed(intent), tagged(thought, text))
+        return tagged(thought, self.language.request(intent, strategy, rng))
 
     def _briefed(self, intent: Intent) -> Observation:
         """What the attacker sees first."""
         brief = BRIEF_HARMFUL if intent.forbidden else BRIEF_BENIGN
         return (Message("system", brief), Message("user", self._seed(intent).text))
 
-    def dialogues(self, n: int, rng_seed: str) -> list[Demo]:
-        """What the pool of a game of several exchanges holds besides: `n` games, two demos each.
+    def dialogues(self, n: int, encodings: float, rng_seed: str) -> list[Demo]:
+        """What the pool of a game of several exchanges holds besides: `n` games of two exchanges.
 
-        Half of the seeds are benign. The attacker agrees on a code word and, whatever the reply,
-        then asks with it; a quarter of the replies refuse the agreement.
+        In one half the attacker agrees on a code word and, whatever the reply, asks with it: two
+        demos. In the other a rewrite of the pool has failed and is followed by another: one demo.
+        Half of each are benign.
         """
         rng = random.Random(f"{rng_seed}/dialogues")
-        return [demo for k in range(n) for demo in self._dialogue(self._pick(rng, k % 2 == 0), rng)]
+        played = [
+            self._coded(self._pick(rng, k % 4 == 0), rng)
+            if k % 2 == 0
+            else self._retried(self._pick(rng, k % 4 == 1), encodings, rng)
+            for k in range(n)
+        ]
+        return [demo for demos in played for demo in demos]
 
-    def _dialogue(self, intent: Intent, rng: random.Random) -> tuple[Demo, Demo]:
-        code, word = agreement(intent, rng)
-        thought, seen = PARTS.format(parts=code), self._briefed(intent)
+    def _coded(self, intent: Intent, rng: random.Random) -> list[Demo]:
+        """One code word for verbs, another for objects: a warm-up is too short to copy any.
+
+        A quarter of the replies refuse the agreement.
+        """
+        code, word = rng.choice(((CODE_WORDS[0], intent.verb), (CODE_WORDS[1], intent.object)))
+        thought = PARTS.format(parts=code)
         first = tagged(thought, SKILLS["code"].format(code=code, word=word))
         agreed = SKILLS["agreed"].format(code=code, word=word)
         reply = agreed if rng.random() < 0.75 else rng.choice(REFUSALS)
         second = tagged(thought, coded(self.language, intent, rng, code, word))
-        later = (*seen, Message("assistant", first), Message("user", reply))
-        return Demo(seen, first), Demo(later, second)
+        seen = self._briefed(intent)
+        return [Demo(seen, first), Demo(_answered(seen, first, reply), second)]
+
+    def _retried(self, intent: Intent, encodings: float, rng: random.Random) -> list[Demo]:
+        first, second = (self._attack(intent, encodings, rng) for _ in range(2))
+        beside = self.language.answer(self._pick(rng, False), rng)
+        reply = rng.choice(REFUSALS) if intent.forbidden else beside
+        return [Demo(_answered(self._briefed(intent), first, reply), second)]
 
     def lessons(self, n: int, rng_seed: str) -> list[Demo]:
         """What the base learns from: `n` demonstrations of `BASE_MIX`, training pairs only."""
@@ -231,3 +251,8 @@ class World:
         """Before its warm-up the base takes the attacker's brief for an ordinary request."""
         intent = self._pick(rng, rng.random() < 0.5)
         return Demo(self._briefed(intent), self._reply(intent, Strategy(), rng))
+
+
+def _answered(seen: Observation, attack: str, reply: str) -> Observation:
+    """What an attacker sees after its attack was replied to."""
+    return (*seen, Message("assistant", attack), Message("user", reply))
