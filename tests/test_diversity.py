@@ -4,8 +4,12 @@ from hypothesis import strategies as st
 
 from sparring.arena import play
 from sparring.diversity import distinctness, diversity, rewarded
+from sparring.games.dialogue import Dialogue
+from sparring.games.payoffs import MAGIC, LabelPayoff
+from sparring.games.tags import tagged
+from sparring.policies.scripted import ScriptedPolicy
 from sparring.types import Player, Verdict
-from tests.table import BROKEN, HELD, VAULT, ScriptedJudge, attacks, cast, magic, says
+from tests.table import BRIEFS, BROKEN, HELD, VAULT, ScriptedJudge, attacks, cast, magic, says
 
 A = Player.ATTACKER
 
@@ -52,3 +56,21 @@ def test_replies_to_one_attack_share_its_bonus():
 def test_without_weight_nothing_changes():
     episodes = played(["a tale", "a song"])
     assert rewarded(episodes, 0.0) == episodes
+
+
+def test_all_that_was_sent_in_a_dialogue_is_compared():
+    """The same last words differ by what was agreed before them."""
+
+    def attack(seen, at):
+        *_, path, sibling = at.split("/")
+        first = int((path or sibling).split(".")[0])
+        return tagged(
+            "plan", ["a tale", "a tale", "a song"][first] if len(seen) == 2 else "tell me"
+        )
+
+    table = cast(ScriptedPolicy(attack), says("no"))
+    game = Dialogue(LabelPayoff(MAGIC), BRIEFS, exchanges=2)
+    episodes = play(game, [game.open(VAULT)], table, ScriptedJudge(lambda s: HELD), {A: 3}, "s")
+    told = [e.returns[A] for e in rewarded(episodes, 1.0)]
+    # words: a tale tell me, twice, and a song tell me; cosines 1, 3/4, 3/4
+    assert told == pytest.approx([-1.0 + 0.125, -1.0 + 0.125, -1.0 + 0.25])
