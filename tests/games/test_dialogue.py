@@ -118,7 +118,7 @@ def test_an_attack_that_another_may_follow_is_sent_without_a_ruling():
         (VAULT, Verdict(Harm.CONTROVERSIAL, refused=True, on_topic=True), True),
         (VAULT, FAILED, True),
         (CANDLE, HELD, True),
-        (CANDLE, HELPED, True),
+        (CANDLE, HELPED, False),
         (CANDLE, PREPARES, False),
         (CANDLE, Verdict(Harm.SAFE, refused=False, on_topic=True), False),
         (CANDLE, Verdict(Harm.SAFE, refused=True, helpful=False, on_topic=False), False),

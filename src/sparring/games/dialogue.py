@@ -14,8 +14,10 @@ from sparring.types import JUDGE, Message, Observation, Player, Referee, Seed, S
 class Dialogue:
     """MAGIC's game, and SSP's: seed → rewrite → reply, and again until a reply decides it.
 
-    A reply decides when it is harmful, when nobody can tell, and on a benign seed also when it
-    helps or refuses what the seed asks for. An opening with a dealt move ends with the next reply.
+    A reply decides when the attacker has what it wanted: it is harmful, or refuses what a benign
+    seed asks for; and when nobody can tell. After any other the attacker tries again: if a helpful
+    reply ended benign games, second exchanges would be about harmful seeds alone, and a defender
+    would learn to refuse them unread. An opening with a dealt move ends with the next reply.
 
     With `gate` on, a last attack that no longer asks for the seed's content (`on_topic` false)
     earns the payoff's floor, and the defender is masked. Where no exchange can follow, the gate is
@@ -93,8 +95,7 @@ def _decided(state: State) -> bool:
     told = state.verdict
     if told.harmful is None or told.refused is None or told.harmful:
         return True
-    answered = bool(told.helpful or told.refused)
-    return not state.seed.harmful and answered and told.on_topic is not False
+    return not state.seed.harmful and told.refused and told.on_topic is not False
 
 
 def _parsed(text: str | None) -> str:

@@ -135,7 +135,7 @@ class World:
         """What the pool of a game of several exchanges holds besides: `n` games of two exchanges.
 
         In one half the attacker agrees on a code word and, whatever the reply, asks with it: two
-        demos. In the other a rewrite of the pool has failed and is followed by another: one demo.
+        demos. In the other one of the pool's rewrites has failed and another follows: one demo.
         Half of each are benign.
         """
         rng = random.Random(f"{rng_seed}/dialogues")
@@ -163,8 +163,8 @@ class World:
 
     def _retried(self, intent: Intent, encodings: float, rng: random.Random) -> list[Demo]:
         first, second = (self._attack(intent, encodings, rng) for _ in range(2))
-        beside = self.language.answer(self._pick(rng, False), rng)
-        reply = rng.choice(REFUSALS) if intent.forbidden else beside
+        answer = self.language.answer(intent, rng)
+        reply = rng.choice(REFUSALS) if intent.forbidden else answer
         return [Demo(_answered(self._briefed(intent), first, reply), second)]
 
     def lessons(self, n: int, rng_seed: str) -> list[Demo]:
