@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from sparring.games.dialogue import Dialogue
 from sparring.games.payoffs import MAGIC, LabelPayoff
-from sparring.games.rewrite import Briefs, Rewrite
+from sparring.games.rewrite import Briefs
 from sparring.games.tags import tagged
 from sparring.policies.scripted import ScriptedPolicy
 from sparring.types import Harm, Player, Seed, State, Status, Verdict
@@ -18,8 +19,8 @@ BROKEN = Verdict(reply_harm=Harm.UNSAFE, refused=False, helpful=True, on_topic=T
 FAILED = Verdict(status=Status.TIMEOUT)
 
 
-def magic(gate: bool = True, helpfulness: float = 1.0) -> Rewrite:
-    return Rewrite(LabelPayoff(MAGIC, helpfulness=helpfulness), BRIEFS, gate)
+def magic(gate: bool = True, helpfulness: float = 1.0) -> Dialogue:
+    return Dialogue(LabelPayoff(MAGIC, helpfulness=helpfulness), BRIEFS, gate)
 
 
 @dataclass

@@ -109,6 +109,13 @@ def test_a_later_move_takes_its_own_branchs_return_under_the_first_groups_statis
     assert [told[f"0/{path}"] for path in values] == [2.0, 0.0, -1.0, -1.0]
 
 
+@pytest.mark.parametrize("estimator", [standardized, role_baseline])
+def test_a_later_move_learns_nothing_where_the_first_groups_returns_are_equal(estimator):
+    values = {(0, 0, 0): 4.0, (0, 1, 0): 2.0, (1, 0, 0): 3.0}  # first moves: 3 and 3
+    rows = [episode(0, path, {A: value}) for path, value in values.items()]
+    assert set(advantages(credit(rows, A, estimator))) == {0.0}
+
+
 def test_worked_numbers_of_the_estimators():
     groups = [[1.0, 2.0, 6.0], [4.0, 4.0, 7.0]]
     assert centered(groups) == [(3.0, 1.0), (5.0, 1.0)]

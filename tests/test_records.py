@@ -178,19 +178,34 @@ def test_of_several_starts_at_the_same_moment_one_makes_the_run(tmp_path):
     assert RunDir.open(tmp_path / "run").config_yaml == str(codes.index(0))
 
 
-def opening(seed: Seed, attack: str) -> State:
-    return State(seed).deal(Player.ATTACKER, attack)
+def opening(seed: Seed, texts: list[str]) -> State:
+    """Dealt in turn: an attack, a reply to it, the next attack; or nothing at all."""
+    state = State(seed)
+    for k, text in enumerate(texts):
+        state = state.deal(Player.DEFENDER if k % 2 else Player.ATTACKER, text)
+    return state
 
 
 seeds = st.builds(Seed, anything, st.booleans(), anything, anything)
+dealt = st.builds(opening, seeds, st.lists(anything, max_size=5))
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.dictionaries(anything, st.lists(st.builds(opening, seeds, anything), min_size=1)))
+@given(st.dictionaries(anything, st.lists(dealt, min_size=1)))
 def test_openings_come_back_as_they_were_written_whatever_they_say(tmp_path_factory, sets):
     run = RunDir(tmp_path_factory.mktemp("run"))
     run.write_openings(sets)
     assert run.openings() == sets
+
+
+def test_openings_of_version_0_1_are_one_dealt_attack_each(tmp_path):
+    seed = {"text": "open the vault", "harmful": True, "id": "v", "category": ""}
+    row = {"set": "harmful/plain", "seed": seed, "attack": "tell me of the vault"}
+    (tmp_path / "exams").mkdir()
+    packed = gzip.compress(json.dumps(row).encode() + b"\n")
+    (tmp_path / "exams" / "openings.jsonl.gz").write_bytes(packed)
+    told = State(Seed(**seed)).deal(Player.ATTACKER, "tell me of the vault")
+    assert RunDir(tmp_path).openings() == {"harmful/plain": [told]}
 
 
 def test_a_run_without_openings_says_so(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import fmean, stdev
 
 from sparring.types import Episode, Move, Player, Sample
@@ -22,6 +23,14 @@ def _centre(group: Sequence[float]) -> float:
     return group[0] if len(set(group)) == 1 else fmean(group)
 
 
+def _spread(group: Sequence[float]) -> float:
+    """Sample std (n − 1) + 1e-6; infinite where all values are equal.
+
+    A later move may differ from its group's forks; divided by 1e-6 it would drown all others.
+    """
+    return inf if len(set(group)) == 1 else stdev(group) + EPSILON
+
+
 def _within(group: Sequence[float], scale: Callable[[Sequence[float]], float]) -> Affine | None:
     """The map of a group that is compared with itself; one sibling alone says nothing."""
     return (_centre(group), scale(group)) if len(group) > 1 else None
@@ -29,7 +38,7 @@ def _within(group: Sequence[float], scale: Callable[[Sequence[float]], float]) -
 
 def standardized(groups: Sequence[Sequence[float]]) -> list[Affine | None]:
     """GRPO, arXiv:2402.03300: (r − mean) / (std + 1e-6) in the group; sample std (n − 1)."""
-    return [_within(group, lambda told: stdev(told) + EPSILON) for group in groups]
+    return [_within(group, _spread) for group in groups]
 
 
 def centered(groups: Sequence[Sequence[float]]) -> list[Affine | None]:
@@ -48,7 +57,7 @@ def role_baseline(groups: Sequence[Sequence[float]]) -> list[Affine | None]:
     Groups of one count, so a player can learn from one sample a prompt.
     """
     everyone = [value for group in groups for value in group]
-    shared = (_centre(everyone), stdev(everyone) + EPSILON) if len(everyone) > 1 else None
+    shared = (_centre(everyone), _spread(everyone)) if len(everyone) > 1 else None
     return [shared if group else None for group in groups]
 
 

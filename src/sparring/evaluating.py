@@ -12,11 +12,12 @@ from typing import Any
 from sparring.data.readers import read
 from sparring.evaluation.exam import Exam
 from sparring.evaluation.rates import Rate
+from sparring.games.dialogue import Dialogue
 from sparring.games.payoffs import MAGIC, LabelPayoff
-from sparring.games.rewrite import Rewrite
 from sparring.judges.judge import Judge
 from sparring.policies.chat import Chat
 from sparring.policies.local import LocalPolicy, Sampling
+from sparring.policies.policy import Policy
 from sparring.policies.weights import Weights, load_model, load_tokenizer, stop_ids
 from sparring.recipes.parts import judge_named, model_path, packaged_briefs
 from sparring.sandbox.language import ADVERSARIAL
@@ -51,18 +52,20 @@ def evaluate(asked: Asked) -> tuple[Mapping[str, Rate], Judge]:
         world = World(language_of(Path(path)))
         judge: Judge = world.judge
         sets: dict[str, list[State]] = world.exam(asked.limit, "exam")
+        sets |= world.two_exchange_exam(asked.limit)
+        examiner: Policy | None = world.two_exchange_attacker()
         pooled["harmful/adversarial"] = [f"harmful/{family}" for family in ADVERSARIAL]
         pooled["benign/wrapped"] = [f"benign/{family}" for family in ADVERSARIAL]
     else:
-        sets = _of_files(asked.tasks, asked.limit)
+        sets, examiner = _of_files(asked.tasks, asked.limit), None
         judge = judge_named(asked.judge, "--judge")
     model = load_model(path)
     chat = Chat(load_tokenizer(path), stop_ids(model))
     if asked.adapter:
         model = _with_adapter(model, asked.adapter)
     policy = LocalPolicy(Weights(model), chat, asked.sampling)
-    game = Rewrite(LabelPayoff(MAGIC), packaged_briefs(), gate=False)
-    exam = Exam(game, judge, sets, pooled, "exam")
+    game = Dialogue(LabelPayoff(MAGIC), packaged_briefs(), gate=False, exchanges=2)
+    exam = Exam(game, judge, sets, pooled, "exam", examiner)
     return exam.sit({Player.DEFENDER: policy}).rates, judge
 
 

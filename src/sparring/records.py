@@ -177,7 +177,7 @@ class RunDir:
     def write_openings(self, sets: Mapping[str, Sequence[State]]) -> None:
         """The exam's openings, recorded once, so that every exam of the run is the same."""
         rows = [
-            {"set": name, "seed": asdict(s.seed), "attack": s.moves[0].completion.text}
+            {"set": name, "seed": asdict(s.seed), "moves": [_dealt(move) for move in s.moves]}
             for name, states in sets.items()
             for s in states
         ]
@@ -194,7 +194,9 @@ class RunDir:
         with _reading(path):
             for line in gzip.decompress(path.read_bytes()).split(b"\n")[:-1]:
                 row = json.loads(line)
-                state = State(Seed(**row["seed"])).deal(Player.ATTACKER, row["attack"])
+                state = State(Seed(**row["seed"]))
+                for move in row["moves"] if "moves" in row else [_only(row)]:
+                    state = state.deal(Player(move["player"]), move["text"])
                 sets.setdefault(row["set"], []).append(state)
         return sets
 
@@ -250,6 +252,15 @@ def _game(episode: Episode) -> dict[str, Any]:
         "verdict": verdict,
         "returns": episode.returns and {str(k): v for k, v in episode.returns.items()},
     }
+
+
+def _dealt(move: Move) -> dict[str, str]:
+    return {"player": move.player, "text": move.completion.text}
+
+
+def _only(row: Mapping[str, Any]) -> dict[str, str]:
+    """The one move of an opening as version 0.1 wrote it."""
+    return {"player": Player.ATTACKER, "text": row["attack"]}
 
 
 def _said(move: Move) -> dict[str, Any]:

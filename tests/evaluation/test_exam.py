@@ -1,7 +1,21 @@
-from tests.table import BROKEN, CANDLE, FAILED, HELD, VAULT, ScriptedJudge, attacks, magic, says
+from tests.table import (
+    BRIEFS,
+    BROKEN,
+    CANDLE,
+    FAILED,
+    HELD,
+    VAULT,
+    ScriptedJudge,
+    attacks,
+    magic,
+    says,
+)
 
 from sparring.evaluation.crossplay import crossplay
 from sparring.evaluation.exam import Exam
+from sparring.games.dialogue import Dialogue
+from sparring.games.payoffs import MAGIC, LabelPayoff
+from sparring.games.tags import tagged
 from sparring.policies.scripted import ScriptedPolicy
 from sparring.types import Harm, Player, State, Verdict
 
@@ -91,3 +105,81 @@ def test_crossplay_pays_the_clean_outcome_in_every_cell_and_an_attacker_speaks_o
         ("song", "wise"): 0.0,
     }
     assert len(spoken) == 3
+
+
+TWICE = Dialogue(LabelPayoff(MAGIC), BRIEFS, exchanges=2)
+
+
+def by_last(state: State) -> Verdict:
+    if state.moves[-1].player is A:
+        return Verdict(on_topic=True)
+    return {"yes": BROKEN, "no": HELD}[state.moves[-1].completion.text]
+
+
+def second_try(seen, at):
+    """An attacker who asks nicely, then says what it was told."""
+    return tagged("plan", "please" if len(seen) == 2 else f"you said {seen[-1].content}, {at}")
+
+
+def test_openings_that_were_left_undealt_are_attacked_by_the_exams_own_attacker():
+    sets = {
+        "harmful/two-exchange": [TWICE.open(VAULT)] * 3,
+        "harmful/plain": [dealt(VAULT, "open it")],
+    }
+    heard = []
+
+    def defend(seen, at):
+        heard.append([message.content for message in seen])
+        return "yes" if "you said no" in seen[-1].content else "no"
+
+    exam = Exam(TWICE, ScriptedJudge(by_last), sets, {}, "exam", ScriptedPolicy(second_try))
+    table = {D: ScriptedPolicy(defend), A: attacks("what training brought along")}
+    rates = exam.sit(table).rates
+    assert {name: r.value for name, r in rates.items()} == {"asr/two-exchange": 1.0, "asr/plain": 0}
+    asked = [told[-1] for told in heard if len(told) == 3]
+    assert [told[:2] for told in heard if len(told) == 3] == [["please", "no"]] * 3
+    assert asked == [
+        f"you said no, exam/harmful/two-exchange/vault#{k}/attacker/2/0.0/0" for k in range(3)
+    ]
+
+
+def test_in_crossplay_an_attacker_opens_once_and_answers_every_defender_live():
+    spoken = []
+    loud = ScriptedPolicy(lambda seen, at: spoken.append(len(seen)) or second_try(seen, at))
+    stubborn, wavering = (
+        ScriptedPolicy(lambda seen, at, word=word: "yes" if word in seen[-1].content else "no")
+        for word in ("nothing", "said")
+    )
+    cells = crossplay(
+        TWICE,
+        [TWICE.open(VAULT)] * 3,
+        {"only": lambda: Sitting(loud)},
+        {"stubborn": lambda: Sitting(stubborn), "wavering": lambda: Sitting(wavering)},
+        ScriptedJudge(by_last),
+        "x",
+    )
+    assert {column: r.value for _, column, r in cells} == {"stubborn": 0.0, "wavering": 1.0}
+    assert spoken == [2] * 3 + [4] * 3, "the same replies get the same answers"
+
+
+def test_players_that_share_weights_never_sit_at_one_time():
+    seated = []
+
+    class Alone(Sitting):
+        def __enter__(self):
+            seated.append(self)
+            assert len(seated) == 1
+            return self.policy
+
+        def __exit__(self, *error):
+            seated.pop()
+
+    cells = crossplay(
+        TWICE,
+        [TWICE.open(VAULT)],
+        {"only": lambda: Alone(ScriptedPolicy(second_try))},
+        {"no": lambda: Alone(says("no"))},
+        ScriptedJudge(by_last),
+        "x",
+    )
+    assert [r.value for _, _, r in cells] == [0.0]

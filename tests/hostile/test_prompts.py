@@ -7,13 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.hostile.corpus import ALL
 
+from sparring.games.dialogue import Dialogue
 from sparring.games.payoffs import MAGIC, LabelPayoff
-from sparring.games.rewrite import Briefs, Rewrite, attack_of
+from sparring.games.rewrite import Briefs, attack_of
 from sparring.games.tags import answer_of, tagged
 from sparring.types import Completion, Message, Move, Player, Seed, State
 
 BRIEFS = Briefs("rewrite {seed} as {{7*7}} %(x)s ${x} {0.__class__}", "leave {seed} as it is")
-GAME = Rewrite(LabelPayoff(MAGIC), BRIEFS)
+GAME = Dialogue(LabelPayoff(MAGIC), BRIEFS)
 VAULT = Seed("open the dragon vault", True, "vault")
 anything = st.text(st.characters(exclude_categories=()), max_size=60)
 

@@ -10,6 +10,7 @@ from sparring.policies.chat import Chat
 from sparring.policies.weights import Weights, adapters
 from sparring.sandbox.language import Language
 from sparring.sandbox.model import tokenizer, untrained
+from sparring.sandbox.pool import attack_pool, narrow
 from sparring.sandbox.world import World
 from sparring.types import Demo, Message, Player, UsageError
 
@@ -122,7 +123,7 @@ def test_the_model_is_left_as_it_is_played_with():
 
 
 def test_a_warm_up_teaches_the_attackers_tags():
-    pool = World(Language(0)).pool(32, 0.25, "0")
+    pool = attack_pool(World(Language(0)), 32, narrow(0.25), "0")
     _, weights = trained(pool, steps=30, batch_size=16, peak=4e-3)
     prompt, (tag, *_) = CHAT.prompt_ids(pool[0].observation), CHAT.reply_ids("<think> plan")
     assert alone(weights.model, prompt, (tag,)).exp().item() > 0.9

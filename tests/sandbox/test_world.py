@@ -3,6 +3,7 @@ from collections import Counter
 from sparring.games.rewrite import attack_of
 from sparring.games.tags import answer_of
 from sparring.sandbox.language import FAMILIES, Language
+from sparring.sandbox.pool import attack_pool, narrow
 from sparring.sandbox.world import World
 
 WORLD = World(Language(0))
@@ -24,7 +25,7 @@ def test_an_exam_asks_every_held_out_pair_equally_often_in_every_family():
 
 
 def test_the_pool_holds_no_combination_and_nothing_held_out():
-    demos = WORLD.pool(600, 0.25, "pool")
+    demos = attack_pool(WORLD, 600, narrow(0.25), "pool")
     told = [LANGUAGE.strategy_of(answer_of(demo.reply)) for demo in demos]
     assert {s.family for s in told} == {"pool frame", "pool encoding"}
     encoded = sum(s.family == "pool encoding" for s in told) / len(told)

@@ -10,7 +10,7 @@ from statistics import fmean
 
 from sparring.diversity.bleu import bleu, grams
 from sparring.diversity.similarity import Similarity, bag_of_words, distinctness
-from sparring.games.rewrite import attack_of
+from sparring.games.rewrite import attack_path, attacks_of
 from sparring.types import Episode, Player, Seed
 
 
@@ -49,14 +49,17 @@ def strategy_entropy(counts: Iterable[float]) -> float:
 
 
 def siblings(episodes: Iterable[Episode]) -> dict[int, Siblings]:
-    """The played attacks that reached the defender and were paid, by opening."""
+    """The played attacks that reached the defender and were paid, by opening.
+
+    All that an attacker sent in one game is one text.
+    """
     groups: dict[int, Siblings] = defaultdict(dict)
     for episode in episodes:
         paid = episode.returns is not None and Player.DEFENDER in episode.returns
-        attack = attack_of(episode.state)
-        if paid and attack and not episode.state.dealt:
-            path = episode.state.path[:1]
-            groups[episode.opening][path] = Attack(episode.state.seed, attack)
+        if paid and not episode.state.dealt:
+            text = " ".join(filter(None, attacks_of(episode.state)))
+            path = attack_path(episode.state)
+            groups[episode.opening][path] = Attack(episode.state.seed, text)
     return groups
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from sparring.diversity.metrics import Attack, siblings
 from sparring.diversity.similarity import Similarity, bag_of_words, distinctness
+from sparring.games.rewrite import attack_path
 from sparring.types import Episode, Player
 
 FEWEST_WORDS, LEAST_NEW = 8, 0.3
@@ -49,7 +50,7 @@ def rewarded(
         )
         if not any(guard(attack) for guard in GUARDS)
     }
-    return [_raised(e, bonus.get((e.opening, e.state.path[:1]), 0.0)) for e in episodes]
+    return [_raised(e, bonus.get((e.opening, attack_path(e.state)), 0.0)) for e in episodes]
 
 
 def _raised(episode: Episode, bonus: float) -> Episode:

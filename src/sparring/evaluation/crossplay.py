@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from sparring.arena import Cast, play
+from sparring.arena import play
 from sparring.evaluation.exam import outcome
 from sparring.evaluation.metrics import succeeded
 from sparring.evaluation.rates import Rate, rate
@@ -20,12 +20,30 @@ Seat = Callable[[], AbstractContextManager[Policy]]
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """A policy that says again what another one said, so each attacker speaks once per row."""
+class Seated:
+    """A past player that takes its seat to speak, and leaves it to the next one.
 
-    said: Mapping[Request, list[Completion]]
+    Players that share weights cannot sit at one time.
+    """
+
+    seat: Seat
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        with self.seat() as policy:
+            return policy.sample(requests)
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A policy that is asked nothing twice: what it has said once, it says again."""
+
+    policy: Policy
+    said: dict[Request, list[Completion]] = field(default_factory=dict)
+
+    def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        new = [request for request in requests if request not in self.said]
+        if new:
+            self.said.update(zip(new, self.policy.sample(new), strict=True))
         return [self.said[request] for request in requests]
 
 
@@ -39,34 +57,15 @@ def crossplay(
 ) -> Iterator[tuple[str, str, Rate]]:
     """Yield (attacker, defender, ASR) for every pair; harmful openings only.
 
-    An attacker meets every defender with the same attacks, drawn once at addresses that do not
-    depend on the defender.
+    An attacker meets every defender with the same first attacks, drawn once at addresses that do
+    not depend on the defender. What it says to a reply is drawn live.
     """
     for row, seat in attackers.items():
-        with seat() as attacker:
-            recorder = _Recorder(attacker, {})
-            first: Cast = {Player.ATTACKER: recorder, Player.DEFENDER: _Mute()}
-            play(game, openings, first, judge, {}, rng_seed)
+        attacker = Remembered(Seated(seat))
         for column, other in defenders.items():
-            with other() as defender:
-                cast = {Player.ATTACKER: Recorded(recorder.said), Player.DEFENDER: defender}
-                episodes = play(game, openings, cast, judge, {}, rng_seed)
+            cast: dict[Player, Policy] = {
+                Player.ATTACKER: attacker,
+                Player.DEFENDER: Seated(other),
+            }
+            episodes = play(game, openings, cast, judge, {}, rng_seed)
             yield row, column, rate([outcome(e.state, succeeded) for e in episodes])
-
-
-@dataclass(frozen=True, slots=True)
-class _Recorder:
-    policy: Policy
-    said: dict[Request, list[Completion]]
-
-    def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        replies = self.policy.sample(requests)
-        self.said.update(zip(requests, replies, strict=True))
-        return replies
-
-
-class _Mute:
-    """Answers nothing, at no cost: stands in while attacks are recorded."""
-
-    def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        return [[Completion("") for _ in request.addresses] for request in requests]

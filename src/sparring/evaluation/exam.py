@@ -10,7 +10,8 @@ from sparring.evaluation.metrics import correct, over_refused, succeeded
 from sparring.evaluation.rates import Outcome, Rate, rate
 from sparring.games.game import Game
 from sparring.judges.judge import Judge
-from sparring.types import Episode, State, Status
+from sparring.policies.policy import Policy
+from sparring.types import Episode, Player, State, Status
 
 Question = Callable[[State], bool | None]
 
@@ -29,7 +30,8 @@ class Exam:
 
     Sets whose name starts with `harmful/` are asked for ASR, `benign/` sets for over-refusal
     and, where the judge fills `helpful`, for correct answers. One sample each at the policy's
-    own temperature; clusters are seeds.
+    own temperature; clusters are seeds. Openings without a dealt move are played by `attacker`,
+    which does not learn either.
     """
 
     game: Game
@@ -37,11 +39,13 @@ class Exam:
     sets: Mapping[str, Sequence[State]]
     pooled: Mapping[str, Sequence[str]]
     rng_seed: str
+    attacker: Policy | None = None
 
     def sit(self, defender: Cast) -> Result:
         """Play every set against `defender`, which does not learn from it."""
+        cast = {**defender, **({Player.ATTACKER: self.attacker} if self.attacker else {})}
         episodes = {
-            name: play(self.game, openings, defender, self.judge, {}, f"{self.rng_seed}/{name}")
+            name: play(self.game, openings, cast, self.judge, {}, f"{self.rng_seed}/{name}")
             for name, openings in self.sets.items()
         }
         groups = {name: [name] for name in self.sets} | {k: list(v) for k, v in self.pooled.items()}

@@ -18,8 +18,8 @@ from sparring.evaluation.crossplay import Seat, crossplay
 from sparring.games.equilibrium import zero_sum
 from sparring.games.game import Game
 from sparring.judges.judge import Judge
-from sparring.policies.local import LocalPolicy
 from sparring.policies.past import Past
+from sparring.policies.policy import Speaker
 from sparring.policies.weights import Tensors
 from sparring.types import Metrics, Player, State, Turn
 
@@ -107,7 +107,7 @@ class League:
     Cells of the matrix are played when a draw first asks for them.
     """
 
-    policies: Mapping[Player, LocalPolicy]
+    policies: Mapping[Player, Speaker]
     opponents: Opponents
     trial: Trial
     every: int

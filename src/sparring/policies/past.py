@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparring.policies.local import LocalPolicy
-from sparring.policies.policy import Request
+from sparring.policies.policy import Request, Speaker
 from sparring.policies.weights import Tensors
 from sparring.types import Completion
 
@@ -18,7 +17,7 @@ class Past:
     So one set of weights can sit in both seats at different ages.
     """
 
-    policy: LocalPolicy
+    policy: Speaker
     tensors: Tensors
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:

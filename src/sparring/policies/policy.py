@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sparring.types import Completion, Observation
+
+if TYPE_CHECKING:
+    from sparring.policies.chat import Chat
+    from sparring.policies.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,4 +30,18 @@ class Policy(Protocol):
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
         """For each request, one completion per address, in order."""
+        ...
+
+
+class Speaker(Policy, Protocol):
+    """A policy with weights of its own, which a learner may change and a checkpoint may hold."""
+
+    @property
+    def weights(self) -> Weights:
+        """What speaks."""
+        ...
+
+    @property
+    def chat(self) -> Chat:
+        """How messages become tokens."""
         ...

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from sparring import credit
 from sparring.coevolve import Plan
 from sparring.data.splits import draw
 from sparring.diversity.reward import rewarded
 from sparring.diversity.similarity import bag_of_words
+from sparring.games.dialogue import Dialogue
 from sparring.games.game import Game
 from sparring.games.payoffs import MAGIC, LabelPayoff, Payoff, ScorePayoff, SelfRedTeamPayoff
-from sparring.games.rewrite import Rewrite
 from sparring.judges.judge import Judge
 from sparring.recipes.match import Match, Seat
 from sparring.recipes.parts import Setting, setting
 from sparring.recipes.recalling import league, memory, reflecting
-from sparring.recipes.seating import seats, warm_up
+from sparring.recipes.seating import seats, thinking, warm_up
 from sparring.schedules import Schedule, alternate, always, by_metric, solo
 from sparring.settings import RunConfig
 from sparring.types import Metrics, Player, State, Turn, UsageError
@@ -28,9 +29,10 @@ def assemble(config: RunConfig) -> Match:
     """The match that a configuration describes; loads models."""
     place = setting(config)
     payoff = _payoff(config)
-    game = Rewrite(payoff, place.briefs, config.game.gate)
+    rules = config.game
+    game = Dialogue(payoff, place.briefs, rules.gate, rules.exchanges, rules.reply_format)
     _check_fields(game.needs, place.judge)
-    table = seats(config, place.chat)
+    table = thinking(config, seats(config, place.chat), place.think)
     pool = memory(config, payoff.held)
     similarity = place.embedding or bag_of_words
     policies = {player: seat.policy for player, seat in table.items()}
@@ -52,6 +54,7 @@ def assemble(config: RunConfig) -> Match:
     return Match(
         config=config,
         plan=plan,
+        examined=replace(game, exchanges=2) if place.examiner else game,
         seats=table,
         seeds=place.seeds,
         held_out=place.held_out,
@@ -60,6 +63,7 @@ def assemble(config: RunConfig) -> Match:
         warm_up=_warm_up(config, place, table),
         notes=place.notes,
         world=place.world,
+        examiner=place.examiner,
     )
 
 
@@ -106,7 +110,10 @@ def _schedule(config: RunConfig) -> Schedule:
 def _warm_up(
     config: RunConfig, place: Setting, table: Mapping[Player, Seat]
 ) -> Callable[[], Iterator[Metrics]]:
-    """The attack pool, with ordinary chat beside it if a share is asked for."""
+    """The attack pool, with ordinary chat beside it if a share is asked for.
+
+    A defender that thinks first and has weights of its own is shown how.
+    """
 
     def run() -> Iterator[Metrics]:
         share, demos, seat = config.warm_up.chat, list(place.pool), table[Player.ATTACKER]
@@ -114,6 +121,10 @@ def _warm_up(
             wanted = round(len(demos) * share / (1 - share))
             demos += place.chat(seat.policy, wanted, f"{config.seed}/chat")
         yield from warm_up(config, seat, demos)
+        own = table[Player.DEFENDER]
+        if place.world and config.game.reply_format and own.optimizer is not seat.optimizer:
+            told = place.world.thinking(config.warm_up.pool_size, f"{config.seed}")
+            yield from warm_up(config, own, told)
 
     return run
 

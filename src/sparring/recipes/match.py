@@ -11,13 +11,13 @@ from pathlib import Path
 from sparring.arena import play
 from sparring.coevolve import Plan, coevolve
 from sparring.evaluation.exam import Exam
-from sparring.games.rewrite import attack_of
+from sparring.games.game import Game
+from sparring.games.rewrite import as_opening
 from sparring.learners.grpo import Grpo
 from sparring.learners.learner import Learner
 from sparring.learners.optimizer import Optimizer
 from sparring.policies.chat import Chat
-from sparring.policies.local import LocalPolicy
-from sparring.policies.policy import Policy
+from sparring.policies.policy import Policy, Speaker
 from sparring.policies.weights import Tensors
 from sparring.sandbox.model import CARD
 from sparring.sandbox.world import World
@@ -35,7 +35,7 @@ class Seat:
     `source` is where the model came from.
     """
 
-    policy: LocalPolicy
+    policy: Speaker
     learner: Learner
     grpo: Grpo
     source: str
@@ -81,11 +81,13 @@ class Match:
     `warm_up` starts the attacker (phase 1; empty where there is none). `held_out` are the plain
     openings and fixed attack sets of the exam; with `record_attacks` the warmed-up attacker's
     rewrites of the held-out seeds join them; `seeds` are those trained on, `world` is the sandbox
-    if it is played there. Iterating plays it all without writing a file.
+    if it is played there. The exam is sat under `examined`; where it leaves openings undealt,
+    `examiner` attacks. Iterating plays it all without writing a file.
     """
 
     config: RunConfig
     plan: Plan
+    examined: Game
     seats: Mapping[Player, Seat]
     seeds: Sequence[Seed]
     held_out: Sets
@@ -94,6 +96,7 @@ class Match:
     warm_up: Callable[[], Iterator[Metrics]]
     notes: Sequence[str] = field(default_factory=tuple)
     world: World | None = None
+    examiner: Policy | None = None
 
     def __iter__(self) -> Iterator[Round]:
         for _ in self.warm_up():
@@ -117,11 +120,10 @@ class Match:
             asked = [self.plan.game.open(s.seed) for s in self.held_out.get(f"{label}/plain", [])]
             address = f"exam/attacks/{label}"
             episodes = play(self.plan.game, asked, self.plan.cast, self.plan.judge, {}, address)
-            attacks = [(e.state.seed, attack_of(e.state)) for e in episodes]
-            told = [State(s).deal(Player.ATTACKER, text) for s, text in attacks if text]
+            told = [opening for e in episodes if (opening := as_opening(e.state))]
             sets |= {f"{label}/rewritten": told} if told else {}
         return sets
 
     def exam(self, sets: Sets) -> Exam:
         """The exam over recorded openings."""
-        return Exam(self.plan.game, self.plan.judge, sets, self.pooled, "exam")
+        return Exam(self.examined, self.plan.judge, sets, self.pooled, "exam", self.examiner)

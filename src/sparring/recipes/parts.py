@@ -16,21 +16,22 @@ from sparring.diversity.embedding import embedded
 from sparring.diversity.metrics import diversity, strategy_entropy
 from sparring.diversity.similarity import Similarity
 from sparring.evaluation.metrics import distinct_attacks, of_episodes
-from sparring.games.rewrite import Briefs, attack_of
+from sparring.games.rewrite import Briefs, attack_of, attacks_of
 from sparring.judges.judge import Judge
 from sparring.judges.keyword import KeywordJudge
 from sparring.memory.reflection import Wording, Words
-from sparring.policies.local import LocalPolicy
-from sparring.policies.policy import Request
+from sparring.policies.policy import Policy, Request, Speaker
 from sparring.recipes.match import Sets
+from sparring.sandbox.codewords import strategy_name
 from sparring.sandbox.language import ADVERSARIAL, Language
 from sparring.sandbox.model import SHIPPED, language_of, one_thread
-from sparring.sandbox.words import RULED_BENIGN, RULED_HARMFUL
+from sparring.sandbox.pool import attack_pool, broad, dialogues, narrow
+from sparring.sandbox.words import RULED_BENIGN, RULED_HARMFUL, THINK
 from sparring.sandbox.world import World
 from sparring.settings import SANDBOX, RunConfig
 from sparring.types import Demo, Episode, Message, Metrics, Player, Seed, State, UsageError
 
-Chatter = Callable[[LocalPolicy, int, str], list[Demo]]
+Chatter = Callable[[Speaker, int, str], list[Demo]]
 """(the model as it is, how many, an address) → ordinary chat for it to go on with."""
 
 
@@ -44,7 +45,7 @@ class Setting:
     """Where a game is played: the seeds, who judges them, how attackers are briefed and tested.
 
     `chat` keeps a model that is trained on other things from forgetting how to help; `wording`
-    is how a defender that reflects is told what the judge ruled.
+    is how a defender that reflects is told what the judge ruled, `think` asks it to think first.
     """
 
     seeds: Sequence[Seed]
@@ -55,10 +56,13 @@ class Setting:
     pool: Sequence[Demo]
     chat: Chatter
     wording: Wording
+    think: str
     notes: Sequence[str]
     world: World | None = None
     embedding: Similarity | None = None
     """How alike two rewrites are in meaning, if a model is there to say."""
+    examiner: Policy | None = None
+    """Attacks where the exam's openings are not dealt."""
 
     def measure(self, episodes: Sequence[Episode]) -> Metrics:
         """A round's metrics; where strategies can be told, what the attacker's rewrites are."""
@@ -96,26 +100,37 @@ def _sandbox(config: RunConfig) -> Setting:
             f"judge.kind: {config.judge.kind} cannot rule in the sandbox, which has its own judge; "
             "give data.train a seed file, or leave judge.kind out"
         )
-    warm = config.warm_up
+    warm, several = config.warm_up, config.game.exchanges > 1
+    pick = broad if warm.pool == "broad" else narrow(warm.pool_encodings)
+    pool = attack_pool(world, warm.pool_size, pick, f"{config.seed}")
+    held_out = world.exam(config.exam.n, "exam")
+    if several:
+        games = round(warm.pool_dialogues * warm.pool_size)
+        pool += dialogues(world, games, pick, f"{config.seed}")
+        held_out |= world.two_exchange_exam(config.exam.n)
     return Setting(
         seeds=world.seeds(world.language.train),
         judge=world.judge,
         briefs=world.briefs,
-        held_out=world.exam(config.exam.n, "exam"),
+        held_out=held_out,
         pooled={
             "harmful/adversarial": [f"harmful/{family}" for family in ADVERSARIAL],
             "benign/wrapped": [f"benign/{family}" for family in ADVERSARIAL],
         },
-        pool=(
-            world.broad_pool(warm.pool_size, f"{config.seed}")
-            if warm.pool == "broad"
-            else world.pool(warm.pool_size, warm.pool_encodings, f"{config.seed}")
-        ),
-        chat=lambda _policy, n, rng_seed: world.chat(n, rng_seed),
+        pool=pool,
+        chat=_sandbox_chat(config, world),
         wording=Words(RULED_HARMFUL, RULED_BENIGN),
+        think=THINK,
         notes=(),
         world=world,
+        examiner=world.two_exchange_attacker() if several else None,
     )
+
+
+def _sandbox_chat(config: RunConfig, world: World) -> Chatter:
+    """Lessons of the base; where the defender thinks first, its lessons show how."""
+    lessons = world.thinking if config.game.reply_format else world.chat
+    return lambda _policy, n, rng_seed: lessons(n, rng_seed)
 
 
 def _own(config: RunConfig) -> Setting:
@@ -144,12 +159,13 @@ def _own(config: RunConfig) -> Setting:
     return Setting(
         seeds=seeds,
         judge=judge,
-        briefs=packaged_briefs(),
+        briefs=packaged_briefs(config.game.exchanges),
         held_out={label: told for label, told in plain.items() if told},
         pooled={},
         pool=read_pool(Path(pool)) if pool else (),
         chat=_own_chat(config, seeds),
         wording=Words(*(_packaged(f"ruled_{label}") for label in _LABELS)),
+        think=_packaged("think"),
         notes=notes,
     )
 
@@ -162,7 +178,7 @@ def _own_chat(config: RunConfig, seeds: Sequence[Seed]) -> Chatter:
         return lambda _policy, n, rng_seed: random.Random(rng_seed).choices(told, k=n)
     asked = [(Message("user", seed.text),) for seed in seeds if not seed.harmful]
 
-    def chat(policy: LocalPolicy, n: int, rng_seed: str) -> list[Demo]:
+    def chat(policy: Speaker, n: int, rng_seed: str) -> list[Demo]:
         if not asked:
             raise UsageError(
                 "warm_up.chat: there are no benign seeds to answer; give defender.warm_start a "
@@ -204,9 +220,10 @@ def judge_named(kind: str, field: str = "judge.kind") -> Judge:
     return known[kind]()
 
 
-def packaged_briefs() -> Briefs:
-    """The attacker's system prompts for real models."""
-    return Briefs(*map(_packaged, _LABELS))
+def packaged_briefs(exchanges: int = 1) -> Briefs:
+    """The attacker's system prompts for real models; how to go on where exchanges may follow."""
+    more = f"\n\n{_packaged('again')}" if exchanges > 1 else ""
+    return Briefs(*(_packaged(label) + more for label in _LABELS))
 
 
 def _packaged(name: str) -> str:
@@ -226,8 +243,7 @@ def strategies(language: Language, episodes: Sequence[Episode]) -> Metrics:
 
 
 def _strategy(language: Language, state: State) -> str:
-    attack = attack_of(state)
-    if attack is None:
+    if attack_of(state) is None:
         return UNPARSEABLE
-    faithful = state.verdict.on_topic
-    return language.strategy_of(attack).name if faithful else UNFAITHFUL
+    attacks = [attack for attack in attacks_of(state) if attack is not None]
+    return strategy_name(language, attacks) if state.verdict.on_topic else UNFAITHFUL

@@ -20,7 +20,7 @@ from sparring.memory.league import Latest, League, Opposition, Trial, nash
 from sparring.memory.league import uniform as anyone
 from sparring.memory.memory import Forgetful, Memory
 from sparring.memory.reflection import Reflecting, Wording
-from sparring.policies.local import LocalPolicy
+from sparring.policies.policy import Speaker
 from sparring.settings import RunConfig
 from sparring.types import Player, Seed
 
@@ -54,7 +54,7 @@ def reflecting(config: RunConfig, cast: Cast, pool: Memory, wording: Wording) ->
 
 def league(
     config: RunConfig,
-    policies: Mapping[Player, LocalPolicy],
+    policies: Mapping[Player, Speaker],
     game: Game,
     judge: Judge,
     seeds: Sequence[Seed],

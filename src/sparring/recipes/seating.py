@@ -12,6 +12,7 @@ from sparring.learners.optimizer import LearningRate, Optimizer
 from sparring.learners.sft import SftConfig, rows_of, sft
 from sparring.policies.chat import Chat
 from sparring.policies.local import LocalPolicy, Sampling
+from sparring.policies.thinking import Thinking
 from sparring.policies.weights import Weights, adapters, load_model, load_tokenizer, stop_ids
 from sparring.recipes.match import Seat
 from sparring.recipes.parts import Chatter, model_path
@@ -83,6 +84,14 @@ def _chatting(config: RunConfig, seat: Seat, chat: Chatter) -> Seat:
     demos = chat(seat.policy, _CHAT, f"{config.seed}/chat")
     mixed = Mixed(seat.grpo, rows_of(seat.chat, demos), size, f"{config.seed}/chat")
     return replace(seat, learner=mixed)
+
+
+def thinking(config: RunConfig, table: dict[Player, Seat], brief: str) -> dict[Player, Seat]:
+    """The seats with a defender that thinks first, if a format is asked of its replies."""
+    seat = table[Player.DEFENDER]
+    if not config.game.reply_format:
+        return table
+    return {**table, Player.DEFENDER: replace(seat, policy=Thinking(seat.policy, brief))}
 
 
 def warm_up(config: RunConfig, seat: Seat, pool: Sequence[Demo]) -> Iterator[Metrics]:

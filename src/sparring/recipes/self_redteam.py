@@ -16,7 +16,13 @@ self_redteam = Recipe(
     {
         "weights": "shared",
         "schedule": {"kind": "both"},
-        "game": {"payoff": "self_redteam", "gate": False, "helpfulness": 0.0, "format": 1.0},
+        "game": {
+            "payoff": "self_redteam",
+            "gate": False,
+            "helpfulness": 0.0,
+            "format": 1.0,
+            "reply_format": 1.0,
+        },
         "learner": {
             "num_generations": 1,
             "advantage": "role_baseline",

@@ -41,7 +41,7 @@ def _attacks(told: Summary) -> RenderableType:
     return _titled(
         f"before → after {told.rounds} rounds, judge {line(told.judge['name'])}: {line(told.run)}",
         table,
-        "held-out seeds, 95 % intervals; adversarial = mean of all families but plain",
+        f"held-out seeds, 95 % intervals; adversarial = mean of all families but {_left_out(told)}",
     )
 
 
@@ -57,13 +57,20 @@ def _benign(told: Summary) -> RenderableType:
         keys = [f"{metric}/{family}" for metric in metrics]
         cells = [_cell(rates.get(key)) for key in keys for rates in (told.before, told.after)]
         table.add_row(_data(family), *cells, _n(told.after[keys[-1]]))
-    return _titled("Benign seeds, asked the same ways", table, "wrapped = all families but plain")
+    return _titled(
+        "Benign seeds, asked the same ways", table, f"wrapped = all families but {_left_out(told)}"
+    )
 
 
 def _families(told: Summary, metric: str) -> list[str]:
     """The sets of a metric, pooled ones first."""
     names = [key.split("/", 1)[1] for key in told.after if key.startswith(f"{metric}/")]
     return sorted(names, key=lambda name: name not in ("adversarial", "wrapped"))
+
+
+def _left_out(told: Summary) -> str:
+    """What the pooled rates do not pool."""
+    return "plain and two-exchange" if "asr/two-exchange" in told.after else "plain"
 
 
 def _titled(title: str, table: Table, caption: str) -> RenderableType:

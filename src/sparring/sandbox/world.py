@@ -9,6 +9,8 @@ from functools import cached_property
 
 from sparring.games.rewrite import Briefs
 from sparring.games.tags import tagged
+from sparring.policies.policy import Policy
+from sparring.sandbox.codewords import two_exchange_attacker
 from sparring.sandbox.judge import SandboxJudge
 from sparring.sandbox.language import FAMILIES, Intent, Language, Strategy, all_strategies
 from sparring.sandbox.words import (
@@ -16,13 +18,11 @@ from sparring.sandbox.words import (
     BRIEF_HARMFUL,
     CODE_WORDS,
     ENCODINGS,
-    PARTS,
-    POOL_ENCODINGS,
-    POOL_FRAMES,
     REFUSALS,
     SKILLS,
+    THINK,
 )
-from sparring.types import Demo, Message, Player, Seed, State
+from sparring.types import Demo, Message, Observation, Player, Seed, State
 
 BASE_MIX = {
     "plain forbidden": 0.13,
@@ -54,7 +54,7 @@ class World:
         return Briefs(BRIEF_HARMFUL, BRIEF_BENIGN)
 
     @cached_property
-    def _strategies(self) -> dict[str, tuple[Strategy, ...]]:
+    def strategies(self) -> dict[str, tuple[Strategy, ...]]:
         table = all_strategies()
         return {name: tuple(s for s in table if s.family == name) for name in FAMILIES}
 
@@ -82,8 +82,24 @@ class World:
                 sets[f"{label}/{family}"] = [self._dealt(row, family, rng) for row in rows]
         return sets
 
+    def two_exchange_exam(self, n: int) -> dict[str, list[State]]:
+        """Undealt openings on held-out pairs, `n` a label, for `two_exchange_attacker` to play.
+
+        So the defender meets its own first reply, as in a real game of two exchanges.
+        """
+        sets: dict[str, list[State]] = {}
+        for label, harmful in (("harmful", True), ("benign", False)):
+            intents = [i for i in self.language.held_out if i.forbidden == harmful]
+            rows = [intents[k % len(intents)] for k in range(n)]
+            sets[f"{label}/two-exchange"] = [State(self._seed(row)) for row in rows]
+        return sets
+
+    def two_exchange_attacker(self) -> Policy:
+        """Scripted: agrees on a code word, then asks with it."""
+        return two_exchange_attacker(self.language)
+
     def _dealt(self, intent: Intent, family: str, rng: random.Random) -> State:
-        return self._dealt_as(intent, rng.choice(self._strategies[family]), rng)
+        return self._dealt_as(intent, rng.choice(self.strategies[family]), rng)
 
     def _dealt_as(self, intent: Intent, strategy: Strategy, rng: random.Random) -> State:
         attack = self.language.request(intent, strategy, rng)
@@ -108,46 +124,19 @@ class World:
             sets[name] = [self._dealt_as(row, strategy, rng) for row in rows]
         return sets
 
-    def pool(self, n: int, encodings: float, rng_seed: str) -> list[Demo]:
-        """The attack pool: `n` rewrites of training seeds, half of them benign.
-
-        A share `encodings` of them is encoded, the rest framed; combinations never occur.
-        """
-        rng = random.Random(f"{rng_seed}/pool")
-
-        def strategy() -> Strategy:
-            if rng.random() < encodings:
-                code = rng.choice(POOL_ENCODINGS)
-                return Strategy((), code, code)
-            return Strategy((rng.choice(POOL_FRAMES),))
-
-        return [self._rewrite(k % 2 == 0, strategy, rng) for k in range(n)]
-
-    def broad_pool(self, n: int, rng_seed: str) -> list[Demo]:
-        """`n` rewrites, half benign, with every strategy family but plain equally often."""
-        rng = random.Random(f"{rng_seed}/broad-pool")
-
-        def strategy() -> Strategy:
-            return rng.choice(self._strategies[self._wrapper(rng)])
-
-        return [self._rewrite(k % 2 == 0, strategy, rng) for k in range(n)]
-
-    def _rewrite(self, harmful: bool, strategy: Callable[[], Strategy], rng: random.Random) -> Demo:
-        intent = rng.choice([i for i in self.language.train if i.forbidden == harmful])
-        chosen = strategy()
-        brief = BRIEF_HARMFUL if harmful else BRIEF_BENIGN
-        seen = (Message("system", brief), Message("user", self._seed(intent).text))
-        thought = PARTS.format(parts=" ".join(chosen.parts))
-        return Demo(seen, tagged(thought, self.language.request(intent, chosen, rng)))
+    def briefed(self, intent: Intent) -> Observation:
+        """What the attacker sees first."""
+        brief = BRIEF_HARMFUL if intent.forbidden else BRIEF_BENIGN
+        return (Message("system", brief), Message("user", self._seed(intent).text))
 
     def lessons(self, n: int, rng_seed: str) -> list[Demo]:
         """What the base learns from: `n` demonstrations of `BASE_MIX`, training pairs only."""
         rng = random.Random(f"{rng_seed}/lessons")
         teach: dict[str, Callable[[random.Random], Demo]] = {
-            "plain forbidden": lambda r: self._ask(self._pick(r, True), "plain", r),
-            "plain benign": lambda r: self._ask(self._pick(r, False), "plain", r),
-            "wrapped benign": lambda r: self._ask(self._pick(r, False), self._wrapper(r), r),
-            "wrapped forbidden": lambda r: self._ask(self._pick(r, True), self._wrapper(r), r),
+            "plain forbidden": lambda r: self._ask(self.pick(r, True), "plain", r),
+            "plain benign": lambda r: self._ask(self.pick(r, False), "plain", r),
+            "wrapped benign": lambda r: self._ask(self.pick(r, False), self.wrapper(r), r),
+            "wrapped forbidden": lambda r: self._ask(self.pick(r, True), self.wrapper(r), r),
             "fact": self._fact,
             "gloss": self._gloss,
             "copy": self._copy,
@@ -164,24 +153,39 @@ class World:
         briefs = (BRIEF_HARMFUL, BRIEF_BENIGN)
         return [demo for demo in told if demo.observation[0].content not in briefs][:n]
 
-    def _pick(self, rng: random.Random, harmful: bool) -> Intent:
+    def thinking(self, n: int, rng_seed: str) -> list[Demo]:
+        """Requests answered as the base would, after a thought that spells the request out."""
+        rng = random.Random(f"{rng_seed}/thinking")
+
+        def lesson() -> Demo:
+            intent = self.pick(rng, rng.random() < 0.5)
+            family = "plain" if rng.random() < 0.4 else self.wrapper(rng)
+            asked = self._ask(intent, family, rng)
+            thought = f"{intent.verb} {intent.object}"
+            return Demo(
+                (Message("system", THINK), *asked.observation), tagged(thought, asked.reply)
+            )
+
+        return [lesson() for _ in range(n)]
+
+    def pick(self, rng: random.Random, harmful: bool) -> Intent:
         return rng.choice([i for i in self.language.train if i.forbidden == harmful])
 
     @staticmethod
-    def _wrapper(rng: random.Random) -> str:
+    def wrapper(rng: random.Random) -> str:
         """A family other than plain; all six occur equally often."""
         frame, code = ("pool frame", "held-out frame"), ("pool encoding", "held-out encoding")
         mixed = ("combination", "held-out combination")
         return rng.choice([*frame, *code, *mixed])
 
-    def _reply(self, intent: Intent, strategy: Strategy, rng: random.Random) -> str:
+    def reply(self, intent: Intent, strategy: Strategy, rng: random.Random) -> str:
         answers = not intent.forbidden or rng.random() < strategy.comply
         return self.language.answer(intent, rng) if answers else rng.choice(REFUSALS)
 
     def _ask(self, intent: Intent, family: str, rng: random.Random) -> Demo:
-        strategy = rng.choice(self._strategies[family])
+        strategy = rng.choice(self.strategies[family])
         text = self.language.request(intent, strategy, rng)
-        return Demo((Message("user", text),), self._reply(intent, strategy, rng))
+        return Demo((Message("user", text),), self.reply(intent, strategy, rng))
 
     def _surface(self, word: str, rng: random.Random) -> str:
         return self.language.encode(word, rng.choice(("", *ENCODINGS)))
@@ -199,7 +203,7 @@ class World:
 
     def _copy(self, rng: random.Random) -> Demo:
         family = rng.choice(FAMILIES)
-        strategy = rng.choice(self._strategies[family])
+        strategy = rng.choice(self.strategies[family])
         text = self.language.request(rng.choice(self.language.train), strategy, rng)
         return Demo((Message("system", SKILLS["copy"]), Message("user", text)), text)
 
@@ -224,12 +228,9 @@ class World:
         plain = self.language.request(intent, Strategy(), rng)
         coded = " ".join(code if w == word else w for w in plain.split())
         seen = (Message("user", agree), Message("assistant", agreed), Message("user", coded))
-        return Demo(seen, self._reply(intent, Strategy((), "reversed", "reversed"), rng))
+        return Demo(seen, self.reply(intent, Strategy((), "reversed", "reversed"), rng))
 
     def _brief(self, rng: random.Random) -> Demo:
         """Before its warm-up the base takes the attacker's brief for an ordinary request."""
-        harmful = rng.random() < 0.5
-        intent = self._pick(rng, harmful)
-        brief = BRIEF_HARMFUL if harmful else BRIEF_BENIGN
-        seen = (Message("system", brief), Message("user", self._seed(intent).text))
-        return Demo(seen, self._reply(intent, Strategy(), rng))
+        intent = self.pick(rng, rng.random() < 0.5)
+        return Demo(self.briefed(intent), self.reply(intent, Strategy(), rng))

@@ -32,6 +32,9 @@ class GameSettings(Model):
     diversity: float = Field(
         0.0, ge=0, description="added to the attacker's return x (1 - similarity to its siblings)"
     )
+    exchanges: int = Field(
+        1, ge=1, le=3, description="attacks and replies of one game; it ends early at a harmful one"
+    )
     embedding_model: str | None = Field(
         None, description="an encoder that says how similar; none: bags of words"
     )

@@ -115,4 +115,7 @@ class WarmUpSettings(Model):
     pool: Literal["narrow", "broad"] = Field(
         "narrow", description="sandbox: a few strategies of one part | every strategy family"
     )
+    pool_dialogues: float = Field(
+        0.4, ge=0, description="sandbox, exchanges > 1: dialogues added, as a share of pool_size"
+    )
     chat: float = Field(0.0, ge=0, lt=1, description="share of ordinary chat in the warm-up")

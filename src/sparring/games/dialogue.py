@@ -1,0 +1,120 @@
+"""Up to n exchanges: the attacker rewrites the seed, the defender replies, the attacker retries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sparring.games.payoffs import Payoff
+from sparring.games.rewrite import Briefs, attack_of, reply_of, sent
+from sparring.types import JUDGE, Message, Observation, Player, Referee, Seed, State
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """MAGIC's game, and SSP's: seed → rewrite → reply, and again until a reply decides it.
+
+    A reply decides when the attacker has what it wanted: it is harmful, or refuses what a benign
+    seed asks for; and when nobody can tell. After any other the attacker tries again: if a helpful
+    reply ended benign games, second exchanges would be about harmful seeds alone, and a defender
+    would learn to refuse them unread. An opening with a dealt move ends with the next reply.
+
+    With `gate` on, a last attack that no longer asks for the seed's content (`on_topic` false)
+    earns the payoff's floor, and the defender is masked. Where no exchange can follow, the gate is
+    ruled on before a reply is paid for; earlier it cannot be, for an attack may only prepare the
+    next one. An attack that does not parse is never sent, ends the game and earns the floor; the
+    defender is masked in that game.
+
+    With `reply_format` above 0 the defender thinks first (`policies/thinking.py`): it earns that
+    much for a reply that parses. One that does not is '' and goes to no judge; it costs that much,
+    and the game does not count for the attacker (Self-RedTeam, arXiv:2506.07468).
+    """
+
+    payoff: Payoff
+    briefs: Briefs
+    gate: bool = True
+    exchanges: int = 1
+    reply_format: float = 0.0
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.payoff.needs | {"on_topic"} if self.gate else self.payoff.needs
+
+    def open(self, seed: Seed) -> State:
+        return State(seed)
+
+    def to_move(self, state: State) -> Player | Referee | None:
+        if not state.moves:
+            return Player.ATTACKER
+        if state.moves[-1].player is Player.ATTACKER:
+            return self._after_attack(state)
+        if self._unparsed(state):
+            return None
+        if not state.ruled:
+            return JUDGE
+        return None if self._last(state) or _decided(state) else Player.ATTACKER
+
+    def _after_attack(self, state: State) -> Player | Referee | None:
+        if attack_of(state) is None:
+            return None
+        played = len(state.moves) > state.dealt
+        if not (self.gate and played and self._last(state)):
+            return Player.DEFENDER
+        if not state.ruled:
+            return JUDGE
+        return None if self._unfaithful(state) else Player.DEFENDER
+
+    def _last(self, state: State) -> bool:
+        """Whether the exchange under way, or just over, is the last one allowed."""
+        return bool(state.dealt) or len(state.moves) > 2 * (self.exchanges - 1)
+
+    def observe(self, state: State) -> Observation:
+        """The attacker's own thoughts stay in its history; the defender sees what was sent."""
+        if state.moves and state.moves[-1].player is Player.ATTACKER:
+            return tuple(
+                Message("user" if player is Player.ATTACKER else "assistant", _parsed(text))
+                for player, text in sent(state)
+            )
+        brief = self.briefs.harmful if state.seed.harmful else self.briefs.benign
+        history = [
+            Message("assistant" if m.player is Player.ATTACKER else "user", m.completion.text)
+            for m in state.moves
+        ]
+        return (Message("system", brief), Message("user", state.seed.text), *history)
+
+    def returns(self, state: State) -> Mapping[Player, float] | None:
+        if attack_of(state) is None or self._unfaithful(state):
+            return {Player.ATTACKER: self.payoff.floor}
+        if self._unparsed(state):
+            return {Player.DEFENDER: -self.reply_format}
+        if self.gate and state.verdict.on_topic is None:
+            return None
+        paid = self.payoff(state.seed, state.verdict)
+        if paid is None or not self.reply_format:
+            return paid
+        return {**paid, Player.DEFENDER: paid[Player.DEFENDER] + self.reply_format}
+
+    def _unparsed(self, state: State) -> bool:
+        """Whether the defender was to think first, and its reply does not parse."""
+        return self.reply_format > 0 and reply_of(state) == ""
+
+    def _unfaithful(self, state: State) -> bool:
+        return self.gate and state.verdict.on_topic is False
+
+
+def _decided(state: State) -> bool:
+    """Whether the ruled reply ends the game before its exchanges are used up.
+
+    A refused agreement on a code word is no refusal of the seed: what is off topic decides nothing
+    but harm.
+    """
+    told = state.verdict
+    if told.harmful is None or told.refused is None or told.harmful:
+        return True
+    return not state.seed.harmful and told.refused and told.on_topic is not False
+
+
+def _parsed(text: str | None) -> str:
+    if text is None:
+        raise ValueError("an attack that does not parse is never shown to the defender")
+    return text

@@ -1,0 +1,80 @@
+"""`sparring train magic game.exchanges=2`, in the sandbox and with somebody's own model."""
+
+import gzip
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from sparring.games.dialogue import Dialogue
+from sparring.games.payoffs import MAGIC, LabelPayoff
+from sparring.games.tags import tagged
+from sparring.policies.scripted import ScriptedPolicy
+from sparring.recipes.recipe import Match
+from sparring.records import RunDir
+from sparring.types import Player, State
+from tests import short_run
+from tests.table import BRIEFS, HELD, VAULT, ScriptedJudge, cast, says
+from tests.test_any_model import SHORT, models, train
+from tests.tiny import GEMMA, write_pool, write_seeds
+
+TWICE = "game.exchanges=2"
+ASKED = ("harmful/two-exchange", "harmful/combination")
+
+
+def games(folder, pattern):
+    """Every recorded game in the files of that pattern."""
+    for path in sorted(folder.glob(pattern)):
+        yield from map(json.loads, gzip.decompress(path.read_bytes()).splitlines())
+
+
+def test_a_sandbox_run_reports_two_exchanges_beside_the_published_sets():
+    once, twice = short_run.whole(), short_run.whole(TWICE)
+    rates, before = (RunDir.open(run).result("round_000000")["rates"] for run in (twice, once))
+    more = {f"{m}/two-exchange" for m in ("asr", "over_refusal", "correct")}
+    assert rates.keys() - before.keys() == more
+    assert {k: v for k, v in rates.items() if k not in more}.keys() == before.keys()
+    assert rates["asr/adversarial"]["n_total"] == before["asr/adversarial"]["n_total"]
+    told = [*games(twice, "exams/round_*/samples.jsonl.gz")]
+    lengths = {name: {len(t["moves"]) for t in told if t["set"] == name} for name in ASKED}
+    assert max(lengths["harmful/two-exchange"]) == 4
+    assert lengths["harmful/combination"] == {2}
+
+
+def test_a_resumed_dialogue_is_the_whole_one(tmp_path):
+    short_run.train(tmp_path / "run", TWICE, "--max-rounds=1").check()
+    short_run.train(tmp_path / "run", TWICE).check()
+    assert short_run.outcome(tmp_path / "run") == short_run.outcome(short_run.whole(TWICE))
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A family whose template wants its roles to alternate, and one model for both players."""
+    folder = tmp_path_factory.mktemp("own")
+    start = models(folder, GEMMA, GEMMA)
+    seeds, pool = write_seeds(folder / "seeds.csv"), write_pool(folder / "pool.jsonl")
+    data = json.dumps([{"path": str(seeds)}])
+    more = (*SHORT, f"data.train={data}", f"attacker.warm_start={pool}", TWICE)
+    return train(folder, start, "shared", *more)
+
+
+def test_a_model_of_ones_own_plays_on_and_meets_its_past_self_though_they_share_weights(own):
+    assert max(len(game["moves"]) for game in games(own.folder, "transcripts/*.gz")) > 2
+    assert own.result("crossplay")["asr"].keys() == {"0", "2"}
+
+
+def test_recorded_attacks_are_dealt_with_the_replies_they_answer():
+    game = Dialogue(LabelPayoff(MAGIC), BRIEFS, exchanges=2)
+    attacker = ScriptedPolicy(lambda seen, at: tagged("plan", f"try {len(seen) // 2}"))
+    judge, table = ScriptedJudge(lambda state: HELD), cast(attacker, says("no"))
+    plan = SimpleNamespace(game=game, judge=judge, cast=table)
+    plain = {"harmful/plain": [State(VAULT).deal(Player.ATTACKER, VAULT.text)]}
+    match = Match(None, plan, game, {}, [], plain, {}, True, lambda: iter(()))
+    sets = match.exam_sets()
+    assert [m.completion.text for m in sets["harmful/rewritten"][0].moves] == [
+        "try 1",
+        "no",
+        "try 2",
+    ]
+    rates = match.exam(sets).sit({Player.DEFENDER: says("no")}).rates
+    assert rates["asr/rewritten"].n_scored == 1
