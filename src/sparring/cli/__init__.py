@@ -20,7 +20,8 @@ app = typer.Typer(
 app.add_typer(looking.runs_app, name="runs")
 app.add_typer(looking.config_app, name="config")
 app.command("train", context_settings=ANYTHING)(training.train)
-app.command()(evidence.exploit)
+for verb in (evidence.exploit, evidence.crossplay, evidence.bound, evidence.compare):
+    app.command()(verb)
 
 
 @app.command("eval")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sparring.cli.speech import Json, Run, print_json, say
+from sparring.types import UsageError
 
 At = Annotated[int | None, typer.Option(min=0, help="rounds; default: the last checkpoint")]
 
@@ -45,3 +46,91 @@ def exploit(
         values = " ".join(f"{rate['value']:.3f}" for rate in curve["asr"])
         say(f"{name:12s} ASR at {curve['steps']}: {values}  ({curve['tried']})")
     say(f"worst: {told['worst']}")
+
+
+def crossplay(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="runs' folders")],
+    at: Annotated[str, typer.Option(help="rounds, with commas; default: the last")] = "",
+    n: Annotated[int, typer.Option(min=1, help="games of a cell")] = 192,
+    cache: Annotated[Path | None, typer.Option(help="where played cells are kept")] = None,
+    json: Json = False,
+) -> None:
+    """Every attacker of the runs against every defender: ASR by the clean outcome."""
+    from sparring.evidence.matrix import cross, entrants
+    from sparring.records import RunDir
+
+    numbers = rounds_of(at)
+    told = [entrant for run in runs for entrant in entrants(RunDir.open(run), numbers)]
+
+    def shown(row: str, column: str, value: float | None) -> None:
+        if not json:
+            say(f"{row} against {column}: {'unscored' if value is None else f'{value:.3f}'}")
+
+    found = cross(told, n, cache or runs[0].parent / "crossplay", shown)
+    if json:
+        print_json(found)
+        return
+    for row, cells in found["asr"].items():
+        told_row = [cell["value"] for cell in cells.values()]
+        values = " ".join("  –  " if value is None else f"{value:.3f}" for value in told_row)
+        say(f"{row:32s} {values}")
+
+
+def rounds_of(text: str) -> list[int]:
+    """`0,40,160` as numbers."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    wrong = [word for word in words if not word.isdecimal()]
+    if wrong:
+        raise UsageError(f"--at: {wrong[0]!r:.40} is no number of rounds; wanted such as 0,40,160")
+    return [int(word) for word in words]
+
+
+def bound(
+    run: Run,
+    at: At = None,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999, help="joint")] = 0.95,
+    json: Json = False,
+) -> None:
+    """An upper limit on how often the run's defender fails, by attack family of its exam."""
+    from sparring.checkpoint import dumps, write_atomic
+    from sparring.evaluation.bound import bound as limit
+    from sparring.evidence.samples import items
+    from sparring.records import RunDir
+
+    opened = RunDir.open(run)
+    number = opened.exams()[-1] if at is None and opened.exams() else at or 0
+    asked = items(opened, number)
+    told = limit(
+        {k.split("/", 1)[1]: list(v.values()) for k, v in asked.items() if k.startswith("asr/")},
+        confidence,
+    )
+    path = run / "evidence" / "bound.json"
+    path.parent.mkdir(exist_ok=True)
+    write_atomic(path, dumps({"rounds": number, **told.to_json()}))
+    if json:
+        print_json(told.to_json())
+        return
+    for name, family in told.families.items():
+        say(
+            f"{name:24s} {family.failures}/{family.n} failed, effective n "
+            f"{family.effective_n:.0f}: at most {family.upper:.3f}"
+        )
+    say(told.caveat)
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="a run's folder")],
+    second: Annotated[Path, typer.Argument(help="another that sat the same exam")],
+    at: At = None,
+    json: Json = False,
+) -> None:
+    """The paired difference of two runs on the same exam items, second minus first."""
+    from sparring.evidence.samples import compared
+    from sparring.records import RunDir
+
+    told = compared(RunDir.open(first), RunDir.open(second), at)
+    if json:
+        print_json({name: paired.to_json() for name, paired in told.items()})
+        return
+    for name, paired in told.items():
+        say(f"{name:32s} {paired}")

@@ -28,9 +28,18 @@ def list_runs(folder: Path = Path("runs"), json: Json = False) -> None:
 
 
 @runs_app.command("show")
-def show_run(run: Run, json: Json = False) -> None:
+def show_run(
+    run: Run,
+    pool: Annotated[bool, typer.Option("--pool", help="the experience pool instead")] = False,
+    content: Annotated[bool, typer.Option("--content", help="its texts too: untrusted")] = False,
+    json: Json = False,
+) -> None:
     """A run's status, checkpoints and last round."""
     from sparring.records import RunDir
+
+    if pool:
+        _show_pool(run, content, json)
+        return
 
     opened = RunDir.open(run)
     rounds = opened.rounds()
@@ -48,6 +57,24 @@ def show_run(run: Run, json: Json = False) -> None:
         rows = value.items() if isinstance(value, dict) else [("", value)]
         for name, number in rows:
             say(f"{f'{key} {name}'.strip():40s}", f"{number}")
+
+
+def _show_pool(run: Path, content: bool, json: bool) -> None:
+    """The hardest, the most visited and the retired attacks of the last checkpoint."""
+    from sparring.records import RunDir
+    from sparring.report.pool import listed
+
+    told = listed(RunDir.open(run), content)
+    if json:
+        print_json(told)
+        return
+    say(f"{told['size']} awake, {told['asleep']} retired, {told['visits']} visits")
+    for name in ("hardest", "most visited", "retired"):
+        say(f"{name}:")
+        for row in told[name]:
+            label = "harmful" if row["harmful"] else "benign"
+            head = f"  m {row['mean']:.2f}  n {row['visits']:3d}  {label:7s}"
+            say(f"{head}  {row['seed']}  {row['attack']}")
 
 
 @runs_app.command("tail")

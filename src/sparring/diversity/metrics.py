@@ -55,7 +55,7 @@ def siblings(episodes: Iterable[Episode]) -> dict[int, Siblings]:
     """
     groups: dict[int, Siblings] = defaultdict(dict)
     for episode in episodes:
-        paid = episode.returns is not None and Player.DEFENDER in episode.returns
+        paid = episode.returns is not None and episode.returns.keys() == set(Player)
         if paid and not episode.state.dealt:
             text = " ".join(filter(None, attacks_of(episode.state)))
             path = attack_path(episode.state)

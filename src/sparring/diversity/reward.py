@@ -54,7 +54,7 @@ def rewarded(
 
 
 def _raised(episode: Episode, bonus: float) -> Episode:
-    if not episode.returns or not bonus:
+    if not episode.returns or Player.ATTACKER not in episode.returns or not bonus:
         return episode
     attacker = episode.returns[Player.ATTACKER] + bonus
     return replace(episode, returns={**episode.returns, Player.ATTACKER: attacker})

@@ -1,0 +1,89 @@
+"""Attackers of some runs against defenders of some runs, every cell played once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparring.checkpoint import dumps, write_atomic
+from sparring.config import load_yaml, parse
+from sparring.evaluation.crossplay import Seat, crossplay
+from sparring.recipes import known
+from sparring.recipes.match import Match
+from sparring.records import RunDir
+from sparring.types import Player, UsageError
+
+Shown = Callable[[str, str, float | None], None]
+"""(attacker, defender, ASR) of a cell."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """The players of one run after some rounds of it."""
+
+    name: str
+    folder: Path
+    match: Match
+
+    def seat(self, player: Player) -> Seat:
+        """Opens the player as it was then."""
+        shared = self.match.config.weights == "shared"
+        own = Player.DEFENDER if shared else player
+        return lambda: self.match.seats[player].past(self.folder / own)
+
+    @property
+    def digest(self) -> bytes:
+        """Of the checkpoint: its manifest holds the sha256 of every file."""
+        return (self.folder / "MANIFEST.json").read_bytes()
+
+
+def entrants(run: RunDir, at: Sequence[int]) -> list[Entrant]:
+    """The run's last checkpoint, or those asked for, as `run@rounds`; loads models."""
+    there = run.checkpoints.numbers()
+    missing = [number for number in at if number not in there]
+    if missing or not there:
+        raise UsageError(f"{run.folder}: no checkpoint after {missing or 'any'} rounds; {there}")
+    config = parse(load_yaml(run.config_yaml, str(run.folder / "config.yaml")))
+    match = known(config.recipe)(config)
+    return [
+        Entrant(f"{run.folder.name}@{number}", run.checkpoints.path(number), match)
+        for number in at or there[-1:]
+    ]
+
+
+def cross(told: Sequence[Entrant], n: int, cache: Path, shown: Shown) -> dict[str, Any]:
+    """ASR of every attacker against every defender on the first run's held-out harmful seeds.
+
+    The clean outcome under the first run's rules and judge, never a shaped reward. A cell is kept
+    in `cache` under the digests of the two checkpoints, the seeds and `n`.
+    """
+    place = told[0].match
+    seeds = [state.seed for state in place.held_out["harmful/plain"]]
+    openings = [place.plan.game.open(seeds[k % len(seeds)]) for k in range(n)]
+    common = dumps([sorted({seed.id for seed in seeds}), n])
+
+    def kept(row: Entrant, column: Entrant) -> Path:
+        digest = hashlib.sha256(common + row.digest + column.digest).hexdigest()
+        return cache / f"{digest[:24]}.json"
+
+    cells: dict[str, dict[str, Any]] = {}
+    for row in told:
+        missing = [column for column in told if not kept(row, column).is_file()]
+        played = crossplay(
+            place.plan.game,
+            openings,
+            {row.name: row.seat(Player.ATTACKER)},
+            {str(i): column.seat(Player.DEFENDER) for i, column in enumerate(missing)},
+            place.plan.judge,
+            "evidence/crossplay",
+        )
+        for _, i, rate in played:
+            cache.mkdir(parents=True, exist_ok=True)
+            write_atomic(kept(row, missing[int(i)]), dumps(rate.to_json()))
+            shown(row.name, missing[int(i)].name, rate.value)
+        cells[row.name] = {c.name: json.loads(kept(row, c).read_bytes()) for c in told}
+    return {"rows": "attacker", "columns": "defender", "n": n, "asr": cells}
