@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean
@@ -13,9 +13,7 @@ from sparring.report.headline import headline_key
 from sparring.report.layout import Drawing
 from sparring.report.plots import STYLES, Theme, headed, inches, label
 from sparring.report.reading import Rated
-
-MOST = 300
-"""Points of a curve, and turns, that are drawn; more are averaged in equal blocks of rounds."""
+from sparring.report.shading import MOST, block_of, differ, shade
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +137,13 @@ def _drawing(panel: Panel, stories: Sequence[Story]) -> Drawing:
         rows = -(-len(handles) // 3)
         axes = inches(figure, 0.42, 0.3 + 0.17 * rows)
         headed(axes, panel.title, theme)
+        apart = differ(stories)
         for place, story in enumerate(stories):
-            shade(axes, story.turns, theme, (place, len(stories)))
+            shade(axes, story.turns, theme, (place, len(stories)) if apart else (0, 1))
             colour = theme.series[place % len(theme.series)] if len(stories) > 1 else ""
             _lines(axes, panel, story, theme, colour)
         last = max((story.rounds for story in stories), default=1)
-        axes.set_xlim(0, max(1, last) + 0.5)
+        axes.set_xlim(-0.015 * max(1, last), 1.015 * max(1, last) + 0.5)
         _limit(axes, panel)
         axes.set_xlabel("rounds played", fontsize=7, labelpad=2)
         if handles:
@@ -170,7 +169,7 @@ def _lines(axes: Any, panel: Panel, story: Story, theme: Theme, colour: str) -> 
             kept = points[:: max(1, len(points) // MOST)]
             axes.plot([at for at, _ in kept], [v for _, v in kept], ".", color=own, ms=3.5)
             continue
-        x, y, alone = _broken(points, _block(story.rounds))
+        x, y, alone = _broken(points, block_of(story.rounds))
         faint = 0.6 if panel.exam and colour else 1.0
         style = STYLES[place % len(STYLES)] if colour else "-"
         marker = "." if alone else None
@@ -202,6 +201,7 @@ def with_intervals(
         elinewidth=0.9,
         color=colour,
         zorder=3,
+        clip_on=False,
         **face,
     )
 
@@ -224,7 +224,7 @@ def _legend(panel: Panel, stories: Sequence[Story], theme: Theme) -> list[Any]:
             own = theme.muted if many else _own_colour(panel, place, theme)
             style = STYLES[place % len(STYLES)] if many else "-"
             look = {"ls": "", "marker": "."} if panel.dots else {"ls": style}
-            handles.append(Line2D([], [], color=own, lw=1, label=told, **look))  # type: ignore[arg-type]
+            handles.append(Line2D([], [], color=own, lw=1, label=told, **look))
     own = theme.muted if many else theme.series[0]
     for held_out, style in ((False, "-"), (True, "--")):
         if panel.exam and (panel.exam != "unscored" or not held_out):
@@ -265,49 +265,6 @@ def _told(panel: Panel, stories: Sequence[Story]) -> str:
             first, last = exams[0][1].value, exams[-1][1].value
             words.append(f"{story.label}, exam: {first:.3f} → {last:.3f}")
     return f"{panel.title}. " + "; ".join(words)
-
-
-def shade(
-    axes: Any,
-    turns: Sequence[str],
-    theme: Theme,
-    lane: tuple[int, int],
-    height: tuple[float, float] | None = None,
-) -> None:
-    """Tint the rounds by who learned: the whole height for one run, a lane at the foot for each of
-    several; or between two heights, as shares of the axes."""
-    place, lanes = lane
-    low, high = height or ((0.0, 1.0) if lanes == 1 else (0.045 * place, 0.045 * (place + 1)))
-    colours: Mapping[str, str] = {"attacker": theme.attacker, "defender": theme.defender}
-    for who, colour in colours.items():
-        spans = [(start, stop - start) for told, start, stop in blocks(turns) if told == who]
-        axes.broken_barh(
-            spans,
-            (low, high - low),
-            transform=axes.get_xaxis_transform(),
-            color=colour,
-            lw=0,
-            zorder=0.5,
-            clip_on=height is None,
-        )
-
-
-def blocks(turns: Sequence[str]) -> list[tuple[str, float, float]]:
-    """(who learned, from, to) in rounds; more than MOST are told by whoever learned most."""
-    size = _block(len(turns)) if sum(1 for _ in groupby(turns)) > MOST else 1
-    grouped = [turns[i : i + size] for i in range(0, len(turns), size)]
-    most = [max(sorted(set(told)), key=told.count) for told in grouped]
-    spans, at = [], 0
-    for who, run in groupby(most):
-        stop = min(at + size * len(list(run)), len(turns))
-        spans.append((who, at + 0.5, stop + 0.5))
-        at = stop
-    return spans
-
-
-def _block(rounds: int) -> int:
-    """Rounds that are averaged into one point."""
-    return max(1, -(-rounds // MOST))
 
 
 def _broken(points: Points, size: int) -> tuple[list[float], list[float], bool]:

@@ -58,8 +58,9 @@ def bound(run: str, told: Mapping[str, Any]) -> Section:
     rows = tuple(
         (
             name(str(row.get("family", ""))),
-            *(f"{whole(row.get(key)):,}" for key in ("n", "failures")),
-            *(_decimal(row.get(key), form) for key, form in (("effective_n", ".1f"),)),
+            f"{whole(row.get('n')):,}",
+            f"{whole(row.get('failures')):,}",
+            _decimal(row.get("effective_n"), ",.1f"),
             Number(_decimal(row.get("upper"), ".4f")),
         )
         for row in map(mapping, listed(told.get("rows")))

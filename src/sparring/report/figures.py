@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from statistics import fmean
 from typing import Any
 
-from sparring.report.curves import MOST, shade, with_intervals
+from sparring.report.curves import with_intervals
 from sparring.report.gather import Story
 from sparring.report.headline import families
-from sparring.report.layout import Drawing
+from sparring.report.layout import COLUMN, Drawing
 from sparring.report.plots import Theme, headed, inches, label
 from sparring.report.reading import Rated
 from sparring.report.samples import spread
+from sparring.report.shading import block_of, shade
 
 ROWS = 20
 """Families, rows and columns that a figure shows; the tables have all."""
@@ -22,26 +23,26 @@ NAMED = 7
 _NOT_STRATEGIES = ("unfaithful", "unparseable")
 
 
-def family_figure(stories: Sequence[Story]) -> Drawing:
-    """ASR of every family before and after, with intervals; one pair of dots for each run."""
-    rows = families(stories[0].exams[-1].rates, "asr")[:ROWS]
+def family_figure(stories: Sequence[Story], metric: str, title: str) -> Drawing:
+    """A rate of every family before and after, with intervals; one pair of dots for each run."""
+    rows = families(stories[0].exams[-1].rates, metric)[:ROWS]
     height = 0.62 + len(rows) * (0.13 + 0.13 * len(stories))
 
     def draw(figure: Any, theme: Theme) -> None:
         axes = inches(figure, _margin(rows), 0.42, right=0.2)
-        headed(axes, "ASR by attack family:  ○ before   ● after", theme)
+        headed(axes, f"{title}:  ○ before   ● after", theme)
         for at, family in enumerate(rows):
             for place, story in enumerate(stories):
                 y = at + (place - (len(stories) - 1) / 2) * 0.8 / len(stories)
-                _pair(axes, story, f"asr/{family}", y, theme.series[place % len(theme.series)])
-        axes.set_yticks(range(len(rows)), [label(row, 22) for row in rows], color=theme.ink)
+                _pair(axes, story, f"{metric}/{family}", y, theme.series[place % len(theme.series)])
+        axes.set_yticks(range(len(rows)), [label(row, 20) for row in rows], color=theme.ink)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(-0.02, 1.02)
         axes.grid(visible=False, axis="y")
 
-    told = "; ".join(f"{row}: {_before_after(stories[0], f'asr/{row}')}" for row in rows)
+    told = "; ".join(f"{row}: {_before_after(stories[0], f'{metric}/{row}')}" for row in rows)
     caption = "Lines are 95 % intervals. Held-out seeds, the same openings every time."
-    return Drawing("families", f"ASR by attack family. {told}", draw, caption, height=height)
+    return Drawing(f"families-{metric}", f"{title}. {told}", draw, caption, height=height)
 
 
 def _pair(axes: Any, story: Story, key: str, y: float, colour: str) -> None:
@@ -64,7 +65,7 @@ def crossplay_figure(story: Story, file: str) -> Drawing:
     """ASR of past attackers (rows) against past defenders (columns), numbers in the cells."""
     rows, columns = sides(story)
     rows, columns = spread(rows, ROWS), spread(columns, ROWS)
-    width = min(9.0, max(4.4, 0.9 + 0.62 * len(columns)))
+    width = min(9.0, max(COLUMN, 0.9 + 0.52 * len(columns)))
     height = 1.0 + max(0.27, min(0.42, 0.42 * 7 / len(rows))) * len(rows)
 
     def draw(figure: Any, theme: Theme) -> None:
@@ -133,9 +134,11 @@ def _on(colour: tuple[float, float, float, float], theme: Theme) -> str:
     return "#11151b" if bright > 0.5 else "#ffffff"
 
 
-def strategy_figure(story: Story, file: str) -> Drawing:
-    """Shares of the attacker's rewrites by strategy, stacked, over rounds."""
-    names = strategies_by_size(story)
+def strategy_figure(story: Story, file: str, names: Sequence[str]) -> Drawing:
+    """Shares of the attacker's rewrites by strategy, stacked, over rounds.
+
+    `names` are all strategies, the ones that get a colour first; the same for every run of a page.
+    """
     named = [n for n in names if n not in _NOT_STRATEGIES][:NAMED]
     rest = [n for n in names if n not in named and n not in _NOT_STRATEGIES]
     told = [*((n, (n,)) for n in named), *([("others", tuple(rest))] if rest else [])]
@@ -144,7 +147,7 @@ def strategy_figure(story: Story, file: str) -> Drawing:
     def draw(figure: Any, theme: Theme) -> None:
         rows = -(-len(told) // 3)
         axes = inches(figure, 0.42, 0.42 + 0.16 * rows)
-        headed(axes, f"What the attacker's rewrites became: {label(story.label, 24)}", theme)
+        headed(axes, f"What rewrites became: {label(story.label, 24)}", theme)
         grey = {"others": theme.grid, "unfaithful": theme.muted, "unparseable": theme.ink}
         colours = [
             theme.series[i] if i < len(named) else grey[name] for i, (name, _) in enumerate(told)
@@ -155,32 +158,30 @@ def strategy_figure(story: Story, file: str) -> Drawing:
         axes.set_xlim(min(x, default=0), max(x, default=1))
         axes.set_ylim(0, 1)
         axes.set_xlabel("rounds played", fontsize=7, labelpad=2)
-        _swatches(figure, [label(name, 20) for name, _ in told], colours)
+        _swatches(figure, [label(name, 17) for name, _ in told], colours)
 
     last = story.strategies[-1][1] if story.strategies else {}
     shares = ", ".join(f"{name} {last.get(name, 0.0):.2f}" for name in named)
     caption = (
-        "Shares of distinct rewrites; the strip above shows whose turn it was. A strategy counts by "
-        "name only where the rewrite is faithful."
+        "Shares of distinct rewrites; the strip above shows whose turn it was. A strategy counts "
+        "by name only where the rewrite is faithful."
     )
     return Drawing(file, f"Attack strategies; last round: {shares}", draw, caption, height=2.9)
 
 
-def strategies_by_size(story: Story) -> list[str]:
+def by_size(shares: Iterable[Mapping[str, float]]) -> list[str]:
     """Every strategy, the one with the largest sum of shares first."""
     total: dict[str, float] = {}
-    for _, shares in story.strategies:
-        for strategy, share in shares.items():
+    for told in shares:
+        for strategy, share in told.items():
             total[strategy] = total.get(strategy, 0.0) + share
     return sorted(total, key=lambda strategy: (-total[strategy], strategy))
 
 
-def _stacks(
-    story: Story, groups: Sequence[Sequence[str]]
-) -> tuple[list[float], list[list[float]]]:
+def _stacks(story: Story, groups: Sequence[Sequence[str]]) -> tuple[list[float], list[list[float]]]:
     """Rounds, and the summed share of every group of strategies; blocks of rounds are averaged."""
-    size = max(1, -(-story.rounds // MOST))
-    blocks = [list(b) for _, b in groupby(story.strategies, key=lambda told: told[0] // size)]
+    size = block_of(story.rounds)
+    blocks = [list(b) for _, b in groupby(story.strategies, key=lambda told: (told[0] - 1) // size)]
     x = [fmean(done for done, _ in block) for block in blocks]
     stacks = [
         [fmean(sum(shares.get(n, 0.0) for n in group) for _, shares in block) for block in blocks]
@@ -213,12 +214,12 @@ def exploit_figure(run: str, curves: Mapping[str, Sequence[tuple[float, Rated]]]
     def draw(figure: Any, theme: Theme) -> None:
         rows = -(-len(shown) // 3)
         axes = inches(figure, 0.42, 0.3 + 0.16 * rows)
-        headed(axes, f"Fresh attackers against the last defender: {label(run, 24)}", theme)
+        headed(axes, f"Fresh attackers: {label(run, 24)}", theme)
         for (_, points), colour in zip(shown, theme.series, strict=False):
             told = [(step, rate) for step, rate in points if rate.value is not None]
             with_intervals(axes, told, colour)
         axes.set_ylim(0, 1.02)
-        axes.set_xlim(left=0)
+        axes.margins(x=0.02)
         axes.set_xlabel("steps of training", fontsize=7, labelpad=2)
         _swatches(figure, [label(who, 20) for who, _ in shown], theme.series[: len(shown)])
 
@@ -228,4 +229,4 @@ def exploit_figure(run: str, curves: Mapping[str, Sequence[tuple[float, Rated]]]
 
 def _margin(names: Sequence[str]) -> float:
     """Inches that the longest of these names takes at the left."""
-    return min(1.7, 0.2 + 0.062 * max((len(label(name, 22)) for name in names), default=1))
+    return min(1.7, 0.2 + 0.062 * max((len(label(name, 20)) for name in names), default=1))

@@ -9,6 +9,9 @@ from typing import Any
 from sparring.report.reading import Rated
 from sparring.report.visible import name
 
+COLUMN = 4.0
+"""Inches of a figure in one column; a wider one takes them all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Number:
@@ -25,7 +28,8 @@ Cell = str | Number
 class Table:
     """Rows below a head; `groups` are wider heads above it, as (text, columns, colour or '').
 
-    `strong` rows are the ones to read first.
+    `strong` rows are the ones to read first; `kind` is '', `words` (no numbers) or `narrow` (asides
+    stand below).
     """
 
     head: tuple[str, ...]
@@ -34,6 +38,7 @@ class Table:
     caption: str = ""
     groups: tuple[tuple[str, int, str], ...] = ()
     strong: frozenset[int] = frozenset()
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ class Drawing:
     alt: str
     draw: Callable[[Any, Any], None]
     caption: str = ""
-    width: float = 4.4
+    width: float = COLUMN
     height: float = 2.5
 
 
@@ -59,13 +64,18 @@ class Folded:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One part of a page; `legend` names colours, as (class, text)."""
+    """One part of a page; `legend` names colours, as (class, text).
+
+    Figures come first, with the tables `beside` them; then what is below.
+    """
 
     id: str
     title: str
     lead: str = ""
     legend: tuple[tuple[str, str], ...] = ()
     figures: tuple[Drawing, ...] = ()
+    beside: tuple[Table, ...] = ()
+    command: str = ""
     tables: tuple[Table, ...] = ()
     folded: tuple[Folded, ...] = ()
     folded_tables: tuple[tuple[str, Table], ...] = ()

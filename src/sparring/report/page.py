@@ -13,13 +13,15 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from sparring.report.gather import Story
-from sparring.report.layout import Drawing
+from sparring.report.layout import COLUMN, Drawing
 from sparring.report.plots import DARK, LIGHT, Theme, image
 from sparring.report.reproduce import judged, played
 from sparring.report.sections import cards, sections
 from sparring.report.visible import name, visible
 
-SECURITY = "default-src 'none'; img-src data:; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'"
+SECURITY = (
+    "default-src 'none'; img-src data:; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ def render(stories: Sequence[Story], public: bool, include_harmful: bool) -> Pag
         kind="harmful" if include_harmful else "public" if public else "redacted",
         cards=cards(stories),
         sections=told,
+        column=COLUMN,
         images={d.name: (_uri(light[d.name]), _uri(_dark(d))) for d in drawings},
     )
     return Page(html, figures)

@@ -38,8 +38,8 @@ LIGHT = Theme(
         *("#1f66b0", "#c4570f", "#2b8a57", "#8250a8"),
         *("#b08900", "#12889a", "#b83b76", "#647332"),
     ),
-    attacker="#f7d9c6",
-    defender="#d6e6f6",
+    attacker="#fbe6d9",
+    defender="#e3eef9",
     heat=("#f4f6f9", "#f0b48a", "#b3341c"),
 )
 DARK = Theme(
@@ -51,8 +51,8 @@ DARK = Theme(
         *("#74b3f2", "#f2a063", "#67c998", "#c09be6"),
         *("#dfc05a", "#5cc7d6", "#ee8fba", "#b3c47a"),
     ),
-    attacker="#4a2f22",
-    defender="#1d3450",
+    attacker="#3b2a22",
+    defender="#1c2d42",
     heat=("#1e2530", "#7d4a34", "#f08a5d"),
 )
 STYLES = ("-", (0, (4, 1.6)), (0, (1, 1.3)), (0, (5, 1.5, 1, 1.5)))
@@ -68,7 +68,8 @@ def image(drawing: Drawing, theme: Theme, kind: str) -> bytes:
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # glyphs that the font lacks are drawn as boxes
         mpl.rcdefaults()
-        mpl.rcParams.update(_style(theme))
+        for key, value in _style(theme).items():
+            mpl.rcParams[key] = value
         figure = Figure(figsize=(drawing.width, drawing.height), facecolor=theme.paper)
         drawing.draw(figure, theme)
         kept: Mapping[str, Any] = {"metadata": {"Date": None}} if kind == "svg" else {"dpi": 200}
@@ -98,13 +99,13 @@ def headed(axes: Any, title: str, theme: Theme) -> None:
         title,
         ha="left",
         va="top",
-        fontsize=8.5,
+        fontsize=9,
         fontweight="bold",
         color=theme.ink,
     )
 
 
-def _style(theme: Theme) -> dict[str, Any]:
+def _style(theme: Theme) -> dict[Any, Any]:
     return {
         "axes.edgecolor": theme.grid,
         "axes.facecolor": theme.paper,
@@ -113,10 +114,10 @@ def _style(theme: Theme) -> dict[str, Any]:
         "axes.labelcolor": theme.muted,
         "axes.spines.right": False,
         "axes.spines.top": False,
-        "font.size": 7.5,
+        "font.size": 8,
         "grid.color": theme.grid,
         "grid.linewidth": 0.6,
-        "legend.fontsize": 7,
+        "legend.fontsize": 7.5,
         "legend.frameon": False,
         "legend.labelcolor": theme.ink,
         "svg.fonttype": "path",

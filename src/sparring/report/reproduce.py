@@ -29,13 +29,13 @@ def reproduce(stories: Sequence[Story], public: bool) -> Section:
         (key, *(told.get(key, "–") for told in facts)) for key in names
     )
     several = len(stories) > 1
-    head = ("", *(name(s.label) for s in stories)) if several else ("", "value")
+    head = ("", *(name(s.label) for s in stories)) if several else ()
     return Section(
         id="reproduce",
         title="How to play it again",
-        lead="Save the configuration below as config.yaml, then: "
-        "sparring train config.yaml output_dir=runs/again",
-        tables=(Table(head, rows),),
+        lead="Save the configuration below as config.yaml (it lies in the run's folder), then:",
+        command="sparring train config.yaml output_dir=runs/again",
+        tables=(Table(head, rows, kind="words"),),
         folded=tuple(
             Folded(f"Configuration: {name(story.label)}", config(story, public))
             for story in stories
@@ -53,22 +53,15 @@ def _facts(story: Story, public: bool) -> Iterator[tuple[str, str]]:
     yield "judge", name(story.judge.get("name", "unknown"))
     if story.held_out_judge:
         yield "held-out judge", name(story.held_out_judge.get("name", "unknown"))
-    total = sum(story.seconds.values())
-    yield "wall time of rounds", duration(total)
-    for phase, seconds in story.seconds.items():
-        yield f"of it: {name(phase)}", duration(seconds)
+    phases = ", ".join(f"{name(k)} {duration(v)}" for k, v in story.seconds.items())
+    yield "wall time of the rounds", f"{duration(sum(story.seconds.values()))} ({phases})"
     for key, count in story.counts.items():
         yield name(key.replace("/", ", ").replace("_", " ")), f"{count:,.0f}"
-    for key, value in _flat(story.environment):
-        yield name(key), name(value)
-
-
-def _flat(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for key, value in told.items():
+    for key, value in story.environment.items():
         if isinstance(value, Mapping):
-            yield from _flat(value)
+            yield name(key), " · ".join(f"{name(str(k))} {name(str(v))}" for k, v in value.items())
         else:
-            yield str(key), str(value)
+            yield name(key), name(str(value))
 
 
 def duration(seconds: float) -> str:

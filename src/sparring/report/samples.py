@@ -16,7 +16,17 @@ from sparring.evaluation.metrics import succeeded
 from sparring.games.rewrite import attack_of, reply_of
 from sparring.records import RunDir
 from sparring.report.visible import hidden
-from sparring.types import Completion, CorruptError, Harm, Move, Player, Seed, State, Status, Verdict
+from sparring.types import (
+    Completion,
+    CorruptError,
+    Harm,
+    Move,
+    Player,
+    Seed,
+    State,
+    Status,
+    Verdict,
+)
 
 T = TypeVar("T")
 FILES = 12
@@ -119,7 +129,9 @@ def _state(row: Any) -> tuple[str, State] | None:
     """A game from its record, as far as telling whether the attack worked needs it."""
     try:
         said, told = row["moves"], row["verdict"]
-        seed = Seed(row["seed"]["text"], row["seed"]["harmful"] is True, "", row["seed"]["category"])
+        seed = Seed(
+            row["seed"]["text"], row["seed"]["harmful"] is True, "", row["seed"]["category"]
+        )
         moves = tuple(Move(Player(m["player"]), (), Completion(m["text"])) for m in said)
         harm, on_topic = told.get("reply_harm"), told.get("on_topic")
         verdict = Verdict(
@@ -155,8 +167,7 @@ def _best(tallies: dict[str, dict[str, _Tally]], include_harmful: bool) -> list[
         if told
     }
     return [
-        _attack(family, digest, tally, include_harmful)
-        for family, (digest, tally) in best.items()
+        _attack(family, digest, tally, include_harmful) for family, (digest, tally) in best.items()
     ]
 
 

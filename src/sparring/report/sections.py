@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from sparring.report.attacks import attacks
 from sparring.report.curves import PANELS, POOL, panels
 from sparring.report.evidence import sections as evidence
 from sparring.report.figures import (
+    by_size,
     crossplay_figure,
     family_figure,
     sides,
-    strategies_by_size,
     strategy_figure,
 )
 from sparring.report.gather import Story
@@ -20,8 +21,6 @@ from sparring.report.layout import (
     Card,
     Cell,
     Compared,
-    Folded,
-    Number,
     Section,
     Table,
     counted,
@@ -29,7 +28,8 @@ from sparring.report.layout import (
 )
 from sparring.report.reading import Rated
 from sparring.report.reproduce import reproduce
-from sparring.report.samples import Attack, Shown, spread
+from sparring.report.samples import spread
+from sparring.report.shading import differ
 from sparring.report.visible import name
 
 METRICS = (
@@ -86,11 +86,14 @@ def _apart(a: Rated | None, b: Rated | None) -> bool:
 def headline(stories: Sequence[Story]) -> Section:
     """ASR by family, then benign seeds: before → after, intervals and n."""
     keys = {key: None for story in stories for key in story.exams[-1].rates}
-    tables = [_rate_table(stories, "asr", "ASR by attack family", "family", keys)]
-    tables += [
-        _rate_table(stories, metric, f"{title}, by family", "family", keys)
-        for metric, title, _ in METRICS[1:]
-    ]
+    tables = [_rate_table(stories, metric, title, keys) for metric, title, _ in METRICS]
+    told = tuple(table for table in tables if table.rows)
+    figures = tuple(
+        family_figure(stories, metric, title)
+        for metric, title, _ in METRICS
+        if families(stories[0].exams[-1].rates, metric)
+    )
+    several = len(stories) > 1
     success = next((story.success for story in stories if story.success), "")
     return Section(
         id="headline",
@@ -98,15 +101,16 @@ def headline(stories: Sequence[Story]) -> Section:
         lead="Held-out seeds that nobody trained on, asked the same ways every time; 95 % "
         "intervals. Adversarial and wrapped are the means of all families but plain."
         + (f" What counts as success: {name(success, 300)}." if success else ""),
-        figures=(family_figure(stories),) if families(keys, "asr") else (),
-        tables=tuple(table for table in tables if table.rows),
+        figures=figures[:2] if several else figures[:1],
+        beside=() if several else told,
+        tables=told if several else (),
     )
 
 
 def _rate_table(
-    stories: Sequence[Story], metric: str, title: str, first: str, keys: Mapping[str, None]
+    stories: Sequence[Story], metric: str, title: str, keys: Mapping[str, None]
 ) -> Table:
-    head: list[str] = [first]
+    head: list[str] = ["family"]
     groups: list[tuple[str, int, str]] = [("", 1, "")]
     held = [any(headline_key(sat.held_out, metric) for sat in story.exams) for story in stories]
     for place, story in enumerate(stories):
@@ -130,7 +134,7 @@ def _rate_table(
 
 def curves(stories: Sequence[Story]) -> Section:
     """Everything over rounds, with the turns shaded."""
-    lanes = "" if len(stories) == 1 else " One lane of shading at the foot for each run."
+    lanes = " One lane at the foot for each run." if differ(stories) else ""
     return Section(
         id="curves",
         title="Over the rounds",
@@ -151,8 +155,11 @@ def crossplay(stories: Sequence[Story]) -> Section:
         figures=tuple(
             crossplay_figure(story, f"crossplay{_nth(stories, story)}") for story in played
         ),
+        beside=(_matrix(played[0]),) if len(stories) == 1 and played else (),
         folded_tables=tuple(
-            (f"With intervals: {name(story.label)}", _matrix(story)) for story in played
+            (f"With intervals: {name(story.label)}", _matrix(story))
+            for story in played
+            if len(stories) > 1
         ),
     )
 
@@ -163,92 +170,44 @@ def _nth(stories: Sequence[Story], story: Story) -> str:
 
 def _matrix(story: Story) -> Table:
     rows, columns = sides(story)
-    cells = tuple(
+    cells: tuple[tuple[Cell, ...], ...] = tuple(
         (name(row), *(ratio(story.crossplay[row].get(column)) for column in columns))
         for row in rows
     )
-    return Table(("attacker after", *map(name, columns)), cells)
+    head = ("attacker after", *map(name, columns))
+    groups = (("", 1, ""), ("defender after", len(columns), ""))
+    return Table(head, cells, "With 95 % intervals", groups=groups, kind="narrow")
 
 
 def strategies(stories: Sequence[Story]) -> Section:
     """What the attacker's rewrites became."""
     told = [story for story in stories if len(story.strategies) > 1]
+    named = by_size([shares for story in told for _, shares in story.strategies])
     return Section(
         id="strategies",
         title="What the attacker tried",
         legend=_TURNS,
-        figures=tuple(strategy_figure(s, f"strategies{_nth(stories, s)}") for s in told),
+        figures=tuple(strategy_figure(s, f"strategies{_nth(stories, s)}", named) for s in told),
+        beside=(_shares(told[0]),) if len(stories) == 1 and told else (),
         folded_tables=tuple(
             (f"Shares by round: {name(story.label)}", _shares(story))
-            for story in stories
-            if story.strategies
+            for story in told
+            if len(stories) > 1
         ),
     )
 
 
 def _shares(story: Story) -> Table:
-    moments = spread([t for t in story.strategies if t[1]], 8)
-    rows = tuple(
+    moments = spread(story.strategies, 7)
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
         (name(strategy), *(_share(shares.get(strategy)) for _, shares in moments))
-        for strategy in strategies_by_size(story)
+        for strategy in by_size([shares for _, shares in story.strategies])
     )
-    return Table(("strategy", *(f"{done}" for done, _ in moments)), rows)
+    return Table(("strategy", *(f"{done}" for done, _ in moments)), rows, "Shares by round")
 
 
 def _share(value: float | None) -> str:
     return "·" if value is None else f"{value:.2f}"
-
-
-def attacks(stories: Sequence[Story]) -> Section:
-    """The most successful attack of each family, folded, and without its text by default."""
-    tables: list[tuple[str, Table]] = []
-    texts: list[Folded] = []
-    for story in stories:
-        for told, title in (
-            (story.attacks, "Fixed attacks of the exams, by family"),
-            (story.own_attacks, "The attacker's own, by recorded round"),
-        ):
-            if told:
-                tables.append((f"{title}: {name(story.label)}", _attack_table(told)))
-                texts += _texts(told)
-    return Section(
-        id="attacks",
-        title="The attacks that worked best",
-        lead="Of every family the attack that succeeded most often. Its text is replaced by its "
-        "hash and its length unless the report was asked for it.",
-        folded=tuple(texts),
-        folded_tables=tuple(tables),
-    )
-
-
-def _attack_table(told: Sequence[Attack]) -> Table:
-    rows: list[tuple[Cell, ...]] = []
-    for attack in told:
-        who = "withheld" if attack.withheld else attack.sha256[:12]
-        if not attack.won:
-            rows.append((name(attack.family), Number("none worked"), "–", "–", "–"))
-            continue
-        words = "–" if attack.withheld else f"{attack.words}"
-        won = Number(f"{attack.won} of {attack.of}")
-        rows.append((name(attack.family), won, f"round {attack.last}", who, words))
-    return Table(("family", "worked", "last", "sha256", "words"), tuple(rows))
-
-
-def _texts(told: Sequence[Attack]) -> list[Folded]:
-    return [
-        Folded(
-            f"{name(attack.family)} · {attack.sha256[:12]}",
-            f"attack{_badge(attack.attack)}\n{attack.attack.text}\n\n"
-            f"reply{_badge(attack.reply)}\n{attack.reply.text}",
-            "harmful",
-        )
-        for attack in told
-        if attack.attack and attack.reply
-    ]
-
-
-def _badge(shown: Shown) -> str:
-    return f" ({shown.hidden} characters that hide or reorder are spelled out)" * bool(shown.hidden)
 
 
 def pool(stories: Sequence[Story]) -> Section:
