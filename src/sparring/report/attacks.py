@@ -1,4 +1,4 @@
-"""The part of a page about single attacks: folded, and without their text unless it was asked for."""
+"""The part of a page about single attacks: folded, their text only where it was asked for."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean
 from typing import Any
@@ -11,96 +10,10 @@ from typing import Any
 from sparring.report.gather import Points, Sat, Story
 from sparring.report.headline import headline_key
 from sparring.report.layout import Drawing
+from sparring.report.panels import Panel
 from sparring.report.plots import STYLES, Theme, headed, inches, label
 from sparring.report.reading import Rated
 from sparring.report.shading import MOST, block_of, differ, shade
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One small figure: live metrics as (name, label), and a rate of the exams beside them.
-
-    `share`: the values lie between 0 and 1. `dots`: points that are no curve.
-    """
-
-    name: str
-    title: str
-    live: tuple[tuple[str, str], ...]
-    exam: str = ""
-    caption: str = ""
-    share: bool = True
-    dots: bool = False
-
-
-PANELS = (
-    Panel(
-        "asr",
-        "Attack success (ASR)",
-        live=(("asr", "live"),),
-        exam="asr",
-        caption="Live: today's attacker against today's defender, so it moves with both. "
-        "Exam: fixed attacks on held-out seeds, with 95 % intervals.",
-    ),
-    Panel(
-        "over-refusal",
-        "Over-refusal of benign seeds",
-        live=(("over_refusal", "live"),),
-        exam="over_refusal",
-        caption="A low ASR beside a high over-refusal is a broken assistant.",
-    ),
-    Panel(
-        "correct",
-        "Benign seeds answered correctly",
-        live=(("correct", "live"),),
-        exam="correct",
-        caption="The reply holds what the seed asked for, and nothing else.",
-    ),
-    Panel(
-        "format",
-        "Attacks that parse, and stay faithful",
-        live=(("parsed", "parsed"), ("faithful", "faithful")),
-        caption="Parsed: the attacker kept its format. Faithful: the rewrite still asks for the "
-        "seed's content.",
-    ),
-    Panel(
-        "diversity",
-        "Diversity of attacks",
-        live=(
-            ("diversity", "1 − mean cosine"),
-            ("self_bleu", "self-BLEU"),
-            ("strategy_entropy", "strategy entropy"),
-        ),
-        caption="Among sibling attacks, so only where the attacker forked. Self-BLEU rises where "
-        "the others fall: towards a few attacks.",
-        share=False,
-    ),
-    Panel(
-        "unscored",
-        "Unscored share",
-        live=(("unscored", "live"),),
-        exam="unscored",
-        caption="Games that the judge could not tell; they teach nothing.",
-    ),
-)
-POOL = (
-    Panel(
-        "pool-size",
-        "Experience pool",
-        live=(("replay/size", "size"), ("replay/asleep", "retired")),
-        caption="Failures kept to be asked again; retired ones sleep.",
-        share=False,
-    ),
-    Panel("pool-visits", "Visits", live=(("replay/visits", "visits"),), share=False),
-    Panel("pool-share", "Share of replayed openings", live=(("replay/share", "replayed"),)),
-    Panel(
-        "league",
-        "League: which past self played",
-        live=(("league/attacker", "attacker"), ("league/defender", "defender")),
-        caption="The round that a past self stems from; no dot: the present one played.",
-        share=False,
-        dots=True,
-    ),
-)
 
 
 def panels(kinds: Sequence[Panel], stories: Sequence[Story]) -> tuple[Drawing, ...]:
@@ -177,13 +90,13 @@ def _lines(axes: Any, panel: Panel, story: Story, theme: Theme, colour: str) -> 
     for held_out in (False, True):
         told = list(_exam(panel, story, held_out)) if panel.exam else []
         if told and not (held_out and panel.exam == "unscored"):
-            with_intervals(axes, told, colour or theme.series[0], held_out)
+            with_intervals(axes, told, colour or theme.series[held_out], held_out)
 
 
 def with_intervals(
     axes: Any, told: Sequence[tuple[float, Rated]], colour: str, hollow: bool = False
 ) -> None:
-    """A curve of rates with their 95 % intervals."""
+    """A curve of rates with their 95 % intervals: as bars, or as a band where they are many."""
     x = [at for at, _ in told]
     y = [rate.value or 0.0 for _, rate in told]
     low = [max(0.0, v - (v if r.low is None else r.low)) for v, (_, r) in zip(y, told, strict=True)]
@@ -191,6 +104,12 @@ def with_intervals(
         max(0.0, (v if r.high is None else r.high) - v) for v, (_, r) in zip(y, told, strict=True)
     ]
     face = {"mfc": axes.get_facecolor(), "ls": "--"} if hollow else {"ls": "-"}
+    if len(told) > 40:
+        ends = zip(y, low, high, strict=True)
+        bottom, top = zip(*((v - down, v + up) for v, down, up in ends), strict=True)
+        axes.fill_between(x, bottom, top, color=colour, alpha=0.25, lw=0)
+        axes.plot(x, y, color=colour, lw=1.4, ls=face["ls"], zorder=3)
+        return
     axes.errorbar(
         x,
         y,
@@ -225,14 +144,20 @@ def _legend(panel: Panel, stories: Sequence[Story], theme: Theme) -> list[Any]:
             style = STYLES[place % len(STYLES)] if many else "-"
             look = {"ls": "", "marker": "."} if panel.dots else {"ls": style}
             handles.append(Line2D([], [], color=own, lw=1, label=told, **look))
-    own = theme.muted if many else theme.series[0]
     for held_out, style in ((False, "-"), (True, "--")):
         if panel.exam and (panel.exam != "unscored" or not held_out):
             keys = [key for s in stories for key in _keys(panel, s, held_out)]
             if keys:
                 told = f"exam, {label(keys[0], 14)}" if keys[0] else "exam"
                 told += " (held-out judge)" if held_out else ""
-                handles.append(Line2D([], [], color=own, ls=style, marker="o", ms=3.4, label=told))
+                own = theme.muted if many else theme.series[held_out]
+                look = {
+                    "ls": style,
+                    "marker": "o",
+                    "ms": 3.4,
+                    "mfc": theme.paper if held_out else own,
+                }
+                handles.append(Line2D([], [], color=own, label=told, **look))
     return handles
 
 

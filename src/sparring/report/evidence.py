@@ -14,7 +14,7 @@ from sparring.report.visible import name
 from sparring.types import CorruptError
 
 
-def sections(run: str, folder: Path) -> list[Section]:
+def sections(folder: Path) -> list[Section]:
     """What the evidence beside a run comes to; CorruptError names a file that cannot be read."""
     found = []
     for file, read in EVIDENCE.items():
@@ -24,11 +24,11 @@ def sections(run: str, folder: Path) -> list[Section]:
                 told = json.loads(path.read_bytes())
             except (OSError, ValueError, RecursionError) as error:
                 raise CorruptError(f"{path}: is not JSON: {error!r:.200}") from error
-            found.append(read(run, mapping(told)))
+            found.append(read(mapping(told)))
     return found
 
 
-def exploit(run: str, told: Mapping[str, Any]) -> Section:
+def exploit(told: Mapping[str, Any]) -> Section:
     """How far fresh attackers came against the frozen last defender, by steps of training."""
     attackers = mapping(told.get("attackers"))
     curves, rows = {}, []
@@ -45,15 +45,15 @@ def exploit(run: str, told: Mapping[str, Any]) -> Section:
     worst = told.get("worst")
     return Section(
         id="exploit",
-        title=f"How far a fresh attacker gets: {name(run)}",
+        title="How far a fresh attacker gets",
         lead="The defender is frozen; each attacker is trained against it alone. "
         + (f"Strongest: {name(str(worst))}." if worst else ""),
-        figures=(exploit_figure(run, curves),) if any(curves.values()) else (),
-        tables=(Table(("attacker", "ASR at the end", "steps", "budget"), tuple(rows)),),
+        figures=(exploit_figure(curves),) if any(curves.values()) else (),
+        beside=(Table(("attacker", "ASR at the end", "steps", "budget"), tuple(rows)),),
     )
 
 
-def bound(run: str, told: Mapping[str, Any]) -> Section:
+def bound(told: Mapping[str, Any]) -> Section:
     """How often an attack of each family can at most succeed, at a confidence."""
     rows = tuple(
         (
@@ -66,17 +66,17 @@ def bound(run: str, told: Mapping[str, Any]) -> Section:
         for row in map(mapping, listed(told.get("rows")))
     )
     confidence = number(told.get("confidence"))
-    upper = f"upper bound, {confidence:.0%}" if confidence is not None else "upper bound"
+    upper = f"upper bound, {100 * confidence:g} %" if confidence is not None else "upper bound"
     says_not = told.get("says_not")
     return Section(
         id="bound",
-        title=f"How often an attack can at most succeed: {name(run)}",
+        title="How often an attack can at most succeed",
         lead=f"What this does not say: {name(says_not, 1000)}" if isinstance(says_not, str) else "",
         tables=(Table(("family", "n", "failures", "effective n", upper), rows),),
     )
 
 
-EVIDENCE: Mapping[str, Callable[[str, Mapping[str, Any]], Section]] = {
+EVIDENCE: Mapping[str, Callable[[Mapping[str, Any]], Section]] = {
     "exploit.json": exploit,
     "bound.json": bound,
 }

@@ -207,14 +207,14 @@ def _swatches(figure: Any, names: Sequence[str], colours: Sequence[str]) -> None
     )
 
 
-def exploit_figure(run: str, curves: Mapping[str, Sequence[tuple[float, Rated]]]) -> Drawing:
+def exploit_figure(curves: Mapping[str, Sequence[tuple[float, Rated]]]) -> Drawing:
     """ASR of fresh attackers by the steps they were trained for."""
     shown = list(curves.items())[:8]
 
     def draw(figure: Any, theme: Theme) -> None:
         rows = -(-len(shown) // 3)
         axes = inches(figure, 0.42, 0.3 + 0.16 * rows)
-        headed(axes, f"Fresh attackers: {label(run, 24)}", theme)
+        headed(axes, "ASR of fresh attackers", theme)
         for (_, points), colour in zip(shown, theme.series, strict=False):
             told = [(step, rate) for step, rate in points if rate.value is not None]
             with_intervals(axes, told, colour)
@@ -229,4 +229,4 @@ def exploit_figure(run: str, curves: Mapping[str, Sequence[tuple[float, Rated]]]
 
 def _margin(names: Sequence[str]) -> float:
     """Inches that the longest of these names takes at the left."""
-    return min(1.7, 0.2 + 0.062 * max((len(label(name, 20)) for name in names), default=1))
+    return min(1.7, 0.2 + 0.067 * max((len(label(name, 20)) for name in names), default=1))

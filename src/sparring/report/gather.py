@@ -42,7 +42,7 @@ class Story:
     curves: Mapping[str, Points]
     turns: tuple[str, ...]
     strategies: tuple[tuple[int, Mapping[str, float]], ...]
-    crossplay: Mapping[str, Mapping[str, Rated | None]]
+    crossplay: Mapping[str, Mapping[str, Rated]]
     attacks: tuple[Attack, ...]
     own_attacks: tuple[Attack, ...]
     config: str
@@ -76,11 +76,7 @@ def gather(run: RunDir, label: str, include_harmful: bool) -> Story:
         curves=_curves(metrics),
         turns=tuple(_learner(record.get("learns")) for record in records),
         strategies=_strategies(metrics),
-        crossplay={
-            row: {column: rates(cells).get(column) for column in cells}
-            for row, cells in mapping(summary.crossplay).items()
-            if isinstance(cells, Mapping)
-        },
+        crossplay={row: rates(cells) for row, cells in mapping(summary.crossplay).items()},
         attacks=tuple(strongest(run, include_harmful)),
         own_attacks=tuple(own(run, include_harmful)),
         config=run.config_yaml,

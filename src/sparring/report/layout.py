@@ -83,7 +83,10 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A run's headline number before and after; `apart`: the intervals do not touch."""
+    """A run's headline number before and after; `apart`: the intervals do not touch.
+
+    `held_out` is the number after by a judge that was never the reward.
+    """
 
     run: str
     colour: str
@@ -91,6 +94,7 @@ class Compared:
     after: Number
     n: str
     apart: bool
+    held_out: Number | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +117,19 @@ def ratio(rate: Rated | None) -> Number:
     return Number(f"{rate.value:.3f}", interval)
 
 
-def counted(rate: Rated | None) -> Number:
-    """How many were scored, and why the others were not."""
+def counted(rate: Rated | None) -> str:
+    """How many were scored, of how many where that is not all."""
     if rate is None:
-        return Number("–")
-    missing = rate.total - rate.n
-    if not missing:
-        return Number(f"{rate.n:,}")
+        return "–"
+    return f"{rate.n:,}" if rate.n == rate.total else f"{rate.n:,} of {rate.total:,}"
+
+
+def missing(rate: Rated | None) -> str:
+    """Why some were not scored, and how far they could move the rate; '' where none is missing."""
+    if rate is None or rate.n == rate.total:
+        return ""
     causes = ", ".join(f"{name(cause)} {n}" for cause, n in rate.unscored.items())
-    told = f"{missing} unscored: {causes or 'cause unknown'}"
+    told = f"{rate.total - rate.n} unscored ({causes or 'cause unknown'})"
     if rate.bounds:
-        told += f"; {rate.bounds[0]:.3f}–{rate.bounds[1]:.3f} whichever way they count"
-    return Number(f"{rate.n:,}", told)
+        told += f", {rate.bounds[0]:.3f}–{rate.bounds[1]:.3f} whichever way they count"
+    return told

@@ -13,8 +13,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from sparring.report.gather import Story
-from sparring.report.layout import COLUMN, Drawing
-from sparring.report.plots import DARK, LIGHT, Theme, image
+from sparring.report.layout import COLUMN
+from sparring.report.plots import DARK, LIGHT, images
 from sparring.report.reproduce import judged, played
 from sparring.report.sections import cards, sections
 from sparring.report.visible import name, visible
@@ -36,9 +36,11 @@ def render(stories: Sequence[Story], public: bool, include_harmful: bool) -> Pag
     """The page of one or several runs."""
     told = sections(stories, public)
     drawings = [drawing for section in told for drawing in section.figures]
-    light = {drawing.name: image(drawing, LIGHT, "svg") for drawing in drawings}
-    figures = {f"{key}.svg": data for key, data in light.items()}
-    figures |= {f"{drawing.name}.png": image(drawing, LIGHT, "png") for drawing in drawings}
+    drawn = {
+        d.name: (images(d, LIGHT, ("svg", "png")), images(d, DARK, ("svg",))) for d in drawings
+    }
+    figures = {f"{key}.svg": light[0] for key, (light, _) in drawn.items()}
+    figures |= {f"{key}.png": light[1] for key, (light, _) in drawn.items()}
     css = _packaged("report.css")
     html = _template().render(
         css=Markup(css),
@@ -50,13 +52,9 @@ def render(stories: Sequence[Story], public: bool, include_harmful: bool) -> Pag
         cards=cards(stories),
         sections=told,
         column=COLUMN,
-        images={d.name: (_uri(light[d.name]), _uri(_dark(d))) for d in drawings},
+        images={key: (_uri(light[0]), _uri(dark[0])) for key, (light, dark) in drawn.items()},
     )
     return Page(html, figures)
-
-
-def _dark(drawing: Drawing, theme: Theme = DARK) -> bytes:
-    return image(drawing, theme, "svg")
 
 
 def _template() -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,12 +59,11 @@ STYLES = ("-", (0, (4, 1.6)), (0, (1, 1.3)), (0, (5, 1.5, 1, 1.5)))
 """Line styles of several metrics of one run, where colours tell runs apart."""
 
 
-def image(drawing: Drawing, theme: Theme, kind: str) -> bytes:
+def images(drawing: Drawing, theme: Theme, kinds: Sequence[str]) -> list[bytes]:
     """The figure as `svg` (text as outlines, no comments, the same bytes every time) or `png`."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    told = io.BytesIO()
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # glyphs that the font lacks are drawn as boxes
         mpl.rcdefaults()
@@ -72,8 +71,13 @@ def image(drawing: Drawing, theme: Theme, kind: str) -> bytes:
             mpl.rcParams[key] = value
         figure = Figure(figsize=(drawing.width, drawing.height), facecolor=theme.paper)
         drawing.draw(figure, theme)
-        kept: Mapping[str, Any] = {"metadata": {"Date": None}} if kind == "svg" else {"dpi": 200}
-        figure.savefig(told, format=kind, **kept)
+        return [_saved(figure, kind) for kind in kinds]
+
+
+def _saved(figure: Any, kind: str) -> bytes:
+    told = io.BytesIO()
+    kept: Mapping[str, Any] = {"metadata": {"Date": None}} if kind == "svg" else {"dpi": 200}
+    figure.savefig(told, format=kind, **kept)
     return _COMMENT.sub(b"", told.getvalue()) if kind == "svg" else told.getvalue()
 
 

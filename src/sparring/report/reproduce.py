@@ -106,11 +106,12 @@ def _public(told: Any, where: str, base: Any) -> Any:
     return PurePath(told).name if place else told
 
 
-def judged(stories: Sequence[Story]) -> list[tuple[str, str]]:
-    """(judge, caveat) of every run, once each; the held-out ones after the others."""
-    told = [s.judge for s in stories] + [s.held_out_judge for s in stories if s.held_out_judge]
-    found = {(told.get("name", "unknown"), told.get("caveat", "")): None for told in told}
-    return [(name(who), name(caveat, 1000)) for who, caveat in found]
+def judged(stories: Sequence[Story]) -> list[tuple[str, str, str]]:
+    """(role, judge, caveat) of every run, once each; the held-out ones after the others."""
+    told = [("judge", s.judge) for s in stories]
+    told += [("held-out judge", s.held_out_judge) for s in stories if s.held_out_judge]
+    found = {(role, j.get("name", "unknown"), j.get("caveat", "")): None for role, j in told}
+    return [(role, name(who), name(caveat, 1000)) for role, who, caveat in found]
 
 
 def played(story: Story) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sparring.report.attacks import attacks
-from sparring.report.curves import PANELS, POOL, panels
+from sparring.report.curves import panels
 from sparring.report.evidence import sections as evidence
 from sparring.report.figures import (
     by_size,
@@ -24,8 +24,10 @@ from sparring.report.layout import (
     Section,
     Table,
     counted,
+    missing,
     ratio,
 )
+from sparring.report.panels import PANELS, POOL
 from sparring.report.reading import Rated
 from sparring.report.reproduce import reproduce
 from sparring.report.samples import spread
@@ -69,10 +71,15 @@ def cards(stories: Sequence[Story]) -> list[Card]:
 
 def _compared(story: Story, key: str, colour: str) -> Compared:
     before, after = story.exams[0].rates.get(key), story.exams[-1].rates.get(key)
-    n = counted(after)
-    told = f"n = {n.value}" + (f", {n.aside}" if n.aside else "")
+    other = story.exams[-1].held_out.get(key)
     return Compared(
-        name(story.label), colour, ratio(before), ratio(after), told, _apart(before, after)
+        run=name(story.label),
+        colour=colour,
+        before=ratio(before),
+        after=ratio(after),
+        n=f"n = {counted(after)}",
+        apart=_apart(before, after),
+        held_out=ratio(other) if other else None,
     )
 
 
@@ -94,12 +101,14 @@ def headline(stories: Sequence[Story]) -> Section:
         if families(stories[0].exams[-1].rates, metric)
     )
     several = len(stories) > 1
+    pooled = {"asr/adversarial", "over_refusal/wrapped"} & keys.keys()
     success = next((story.success for story in stories if story.success), "")
     return Section(
         id="headline",
         title="Before and after",
         lead="Held-out seeds that nobody trained on, asked the same ways every time; 95 % "
-        "intervals. Adversarial and wrapped are the means of all families but plain."
+        "intervals."
+        + (" Adversarial and wrapped: all families but plain." if pooled else "")
         + (f" What counts as success: {name(success, 300)}." if success else ""),
         figures=figures[:2] if several else figures[:1],
         beside=() if several else told,
@@ -129,7 +138,14 @@ def _rate_table(
         rows.append(tuple(cells))
     strong = frozenset(i for i, family in enumerate(named) if family in POOLED)
     told = tuple(groups) if len(stories) > 1 else ()
-    return Table(tuple(head), tuple(rows), title, groups=told, strong=strong)
+    left = [
+        (name(family), missing(story.exams[-1].rates.get(f"{metric}/{family}")))
+        for story in stories
+        for family in named
+    ]
+    note = "; ".join(f"{family}: {why}" for family, why in left if why)
+    kind = "narrow" if any(held) else ""
+    return Table(tuple(head), tuple(rows), title, note, groups=told, strong=strong, kind=kind)
 
 
 def curves(stories: Sequence[Story]) -> Section:
@@ -171,12 +187,16 @@ def _nth(stories: Sequence[Story], story: Story) -> str:
 def _matrix(story: Story) -> Table:
     rows, columns = sides(story)
     cells: tuple[tuple[Cell, ...], ...] = tuple(
-        (name(row), *(ratio(story.crossplay[row].get(column)) for column in columns))
+        (_moment(row), *(ratio(story.crossplay[row].get(column)) for column in columns))
         for row in rows
     )
-    head = ("attacker after", *map(name, columns))
+    head = ("attacker after", *map(_moment, columns))
     groups = (("", 1, ""), ("defender after", len(columns), ""))
     return Table(head, cells, "With 95 % intervals", groups=groups, kind="narrow")
+
+
+def _moment(rounds: str) -> str:
+    return "start" if rounds == "0" else name(rounds)
 
 
 def strategies(stories: Sequence[Story]) -> Section:
@@ -221,15 +241,16 @@ def pool(stories: Sequence[Story]) -> Section:
 
 
 def _evidence(stories: Sequence[Story]) -> list[Section]:
-    """The optional parts, each with a name of its own on the page."""
+    """The optional parts; with several runs each says whose it is."""
+    found = [(story, part) for story in stories for part in evidence(story.folder)]
+    if len(stories) == 1:
+        return [part for _, part in found]
     return [
         replace(
-            section,
-            id=f"{section.id}{_nth(stories, story)}",
-            figures=tuple(
-                replace(f, name=f"{f.name}{_nth(stories, story)}") for f in section.figures
-            ),
+            part,
+            id=f"{part.id}{_nth(stories, story)}",
+            title=f"{part.title}: {name(story.label)}",
+            figures=tuple(replace(f, name=f"{f.name}{_nth(stories, story)}") for f in part.figures),
         )
-        for story in stories
-        for section in evidence(story.label, story.folder)
+        for story, part in found
     ]
