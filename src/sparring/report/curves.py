@@ -30,7 +30,7 @@ def _exam(panel: Panel, story: Story, held_out: bool = False) -> Iterator[tuple[
     """(rounds, rate) of every exam that has the panel's rate."""
     for sat in story.exams:
         if panel.exam == "unscored":
-            yield sat.rounds, _unscored(sat)
+            yield from ((sat.rounds, rate) for rate in _unscored(sat))
             continue
         rates = sat.held_out if held_out else sat.rates
         key = headline_key(rates, panel.exam)
@@ -38,10 +38,11 @@ def _exam(panel: Panel, story: Story, held_out: bool = False) -> Iterator[tuple[
             yield sat.rounds, rates[key]
 
 
-def _unscored(sat: Sat) -> Rated:
+def _unscored(sat: Sat) -> list[Rated]:
+    """The share of an exam's items that was not scored; none where nothing was asked."""
     total = sum(rate.total for rate in sat.rates.values())
     left = total - sum(rate.n for rate in sat.rates.values())
-    return Rated(left / total if total else None, None, None, total, total)
+    return [Rated(left / total, None, None, total, total)] if total else []
 
 
 def _drawing(panel: Panel, stories: Sequence[Story]) -> Drawing:
@@ -103,7 +104,7 @@ def with_intervals(
     high = [
         max(0.0, (v if r.high is None else r.high) - v) for v, (_, r) in zip(y, told, strict=True)
     ]
-    face = {"mfc": axes.get_facecolor(), "ls": "--"} if hollow else {"ls": "-"}
+    face: dict[str, Any] = {"mfc": axes.get_facecolor(), "ls": "--"} if hollow else {"ls": "-"}
     if len(told) > 40:
         ends = zip(y, low, high, strict=True)
         bottom, top = zip(*((v - down, v + up) for v, down, up in ends), strict=True)
@@ -142,7 +143,7 @@ def _legend(panel: Panel, stories: Sequence[Story], theme: Theme) -> list[Any]:
         if any(metric in story.curves for story in stories):
             own = theme.muted if many else _own_colour(panel, place, theme)
             style = STYLES[place % len(STYLES)] if many else "-"
-            look = {"ls": "", "marker": "."} if panel.dots else {"ls": style}
+            look: dict[str, Any] = {"ls": "", "marker": "."} if panel.dots else {"ls": style}
             handles.append(Line2D([], [], color=own, lw=1, label=told, **look))
     for held_out, style in ((False, "-"), (True, "--")):
         if panel.exam and (panel.exam != "unscored" or not held_out):

@@ -118,11 +118,8 @@ def _strategies(
 ) -> tuple[tuple[int, Mapping[str, float]], ...]:
     told = []
     for done, round_ in enumerate(metrics, 1):
-        shares = {
-            key.removeprefix("strategy/"): number(value) or 0.0
-            for key, value in round_.items()
-            if key.startswith("strategy/")
-        }
+        found = {key: number(round_[key]) for key in round_ if key.startswith("strategy/")}
+        shares = {k.removeprefix("strategy/"): v for k, v in found.items() if v is not None}
         if shares:
             told.append((done, shares))
     return tuple(told)
