@@ -35,7 +35,7 @@ class Written:
         for done in range(0, self.rounds + 1, self.every):
             place = folder / "exams" / f"round_{done:06d}"
             dump(place / "results.json", self._results(done))
-            pack(place / "samples.jsonl.gz", self._samples(done))
+            pack(place / "samples.jsonl.gz", self.samples(done))
         numbers = ["0", *self.names]
         matrix = {row: {column: rate(0.375, 0) for column in numbers} for row in numbers}
         dump(folder / "exams" / "crossplay" / "results.json", {"rows": said, "asr": matrix})
@@ -61,7 +61,7 @@ class Written:
             "success": success,
         }
 
-    def _samples(self, done: int) -> Iterable[dict[str, Any]]:
+    def samples(self, done: int) -> Iterable[dict[str, Any]]:
         for place, name in enumerate(self.names):
             yield self._game(name, 1, done / self.rounds <= (place + 1) / len(self.names))
 

@@ -17,7 +17,7 @@ from sparring.report.samples import spread
 from sparring.report.shading import block_of, shade
 
 ROWS = 20
-"""Families, rows and columns that a figure shows; the tables have all."""
+"""Families of a figure (the tables have all), and checkpoints of a side of the cross-play."""
 NAMED = 7
 """Strategies that keep a colour of their own."""
 _NOT_STRATEGIES = ("unfaithful", "unparseable")
@@ -64,7 +64,6 @@ def _before_after(story: Story, key: str) -> str:
 def crossplay_figure(story: Story, file: str) -> Drawing:
     """ASR of past attackers (rows) against past defenders (columns), numbers in the cells."""
     rows, columns = sides(story)
-    rows, columns = spread(rows, ROWS), spread(columns, ROWS)
     width = min(9.0, max(COLUMN, 0.9 + 0.52 * len(columns)))
     height = 1.0 + max(0.27, min(0.42, 0.42 * 7 / len(rows))) * len(rows)
 
@@ -104,9 +103,10 @@ def crossplay_figure(story: Story, file: str) -> Drawing:
 
 
 def sides(story: Story) -> tuple[list[str], list[str]]:
-    """Attackers and defenders of the cross-play, by rounds played."""
+    """Attackers and defenders of the cross-play, by rounds played; at most ROWS of each."""
     columns = {column for cells in story.crossplay.values() for column in cells}
-    return sorted(story.crossplay, key=_length_first), sorted(columns, key=_length_first)
+    attackers, defenders = (sorted(told, key=_length_first) for told in (story.crossplay, columns))
+    return spread(attackers, ROWS), spread(defenders, ROWS)
 
 
 def _length_first(number: str) -> tuple[int, str]:

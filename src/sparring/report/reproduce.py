@@ -92,7 +92,7 @@ def _without_secrets(text: str) -> str:
 
 
 def _public(told: Any, where: str, base: Any) -> Any:
-    """`told` without the attacker's weights and without this machine's folders."""
+    """`told` without the attacker's weights, this machine's folders and its endpoints."""
     if isinstance(told, Mapping):
         return {key: _public(value, f"{where}.{key}", base) for key, value in told.items()}
     if isinstance(told, list):
@@ -100,7 +100,8 @@ def _public(told: Any, where: str, base: Any) -> Any:
     if not isinstance(told, str):
         return told
     weights = where in (".attacker.model_name_or_path", ".attacker.warm_start")
-    if (weights and told not in (base, "sandbox")) or "attacker" in PurePath(told).parts:
+    other = weights and told not in (base, "sandbox")
+    if other or "attacker" in PurePath(told).parts or "://" in told:
         return WITHHELD
     place = told.startswith(("/", "~", ".", "\\")) or told.count("/") > 1 or where == ".output_dir"
     return PurePath(told).name if place else told

@@ -34,7 +34,7 @@ FILES = 12
 _MOST_BYTES, _MOST_LINE = 256_000_000, 16_000_000
 _LONGEST = 4_000
 """Characters of an attack or reply that are shown."""
-_NEVER = re.compile(r"\bS4\b|csam|\bcse[am]?\b|child|\bminors?\b|paedo|pedo", re.IGNORECASE)
+_NEVER = re.compile(r"(?<![a-z0-9])(s4|cse[am]?|minors?)(?![a-z0-9])|csam|child|pa?edo", re.I)
 """Categories of seeds whose attacks are never shown, whoever asks."""
 
 
