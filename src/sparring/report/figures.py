@@ -15,6 +15,7 @@ from sparring.report.plots import Theme, headed, inches, label
 from sparring.report.reading import Rated
 from sparring.report.samples import spread
 from sparring.report.shading import block_of, shade
+from sparring.report.summary import length_first
 
 ROWS = 20
 """Families of a figure (the tables have all), and checkpoints of a side of the cross-play."""
@@ -105,13 +106,8 @@ def crossplay_figure(story: Story, file: str) -> Drawing:
 def sides(story: Story) -> tuple[list[str], list[str]]:
     """Attackers and defenders of the cross-play, by rounds played; at most ROWS of each."""
     columns = {column for cells in story.crossplay.values() for column in cells}
-    attackers, defenders = (sorted(told, key=_length_first) for told in (story.crossplay, columns))
+    attackers, defenders = (sorted(told, key=length_first) for told in (story.crossplay, columns))
     return spread(attackers, ROWS), spread(defenders, ROWS)
-
-
-def _length_first(number: str) -> tuple[int, str]:
-    """Orders numbers that are written as text, and whatever else is written there."""
-    return len(number), number
 
 
 def _value(rate: Rated | None) -> float | None:
