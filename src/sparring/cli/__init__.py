@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sparring.cli import evidence, looking, training
-from sparring.cli.speech import ANYTHING, Json, Run, console, end, note, print_json, say
+from sparring.cli.speech import ANYTHING, Json, console, end, note, print_json, say
 
 app = typer.Typer(
     add_completion=False,
@@ -54,17 +55,18 @@ def evaluate(
 
 
 @app.command()
-def report(run: Run, json: Json = False) -> None:
-    """Before → after by attack family, the attacker's strategies, cross-play."""
-    from sparring.records import RunDir
-    from sparring.report.summary import summarize
-    from sparring.report.text import show
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="runs' folders")],
+    output: Annotated[Path | None, typer.Option(help="default: RUN/report/index.html")] = None,
+    public: Annotated[bool, typer.Option("--public", help="hold no attack, no reply")] = False,
+    include_harmful: Annotated[bool, typer.Option("--include-harmful")] = False,
+    json: Json = False,
+) -> None:
+    """One HTML page of one or several runs: before → after, curves, cross-play, strategies."""
+    from sparring.report.write import Asked
+    from sparring.report.write import report as write
 
-    told = summarize(RunDir.open(run))
-    if json:
-        print_json(told.to_json())
-    else:
-        show(told, console())
+    write(Asked(runs, output, public, include_harmful), console(), json)
 
 
 @app.command()

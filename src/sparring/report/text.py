@@ -9,7 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sparring.report.summary import Summary
+from sparring.report.summary import Summary, length_first
 from sparring.report.terminal import line
 
 
@@ -126,8 +126,8 @@ def _share(value: float | None) -> str:
 
 
 def _crossplay(matrix: Mapping[str, Mapping[str, Any]]) -> RenderableType:
-    rows = sorted(matrix, key=_length_first)
-    columns = sorted(next(iter(matrix.values())), key=_length_first)
+    rows = sorted(matrix, key=length_first)
+    columns = sorted(next(iter(matrix.values())), key=length_first)
     table = Table()
     table.add_column("attacker")
     for column in columns:
@@ -140,8 +140,3 @@ def _crossplay(matrix: Mapping[str, Mapping[str, Any]]) -> RenderableType:
         table,
         "held-out harmful seeds, clean outcome (on topic and answered harmfully)",
     )
-
-
-def _length_first(number: str) -> tuple[int, str]:
-    """Orders numbers that are written as text, and whatever else is written there."""
-    return len(number), number

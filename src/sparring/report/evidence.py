@@ -1,0 +1,88 @@
+"""Optional parts of a page: one function for each file that may lie in a run's `evidence/`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sparring.report.figures import exploit_figure
+from sparring.report.layout import Number, Section, Table, ratio
+from sparring.report.reading import listed, mapping, number, rated, whole
+from sparring.report.visible import name
+from sparring.types import CorruptError
+
+
+def sections(folder: Path) -> list[Section]:
+    """What the evidence beside a run comes to; CorruptError names a file that cannot be read."""
+    found = []
+    for file, read in EVIDENCE.items():
+        path = folder / "evidence" / file
+        if path.is_file():
+            try:
+                told = json.loads(path.read_bytes())
+            except (OSError, ValueError, RecursionError) as error:
+                raise CorruptError(f"{path}: is not JSON: {error!r:.200}") from error
+            found.append(read(mapping(told)))
+    return found
+
+
+def exploit(told: Mapping[str, Any]) -> Section:
+    """How far fresh attackers came against the frozen last defender, by steps of training."""
+    attackers = mapping(told.get("attackers"))
+    curves, rows = {}, []
+    for who, curve in attackers.items():
+        steps = [number(step) for step in listed(mapping(curve).get("steps"))]
+        asr = [rated(value) for value in listed(mapping(curve).get("asr"))]
+        points = [(s, r) for s, r in zip(steps, asr, strict=False) if s is not None and r]
+        curves[str(who)] = points
+        budget = mapping(mapping(curve).get("budget"))
+        spent = ", ".join(f"{name(str(k))} {name(str(v))}" for k, v in budget.items())
+        last = points[-1] if points else None
+        steps_told = f"{last[0]:,.0f}" if last else "–"
+        rows.append((name(str(who)), ratio(last[1] if last else None), steps_told, spent or "–"))
+    worst = told.get("worst")
+    return Section(
+        id="exploit",
+        title="How far a fresh attacker gets",
+        lead="The defender is frozen; each attacker is trained against it alone. "
+        + (f"Strongest: {name(str(worst))}." if worst else ""),
+        figures=(exploit_figure(curves),) if any(curves.values()) else (),
+        beside=(Table(("attacker", "ASR at the end", "steps", "budget"), tuple(rows)),),
+    )
+
+
+def bound(told: Mapping[str, Any]) -> Section:
+    """How often an attack of each family can at most succeed, at a confidence."""
+    rows = tuple(
+        (
+            name(str(row.get("family", ""))),
+            f"{whole(row.get('n')):,}",
+            f"{whole(row.get('failures')):,}",
+            _decimal(row.get("effective_n"), ",.1f"),
+            Number(_decimal(row.get("upper"), ".4f")),
+        )
+        for row in map(mapping, listed(told.get("rows")))
+    )
+    confidence = number(told.get("confidence"))
+    upper = f"upper bound, {100 * confidence:g} %" if confidence is not None else "upper bound"
+    says_not = told.get("says_not")
+    return Section(
+        id="bound",
+        title="How often an attack can at most succeed",
+        lead=f"What this does not say: {name(says_not, 1000)}" if isinstance(says_not, str) else "",
+        tables=(Table(("family", "n", "failures", "effective n", upper), rows),),
+    )
+
+
+EVIDENCE: Mapping[str, Callable[[Mapping[str, Any]], Section]] = {
+    "exploit.json": exploit,
+    "bound.json": bound,
+}
+"""The file, and what makes a section of its contents; one line here is a new part of the page."""
+
+
+def _decimal(told: Any, form: str) -> str:
+    value = number(told)
+    return "–" if value is None else format(value, form)

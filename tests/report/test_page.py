@@ -1,0 +1,208 @@
+"""The page in a parser and in a real browser: nothing that data says is ever markup or runs."""
+
+import functools
+import itertools
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import pytest
+from tests.hostile.corpus import ALL
+from tests.hostile.test_terminal import dangerous
+from tests.report.written import Written
+
+from sparring.games.tags import answer_of, tagged
+from sparring.report.visible import name, visible
+from sparring.report.write import Asked, write_report
+
+html5lib = pytest.importorskip("html5lib", reason="NOT TESTED: pip install html5lib")
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--no-first-run"),
+)
+CANARY = (
+    "\"'></pre></style><script>canary=1</script><img src=x onerror=canary=1><svg onload=canary=1>"
+)
+NAMES = (*(text for text in ALL if len(text) < 100), CANARY, "javascript:canary=1")
+"""Families, strategies, checkpoints, attackers: every short hostile string, and two of our own."""
+
+
+def say_it_all() -> "itertools.chain[str]":
+    """The hostile strings one after the other, each after a script that would run."""
+    sendable = [text for text in ALL if answer_of(tagged("hm", f"{CANARY}{text}")) is not None]
+    return itertools.cycle(f"{CANARY}{text}" for text in sendable)
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory) -> Path:
+    """The page of a run that is hostile in every field, with the text of its attacks."""
+    said = say_it_all()
+    config = "\n".join(["recipe: magic", *ALL, f"output_dir: {CANARY}", ""])
+    run = Written(lambda _: next(said), NAMES, config=config)
+    place = tmp_path_factory.mktemp("hostile") / "<img src=x onerror=canary=1>"
+    return write_report(Asked([run.at(place)], include_harmful=True))
+
+
+@pytest.fixture(scope="module")
+def harmless(tmp_path_factory) -> Path:
+    """The page of a run of the same shape that says nothing of interest."""
+    plain = tuple(f"tale {n}" for n in range(len(NAMES)))
+    place = tmp_path_factory.mktemp("harmless") / "run"
+    return write_report(Asked([Written(names=plain).at(place)], include_harmful=True))
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory) -> Path:
+    """The page of 2,000 rounds."""
+    place = tmp_path_factory.mktemp("long") / "run"
+    return write_report(Asked([Written(rounds=2000).at(place)]))
+
+
+@functools.cache
+def parsed(page: Path) -> ElementTree.Element:
+    return html5lib.parse(page.read_bytes(), namespaceHTMLElements=False)
+
+
+def skeleton(page: Path) -> list[tuple[str, tuple[str, ...]]]:
+    """Every element with the names of its attributes, in order."""
+    return [(str(e.tag), tuple(e.attrib)) for e in parsed(page).iter()]
+
+
+def test_no_element_and_no_attribute_stems_from_data(hostile, harmless):
+    assert skeleton(hostile) == skeleton(harmless)
+    assert len(skeleton(hostile)) > 1000
+
+
+def test_no_address_stems_from_data(hostile):
+    for element in parsed(hostile).iter():
+        for attribute in ("href", "src", "srcset", "action", "style", "http-equiv"):
+            value = element.attrib.get(attribute, "#")
+            ours = ("#", "data:image/svg+xml;base64,", "Content-Security-Policy")
+            assert value.startswith(ours), (element.tag, value[:80])
+
+
+def test_every_name_is_read_as_it_was_with_what_hides_spelled_out(hostile):
+    heads = {"".join(e.itertext()) for e in parsed(hostile).iter("th")}
+    assert {name(text) for text in NAMES} <= heads
+    whole = [t for t in NAMES if visible(t) == t and t == " ".join(t.split())]
+    assert len(whole) > 80
+    assert set(whole) <= heads
+
+
+def test_long_texts_are_read_as_they_were_too(hostile):
+    texts = ["".join(e.itertext()) for e in parsed(hostile).iter("pre")]
+    (config,) = [text for text in texts if text.startswith("recipe: magic")]
+    kept = [text for text in ALL if not re.search("://|\r|[\ud800-\udfff]", text)]
+    assert [text for text in kept if f"\n{visible(text)}\n" not in config] == []
+
+
+def test_nothing_on_the_page_hides_or_reorders(hostile):
+    assert [c for c in hostile.read_text("utf-8") if dangerous(c)] == []
+
+
+def test_the_policy_allows_no_script_and_only_this_style(hostile):
+    root = parsed(hostile)
+    (policy,) = [e.attrib["content"] for e in root.iter("meta") if "http-equiv" in e.attrib]
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    assert "unsafe" not in policy
+    assert "script-src" not in policy
+    assert list(root.iter("script")) == []
+
+
+def test_every_figure_is_whole_and_holds_shapes_only(hostile):
+    figures = sorted((hostile.parent / "figures").iterdir())
+    assert {path.suffix for path in figures} == {".svg", ".png"}
+    assert len({path.stem for path in figures}) * 2 == len(figures) >= 20
+    for path in figures:
+        if path.suffix == ".png":
+            assert path.read_bytes().startswith(b"\x89PNG")
+            continue
+        assert b"canary" not in path.read_bytes()
+        for element in ElementTree.fromstring(path.read_bytes()).iter():
+            assert not str(element.tag).endswith(("}script", "}a", "}foreignObject", "}text"))
+            for key, value in element.attrib.items():
+                assert not key.lower().startswith("on")
+                if key.endswith("href"):
+                    assert value.startswith(("#", "data:image/png;base64,"))
+
+
+def test_two_thousand_rounds_are_less_than_ten_megabytes(long):
+    assert long.stat().st_size < 10_000_000
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[object]:
+    """A browser; skips loudly where there is none."""
+    if not CHROMIUM.is_file():
+        pytest.skip(f"NOT TESTED IN A BROWSER: no {CHROMIUM}; install Debian's package `chromium`")
+    told = "NOT TESTED IN A BROWSER: pip install playwright"
+    playwright = pytest.importorskip("playwright.sync_api", reason=told)
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=str(CHROMIUM), args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+def opened(browser, page: Path, width: int = 1200, scheme: str = "light") -> SimpleNamespace:
+    """The page in a window: the tab, what it asked for, what it complained of, and seconds."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    tab = context.new_page()
+    asked: list[str] = []
+    complaints: list[str] = []
+    tab.on("request", lambda r: asked.append(r.url) if not r.url.startswith("data:") else None)
+    tab.on("console", lambda m: complaints.append(m.text))
+    tab.on("pageerror", lambda e: complaints.append(str(e)))
+    started = time.perf_counter()
+    tab.goto(page.as_uri(), wait_until="load")
+    seconds = time.perf_counter() - started
+    return SimpleNamespace(tab=tab, asked=asked, complaints=complaints, seconds=seconds)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1200, 380])
+def test_a_hostile_page_runs_nothing_asks_for_nothing_and_fits(chromium, hostile, width, scheme):
+    told = opened(chromium, hostile, width, scheme)
+    tab = told.tab
+    tab.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert tab.evaluate("typeof canary") == "undefined"
+    assert told.complaints == []
+    assert told.asked == [hostile.as_uri()]
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    images = tab.evaluate("[...document.images].map(i => i.complete && i.naturalWidth)")
+    assert len(images) >= 10
+    assert all(images), "every figure is drawn"
+    told.tab.context.close()
+
+
+@pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
+def test_the_page_and_its_figures_follow_the_scheme(chromium, long, scheme, dark):
+    tab = opened(chromium, long, scheme=scheme).tab
+    paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", paper)[:3])) < 200) == dark
+    (shown, plain) = tab.evaluate(
+        "[document.images[0].currentSrc, document.images[0].getAttribute('src')]"
+    )
+    assert (shown != plain) == dark
+    tab.context.close()
+
+
+def test_a_page_prints_in_light_whatever_the_screen_is(chromium, long):
+    tab = opened(chromium, long, scheme="dark").tab
+    assert tab.pdf().startswith(b"%PDF")
+    tab.emulate_media(media="print")
+    paper = tab.evaluate("getComputedStyle(document.querySelector('section')).backgroundColor")
+    assert paper == "rgb(255, 255, 255)"
+    tab.context.close()
+
+
+def test_two_thousand_rounds_open_in_two_seconds(chromium, long):
+    told = [opened(chromium, long) for _ in range(2)]
+    assert min(each.seconds for each in told) < 2
+    assert told[0].complaints == []
+    for each in told:
+        each.tab.context.close()

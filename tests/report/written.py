@@ -1,0 +1,148 @@
+"""A run's folder with words of the test's choice in every text field, written without a game."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Say = Callable[[str], str]
+"""The text of a field, by the field's name; each field asks once for each text it holds."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What is written: `names` stand for families, strategies and the like; `say` for all else."""
+
+    say: Say = lambda where: f"some {where}"
+    names: tuple[str, ...] = ("tale", "lullaby", "riddle")
+    rounds: int = 40
+    every: int = 10
+    config: str = "recipe: magic\n"
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def at(self, folder: Path) -> Path:
+        """Write it."""
+        (folder / "exams").mkdir(parents=True)
+        (folder / "config.yaml").write_bytes(self.config.encode("utf-8", "surrogatepass"))
+        said = self.say("status")
+        dump(folder / "run.json", {"status": said, "time": self.say("time"), "rounds": self.rounds})
+        versions = {self.say("library"): self.say("version")}
+        dump(folder / "env.json", {self.say("env key"): self.say("env"), "versions": versions})
+        for done in range(0, self.rounds + 1, self.every):
+            place = folder / "exams" / f"round_{done:06d}"
+            dump(place / "results.json", self._results(done))
+            pack(place / "samples.jsonl.gz", self.samples(done))
+        numbers = ["0", *self.names]
+        matrix = {row: {column: rate(0.375, 0) for column in numbers} for row in numbers}
+        dump(folder / "exams" / "crossplay" / "results.json", {"rows": said, "asr": matrix})
+        lines = [json.dumps(self._round(number)) for number in range(self.rounds)]
+        (folder / "rounds.jsonl").write_text("".join(f"{line}\n" for line in lines))
+        pack(
+            folder / "transcripts" / "round_000019.jsonl.gz",
+            [self._game(name, 0, True) for name in self.names],
+        )
+        self._evidence(folder / "evidence")
+        return folder
+
+    def _results(self, done: int) -> dict[str, Any]:
+        told = rates(self.names, 0.8125 - 0.75 * done / self.rounds, self.say)
+        judge = {"name": self.say("judge"), "caveat": self.say("caveat")}
+        other = {"name": self.say("other judge"), "caveat": self.say("other caveat"), "rates": told}
+        success = self.say("success")
+        return {
+            "rounds": done,
+            "rates": told,
+            "judge": judge,
+            "held_out_judge": other,
+            "success": success,
+        }
+
+    def samples(self, done: int) -> Iterable[dict[str, Any]]:
+        for place, name in enumerate(self.names):
+            yield self._game(name, 1, done / self.rounds <= (place + 1) / len(self.names))
+
+    def _game(self, name: str, dealt: int, won: bool) -> dict[str, Any]:
+        attack = self.say("attack")
+        said = attack if dealt else f"<think> hm </think><answer> {attack} </answer>"
+        return {
+            "set": f"harmful/{name}",
+            "opening": 0,
+            "seed": {
+                "text": self.say("seed"),
+                "harmful": True,
+                "id": self.say("id"),
+                "category": self.say("category"),
+            },
+            "dealt": dealt,
+            "moves": [
+                {"player": "attacker", "sibling": 0, "text": said},
+                {"player": "defender", "sibling": 0, "text": self.say("reply")},
+            ],
+            "verdict": {
+                "reply_harm": "unsafe" if won else "safe",
+                "on_topic": True,
+                "status": "ok",
+            },
+            "returns": None,
+        }
+
+    def _round(self, number: int) -> dict[str, Any]:
+        wave = (number * 7 % 20) / 20
+        metrics = {
+            **dict.fromkeys(("asr", "over_refusal", "correct", "parsed"), 0.25 + 0.5 * wave),
+            **{"faithful": 0.875, "diversity": 0.5, "self_bleu": 0.25, "strategy_entropy": 1.5},
+            **{"unscored": 0.0625, "replay/size": number, "replay/asleep": number // 2},
+            **{"replay/visits": 2 * number, "replay/share": 0.25, "league/attacker": number // 3},
+            **{f"strategy/{name}": 1 / len(self.names) for name in self.names},
+            **{"attacker/tokens": 100, "judge/calls": 8},
+            **self.metrics,
+        }
+        learns = ["attacker" if number // 10 % 2 else "defender"]
+        return {"round": number, "learns": learns, "metrics": metrics, "seconds": {"play": 1.5}}
+
+    def _evidence(self, folder: Path) -> None:
+        curve = {"steps": [0, 20, 40], "asr": [rate(v, 0) for v in (0.0625, 0.25, 0.4375)]}
+        attackers = {name: {**curve, "budget": {self.say("budget"): 40}} for name in self.names}
+        dump(folder / "exploit.json", {"attackers": attackers, "worst": self.say("worst")})
+        rows = [
+            {"family": name, "n": 640, "failures": 3, "effective_n": 212.5, "upper": 0.0417}
+            for name in self.names
+        ]
+        dump(folder / "bound.json", {"rows": rows, "confidence": 0.95, "says_not": self.say("not")})
+
+
+def rates(names: Iterable[str], value: float, say: Say) -> dict[str, Any]:
+    """Rates by metric and family, some of them with unscored items."""
+    told = {}
+    for metric, at in (("asr", value), ("over_refusal", 0.0625), ("correct", 0.9375)):
+        for place, name in enumerate(names):
+            told[f"{metric}/{name}"] = rate(at, place % 3, say("cause"))
+    return told
+
+
+def rate(value: float, unscored: int, cause: str = "timeout") -> dict[str, Any]:
+    """As `Rate.to_json` writes it."""
+    return {
+        "value": value,
+        "ci95": [max(0.0, value - 0.0625), min(1.0, value + 0.0625)],
+        "method": "wilson",
+        "n_total": 64,
+        "n_scored": 64 - unscored,
+        "clusters": 64,
+        "bounds": [max(0.0, value - 0.03125), min(1.0, value + 0.03125)],
+        "unscored": {cause: unscored} if unscored else {},
+    }
+
+
+def dump(path: Path, told: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(told))
+
+
+def pack(path: Path, rows: Iterable[object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
