@@ -21,11 +21,12 @@ from typing import Any
 
 from sparring.records import RunDir
 
-NARROW = ("warm_up.pool=narrow", "game.diversity=0")
-BROAD = ("warm_up.pool=broad", "game.diversity=0")
-DIVERSE = ("warm_up.pool=narrow",)
+LATEST = "memory.league.opponents=latest"
+NARROW = ("warm_up.pool=narrow", "game.diversity=0", LATEST)
+BROAD = ("warm_up.pool=broad", "game.diversity=0", LATEST)
+DIVERSE = ("warm_up.pool=narrow", LATEST)
 MANY = ("warm_up.pool_encodings=0.2",)
-LEAGUE = ("memory.league.opponents=nash",)
+UNIFORM = ("memory.league.opponents=uniform",)
 UCB = ("memory.experience.sampler=ucb",)
 METHODS: Mapping[str, Sequence[str]] = {
     "magic": ("magic",),
@@ -37,9 +38,11 @@ METHODS: Mapping[str, Sequence[str]] = {
     "magic-broad": ("magic", *BROAD),
     "defender_only": ("defender_only", *BROAD),
     "no_game": ("no_game",),
-    "magic-league": ("magic", *NARROW, *LEAGUE),
+    "magic-latest": ("magic", LATEST),
+    "magic-league": ("magic", *NARROW, *UNIFORM),
+    "magic-nash": ("magic", *NARROW, "memory.league.opponents=nash"),
     "magic-replay": ("magic", *NARROW, *UCB),
-    "ssp-league": ("ssp", *NARROW, *LEAGUE),
+    "ssp-league": ("ssp", *NARROW, *UNIFORM),
     "ssp-none": ("ssp", *NARROW, "memory.experience.sampler=none"),
     "ssp-uniform": ("ssp", *NARROW, "memory.experience.sampler=uniform"),
     "ssp-reflect": ("ssp", *NARROW, "memory.experience.reflect=true"),
@@ -47,7 +50,7 @@ METHODS: Mapping[str, Sequence[str]] = {
     "self_redteam": ("self_redteam", *NARROW),
     "defender_only-20": ("defender_only", *NARROW, *MANY),
     "magic-20": ("magic", *NARROW, *MANY),
-    "magic-league-20": ("magic", *NARROW, *LEAGUE, *MANY),
+    "magic-league-20": ("magic", *NARROW, *UNIFORM, *MANY),
     "magic-replay-20": ("magic", *NARROW, *UCB, *MANY),
     "ssp-20": ("ssp", *NARROW, *MANY),
     "self_redteam-20": ("self_redteam", *NARROW, *MANY),
@@ -135,7 +138,7 @@ def read_off(run: RunDir) -> dict[str, Any]:
             {
                 "rounds": number,
                 "defender_steps": sum("defender" in record["learns"] for record in past),
-                "seconds": round(sum(record["seconds"]["cpu"] for record in past), 1),
+                "seconds": round(sum(record["cpu_seconds"] for record in past), 1),
                 "rates": rates,
                 "items": dict(_items(run, number)) if number else {},
             }

@@ -272,6 +272,7 @@ def test_a_round_is_one_line_and_its_metrics_come_back_bit_by_bit(tmp_path):
             "learns": ["defender"],
             "metrics": metrics,
             "seconds": {"play": 0.125, "learn": 2.5},
+            "cpu_seconds": 0.0,
         }
         for n, metrics in enumerate([{"asr": 1 / 3, "loss": 5e-324}, {"asr": 0.1 + 0.2}])
     ]

@@ -65,12 +65,8 @@ def coevolve(plan: Plan, past: Sequence[Metrics] = ()) -> Iterator[Round]:
             metrics |= of_credit(player, credits[player])
         metrics |= _learn(plan.learners, credits)
         history.append(metrics)
-        seconds = {
-            "play": played - started,
-            "learn": time.perf_counter() - played,
-            "cpu": time.process_time() - cpu,
-        }
-        yield Round(number, turn, tuple(episodes), metrics, seconds)
+        seconds = {"play": played - started, "learn": time.perf_counter() - played}
+        yield Round(number, turn, tuple(episodes), metrics, seconds, time.process_time() - cpu)
 
 
 def _learn(learners: Mapping[Player, Learner], credits: Mapping[Player, Credit]) -> Metrics:

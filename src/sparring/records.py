@@ -122,6 +122,7 @@ class RunDir:
             "learns": sorted(told.turn.learns),
             "metrics": told.metrics,
             "seconds": told.seconds,
+            "cpu_seconds": told.cpu_seconds,
         }
         path = self.folder / "rounds.jsonl"
         with writing(path), path.open("ab") as file:
@@ -159,7 +160,7 @@ class RunDir:
 
         But for the clocks, so that the same run has the same seals.
         """
-        played = [{**record, "seconds": {}} for record in self.rounds()[:number]]
+        played = [{**record, "seconds": {}, "cpu_seconds": 0} for record in self.rounds()[:number]]
         lines = b"".join(map(dumps, played))
         openings = self.folder / "exams" / "openings.jsonl.gz"
         return {

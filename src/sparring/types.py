@@ -249,7 +249,7 @@ Metrics = dict[str, float]
 class Round:
     """One round of the game, after the update.
 
-    `seconds` are wall time by phase and the process's CPU time (`cpu`), never replayed.
+    `seconds` are wall time by phase, `cpu_seconds` the process's own; neither is replayed.
     """
 
     number: int
@@ -257,3 +257,4 @@ class Round:
     episodes: tuple[Episode, ...]
     metrics: Metrics
     seconds: Mapping[str, float] = field(default_factory=dict)
+    cpu_seconds: float = 0.0

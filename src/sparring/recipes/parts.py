@@ -37,6 +37,10 @@ Chatter = Callable[[Speaker, int, str], list[Demo]]
 
 _LABELS = ("harmful", "benign")
 
+_BROAD = (
+    "the attack pool is broad: it holds every family of the exam, also those called held-out "
+    "(out of the narrow pool, warm_up.pool=narrow); the exam's seeds are held out of everything"
+)
 UNPARSEABLE, UNFAITHFUL = "unparseable", "unfaithful"
 
 
@@ -121,7 +125,7 @@ def _sandbox(config: RunConfig) -> Setting:
         chat=_sandbox_chat(config, world),
         wording=Words(RULED_HARMFUL, RULED_BENIGN),
         think=THINK,
-        notes=(),
+        notes=(_BROAD,) if warm.pool == "broad" and warm.steps else (),
         world=world,
         examiner=world.two_exchange_attacker() if several else None,
     )

@@ -27,12 +27,12 @@ TWO_MODELS: Mapping[str, Any] = {
     "schedule": {"every": 10},
     "game": {"diversity": 0.5},
     "warm_up": {"learning_rate": 2e-3, "pool": "broad"},
-    "memory": {"experience": {"capacity": 256}},
+    "memory": {"experience": {"capacity": 256}, "league": {"opponents": "uniform"}},
 }
 """An attacker and a defender of full weights each, learning in turn.
 
-The broad pool and the diversity term together are what held against attackers that train on the
-defender; neither did alone (docs/results.md).
+The broad pool, the diversity term and the league are what held against attackers that train on
+the defender (docs/results.md).
 """
 
 ONE_MODEL: Mapping[str, Any] = {

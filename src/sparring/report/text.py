@@ -109,7 +109,7 @@ def _strategies(told: Mapping[int, Mapping[str, float]]) -> RenderableType:
     return _titled(
         "What the attacker's rewrites became (shares, by round)",
         table,
-        "combinations are absent from the attack pool; named strategies are faithful ones",
+        "of distinct rewrites; named strategies are faithful ones",
     )
 
 

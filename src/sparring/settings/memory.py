@@ -33,7 +33,7 @@ class LeagueSettings(Model):
         "latest", description="the present one | any past self | by the cross-play's equilibrium"
     )
     share: float = Field(0.5, ge=0, le=1, description="of rounds that meet a past self")
-    keep_every: int = Field(10, ge=1, description="rounds between kept selves")
+    keep_every: int = Field(20, ge=1, description="rounds between kept selves")
     trials: int = Field(48, ge=1, description="nash: games of a cell of the matrix")
 
 
