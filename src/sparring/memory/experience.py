@@ -16,6 +16,7 @@ from typing import Any
 
 from scipy.stats import beta
 
+from sparring.memory.memory import Dealt
 from sparring.types import (
     Episode,
     Harm,
@@ -123,7 +124,7 @@ class ExperiencePool:
     """This round's replays by the number of their opening; empty between rounds."""
     groups: int = 0
 
-    def deal(self, number: int, turn: Turn, openings: Sequence[State]) -> Sequence[State]:
+    def deal(self, number: int, turn: Turn, openings: Sequence[State]) -> Dealt:
         """Replace up to `replay_share` of the defender's groups, within each seed label.
 
         An opening that the attacker would answer `width` times makes way for as many replays, so
@@ -133,7 +134,7 @@ class ExperiencePool:
         sizes = [1 if state.dealt else width for state in openings]
         self.dealt, self.groups = {}, sum(sizes)
         if Player.DEFENDER not in turn.learns:
-            return openings
+            return openings, ()
         gone: set[int] = set()
         replays: list[Entry] = []
         for harmful in (True, False):
@@ -148,7 +149,7 @@ class ExperiencePool:
             replays += drawn[:taken]
         kept = [state for i, state in enumerate(openings) if i not in gone]
         self.dealt = dict(enumerate(replays, len(kept)))
-        return [*kept, *(entry.opening for entry in replays)]
+        return kept, [entry.opening for entry in replays]
 
     def draw(self, harmful: bool, wanted: int, address: str) -> list[Entry]:
         """At most `wanted` entries of a label: awake ones by score, a few sleepers by chance."""
