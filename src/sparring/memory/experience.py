@@ -169,17 +169,16 @@ class ExperiencePool:
         """Admit what beat the defender, and mark how the replays went."""
         admitted, replayed = 0, list[float]()
         for opening, group in _groups(episodes):
-            told = [(self.held(e.state.seed, e.state.verdict), e) for e in group]
-            values = [value for value, _ in told if value is not None]
-            if not values:
+            scored = [(u, i) for i, e in enumerate(group) if (u := self._value(e)) is not None]
+            if not scored:
                 continue
-            u = fmean(values)
+            u = fmean(value for value, _ in scored)
+            failure = _entry(group[min(scored)[1]], u)
             if opening in self.dealt:
-                self._visit(self.dealt[opening].key, u)
+                self._visit(self.dealt[opening].key, failure)
                 replayed.append(u)
             elif u < self.rules.admit_below:
-                worst = min((v, i) for i, (v, _) in enumerate(told) if v is not None)[1]
-                admitted += self._admit(_entry(group[worst], u))
+                admitted += self._admit(failure)
         self._evict()
         metrics = self._counts() | {
             "replay/admitted": float(admitted),
@@ -187,6 +186,12 @@ class ExperiencePool:
         }
         self.dealt, self.groups = {}, 0
         return metrics | ({"replay/held": fmean(replayed)} if replayed else {})
+
+    def _value(self, episode: Episode) -> float | None:
+        """u; None too where the game teaches the defender nothing: unscored, or masked."""
+        if not episode.returns or Player.DEFENDER not in episode.returns:
+            return None
+        return self.held(episode.state.seed, episode.state.verdict)
 
     def _counts(self) -> Metrics:
         asleep = sum(entry.asleep for entry in self.entries.values())
@@ -196,13 +201,13 @@ class ExperiencePool:
             "replay/visits": self.visits,
         }
 
-    def _visit(self, key: tuple[str, Observation], u: float) -> None:
+    def _visit(self, key: tuple[str, Observation], told: Entry) -> None:
         before = self.entries[key]
         self.visits += 1
-        if before.asleep and u < self.rules.admit_below:
-            self.entries[key] = replace(before, mean=u, visits=0, asleep=False)
+        if before.asleep and told.mean < self.rules.admit_below:
+            self.entries[key] = told
             return
-        mean, visits = (before.mean + u) / 2, before.visits + 1
+        mean, visits = (before.mean + told.mean) / 2, before.visits + 1
         retired = mean >= self.rules.retire_at and visits >= self.rules.retire_after
         asleep = before.asleep or retired
         self.entries[key] = replace(before, mean=mean, visits=visits, asleep=asleep)
