@@ -73,6 +73,7 @@ _WARM = {
     "warm_up.learning_rate": "2e-3",
     "exam.crossplay": "0",
 }
+CLOCKS = ("seconds", "cpu_seconds")
 ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_OFFLINE": "1",
