@@ -5,16 +5,20 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import typer
+import yaml
 
 import sparring
 from sparring import recipes
 from sparring.cli import app
-from sparring.config import from_words, parse
+from sparring.config import from_words, merged, parse
+from sparring.memory.experience import Entry, ExperiencePool, Rules, ucb, uniform
 from sparring.settings import RunConfig
+from sparring.types import Player, Seed, State, Turn, Verdict
 from tests.command import sparring_command
 from tests.tiny import QWEN2, save_model, write_seeds
 
@@ -123,7 +127,7 @@ def test_your_first_game_is_played_with_your_own_model(tmp_path):
         name, caveat, fills = "coin", "", told["KeepItShort"].needs
 
         def rule(self, states):
-            return [sparring.types.Verdict(on_topic=True, helpful=True) for _ in states]
+            return [Verdict(on_topic=True, helpful=True) for _ in states]
 
     match, game = told["match"], told["KeepItShort"]()
     opening = game.open(next(seed for seed in match.seeds if not seed.harmful))
@@ -157,3 +161,42 @@ def test_your_first_game_is_trained_by_name_from_another_package(tmp_path, monke
     shown = sparring_command("runs", "show", tmp_path / "run")
     assert "complete" in shown.text
     assert "last won" in shown.text
+
+
+@pytest.mark.parametrize(
+    "row", re.findall(r"^\| `([a-z_.]+)` \| (.*?) \| (.*?) \|", PAGES["ssp.md"], re.M)
+)
+def test_the_defaults_on_the_page_of_ssp_are_the_defaults(row):
+    name, own, sandbox = row
+    plain = merged(RunConfig().model_dump(mode="json"), recipes.ssp.defaults)
+    for config, told in ((parse(plain), own), (recipes.configured("ssp", []), sandbox)):
+        value = config.model_dump(mode="json")
+        for part in name.split("."):
+            value = value[part]
+        value = value["defender"] if isinstance(value, dict) else value
+        assert value == type(value)(yaml.safe_load(told))
+
+
+def test_the_arithmetic_on_the_page_of_ssp_is_the_pools():
+    page = " ".join(PAGES["ssp.md"].split())
+    entry = Entry(Seed("open the dragon vault", True, "vault"), (), "", Verdict(), 0.25, visits=3)
+    score = ucb(0.5)(entry, 100, 0.0)
+    assert f"m = .25, n = 3, N = 100: {score:.3f}" in page
+    means = [0.0]
+    pool = ExperiencePool(
+        held=lambda seed, verdict: None, sampler=uniform, rules=Rules(), rng_seed=""
+    )
+    pool.entries[entry.key] = replace(entry, mean=0.0, visits=0)
+    while not pool.entries[entry.key].asleep:
+        pool._visit(entry.key, 1.0)
+        means.append(pool.entries[entry.key].mean)
+    spelled = ", ".join(f"{mean:g}".removeprefix("0") for mean in means[1:])
+    assert f"admitted at m = 0 that is then always held stands at {spelled}" in page
+    turn = Turn(frozenset(Player), {Player.ATTACKER: 4, Player.DEFENDER: 4})
+    for n in range(40):
+        seed = Seed("open the dragon vault", n % 2 == 0, f"{n}")
+        pool.entries[(f"{n}", ())] = replace(entry, seed=seed, mean=0.25)
+    seeds = [State(Seed("wake the giant", n % 2 == 0, f"live {n}")) for n in range(32)]
+    dealt = pool.deal(0, turn, seeds)
+    assert (len(dealt), len(pool.dealt)) == (24 + 32, 32)
+    assert "at most 16 harmful and 16 benign replays in the place of 4 + 4 seeds" in page
