@@ -274,9 +274,7 @@ def rounds(folder: Path) -> list[dict[str, Any]]:
     """The recorded rounds without their wall time."""
     lines = (folder / "rounds.jsonl").read_bytes().splitlines()
     told = [json.loads(line) for line in lines]
-    return [
-        {k: v for k, v in record.items() if k not in ("seconds", "cpu_seconds")} for record in told
-    ]
+    return [{k: v for k, v in record.items() if k not in CLOCKS} for record in told]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
