@@ -188,7 +188,7 @@ def test_the_arithmetic_on_the_page_of_ssp_is_the_pools():
     )
     pool.entries[entry.key] = replace(entry, mean=0.0, visits=0)
     while not pool.entries[entry.key].asleep:
-        pool._visit(entry.key, 1.0)
+        pool._visit(entry.key, replace(entry, mean=1.0))
         means.append(pool.entries[entry.key].mean)
     spelled = ", ".join(f"{mean:g}".removeprefix("0") for mean in means[1:])
     assert f"admitted at m = 0 that is then always held stands at {spelled}" in page
