@@ -73,6 +73,7 @@ _WARM = {
     "warm_up.learning_rate": "2e-3",
     "exam.crossplay": "0",
 }
+CLOCKS = ("seconds", "cpu_seconds")
 ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_OFFLINE": "1",
@@ -273,9 +274,7 @@ def rounds(folder: Path) -> list[dict[str, Any]]:
     """The recorded rounds without their wall time."""
     lines = (folder / "rounds.jsonl").read_bytes().splitlines()
     told = [json.loads(line) for line in lines]
-    return [
-        {k: v for k, v in record.items() if k not in ("seconds", "cpu_seconds")} for record in told
-    ]
+    return [{k: v for k, v in record.items() if k not in CLOCKS} for record in told]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -194,7 +194,7 @@ def test_the_arithmetic_on_the_page_of_ssp_is_the_pools():
     )
     pool.entries[entry.key] = replace(entry, mean=0.0, visits=0)
     while not pool.entries[entry.key].asleep:
-        pool._visit(entry.key, 1.0)
+        pool._visit(entry.key, replace(entry, mean=1.0))
         means.append(pool.entries[entry.key].mean)
     spelled = ", ".join(f"{mean:g}".removeprefix("0") for mean in means[1:])
     assert f"admitted at m = 0 that is then always held stands at {spelled}" in page
@@ -203,8 +203,8 @@ def test_the_arithmetic_on_the_page_of_ssp_is_the_pools():
         seed = Seed("open the dragon vault", n % 2 == 0, f"{n}")
         pool.entries[(f"{n}", ())] = replace(entry, seed=seed, mean=0.25)
     seeds = [State(Seed("wake the giant", n % 2 == 0, f"live {n}")) for n in range(32)]
-    dealt = pool.deal(0, turn, seeds)
-    assert (len(dealt), len(pool.dealt)) == (24 + 32, 32)
+    fresh, replays = pool.deal(0, turn, seeds)
+    assert (len(fresh), len(replays)) == (24, 32)
     assert "at most 16 harmful and 16 benign replays in the place of 4 + 4 seeds" in page
 
 

@@ -54,13 +54,14 @@ def coevolve(plan: Plan, past: Sequence[Metrics] = ()) -> Iterator[Round]:
         plan.league.keep(number)
         turn = plan.schedule(number, history)
         cast, turn, met = plan.league.cast(number, turn, plan.cast)
-        openings = plan.memory.deal(number, turn, plan.openings(number, turn))
+        fresh, replays = plan.memory.deal(number, turn, plan.openings(number, turn))
         address = f"{plan.rng_seed}/{number}"
-        episodes = play(plan.game, openings, cast, plan.judge, turn.widths, address)
+        episodes = play(plan.game, [*fresh, *replays], cast, plan.judge, turn.widths, address)
+        live = [episode for episode in episodes if episode.opening < len(fresh)]
         played = time.perf_counter()
         shaped = plan.shape(episodes)
         credits = {player: credit(shaped, player, plan.estimator) for player in turn.learns}
-        metrics = plan.measure(episodes) | met | plan.memory.add(number, episodes)
+        metrics = plan.measure(live) | met | plan.memory.add(number, episodes)
         for player in sorted(turn.learns):
             metrics |= of_credit(player, credits[player])
         metrics |= _learn(plan.learners, credits)

@@ -16,6 +16,7 @@ from typing import Any
 
 from scipy.stats import beta
 
+from sparring.memory.memory import Dealt
 from sparring.types import (
     Episode,
     Harm,
@@ -123,7 +124,7 @@ class ExperiencePool:
     """This round's replays by the number of their opening; empty between rounds."""
     groups: int = 0
 
-    def deal(self, number: int, turn: Turn, openings: Sequence[State]) -> Sequence[State]:
+    def deal(self, number: int, turn: Turn, openings: Sequence[State]) -> Dealt:
         """Replace up to `replay_share` of the defender's groups, within each seed label.
 
         An opening that the attacker would answer `width` times makes way for as many replays, so
@@ -133,7 +134,7 @@ class ExperiencePool:
         sizes = [1 if state.dealt else width for state in openings]
         self.dealt, self.groups = {}, sum(sizes)
         if Player.DEFENDER not in turn.learns:
-            return openings
+            return openings, ()
         gone: set[int] = set()
         replays: list[Entry] = []
         for harmful in (True, False):
@@ -148,7 +149,7 @@ class ExperiencePool:
             replays += drawn[:taken]
         kept = [state for i, state in enumerate(openings) if i not in gone]
         self.dealt = dict(enumerate(replays, len(kept)))
-        return [*kept, *(entry.opening for entry in replays)]
+        return kept, [entry.opening for entry in replays]
 
     def draw(self, harmful: bool, wanted: int, address: str) -> list[Entry]:
         """At most `wanted` entries of a label: awake ones by score, a few sleepers by chance."""
@@ -168,17 +169,16 @@ class ExperiencePool:
         """Admit what beat the defender, and mark how the replays went."""
         admitted, replayed = 0, list[float]()
         for opening, group in _groups(episodes):
-            told = [(self.held(e.state.seed, e.state.verdict), e) for e in group]
-            values = [value for value, _ in told if value is not None]
-            if not values:
+            scored = [(u, i) for i, e in enumerate(group) if (u := self._value(e)) is not None]
+            if not scored:
                 continue
-            u = fmean(values)
+            u = fmean(value for value, _ in scored)
+            failure = _entry(group[min(scored)[1]], u)
             if opening in self.dealt:
-                self._visit(self.dealt[opening].key, u)
+                self._visit(self.dealt[opening].key, failure)
                 replayed.append(u)
             elif u < self.rules.admit_below:
-                worst = min((v, i) for i, (v, _) in enumerate(told) if v is not None)[1]
-                admitted += self._admit(_entry(group[worst], u))
+                admitted += self._admit(failure)
         self._evict()
         metrics = self._counts() | {
             "replay/admitted": float(admitted),
@@ -186,6 +186,12 @@ class ExperiencePool:
         }
         self.dealt, self.groups = {}, 0
         return metrics | ({"replay/held": fmean(replayed)} if replayed else {})
+
+    def _value(self, episode: Episode) -> float | None:
+        """u; None too where the game teaches the defender nothing: unscored, or masked."""
+        if not episode.returns or Player.DEFENDER not in episode.returns:
+            return None
+        return self.held(episode.state.seed, episode.state.verdict)
 
     def _counts(self) -> Metrics:
         asleep = sum(entry.asleep for entry in self.entries.values())
@@ -195,13 +201,13 @@ class ExperiencePool:
             "replay/visits": self.visits,
         }
 
-    def _visit(self, key: tuple[str, Observation], u: float) -> None:
+    def _visit(self, key: tuple[str, Observation], told: Entry) -> None:
         before = self.entries[key]
         self.visits += 1
-        if before.asleep and u < self.rules.admit_below:
-            self.entries[key] = replace(before, mean=u, visits=0, asleep=False)
+        if before.asleep and told.mean < self.rules.admit_below:
+            self.entries[key] = told
             return
-        mean, visits = (before.mean + u) / 2, before.visits + 1
+        mean, visits = (before.mean + told.mean) / 2, before.visits + 1
         retired = mean >= self.rules.retire_at and visits >= self.rules.retire_after
         asleep = before.asleep or retired
         self.entries[key] = replace(before, mean=mean, visits=visits, asleep=asleep)

@@ -8,11 +8,18 @@ from typing import Any, Protocol
 from sparring.types import Episode, Metrics, State, Turn
 
 
+Dealt = tuple[Sequence[State], Sequence[State]]
+"""(fresh openings, replays)"""
+
+
 class Memory(Protocol):
     """What a run remembers from round to round; its state is saved with the checkpoints."""
 
-    def deal(self, number: int, turn: Turn, openings: Sequence[State]) -> Sequence[State]:
-        """The round's openings, some of them replaced by replays."""
+    def deal(self, number: int, turn: Turn, openings: Sequence[State]) -> Dealt:
+        """The round's openings, and the replays some of them make way for; played in this order.
+
+        Apart, for what a live attacker achieves is measured on the fresh ones alone.
+        """
         ...
 
     def add(self, number: int, episodes: Sequence[Episode]) -> Metrics:
@@ -31,8 +38,8 @@ class Memory(Protocol):
 class Forgetful:
     """Remembers nothing."""
 
-    def deal(self, number: int, turn: Turn, openings: Sequence[State]) -> Sequence[State]:
-        return openings
+    def deal(self, number: int, turn: Turn, openings: Sequence[State]) -> Dealt:
+        return openings, ()
 
     def add(self, number: int, episodes: Sequence[Episode]) -> Metrics:
         return {}

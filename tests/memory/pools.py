@@ -1,0 +1,76 @@
+"""What the tests of the memory share: pools, and groups of replies that went well or badly."""
+
+from tests.table import CANDLE, VAULT
+
+from sparring.games.payoffs import ScorePayoff
+from sparring.games.tags import tagged
+from sparring.memory.experience import Entry, ExperiencePool, Rules, ucb
+from sparring.types import Completion, Episode, Message, Move, Player, State, Turn, Verdict
+
+A, D = Player.ATTACKER, Player.DEFENDER
+PAYOFF = ScorePayoff()
+
+
+def turn(attacks=1, replies=4, learns=(D,)):
+    return Turn(frozenset(learns), {A: attacks, D: replies})
+
+
+def pool(sampler=None, **rules):
+    return ExperiencePool(PAYOFF.held, sampler or ucb(0.5), Rules(**rules), "7/replay")
+
+
+def verdict(u):
+    """The ruling whose u is this; None: the judge could not tell."""
+    return Verdict(score=None if u is None else 5 - 4 * u)
+
+
+def answered(state, opening, us):
+    """One reply to the last attack for each u."""
+    seen = tuple(Message("user" if m.player is A else "assistant", _sent(m)) for m in state.moves)
+    for k, u in enumerate(us):
+        said = Move(D, seen, Completion(f"reply {k}"), k)
+        over = state.play(said).rule(verdict(u))
+        yield Episode(over, opening, PAYOFF(state.seed, verdict(u)))
+
+
+def _sent(move):
+    return move.completion.text.removeprefix("<think> plan </think> <answer> ").removesuffix(
+        " </answer>"
+    )
+
+
+def group(attack, us, opening=0, seed=VAULT, sibling=0):
+    """The replies to a live attack."""
+    attacked = Move(A, (), Completion(tagged("plan", attack)), sibling)
+    return list(answered(State(seed).play(attacked), opening, us))
+
+
+def replayed(told, us):
+    """The replies to every replay of this round; `us(entry)` says how they went."""
+    return [
+        episode
+        for opening, entry in told.dealt.items()
+        for episode in answered(entry.opening, opening, us(entry))
+    ]
+
+
+def failed(attack, mean=0.25, visits=0, asleep=False, seed=VAULT):
+    """An entry."""
+    return Entry(seed, (Message("user", attack),), "yes", verdict(mean), mean, visits, asleep)
+
+
+def holding(told, *entries, visits=0):
+    """The pool with these entries in it."""
+    told.entries, told.visits = {entry.key: entry for entry in entries}, visits
+    return told
+
+
+def only(told):
+    """The one entry of a pool."""
+    (entry,) = told.entries.values()
+    return entry
+
+
+def openings(n):
+    """`n` openings of each label, harmful first."""
+    return [State(seed) for seed in (VAULT, CANDLE) for _ in range(n)]

@@ -1,0 +1,127 @@
+"""Whatever rounds a pool goes through, it keeps its promises, and a resumed one is the same."""
+
+import json
+from math import ceil
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.memory.pools import A, D, answered, failed, group, holding, openings, pool, turn
+from tests.table import CANDLE, VAULT
+
+from sparring.games.rewrite import attack_of
+from sparring.memory.experience import thompson, ucb, uniform
+from sparring.types import Harm, Status, Verdict
+
+us = st.lists(st.sampled_from([None, 0.0, 0.25, 0.5, 0.75, 1.0]), min_size=1, max_size=3)
+rules = st.fixed_dictionaries(
+    {
+        "capacity": st.integers(1, 6),
+        "replay_share": st.sampled_from([0.0, 0.25, 0.5, 0.9]),
+        "reexamine": st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+        "retire_at": st.sampled_from([0.6, 0.9]),
+        "retire_after": st.integers(0, 2),
+    }
+)
+
+
+class Rounds(RuleBasedStateMachine):
+    """One pool that goes on, and a fresh one that is given its state before some rounds."""
+
+    @initialize(told=rules, sampler=st.sampled_from([ucb(0.5), ucb(0.0), uniform, thompson]))
+    def begin(self, told, sampler):
+        self.made = lambda: pool(sampler, **told)
+        known = [failed("a", 0.25), failed("f", 0.95, 3, asleep=True), failed("e", 0.4, 5)]
+        self.pools = [holding(self.made(), *known[: told["capacity"]])]
+        self.number = self.scored = 0
+
+    @property
+    def pool(self):
+        return self.pools[0]
+
+    @rule(width=st.integers(1, 3), seeds=st.integers(1, 6), data=st.data())
+    def play(self, width, seeds, data):
+        """Live attacks of a few texts, so that some come again, beside the replays."""
+        now, games = turn(attacks=width, learns=(A, D)), openings(seeds)
+        dealt = [told.deal(self.number, now, games) for told in self.pools]
+        assert all(one == dealt[0] for one in dealt), "the resumed pool deals otherwise"
+        fresh, replays = dealt[0]
+        self.promises(width * 2 * seeds, width * len(fresh), replays)
+        episodes = []
+        for i, state in enumerate(fresh):
+            for k in range(width):
+                text = data.draw(st.sampled_from("abcdef"), "attack")
+                episodes += group(text, data.draw(us, "live"), i, state.seed, k)
+        for i, state in enumerate(replays, len(fresh)):
+            went = data.draw(us, "replay")
+            self.scored += any(u is not None for u in went)
+            episodes += answered(state, i, went)
+        told = [each.add(self.number, episodes) for each in self.pools]
+        assert all(one == told[0] for one in told)
+        assert told[0]["replay/visits"] == self.scored
+        assert told[0]["replay/share"] <= self.pool.rules.replay_share
+        self.number += 1
+
+    def promises(self, groups, left, replays):
+        """The round is as large as it was, and not too much of it is replays."""
+        assert left + len(replays) == groups
+        assert len(replays) <= self.pool.rules.replay_share * groups
+        kept = list(self.pool.dealt.values())
+        assert [entry.opening for entry in kept] == list(replays)
+        assert len({entry.key for entry in kept}) == len(kept)
+        for label in (True, False):
+            mine = [e for e in kept if e.seed.harmful == label]
+            most = self.pool.rules.replay_share * groups / 2
+            assert sum(e.asleep for e in mine) <= ceil(self.pool.rules.reexamine * most)
+
+    @rule()
+    def resume(self):
+        """JSON there and back, into a pool that knows nothing."""
+        fresh = self.made()
+        fresh.load(json.loads(json.dumps(self.pool.state())))
+        assert fresh == self.pool
+        self.pools = [self.pool, fresh]
+
+    @invariant()
+    def keeps_within_its_capacity(self):
+        if hasattr(self, "pools"):
+            assert len(self.pool.entries) <= self.pool.rules.capacity
+            assert self.pool.visits == self.scored
+
+    @invariant()
+    def keeps_its_entries_in_order(self):
+        for key, entry in self.pool.entries.items() if hasattr(self, "pools") else ():
+            assert entry.key == key
+            assert 0 <= entry.mean <= 1
+            limits = self.pool.rules
+            slept = entry.mean >= limits.retire_at and entry.visits >= limits.retire_after
+            assert entry.asleep or not slept or entry.visits == 0
+
+    @invariant()
+    def never_draws_the_retired_as_ordinary_replays(self):
+        if not hasattr(self, "pools"):
+            return
+        entries = self.pool.entries.values()
+        awake = {h: sum(not e.asleep and e.seed.harmful == h for e in entries) for h in (0, 1)}
+        for label, n in awake.items():
+            drawn = self.pool.draw(bool(label), 9, f"look/{self.number}")
+            assert sum(not e.asleep for e in drawn) <= n
+            assert sum(e.asleep for e in drawn) <= ceil(self.pool.rules.reexamine * 9)
+
+
+Rounds.TestCase.settings = settings(max_examples=40, stateful_step_count=12, deadline=None)
+TestRounds = Rounds.TestCase
+
+
+def test_the_state_holds_every_kind_of_verdict():
+    """What JSON cannot tell apart by itself: enums, tuples and missing fields."""
+    told = pool(uniform)
+    told.add(0, [*group("a", [0.25, None]), *group("b", [0], 1, CANDLE)])
+    labelled = Verdict(Harm.CONTROVERSIAL, False, None, True, False, 4.5, Status.REFUSED)
+    first = next(iter(told.entries))
+    told.entries[first] = type(told.entries[first])(VAULT, first[1], "\ud83d", labelled, 0.1 + 0.2)
+    again = pool(uniform)
+    again.load(json.loads(json.dumps(told.state())))
+    assert again == told
+    assert next(iter(again.entries.values())).ruling.reply_harm is Harm.CONTROVERSIAL
+    assert attack_of(next(iter(again.entries.values())).opening) == "a"
