@@ -32,20 +32,23 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    """Every `sparring …` line of the pages' shell blocks, without comments and redirections."""
-    told = []
+    """Every `sparring …` of the pages, without comments, redirections and what is left open."""
+    told: set[str] = set()
     for page in PAGES.values():
+        told |= set(re.findall(r"`sparring ([^`]+)`", page))
         for block in blocks(page, "sh"):
-            for line in block.replace("\\\n", " ").splitlines():
-                found = re.match(r"(?:\.venv/bin/)?sparring\s+([^#>]*)", line)
-                told += [" ".join(found[1].split())] if found else []
-    return sorted({line for line in told if "…" not in line})
+            lines = block.replace("\\\n", " ").splitlines()
+            found = [re.match(r"(?:\.venv/bin/)?sparring\s+([^#>]*)", line) for line in lines]
+            told |= {line[1] for line in found if line}
+    named = {re.sub(r"\b(NAME|keep_it_short)\b", "magic", " ".join(c.split())) for c in told}
+    return sorted(line for line in named if "…" not in line)
 
 
 def settings() -> list[str]:
-    """Every setting that a page names in running text or a table."""
+    """Every `a.b`, `a.b=c`, `a.b: c` and `a.b=c d.e=f` of running text and tables."""
     sections = "|".join(RunConfig.model_fields)
-    spelled = rf"`((?:{sections})(?:\.[a-z_]+)*(?:(?:=|: )[^`…]+)?)`"
+    one = rf"(?:{sections})(?:\.[a-z_]+)*"
+    spelled = rf"`({one}|{one}: [^`…]+|(?:{one}=[^`…\s]+ ?)+)`"
     found = {name for page in PAGES.values() for name in re.findall(spelled, page)}
     return sorted(name for name in found - {"rounds.jsonl"} if re.search(r"[.=:]", name))
 
@@ -62,8 +65,8 @@ def parsed(words: list[str]) -> tuple[str, dict]:
 
 
 def test_the_pages_hold_commands_and_settings():
-    assert len(commands()) >= 10
-    assert len(settings()) >= 15
+    assert len(commands()) >= 25
+    assert len(settings()) >= 40
 
 
 @pytest.mark.parametrize("command", commands())
@@ -71,20 +74,23 @@ def test_every_command_of_the_pages_parses(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.yaml").write_text("recipe: magic\n")
     words = shlex.split(command)
+    if len(words) == 1:
+        assert words[0] in typer.main.get_command(app).commands, "a verb, named in passing"
+        return
     verb, told = parsed(words)
     if verb == "train" or words[:2] == ["config", "show"]:
         recipes.configured(told["what"], told["overrides"] or [])
 
 
-@pytest.mark.parametrize("name", settings())
-def test_every_setting_that_a_page_names_exists(name):
-    key, given, value = re.match(r"([a-z_.]+)(=|: )?(.*)", name).groups()
-    if given and "|" not in value:
-        parse(from_words([f"{key}={value}"]))
-    here = RunConfig().model_dump()
-    for part in key.split("."):
-        assert part in here, name
-        here = here[part]
+@pytest.mark.parametrize("told", settings())
+def test_every_setting_that_a_page_names_exists(told):
+    words = told.replace(": ", "=").split() if "=" in told else [told.replace(": ", "=")]
+    parse(from_words([word for word in words if "=" in word]))
+    for word in words:
+        here = RunConfig().model_dump()
+        for part in word.partition("=")[0].split("."):
+            assert part in here, word
+            here = here[part]
 
 
 def test_your_first_game_is_short_and_is_learned_in_seconds(tmp_path):
@@ -197,6 +203,11 @@ def test_the_arithmetic_on_the_page_of_ssp_is_the_pools():
         seed = Seed("open the dragon vault", n % 2 == 0, f"{n}")
         pool.entries[(f"{n}", ())] = replace(entry, seed=seed, mean=0.25)
     seeds = [State(Seed("wake the giant", n % 2 == 0, f"live {n}")) for n in range(32)]
-    dealt = pool.deal(0, turn, seeds)
-    assert (len(dealt), len(pool.dealt)) == (24 + 32, 32)
+    fresh, replays = pool.deal(0, turn, seeds)
+    assert (len(fresh), len(replays)) == (24, 32)
     assert "at most 16 harmful and 16 benign replays in the place of 4 + 4 seeds" in page
+
+
+def test_the_page_of_recipes_has_every_recipe_in_its_order():
+    rows = re.findall(r"^\| `([a-z_]+)` \| .* \|$", PAGES["recipes.md"], re.MULTILINE)
+    assert rows == list(recipes.RECIPES)
