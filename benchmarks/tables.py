@@ -93,7 +93,7 @@ def exploitability(found: Kept) -> list[str]:
     """ASR of each attacker after its last step, and of the worst one, mean and worst seed."""
     names = ("pool", "broad", "enumeration")
     lines = [
-        f"| mean / worst | seeds | {' | '.join(names)} | worst attacker | exam ASR | benign, wrapped |",
+        f"| mean / worst | seeds | {' | '.join(names)} | worst of three | exam ASR | benign |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for method, runs in found.items():
