@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from sparring.types import Episode, Metrics, State, Turn
 
-
 Dealt = tuple[Sequence[State], Sequence[State]]
 """(fresh openings, replays)"""
 
