@@ -61,10 +61,15 @@ def _names(openings: Sequence[State]) -> list[str]:
     seen: Counter[str] = Counter()
     names: list[str] = []
     for state in openings:
-        told = "/".join((state.seed.id, *(move.completion.text for move in state.moves)))
+        told = name(state)
         names.append(f"{told}#{seen[told]}")
         seen[told] += 1
     return names
+
+
+def name(opening: State) -> str:
+    """What an opening is called in the addresses below it: its seed and what was dealt."""
+    return "/".join((opening.seed.id, *(move.completion.text for move in opening.moves)))
 
 
 def _request(

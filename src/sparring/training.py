@@ -97,7 +97,8 @@ def _begin(match: Match, run: RunDir, watch: Watch, received: list[int]) -> list
     past = run.rewind(number)
     checkpoints.rewind(number)
     _load(match, folder, state["counters"])
-    _recall(match, run, number)
+    if number < match.plan.rounds:
+        _recall(match, run, number)
     if match.config.learner.beta:
         start = checkpoints.path(WARMED)
         checkpoints.verify(WARMED)
@@ -151,16 +152,21 @@ def _load(match: Match, folder: Path, counters: Mapping[str, Mapping[str, int]])
 
 
 def _recall(match: Match, run: RunDir, number: int) -> None:
-    """Give memory and league back what they held after `number` rounds."""
+    """Give memory and league back what they held after `number` rounds.
+
+    CorruptError if a self of the league is not what was kept: the rounds to come would be others.
+    """
     told = json.loads((run.checkpoints.path(number) / "memory.json").read_bytes())
     match.plan.memory.load(told["memory"])
+    kept = [n for n in range(number) if match.plan.league.keeps(n)]
+    for n in kept:
+        run.checkpoints.verify(n)
     selves = {
         n: {
             p: seat.past_tensors(run.checkpoints.path(n) / _own(match, p))
             for p, seat in match.seats.items()
         }
-        for n in run.checkpoints.numbers()
-        if n < number and match.plan.league.keeps(n)
+        for n in kept
     }
     match.plan.league.load(told["league"], selves)
 

@@ -136,6 +136,9 @@ def test_a_player_without_signal_leaves_the_others_gradient_alone():
     both, metrics = gradient(model, replies + samples(model, (0.0, 0.0), ATTACKER))
     assert same_bits(both, alone_)
     assert metrics["attacker/loss"] == 0.0
+    ratio = "importance_sampling_ratio/mean"
+    assert f"defender/{ratio}" in metrics
+    assert f"attacker/{ratio}" not in metrics, "of no tokens, it would read as impossible ones"
 
 
 def test_without_any_signal_the_weights_stay_as_they_are():
@@ -152,6 +155,7 @@ def test_the_first_pass_over_a_batch_is_on_policy():
     model = tiny()
     _, metrics = gradient(model, samples(model, (1.3, -0.7, 0.2)))
     assert metrics["defender/clip_ratio"] == 0.0
+    assert metrics["defender/importance_sampling_ratio/mean"] == pytest.approx(1, abs=1e-5)
     assert metrics["defender/sampling_logp_difference"] < 1e-5
 
 
@@ -192,6 +196,9 @@ def test_clip_ratio_and_drift_are_told_of_the_tokens_that_ran():
     clipped = binds.float().mean().item()
     assert 0.05 < clipped < 0.9
     assert metrics["defender/clip_ratio"] == pytest.approx(clipped)
+    mean = ratio.mean().item()
+    assert abs(mean - 1) > 0.01
+    assert metrics["defender/importance_sampling_ratio/mean"] == pytest.approx(mean, abs=1e-5)
     drift = (new - old).abs().max().item()
     assert metrics["defender/sampling_logp_difference"] == pytest.approx(drift, abs=1e-5)
     assert metrics["defender/entropy"] == pytest.approx(-new.mean().item(), abs=1e-5)

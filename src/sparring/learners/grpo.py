@@ -122,6 +122,8 @@ class _Job:
         named = {"clip_ratio": sums["clipped"] / run, "loss": sums["loss"]}
         if config.beta:
             named["kl"] = sums["kl"] / run
+        if self.batches:  # a mean over nothing would read as 0: as if no token were likely
+            named["importance_sampling_ratio/mean"] = sums["ratio"] / run
         named["sampling_logp_difference"] = sums["drift"]
         named["entropy"] = sums["entropy"] / run
         return {f"{self.player}/{name}": value for name, value in named.items()}
@@ -135,6 +137,7 @@ class _Job:
         below_BT = (ratio_BT < 1 - low) & (advantage_B1 < 0)
         above_BT = (ratio_BT > 1 + high) & (advantage_B1 > 0)
         sums["clipped"] += ((below_BT | above_BT) * mask_BT).sum().item()
+        sums["ratio"] += (ratio_BT * mask_BT).sum().item()
         sums["entropy"] -= (logp_BT * mask_BT).sum().item()
         sums["drift"] = max(sums["drift"], difference_BT.abs().max().item())
 

@@ -39,8 +39,14 @@ def uniform(
 def nash(
     player: Player, selves: Sequence[int], matrix: Callable[[], Matrix]
 ) -> Mapping[int, float]:
-    """The player's mixture at the equilibrium of the zero-sum game that the matrix pays."""
-    order, paid = sorted(selves), matrix()
+    """The player's mixture at the equilibrium of the zero-sum game that the matrix pays.
+
+    Over the selves whose cells could all be told; where there are none, every self alike.
+    """
+    paid = matrix()
+    order = [s for s in sorted(selves) if all(o in paid[s] and s in paid[o] for o in selves)]
+    if not order:
+        return uniform(player, selves, matrix)
     rows, columns, _ = zero_sum([[paid[a][d] for d in order] for a in order])
     return dict(zip(order, rows if player is Player.ATTACKER else columns, strict=True))
 
@@ -104,7 +110,8 @@ class League:
 
     A share of rounds, drawn by address, is played against one past self. Where both players
     would learn, a coin decides who is replaced, and only the other one learns in that round.
-    Cells of the matrix are played when a draw first asks for them.
+    Cells of the matrix are played when a draw first asks for them; one in which the judge could
+    tell nothing stays empty, and is played again.
     """
 
     policies: Mapping[Player, Speaker]
@@ -151,7 +158,8 @@ class League:
                 self.trial.judge,
                 self.trial.rng_seed,
             )
-            known |= {int(column): asr.value or 0.0 for _, column, asr in cells}
+            told = {int(column): asr.value for _, column, asr in cells}
+            known |= {column: value for column, value in told.items() if value is not None}
         return self.matrix
 
     def _seat(self, player: Player, number: int) -> Seat:

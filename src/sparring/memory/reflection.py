@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from sparring.arena import name
 from sparring.memory.experience import Entry, ExperiencePool
 from sparring.policies.policy import Policy, Request
 from sparring.types import Completion, Message, Observation
@@ -41,22 +42,29 @@ class Reflecting:
     wording: Wording
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        lessons = {entry.seen: self.wording(entry) for entry in self.pool.dealt.values()}
-        hinted = {r for r in requests if r.observation in lessons and len(r.addresses) > 1}
-        bare = [Request(r.observation, _first(r)) if r in hinted else r for r in requests]
-        shown = [
-            Request(lessons[r.observation], r.addresses[len(_first(r)) :])
-            for r in requests
-            if r in hinted
-        ]
+        paired = [(request, self._lesson(request)) for request in requests]
+        bare = [Request(r.observation, _first(r)) if lesson else r for r, lesson in paired]
+        shown = [Request(lesson, r.addresses[len(_first(r)) :]) for r, lesson in paired if lesson]
         said = self.policy.sample([*bare, *shown])
         again = iter(said[len(bare) :])
         return [
             [*told, *(replace(c, prompt_ids=told[0].prompt_ids) for c in next(again))]
-            if request in hinted
+            if lesson
             else told
-            for request, told in zip(requests, said, strict=False)
+            for (_, lesson), told in zip(paired, said[: len(bare)], strict=True)
         ]
+
+    def _lesson(self, request: Request) -> Observation | None:
+        """What the second half of a group is shown; None: it is no replay, or one reply alone.
+
+        By the address: a live attack may read like a replayed one, and those on two seeds alike.
+        """
+        if len(request.addresses) < 2:
+            return None
+        mine = (
+            e for e in self.pool.dealt.values() if f"/{name(e.opening)}#" in request.addresses[0]
+        )
+        return next(map(self.wording, mine), None)
 
 
 def _first(request: Request) -> tuple[str, ...]:
