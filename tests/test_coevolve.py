@@ -1,11 +1,13 @@
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparring.coevolve import Plan, coevolve
 from sparring.credit import standardized
+from sparring.memory.league import Latest
+from sparring.memory.memory import Forgetful
 from sparring.schedules import alternate, always, solo
 from sparring.types import Player, State, Turn, Verdict
 from tests.table import (
@@ -141,3 +143,37 @@ def test_shaping_changes_what_is_taught_and_never_what_is_recorded():
     (shaped,) = coevolve(told)
     assert shaped.metrics["defender/reward"] == plain.metrics["defender/reward"]
     assert {s.advantage for s in book.lessons[1]} <= {15.0, -15.0, 5.0, -5.0}
+
+
+class Diary(Forgetful):
+    """A memory that counts what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+
+    def add(self, number, episodes):
+        self.told.append(len(episodes))
+        return {}
+
+
+class Guests(Latest):
+    """A league that sends a past self into one seat, round by round."""
+
+    def __init__(self, *seats: Player | None) -> None:
+        self.seats = seats
+
+    def cast(self, number, turn, cast):
+        who = self.seats[number]
+        return ({**cast, who: says("yes")} if who is D else cast), turn, {}
+
+
+def test_what_beat_a_past_defender_is_not_remembered():
+    diary = Diary()
+    told = replace(
+        plan(always(TURNS[A]), {A: Notebook(), D: Notebook()}, rounds=3),
+        memory=diary,
+        league=Guests(None, D, None),
+    )
+    played = [len(round_.episodes) for round_ in coevolve(told)]
+    assert diary.told == [played[0], 0, played[2]]
+    assert played[1] > 0

@@ -47,6 +47,7 @@ def coevolve(plan: Plan, past: Sequence[Metrics] = ()) -> Iterator[Round]:
     No I/O: logging, checkpoints, budgets and early stopping are what the caller does with rounds.
     Round `n` depends on `plan`, on the weights, on the state of learners, memory and league, on
     the metrics of the rounds before it, and on nothing else; so a resumed run is the same run.
+    What beat a past defender is not remembered: it is no failure of the present one.
     """
     history = list(past)
     for number in range(len(history), plan.rounds):
@@ -61,7 +62,9 @@ def coevolve(plan: Plan, past: Sequence[Metrics] = ()) -> Iterator[Round]:
         played = time.perf_counter()
         shaped = plan.shape(episodes)
         credits = {player: credit(shaped, player, plan.estimator) for player in turn.learns}
-        metrics = plan.measure(live) | met | plan.memory.add(number, episodes)
+        itself = cast[Player.DEFENDER] is plan.cast[Player.DEFENDER]
+        remembered = plan.memory.add(number, episodes if itself else ())
+        metrics = plan.measure(live) | met | remembered
         for player in sorted(turn.learns):
             metrics |= of_credit(player, credits[player])
         metrics |= _learn(plan.learners, credits)
