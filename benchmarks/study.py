@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparring.checkpoint import sha256
 from sparring.records import RunDir
 
 LATEST = "memory.league.opponents=latest"
@@ -89,7 +90,7 @@ class Job:
         told = json.loads(self.result.read_bytes()) if self.result.is_file() else {}
         if "exams" not in told:
             self._train()
-            told |= read_off(self.run)
+            told |= read_off(self.run) | {"base": self.base_digest()}
             self._write(told)
         if exploit and "exploit" not in told and self.method in EXPLOITED:
             self._train()
@@ -98,6 +99,20 @@ class Job:
             )
             evidence = self.run.folder / "evidence" / "exploit.json"
             self._write(told | {"exploit": json.loads(evidence.read_bytes())})
+
+    def base_digest(self) -> str:
+        """sha256 of the base's weights, which differ in bits between kinds of machine."""
+        return sha256(self.base / "model.safetensors")
+
+    def check(self) -> None:
+        """Refuse to set a method beside others that were trained from another base."""
+        for path in self.results.glob(f"*-{self.seed}.json"):
+            other = json.loads(path.read_bytes())["base"]
+            if other != self.base_digest():
+                raise SystemExit(
+                    f"{path} rests on another base of seed {self.seed} than {self.base}: bases "
+                    "differ between kinds of machine; do all methods on one, into other --results"
+                )
 
     def _train(self) -> None:
         folder, (recipe, *words) = self.run.folder, METHODS[self.method]
@@ -187,6 +202,7 @@ def main() -> None:
     ]
     for job in {job.seed: job for job in jobs if not job.result.is_file()}.values():
         build_base(job)
+        job.check()
 
     def run(job: Job) -> None:
         job.finish(not asked.no_exploit)

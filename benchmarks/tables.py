@@ -1,6 +1,6 @@
 """The tables of docs/results.md from what study.py kept: `python benchmarks/tables.py`.
 
-Needs no runs and no models; a cell says how many seeds stand behind it where they are not all.
+Needs no runs and no models. Every cell is mean / worst over as many seeds as its row says.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from sparring.evaluation.compare import compare
 from sparring.evaluation.rates import Outcome
 from sparring.sandbox.language import ADVERSARIAL, FAMILIES, Language
 
-SEEDS = 5
 PAIRS = {
     harmful: [i.id for i in Language(0).held_out if i.forbidden == harmful]
     for harmful in (True, False)
@@ -43,11 +42,10 @@ def kept(folder: Path) -> Kept:
 
 
 def cell(values: Sequence[float], worst: Callable[[Sequence[float]], float]) -> str:
-    """Mean over seeds and the worst one; `-` where there is none."""
+    """Mean over seeds and the worst one; a dash where there is none."""
     if not values:
         return "–"
-    seeds = "" if len(values) == SEEDS else f" ({len(values)} seeds)"
-    return f"{fmean(values):.3f} / {worst(values):.3f}{seeds}"
+    return f"{fmean(values):.3f} / {worst(values):.3f}"
 
 
 def last(exams: Sequence[Exam]) -> Exam | None:
@@ -78,16 +76,16 @@ def ablation(found: Kept) -> list[str]:
     readings = {
         "80 defender steps": at("defender_steps", 80),
         "160 steps": at("rounds", 160),
-        "30 CPU seconds": at("seconds", 30),
+        "100 CPU seconds": at("seconds", 100),
     }
     head = " | ".join(f"{name}: ASR | benign" for name in readings)
-    lines = [f"| mean / worst | {head} |", "|---|" + "--:|" * (2 * len(readings))]
+    lines = [f"| mean / worst | seeds | {head} |", "|---|--:|" + "--:|" * (2 * len(readings))]
     base = next(iter(found.values()))
     zero = row(base, lambda exams: exams[0])
-    lines.append(f"| base | {' | '.join(zero * len(readings))} |")
+    lines.append(f"| base | {len(base)} | {' | '.join(zero * len(readings))} |")
     for method, runs in found.items():
         cells = [value for read in readings.values() for value in row(runs, read)]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
+        lines.append(f"| {method} | {len(runs)} | {' | '.join(cells)} |")
     return lines
 
 
@@ -95,8 +93,8 @@ def exploitability(found: Kept) -> list[str]:
     """ASR of each attacker after its last step, and of the worst one, mean and worst seed."""
     names = ("pool", "broad", "enumeration")
     lines = [
-        f"| mean / worst seed | {' | '.join(names)} | worst attacker | benign, wrapped |",
-        "|---|--:|--:|--:|--:|--:|",
+        f"| mean / worst | seeds | {' | '.join(names)} | worst of three | exam ASR | benign |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for method, runs in found.items():
         measured = {seed: run for seed, run in runs.items() if "exploit" in run}
@@ -108,8 +106,8 @@ def exploitability(found: Kept) -> list[str]:
         ]
         cells = [cell([told[name] for told in final], max) for name in names]
         cells.append(cell([max(told.values()) for told in final], max))
-        cells.append(row(measured, last)[1])
-        lines.append(f"| {method} | {' | '.join(cells)} |")
+        cells += row(measured, last)
+        lines.append(f"| {method} | {len(measured)} | {' | '.join(cells)} |")
     return lines
 
 
@@ -132,6 +130,8 @@ def curves(found: Kept) -> list[str]:
 def families(found: Kept, methods: Sequence[str], read: Reading) -> list[str]:
     """ASR by family, benign correctness and refusals of some methods."""
     there = [method for method in methods if method in found]
+    if len(there) < 2:
+        return []
     lines = [f"| | {' | '.join(there)} |", "|---|" + "--:|" * len(there)]
     names = {f"asr/{family}": f"ASR, {family}" for family in ("adversarial", *FAMILIES)}
     for metric, title in (("correct", "benign correct"), ("over_refusal", "over-refusal")):
@@ -200,6 +200,8 @@ def main() -> None:
         "Replay, paired, at the end": paired(found, "ssp-none", replay[1:], last),
     }
     for name, lines in tables.items():
+        if len(lines) <= 2:
+            continue  # nothing was measured
         print(f"\n## {name}\n")
         print("\n".join(lines))
 

@@ -237,7 +237,7 @@ def test_init_writes_the_defaults_with_every_field_explained():
     told = sparring_command("init")
     assert told.code == 0
     assert resolve(load_yaml(told.out, "init")) == resolve({"recipe": "magic"} | DEFAULTS)
-    assert sparring_command("init", "--recipe", "magik").code == 2
+    assert sparring_command("init", "magik").code == 2
 
 
 DEFAULTS = RunConfig().model_dump(mode="json")

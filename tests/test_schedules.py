@@ -58,3 +58,11 @@ def test_a_schedule_is_a_pure_function_of_the_rounds_before(asrs, cut):
     past = [{"asr": asr} for asr in asrs]
     n = min(cut, len(past))
     assert schedule(n, past[:n]) == schedule(n, past)
+
+
+def test_rounds_against_a_past_self_do_not_count_towards_a_switch():
+    turn = by_metric(TURNS, window=2, dwell=(1, 9))
+    held, met = {"asr": 0.05}, {"asr": 0.05, "league/attacker": 20.0}
+    assert turn(2, [held, held]) == TURNS[A]
+    assert turn(2, [held, met]) == TURNS[D]
+    assert turn(3, [held, met, held]) == TURNS[A]

@@ -46,8 +46,9 @@ def by_metric(
 
     The watched number is the mean over `window` rounds of 1 − `asr` (harmful seeds only). The
     defender hands over at >= limits[1], the attacker at <= limits[0]; nobody stays fewer than
-    dwell[0] or more than dwell[1] rounds. The window is cleared at a switch. The state is
-    recomputed from the recorded rounds, so a resumed run switches where the whole one did.
+    dwell[0] or more than dwell[1] rounds. Rounds against a past self (`league/…`) say nothing of
+    the present ones and do not count. The window is cleared at a switch. The state is recomputed
+    from the recorded rounds, so a resumed run switches where the whole one did.
     """
     low, high = limits
     shortest, longest = dwell
@@ -56,7 +57,8 @@ def by_metric(
         player, since, seen = Player.DEFENDER, 0, list[float]()
         for metrics in past[:number]:
             since += 1
-            seen += [1 - metrics["asr"]] if "asr" in metrics else []
+            present = not any(name.startswith("league/") for name in metrics)
+            seen += [1 - metrics["asr"]] if "asr" in metrics and present else []
             held = fmean(seen[-window:]) if len(seen) >= window else None
             defended = held is not None and held >= high and player is Player.DEFENDER
             broken = held is not None and held <= low and player is Player.ATTACKER

@@ -195,8 +195,11 @@ def test_a_page_prints_in_light_whatever_the_screen_is(chromium, long):
     tab = opened(chromium, long, scheme="dark").tab
     assert tab.pdf().startswith(b"%PDF")
     tab.emulate_media(media="print")
-    paper = tab.evaluate("getComputedStyle(document.querySelector('section')).backgroundColor")
-    assert paper == "rgb(255, 255, 255)"
+    for part in ("html", "body", "section"):
+        paper = tab.evaluate(f"getComputedStyle(document.querySelector('{part}')).backgroundColor")
+        assert paper == "rgb(255, 255, 255)", part
+    ink = tab.evaluate("getComputedStyle(document.querySelector('h1')).color")
+    assert sum(map(int, re.findall(r"\d+", ink))) < 200
     tab.context.close()
 
 

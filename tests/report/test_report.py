@@ -13,8 +13,9 @@ from tests.report.written import Written, dump, pack, rate
 
 from sparring.records import RunDir
 from sparring.report.gather import gather
-from sparring.report.layout import Number, Section, Table
+from sparring.report.layout import Drawing, Number, Section, Table
 from sparring.report.page import Page, render
+from sparring.report.plots import DARK, LIGHT, images, label
 from sparring.report.reading import Rated, number, rated
 from sparring.report.reproduce import duration
 from sparring.report.samples import own, strongest
@@ -343,3 +344,25 @@ def test_a_name_is_one_line_and_not_longer_than_names_are():
 )
 def test_time_is_told_in_its_two_largest_units(seconds, told):
     assert duration(seconds) == told
+
+
+def test_no_text_in_a_figure_is_read_as_mathematics_and_the_same_figure_is_the_same_bytes():
+    told = r"$\frac{x$ and $x^2$"
+
+    def draw(figure, theme):
+        axes = figure.add_axes((0.2, 0.2, 0.7, 0.7))
+        axes.set_xticks([0], [told])
+        axes.set_title(told)
+        axes.plot([0], [0], label=told)
+        axes.legend()
+
+    drawing = Drawing("one", "alt", draw)
+    (once,) = images(drawing, LIGHT, ["svg"])
+    assert images(drawing, LIGHT, ["svg"]) == [once]
+    assert images(drawing, DARK, ["svg"]) != [once]
+
+
+def test_a_legend_keeps_a_name_that_begins_like_a_private_one():
+    assert label("_tale").strip() == "_tale"
+    assert not label("_tale").startswith("_")
+    assert label("vault" * 9, 10) == "vaultvaul…"

@@ -106,13 +106,14 @@ class Written:
 
     def _evidence(self, folder: Path) -> None:
         curve = {"steps": [0, 20, 40], "asr": [rate(v, 0) for v in (0.0625, 0.25, 0.4375)]}
-        attackers = {name: {**curve, "budget": {self.say("budget"): 40}} for name in self.names}
-        dump(folder / "exploit.json", {"attackers": attackers, "worst": self.say("worst")})
-        rows = [
-            {"family": name, "n": 640, "failures": 3, "effective_n": 212.5, "upper": 0.0417}
-            for name in self.names
-        ]
-        dump(folder / "bound.json", {"rows": rows, "confidence": 0.95, "says_not": self.say("not")})
+        attackers = {name: {**curve, "tried": self.say("tried")} for name in self.names}
+        budget, worst = {self.say("budget"): 40}, self.say("worst")
+        told = {"attackers": attackers, "budget": budget, "worst": worst}
+        dump(folder / "exploit.json", told)
+        row = {"n": 640, "failures": 3, "effective_n": 212.5, "upper": 0.0417}
+        families = dict.fromkeys(self.names, row)
+        told = {"families": families, "confidence": 0.95, "caveat": self.say("not")}
+        dump(folder / "bound.json", told)
 
 
 def rates(names: Iterable[str], value: float, say: Say) -> dict[str, Any]:

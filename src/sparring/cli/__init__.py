@@ -70,7 +70,7 @@ def report(
 
 
 @app.command()
-def init(recipe: str = "magic") -> None:
+def init(recipe: Annotated[str, typer.Argument(help="its name")] = "magic") -> None:
     """A commented YAML of every setting, for your own model and seeds."""
     from sparring.config import commented, merged, parse
     from sparring.recipes import known

@@ -30,7 +30,8 @@ from sparring.types import Player, Seed, State
 class Budget:
     """What an attacker may spend: GRPO steps of `seeds` x `num_generations` attacks.
 
-    It is examined on `n` games every `every` steps; enumeration tries each strategy `tries` times.
+    It is warmed up for `warm_up_steps` before, and examined on `n` games every `every` steps;
+    enumeration tries each strategy `tries` times.
     """
 
     steps: int = 80
@@ -39,6 +40,7 @@ class Budget:
     every: int = 20
     n: int = 192
     tries: int = 48
+    warm_up_steps: int = 250
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -50,9 +50,7 @@ def _rows(run: RunDir, number: int) -> Iterator[dict[str, Any]]:
     path = run.folder / "exams" / run.checkpoints.name(number) / "samples.jsonl.gz"
     if not path.is_file():
         sat = ", ".join(map(str, run.exams())) or "none"
-        raise UsageError(
-            f"{run.folder}: no exam after {number} rounds; there are exams after {sat}"
-        )
+        raise UsageError(f"{run.folder}: no exam after {number} rounds; wanted one of {sat}")
     try:
         for line in gzip.decompress(path.read_bytes()).splitlines():
             yield json.loads(line)

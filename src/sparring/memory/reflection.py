@@ -34,7 +34,7 @@ class Reflecting:
     What it says then is handed on as if said to the bare prompt: bare prompt ids beside the
     log-probabilities of the reflected one. So the learner's clipped ratio is π(y | bare) over
     π(y | reflected), and nothing in the learner changes. The ratio is near 0 just where the bare
-    policy would not have said it; the learner logs its mean.
+    policy would not have said it; `sampling_logp_difference` is then its largest |ln|.
     """
 
     policy: Policy

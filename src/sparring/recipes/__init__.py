@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,11 @@ RECIPES: Mapping[str, Recipe] = {
     "defender_cot": defender_cot,
 }
 
+PLUGINS = "sparring.recipes"
+"""The entry-point group in which other packages name their recipes; ours keep their names."""
+
 __all__ = [
+    "PLUGINS",
     "RECIPES",
     "Match",
     "Recipe",
@@ -50,12 +55,41 @@ __all__ = [
 
 
 def known(name: str) -> Recipe:
-    """The recipe of that name."""
-    if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(RECIPES)}"
+    """The recipe of that name: one of ours, or another package's (entry points of `PLUGINS`)."""
+    if name in RECIPES:
+        return RECIPES[name]
+    found = entry_points(group=PLUGINS)
+    names = [*RECIPES, *sorted(found.names - RECIPES.keys())]
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
         raise UsageError(f"recipe: no recipe {name!r:.40} and no such file; {hint}")
-    return RECIPES[name]
+    mine = tuple(found.select(name=name))
+    if len({point.value for point in mine}) > 1:
+        told = " and ".join(sorted(map(_origin, mine)))
+        raise UsageError(f"recipe {name}: more than one plug-in has it: {told}; uninstall one")
+    return _plugged(mine[0])
+
+
+def _plugged(point: EntryPoint) -> Recipe:
+    """A plug-in's recipe; whatever its code raises is told as the plug-in's."""
+    try:
+        told = point.load()
+    except Exception as error:
+        raise UsageError(
+            f"recipe {point.name}: the plug-in {_origin(point)} does not load: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(told, Recipe):
+        raise UsageError(
+            f"recipe {point.name}: the plug-in {_origin(point)} is of type {type(told).__name__}; "
+            "wanted a sparring.recipes.Recipe"
+        )
+    return told
+
+
+def _origin(point: EntryPoint) -> str:
+    return f"{point.value} of {point.dist.name if point.dist else 'an unnamed package'}"
 
 
 def resolve(told: Mapping[str, Any]) -> RunConfig:

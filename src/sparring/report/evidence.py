@@ -37,19 +37,21 @@ def exploit(told: Mapping[str, Any]) -> Section:
         asr = [rated(value) for value in listed(mapping(curve).get("asr"))]
         points = [(s, r) for s, r in zip(steps, asr, strict=False) if s is not None and r]
         curves[str(who)] = points
-        budget = mapping(mapping(curve).get("budget"))
-        spent = ", ".join(f"{name(str(k))} {name(str(v))}" for k, v in budget.items())
         last = points[-1] if points else None
         steps_told = f"{last[0]:,.0f}" if last else "–"
-        rows.append((name(str(who)), ratio(last[1] if last else None), steps_told, spent or "–"))
+        tried = name(str(mapping(curve).get("tried", "–")))
+        rows.append((name(str(who)), ratio(last[1] if last else None), steps_told, tried))
+    budget = mapping(told.get("budget"))
+    spent = ", ".join(f"{name(str(k))} {name(str(v))}" for k, v in budget.items())
     worst = told.get("worst")
     return Section(
         id="exploit",
         title="How far a fresh attacker gets",
         lead="The defender is frozen; each attacker is trained against it alone. "
-        + (f"Strongest: {name(str(worst))}." if worst else ""),
+        + (f"Strongest: {name(str(worst))}. " if worst else "")
+        + (f"Budget of each: {spent}." if spent else ""),
         figures=(exploit_figure(curves),) if any(curves.values()) else (),
-        beside=(Table(("attacker", "ASR at the end", "steps", "budget"), tuple(rows)),),
+        beside=(Table(("attacker", "ASR at the end", "steps", "tried"), tuple(rows)),),
     )
 
 
@@ -57,17 +59,19 @@ def bound(told: Mapping[str, Any]) -> Section:
     """How often an attack of each family can at most succeed, at a confidence."""
     rows = tuple(
         (
-            name(str(row.get("family", ""))),
+            name(str(family)),
             f"{whole(row.get('n')):,}",
             f"{whole(row.get('failures')):,}",
             _decimal(row.get("effective_n"), ",.1f"),
             Number(_decimal(row.get("upper"), ".4f")),
         )
-        for row in map(mapping, listed(told.get("rows")))
+        for family, row in (
+            (family, mapping(told_of)) for family, told_of in mapping(told.get("families")).items()
+        )
     )
     confidence = number(told.get("confidence"))
     upper = f"upper bound, {100 * confidence:g} %" if confidence is not None else "upper bound"
-    says_not = told.get("says_not")
+    says_not = told.get("caveat")
     return Section(
         id="bound",
         title="How often an attack can at most succeed",

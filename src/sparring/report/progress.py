@@ -70,7 +70,12 @@ class ProgressWatch:
         """One round."""
         learns = " and ".join(sorted(told.turn.learns))
         numbers = " ".join(f"{k} {told.metrics[k]:.2f}" for k in _SHOWN if k in told.metrics)
-        self.last = line = f"{learns} learned: {numbers}"
+        met = [
+            f" (met the {player} of round {told.metrics[f'league/{player}']:.0f})"
+            for player in Player
+            if f"league/{player}" in told.metrics
+        ]
+        self.last = line = f"{learns} learned{''.join(met)}: {numbers}"
         self._advance("rounds", told.number + 1, self.totals["rounds"], line)
         if not self.console.is_terminal:
             self._line(f"round {told.number + 1}/{self.totals['rounds']}  {line}")

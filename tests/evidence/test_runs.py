@@ -1,0 +1,184 @@
+"""What is asked of whole runs: exploit, crossplay, bound, compare, the pool."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.command import sparring_command
+from tests.short_run import SETTINGS
+
+from sparring.checkpoint import sha256
+from sparring.evidence.exploit import Exploit
+from sparring.evidence.response import Budget
+from sparring.evidence.samples import compared, items
+from sparring.records import RunDir
+from sparring.types import CorruptError, UsageError
+
+SMALL = Budget(steps=1, seeds=2, num_generations=2, every=1, n=4, tries=1, warm_up_steps=2)
+WARM = (
+    "warm_up.steps=80",
+    "warm_up.batch_size=16",
+    "warm_up.pool_size=512",
+    "warm_up.learning_rate=2e-3",
+)
+TWO = {**SETTINGS, "rounds": "2", "exam.crossplay": "0", "exam.n": "4"}
+
+
+def play(folder: Path, recipe: str, *more: str) -> RunDir:
+    words = [f"{key}={value}" for key, value in TWO.items()]
+    sparring_command("train", recipe, f"output_dir={folder}", *words, *more)
+    return RunDir.open(folder)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict[str, RunDir]:
+    here = tmp_path_factory.mktemp("runs")
+    return {
+        "first": play(here / "first", "magic"),
+        "second": play(here / "second", "magic", "seed=43"),
+        "shared": play(here / "shared", "ssp", *WARM),
+    }
+
+
+def exploit(run: RunDir, cache: Path, **more) -> Exploit:
+    return Exploit(run, 2, SMALL, cache, **more)
+
+
+@pytest.mark.parametrize("name", ["first", "shared"])
+def test_exploit_leaves_the_run_as_it_is_and_measures_nothing_twice(runs, name, tmp_path):
+    run = runs[name]
+    weights = run.checkpoints.path(2) / "defender" / "model.safetensors"
+    before, asked = sha256(weights), []
+    told = exploit(run, tmp_path).measure(["pool"], lambda who, step: asked.append((who, step)))
+    assert asked == [("pool", 0), ("pool", 1)]
+    assert sha256(weights) == before
+    assert told["attackers"]["pool"]["steps"] == [0, 1]
+    assert all(rate["n_total"] == 4 for rate in told["attackers"]["pool"]["asr"])
+    kept = json.loads((run.folder / "evidence" / "exploit.json").read_bytes())
+    assert kept == json.loads(json.dumps(told))
+    again = exploit(run, tmp_path).measure(["pool"], lambda who, step: asked.append((who, step)))
+    assert (again["attackers"], len(asked)) == (kept["attackers"], 2)
+    assert exploit(run, tmp_path, rng_seed=1)._known() == {}  # another seed is another question
+
+
+def test_attackers_are_warmed_up_once_for_all_defenders(runs, tmp_path):
+    exploit(runs["first"], tmp_path).measure(["broad"], lambda who, step: None)
+    (kept,) = tmp_path.iterdir()
+    stamp = (kept / "model.safetensors").stat().st_mtime_ns
+    exploit(runs["shared"], tmp_path).measure(["broad"], lambda who, step: None)
+    assert [path.name for path in tmp_path.iterdir()] == [kept.name]
+    assert (kept / "model.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_the_pools_attacker_and_the_broad_one_differ(runs, tmp_path):
+    exploit(runs["second"], tmp_path).measure(["pool", "broad"], lambda who, step: None)
+    one, other = sorted(tmp_path.iterdir())
+    assert sha256(one / "model.safetensors") != sha256(other / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--attackers", "giant"), "--attackers: 'giant' is none of pool, broad, enumeration"),
+        (("--at", "7"), "no checkpoint after 7 rounds"),
+    ],
+)
+def test_what_cannot_be_exploited_is_exit_2(runs, words, message):
+    told = sparring_command("exploit", runs["first"].folder, *words)
+    assert told.code == 2
+    assert message in told.text
+
+
+def test_crossplay_meets_everybody_and_keeps_every_cell(runs, tmp_path):
+    folders = [runs["first"].folder, runs["shared"].folder]
+    words = ("--n", "4", "--cache", tmp_path, "--json")
+    told = json.loads(sparring_command("crossplay", *folders, *words).out)
+    names = ["first@2", "shared@2"]
+    assert list(told["asr"]) == names
+    assert all(list(row) == names for row in told["asr"].values())
+    assert all(rate["n_total"] == 4 for row in told["asr"].values() for rate in row.values())
+    kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert len(kept) == 4
+    again = json.loads(sparring_command("crossplay", *folders, *words).out)
+    assert again == told
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == kept
+
+
+def test_crossplay_over_time_names_the_rounds(runs, tmp_path):
+    words = ("--at", "0,2", "--n", "2", "--cache", tmp_path, "--json")
+    told = json.loads(sparring_command("crossplay", runs["first"].folder, *words).out)
+    assert list(told["asr"]) == ["first@0", "first@2"]
+
+
+@pytest.mark.parametrize(("at", "message"), [("x", "'x' is no number"), ("9", "no checkpoint")])
+def test_crossplay_refuses_rounds_that_are_not_there(runs, at, message):
+    told = sparring_command("crossplay", runs["first"].folder, "--at", at)
+    assert told.code == 2
+    assert message in told.text
+
+
+def test_a_bound_is_told_for_every_family_of_the_exam(runs):
+    folder = runs["first"].folder
+    told = json.loads(sparring_command("bound", folder, "--json").out)
+    assert "held-out combination" in told["families"]
+    assert all(f["failures"] / f["n"] <= f["upper"] <= 1 for f in told["families"].values())
+    kept = json.loads((folder / "evidence" / "bound.json").read_bytes())
+    assert kept == {"rounds": 2, **told}
+    assert "says nothing about any other prompt" in sparring_command("bound", folder).text
+
+
+def test_items_are_the_rates_of_the_exam(runs):
+    told = items(runs["first"], 2)
+    rates = runs["first"].result("round_000002")["rates"]
+    for name, outcomes in told.items():
+        scored = [o.happened for o in outcomes.values() if o.happened is not None]
+        assert len(scored) == rates[name]["n_scored"]
+        assert sum(scored) / len(scored) == pytest.approx(rates[name]["value"])
+    assert {"asr/plain", "correct/plain"} <= told.keys()
+
+
+def test_a_run_does_not_differ_from_itself_and_pairs_match_by_item(runs):
+    same = compared(runs["first"], runs["first"], None)
+    assert {(p.difference, p.p) for p in same.values()} == {(0.0, 1.0)}
+    told = compared(runs["first"], runs["second"], 2)
+    a, b = items(runs["first"], 2), items(runs["second"], 2)
+    for name, paired in told.items():
+        changes = [int(b[name][key].happened) - int(a[name][key].happened) for key in a[name]]
+        assert paired.difference == pytest.approx(sum(changes) / len(changes))
+
+
+def test_exams_that_differ_cannot_be_compared(runs, tmp_path):
+    other = play(tmp_path / "other", "magic", "exam.n=2")
+    told = sparring_command("compare", runs["first"].folder, other.folder)
+    assert told.code == 2
+
+
+def test_an_exam_that_was_not_sat_or_not_kept_whole_is_said(runs, tmp_path):
+    with pytest.raises(UsageError, match="no exam after 1 rounds; wanted one of 0, 2"):
+        items(runs["first"], 1)
+    folder = tmp_path / "torn"
+    shutil.copytree(runs["first"].folder, folder)
+    samples = folder / "exams" / "round_000002" / "samples.jsonl.gz"
+    samples.write_bytes(samples.read_bytes()[:-20])
+    with pytest.raises(CorruptError, match=r"samples\.jsonl\.gz"):
+        items(RunDir.open(folder), 2)
+
+
+def test_the_pool_is_shown_without_its_texts_unless_they_are_asked_for(runs):
+    folder = runs["shared"].folder
+    told = json.loads(sparring_command("runs", "show", folder, "--pool", "--json").out)
+    assert told["size"] > 0
+    assert all(row["attack"].startswith("[") for row in told["hardest"])
+    means = [row["mean"] for row in told["hardest"]]
+    assert means == sorted(means)
+    words = sparring_command("runs", "show", folder, "--pool", "--content", "--json").out
+    shown = json.loads(words)["hardest"]
+    assert any("how to" in row["attack"] for row in shown)
+    assert "how to" not in sparring_command("runs", "show", folder, "--pool").text
+
+
+def test_a_run_without_a_pool_says_so(runs):
+    told = sparring_command("runs", "show", runs["first"].folder, "--pool")
+    assert told.code == 2
+    assert "without an experience pool" in told.text
