@@ -67,6 +67,29 @@ ADAPTERS = (
 )
 """A LoRA each on one base; here the attacker's has to learn its format first."""
 
+_LEAGUE = ("memory.league.share=0.6", "memory.league.keep_every=2", "memory.league.trials=2")
+RECALLING: Mapping[str, tuple[str, ...]] = {
+    "magic": (
+        "exam.crossplay=0",
+        "schedule.kind=by_metric",
+        "schedule.dwell=[1,2]",
+        "schedule.window=1",
+        "memory.experience.sampler=ucb",
+        "memory.experience.replay_share=0.5",
+        "memory.league.opponents=uniform",
+        *_LEAGUE,
+    ),
+    "ssp": (
+        "recipe=ssp",
+        "exam.crossplay=0",
+        "memory.experience.replay_share=0.5",
+        "memory.experience.reflect=true",
+        "memory.league.opponents=nash",
+        *_LEAGUE,
+    ),
+}
+"""By recipe: everything on that a run can remember."""
+
 _ROOT = Path(__file__).resolve().parents[1]
 _WARM = {
     "rounds": "1",
@@ -76,6 +99,7 @@ _WARM = {
     "warm_up.learning_rate": "2e-3",
     "exam.crossplay": "0",
 }
+SHARED = ("recipe=ssp", "warm_up.steps=120")
 CLOCKS = ("seconds", "cpu_seconds")
 ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -228,8 +252,11 @@ def train(folder: Path, *more: str, before: Callable[[], None] | None = None) ->
 
 def arguments(folder: Path, *more: str) -> list[str]:
     """What `sparring` is told for the short run; `more` are settings and flags, later ones win."""
-    settings = {"attacker.model_name_or_path": f"{warmed()}"}
-    return _arguments(folder, SETTINGS | settings, more)
+    shared = "recipe=ssp" in more
+    model = warmed(*SHARED) if shared else warmed()
+    seats = ("attacker", "defender") if shared else ("attacker",)
+    warm = {f"{seat}.model_name_or_path": f"{model}" for seat in seats}
+    return _arguments(folder, SETTINGS | warm, more)
 
 
 def _arguments(folder: Path, settings: Mapping[str, str], more: Sequence[str]) -> list[str]:
@@ -237,15 +264,20 @@ def _arguments(folder: Path, settings: Mapping[str, str], more: Sequence[str]) -
     rest = [word for word in more if "=" not in word]
     told = {**settings, "output_dir": f"{folder}", **over}
     going = ["--resume"] if (folder / "config.yaml").is_file() else []
-    return ["train", "magic", *going, *rest, *(f"{key}={value}" for key, value in told.items())]
+    recipe = told.pop("recipe", "magic")
+    return ["train", recipe, *going, *rest, *(f"{key}={value}" for key, value in told.items())]
 
 
 @functools.cache
-def warmed() -> Path:
-    """An attacker that knows its format, so that rounds have rewards to learn from."""
-    folder = scratch() / "warmed"
-    sparring(*_arguments(folder, {**SETTINGS, **_WARM}, ())).check()
-    return folder / "checkpoints" / "round_000000" / "attacker"
+def warmed(*more: str) -> Path:
+    """An attacker that knows its format, so that rounds have rewards to learn from.
+
+    With `SHARED`, a model that can do both.
+    """
+    folder = scratch() / f"warmed-{len(list(scratch().glob('warmed-*')))}"
+    sparring(*_arguments(folder, {**SETTINGS, **_WARM}, more)).check()
+    saved = folder / "checkpoints" / "round_000000"
+    return next(saved / name for name in ("attacker", "defender") if (saved / name).is_dir())
 
 
 @functools.cache
