@@ -67,9 +67,10 @@ ADAPTERS = (
 )
 """A LoRA each on one base; here the attacker's has to learn its format first."""
 
-_LEAGUE = ("memory.league.share=0.6", "memory.league.keep_every=2", "memory.league.trials=2")
+_LEAGUE = ("memory.league.share=0.6", "memory.league.trials=2")
 RECALLING: Mapping[str, tuple[str, ...]] = {
     "magic": (
+        "seed=53",
         "exam.crossplay=0",
         "schedule.kind=by_metric",
         "schedule.dwell=[1,2]",
@@ -77,6 +78,7 @@ RECALLING: Mapping[str, tuple[str, ...]] = {
         "memory.experience.sampler=ucb",
         "memory.experience.replay_share=0.5",
         "memory.league.opponents=uniform",
+        "memory.league.keep_every=1",
         *_LEAGUE,
     ),
     "ssp": (
@@ -85,10 +87,11 @@ RECALLING: Mapping[str, tuple[str, ...]] = {
         "memory.experience.replay_share=0.5",
         "memory.experience.reflect=true",
         "memory.league.opponents=nash",
+        "memory.league.keep_every=2",
         *_LEAGUE,
     ),
 }
-"""By recipe: everything on that a run can remember."""
+"""By recipe: everything on that a run can remember. With seed 53 MAGIC meets selves 1 and 2."""
 
 _ROOT = Path(__file__).resolve().parents[1]
 _WARM = {

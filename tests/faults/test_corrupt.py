@@ -274,6 +274,13 @@ def test_without_the_weights_rl_began_with_a_kl_run_is_not_resumed(tmp_path):
     assert_ends_with_1(run, broken, settings=REFERENCE)
 
 
+def test_a_run_does_not_go_on_against_a_past_self_that_somebody_changed(tmp_path):
+    run, settings = tmp_path / "run", short_run.RECALLING["magic"]
+    short_run.train(run, *settings, "--max-rounds=3").check()
+    broken = flip(run / "checkpoints" / "round_000000" / "attacker" / "model.safetensors")
+    assert_ends_with_1(run, broken, settings=settings)
+
+
 def assert_ends_with_1(run: Path, *named: Path, settings: tuple[str, ...] = ()) -> None:
     before = contents(run)
     ended = short_run.train(run, *settings)

@@ -7,6 +7,7 @@ import pytest
 from tests import short_run
 from tests.short_run import (
     ADAPTERS,
+    RECALLING,
     REFERENCE,
     ROUNDS,
     At,
@@ -101,3 +102,21 @@ def test_what_a_resumed_run_needs_besides_weights_is_restored(tmp_path, settings
     assert any(key.endswith("/grad_norm") for key in last), "the last round teaches nobody"
     if settings is REFERENCE:
         assert last["defender/kl"] > 0
+
+
+@pytest.mark.parametrize("recipe", RECALLING)
+def test_what_a_run_remembers_survives_a_kill_at_any_moment(tmp_path, recipe):
+    """The pool, the league's selves and their matrix, and the turns that depend on the past."""
+    run, settings = tmp_path / "run", RECALLING[recipe]
+    moments = [
+        (r"open .*/round_000001.tmp/memory.json", 1),
+        (r"mkdir checkpoints/round_000002.tmp", 1),
+        (r"rename checkpoints/latest", 2),
+        (r"open rounds.jsonl", 1),
+    ]
+    for pattern, nth in moments:
+        ended = short_run.train(run, *settings, before=At(run, pattern, nth))
+        assert ended.code == KILLED, f"{pattern}: {ended}"
+    short_run.train(run, *settings).check()
+    assert outcome(run) == outcome(short_run.whole(*settings))
+    assert leftovers(run) == []
