@@ -1,6 +1,7 @@
 """Kill a short run again and again, resume it every time, and compare it with one left alone.
 
     python benchmarks/kill9.py --kills 20
+    python benchmarks/kill9.py --kills 20 --recipe ssp      # with all that a run can remember
 
 Each kill is a SIGKILL to a real process: half of them at a random time, half at a random file
 operation (inside a checkpoint, at a rename, before `latest`, in pruning, …). Whenever the run gets
@@ -150,9 +151,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--recipe", choices=short_run.RECALLING, help="with its memory on")
     parser.add_argument("settings", nargs="*", help="such as learner.beta=0.05")
     asked = parser.parse_args()
-    settings = [*SETTINGS, *asked.settings]
+    settings = [*SETTINGS, *short_run.RECALLING.get(asked.recipe, ()), *asked.settings]
     rng, tally = random.Random(asked.seed), Tally()
     alone = leave_alone(settings)
     print(f"left alone: {alone.ends:.1f} s, {alone.operations} file operations", flush=True)
