@@ -7,7 +7,8 @@ memory: 16 seeds × 8 attacks, a reply to each, and the round's records. CPU sec
 median of `--steps`, for the shipped model and for one of ten times its parameters that says the
 same (its feed-forward layers are widened by columns that add nothing).
 
-Model time is prefill, decode, forward, backward and optimizer. The floor is the floating-point
+Model time is what sampling and learning take but for turning text into tokens and back; what is
+not is the arena, the judge, the metrics, credit and records. The floor is the floating-point
 operations of the layers' matrices (2 a weight and token forward, 6 with backward; attention,
 embedding and output head left out) ÷ the rate of a 512 × 512 float32 product measured in this run.
 """
@@ -41,17 +42,22 @@ PARTS = {
     "prefill": "sparring.policies.local.begin",
     "decode": "sparring.policies.decoding.Forked.advance",
     "draw": "sparring.policies.local._draw",
+    "rest of sampling": "sparring.policies.local.LocalPolicy.sample",
     "forward": "sparring.learners.sharing.SHARED",
     "backward": "torch.Tensor.backward",
     "optimizer": "sparring.learners.optimizer.Optimizer.step",
-    "tokenizer": "sparring.policies.chat.Chat.text",
-    "prompts": "sparring.policies.chat.Chat.prompt_ids",
+    "rest of learning": "sparring.learners.grpo.Grpo.update",
+    "text to tokens": "sparring.policies.chat.Chat.prompts",
+    "tokens to text": "sparring.policies.chat.Chat.text",
+    "arena": "sparring.coevolve.play",
     "judge": "sparring.sandbox.judge.SandboxJudge.rule",
+    "metrics": "",
+    "diversity": "",
     "credit": "sparring.coevolve.credit",
     "records": "sparring.records.RunDir.append",
     "transcript": "sparring.records.RunDir.write_transcript",
 }
-MODEL = ("prefill", "decode", "draw", "forward", "backward", "optimizer")
+MODEL = tuple(PARTS)[:8]
 
 
 @dataclass
@@ -60,17 +66,22 @@ class Clock:
 
     seconds: dict[str, float] = field(default_factory=dict)
     flops: float = 0.0
+    within: list[float] = field(default_factory=list)
+    """What the parts inside each part under way have taken; they are not counted twice."""
 
     def timed(self, part: str, asked: Callable[..., Any]) -> Callable[..., Any]:
         """`asked`, with its CPU seconds added to `part`."""
 
         def told(*args: Any, **named: Any) -> Any:
             started = time.process_time()
+            self.within.append(0.0)
             try:
                 return asked(*args, **named)
             finally:
                 spent = time.process_time() - started
-                self.seconds[part] = self.seconds.get(part, 0.0) + spent
+                self.seconds[part] = self.seconds.get(part, 0.0) + spent - self.within.pop()
+                if self.within:
+                    self.within[-1] += spent
 
         return told
 
@@ -136,6 +147,8 @@ def steps(match: Match, run: RunDir, wanted: int) -> Iterator[tuple[float, Clock
                 module.register_forward_pre_hook(clock.count)
     with ExitStack() as stack:
         for part, where in PARTS.items():
+            if not where:
+                continue
             if part == "forward":
                 from sparring.learners import sharing
 
@@ -145,7 +158,9 @@ def steps(match: Match, run: RunDir, wanted: int) -> Iterator[tuple[float, Clock
                 owner, name = where.rsplit(".", 1)
                 found = getattr(_found(owner), name)
                 stack.enter_context(patch(where, clock.timed(part, found)))
-        rounds = coevolve(match.plan)
+        plan = match.plan
+        measure, shape = clock.timed("metrics", plan.measure), clock.timed("diversity", plan.shape)
+        rounds = coevolve(replace(plan, measure=measure, shape=shape))
         for number in range(wanted + 1):
             clock.seconds, clock.flops = {}, 0.0
             started = time.process_time()

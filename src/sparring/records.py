@@ -12,7 +12,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -186,7 +186,7 @@ class RunDir:
         path = self.folder / "transcripts" / f"round_{told.number:06d}.jsonl.gz"
         path.parent.mkdir(exist_ok=True)
         lines = b"".join(dumps(_game(episode)) for episode in told.episodes)
-        write_atomic(path, gzip.compress(lines, mtime=0))
+        write_atomic(path, gzip.compress(lines, compresslevel=6, mtime=0))
 
     @writers_alone
     def write_openings(self, sets: Mapping[str, Sequence[State]]) -> None:
@@ -198,7 +198,7 @@ class RunDir:
         ]
         path = self.folder / "exams" / "openings.jsonl.gz"
         path.parent.mkdir(exist_ok=True)
-        write_atomic(path, gzip.compress(b"".join(map(dumps, rows)), mtime=0))
+        write_atomic(path, gzip.compress(b"".join(map(dumps, rows)), compresslevel=6, mtime=0))
 
     def openings(self) -> dict[str, list[State]] | None:
         """What `write_openings` wrote, or None."""
@@ -230,7 +230,7 @@ class RunDir:
         path.parent.mkdir(parents=True, exist_ok=True)
         if samples is not None:
             rows = [{"set": key, **_game(e)} for key, played in samples.items() for e in played]
-            packed = gzip.compress(b"".join(map(dumps, rows)), mtime=0)
+            packed = gzip.compress(b"".join(map(dumps, rows)), compresslevel=6, mtime=0)
             write_atomic(path.with_name("samples.jsonl.gz"), packed)
         write_atomic(path, dumps(told))
 
@@ -259,7 +259,8 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _game(episode: Episode) -> dict[str, Any]:
-    verdict = {k: v for k, v in asdict(episode.state.verdict).items() if v is not None}
+    told = episode.state.verdict
+    verdict = {f.name: v for f in fields(told) if (v := getattr(told, f.name)) is not None}
     return {
         "opening": episode.opening,
         "seed": episode.state.seed.to_json(),

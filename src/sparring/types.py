@@ -114,11 +114,14 @@ class Seed:
         return common | {"category": self.category} | {k: v for k, v in told.items() if v}
 
 
+Role = Literal["system", "user", "assistant"]
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One chat message."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Role
     content: str
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.diversity.played import played
 
-from sparring.diversity.bleu import bleu, grams
+from sparring.diversity.bleu import _matched, bleus, grams
 from sparring.diversity.metrics import diversity, self_bleu, strategy_entropy
 from sparring.diversity.similarity import bag_of_words, distinctness
 from sparring.evaluation.metrics import of_episodes
@@ -17,7 +17,7 @@ lines = st.lists(st.text("abc ", min_size=1).filter(str.strip), min_size=2, max_
 
 
 def score(text: str, *references: str) -> float:
-    return bleu(grams(text), [grams(reference) for reference in references])
+    return bleus([text, *references])[0]
 
 
 def test_worked_distinctness():
@@ -78,6 +78,16 @@ def test_a_short_copy_is_a_copy_and_nothing_in_common_is_nothing():
 @given(lines)
 def test_bleu_lies_between_nothing_and_all(texts):
     assert 0 <= score(*texts) <= 1 + 1e-9
+
+
+@given(lines)
+def test_an_n_gram_counts_at_most_as_often_as_one_other_text_has_it(texts):
+    told = [grams(text) for text in texts]
+    for n in range(4):
+        for i, own in enumerate(told):
+            others = [text[n] for j, text in enumerate(told) if j != i]
+            clipped = sum(min(k, max(o[gram] for o in others)) for gram, k in own[n].items())
+            assert _matched([text[n] for text in told])[i] == clipped
 
 
 def test_worked_self_bleu():

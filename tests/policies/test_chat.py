@@ -218,3 +218,14 @@ def test_a_loaded_tokenizer_whose_unknown_token_is_special_lets_none_through(tmp
     for text in family.special:
         ids = loaded.prompt_ids(observation(("user", f"{ASK} {text}")))
         assert special(family, ids) == special(family, plain), text
+
+
+@FAMILY
+@given(st.lists(st.text(max_size=8) | st.sampled_from(["<|im_end|>", "</s>", "<unk>"]), max_size=3))
+@settings(max_examples=25, deadline=None)
+def test_many_prompts_at_once_are_each_one_alone_and_hold_only_the_templates_tokens(family, texts):
+    told = chat(family)
+    seen = [observation(("user", text)) for text in texts]
+    assert told.prompts(seen) == [told.prompt_ids(one) for one in seen]
+    plain = special(family, told.prompt_ids(observation(("user", ASK))))
+    assert all(special(family, ids) == plain for ids in told.prompts(seen))

@@ -15,26 +15,37 @@ LEAVE = {3: (0, 1, 2, 4, 6), 5: (1, 3, 4), 36: (2,)}
 """Step → which of the rows there go on."""
 
 
-def walk(monkeypatch, model, kind):
+SHARING = pytest.mark.parametrize(
+    ("short", "owner"), [(0, OWNER), (32, OWNER), (0, (2, 0, 1))], ids=["shared", "short", "alone"]
+)
+"""Siblings meet one copy of their prompt's keys; a short prompt's, or a lone row's, are its own."""
+
+
+def walk(monkeypatch, model, kind, owner=OWNER):
     """Logits after every one of 40 steps, as rows leave."""
     monkeypatch.setattr(decoding, "fits", lambda model: kind is Forked)
     rng = torch.Generator().manual_seed(1)
     with torch.inference_mode():
-        steps = begin(model, PROMPTS, OWNER, 0)
+        steps = begin(model, PROMPTS, owner, 0)
         assert isinstance(steps, kind)
         told = [steps.logits_BV]
         for t in range(40):
-            going = torch.tensor(LEAVE.get(t, range(len(told[-1]))))
+            rows = range(len(told[-1]))
+            going = torch.tensor([i for i in LEAVE.get(t, rows) if i in rows] or [0])
             steps.advance(torch.randint(70, 100, (len(going),), generator=rng), going)
             told.append(steps.logits_BV)
     return told
 
 
+@SHARING
 @pytest.mark.parametrize("family", sorted(set(NETWORKS) - {"GPT2"}))
-def test_logits_are_those_of_a_copied_cache_while_rows_leave_and_room_is_made(family, monkeypatch):
+def test_logits_are_those_of_a_copied_cache_while_rows_leave_and_room_is_made(
+    family, short, owner, monkeypatch
+):
     model = tiny(family)
     assert fits(model)
-    copied, forked = (walk(monkeypatch, model, kind) for kind in (Copied, Forked))
+    monkeypatch.setattr("sparring.policies.forks._SHORT", short)
+    copied, forked = (walk(monkeypatch, model, kind, owner) for kind in (Copied, Forked))
     tolerance = 1e-4 if family == "Gemma2" else 1e-8
     for one, other in zip(copied, forked, strict=True):
         assert torch.allclose(one, other, rtol=0, atol=tolerance * one.abs().max())
@@ -54,6 +65,7 @@ def test_the_models_own_attention_is_back_after_every_step(monkeypatch):
 
 def test_a_prompts_keys_exist_once_however_many_continue_it(monkeypatch):
     monkeypatch.setattr(decoding, "fits", lambda model: True)
+    monkeypatch.setattr("sparring.policies.forks._SHORT", 0)
     with torch.inference_mode():
         steps = begin(tiny("Llama"), PROMPTS, OWNER, 0)
     assert {len(layer.prompt[0]) for layer in steps.forks.layers} == {3}

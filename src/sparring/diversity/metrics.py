@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from sparring.diversity.bleu import bleu, grams
+from sparring.diversity.bleu import bleus
 from sparring.diversity.similarity import Similarity, bag_of_words, distinctness
 from sparring.games.rewrite import attack_path, attacks_of
 from sparring.types import Episode, Player, Seed
@@ -37,8 +37,7 @@ def self_bleu(episodes: Sequence[Episode]) -> float | None:
 
     High where siblings share phrases; None where no attack has any.
     """
-    groups = [[grams(text) for text in texts] for texts in _texts(episodes)]
-    told = [bleu(own, [*g[:i], *g[i + 1 :]]) for g in groups for i, own in enumerate(g)]
+    told = [value for texts in _texts(episodes) for value in bleus(texts)]
     return fmean(told) if told else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from statistics import fmean
 
 Matrix = Sequence[Sequence[float]]
@@ -12,8 +13,13 @@ Similarity = Callable[[Sequence[str]], Matrix]
 """From texts to their cosine similarities, symmetric, 1 on the diagonal."""
 
 
-def bag_of_words(texts: Sequence[str]) -> list[list[float]]:
+def bag_of_words(texts: Sequence[str]) -> Matrix:
     """Cosines of word counts, 0 to 1; words are what white space parts."""
+    return _bag_of_words(tuple(texts))
+
+
+@lru_cache(256)  # a round asks twice: for the diversity it logs, and for the one it rewards
+def _bag_of_words(texts: tuple[str, ...]) -> Matrix:
     bags = [Counter(text.split()) for text in texts]
     squares = [sum(n * n for n in bag.values()) for bag in bags]
     told = [[1.0] * len(bags) for _ in bags]

@@ -184,8 +184,7 @@ def _sampled(samples: Sequence[Sample], batch: Batch) -> Tensor:
     """The log-probabilities the tokens were sampled with, shape [B, T]."""
     import torch
 
-    old_BT = torch.zeros_like(batch.mask_BT)
-    for row, i in enumerate(batch.index):
-        told = samples[i].completion.logprobs
-        old_BT[row, : len(told)] = torch.tensor(told)
-    return old_BT
+    longest = batch.mask_BT.shape[1]
+    told = [samples[i].completion.logprobs for i in batch.index]
+    padded = [(*row, *[0.0] * (longest - len(row))) for row in told]
+    return torch.tensor(padded).to(batch.mask_BT)

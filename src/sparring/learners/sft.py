@@ -44,7 +44,8 @@ def sft(
 
 def rows_of(chat: Chat, demos: Sequence[Demo]) -> list[Row]:
     """Demonstrations as token ids."""
-    return [(chat.prompt_ids(d.observation), chat.reply_ids(d.reply)) for d in demos]
+    prompts = chat.prompts([demo.observation for demo in demos])
+    return [(ids, chat.reply_ids(d.reply)) for ids, d in zip(prompts, demos, strict=True)]
 
 
 def imitate(

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from sparring.policies.vocabulary import Vocabulary
-from sparring.types import Message, Observation, UsageError
+from sparring.types import Message, Observation, Role, UsageError
 
 _MARK = re.compile("\ue000([0-9]+)\ue001")
 
@@ -30,11 +30,39 @@ class Chat:
         self.tokenizer = tokenizer
         self._words = Vocabulary(tokenizer)
         self._extra_stops = tuple(stop_ids)
+        self._by_roles: dict[tuple[Role, ...], tuple[int, ...]] = {}
 
     def prompt_ids(self, observation: Observation) -> tuple[int, ...]:
         """Token ids up to where the assistant's reply starts, shape [T]."""
-        hostile = any(self._words.spells(message.content) for message in observation)
-        return self._spliced(observation) if hostile else self._words.ids(self._render(observation))
+        return self.prompts([observation])[0]
+
+    def prompts(self, observations: Sequence[Observation]) -> list[tuple[int, ...]]:
+        """`prompt_ids` of each, in one call of the tokenizer."""
+        rendered = self._words.all_ids([self._render(seen) for seen in observations])
+        return [
+            ids if self._only_the_templates(ids, seen) else self._spliced(seen)
+            for ids, seen in zip(rendered, observations, strict=True)
+        ]
+
+    def _only_the_templates(self, ids: tuple[int, ...], observation: Observation) -> bool:
+        """Whether no content has become a special token, or would alone.
+
+        The quick way to tell: the prompt's special tokens are those of its template, in order, and
+        no content names the unknown token. A template may write others for other contents, so
+        where they differ every content is asked.
+        """
+        words = self._words
+        plain = not any(words.names_unknown(message.content) for message in observation)
+        if plain and words.controls(ids) == self._controls(tuple(m.role for m in observation)):
+            return True
+        return not any(words.spells(message.content) for message in observation)
+
+    def _controls(self, roles: tuple[Role, ...]) -> tuple[int, ...]:
+        """The special tokens of the template for such turns."""
+        if roles not in self._by_roles:
+            marked = self._spliced(tuple(Message(role, _mark(0)) for role in roles))
+            self._by_roles[roles] = self._words.controls(marked)
+        return self._by_roles[roles]
 
     def verbatim_ids(self, observation: Observation) -> tuple[int, ...]:
         """As `prompt_ids`, but a content that the template would rewrite is shown as it stands.

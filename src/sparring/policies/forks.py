@@ -16,6 +16,8 @@ FAMILIES = frozenset({"gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwe
 _NAME = "sparring_forks"
 _FIRST = 32
 """Tokens there is room for at first; doubled when they are used up."""
+_SHORT = 32
+"""Tokens of prompts that siblings hold one copy each of: one product is then less than two."""
 
 
 def fits(model: Any) -> bool:
@@ -30,24 +32,31 @@ class Layer:
     """One layer's keys and values: those of P prompts, and those that B rows said since.
 
     Keys and values are [rows, key heads, tokens, head size]. `window` is how far a token sees.
+    Where rows share no prompt worth sharing, `prompt` is None and the first `kept` of a row's own
+    are its prompt's.
     """
 
     forks: Forks
-    prompt: tuple[Tensor, Tensor]
+    prompt: tuple[Tensor, Tensor] | None
     window: int | None
+    kept: int
     own: tuple[Tensor, Tensor]
 
-    def put(self, key: Tensor, value: Tensor, at: int) -> None:
+    def put(self, key: Tensor, value: Tensor, said: int) -> None:
         """Write one token's key and value, making room where there is none."""
-        import torch
-
+        at = self.kept + said
         if at == self.own[0].shape[2]:
-            self.own = (
-                torch.cat([self.own[0], torch.empty_like(self.own[0])], dim=2),
-                torch.cat([self.own[1], torch.empty_like(self.own[1])], dim=2),
-            )
+            self.own = _room(self.own[0], said), _room(self.own[1], said)
         self.own[0][:, :, at : at + 1] = key
         self.own[1][:, :, at : at + 1] = value
+
+
+def _room(tensor: Tensor, tokens: int) -> Tensor:
+    """The same with room for `tokens` more."""
+    import torch
+
+    rows, heads, _, size = tensor.shape
+    return torch.cat([tensor, tensor.new_empty(rows, heads, tokens, size)], dim=2)
 
 
 class Forks:
@@ -61,15 +70,19 @@ class Forks:
         self.said = 0
         self.length_P = seen_PL.sum(1)
         self.padding_PL = seen_PL == 0 if bool((seen_PL == 0).any()) else None
-        self.layers = [self._layer(layer, len(owner_B)) for layer in cache.layers]
         self._seat(owner_B)
+        short = seen_PL.shape[1] <= _SHORT
+        self.layers = [self._layer(layer, short or self.wide == 1) for layer in cache.layers]
 
-    def _layer(self, cached: Any, rows: int) -> Layer:
-        keys, values = cached.keys, cached.values
-        shape = (rows, keys.shape[1], _FIRST)
-        own = (keys.new_empty(*shape, keys.shape[3]), values.new_empty(*shape, values.shape[3]))
+    def _layer(self, cached: Any, apart: bool) -> Layer:
+        shared = cached.keys, cached.values
+        keys, values = (tensor.index_select(0, self.owner_B) for tensor in shared)
         window = cached.sliding_window if cached.is_sliding else None
-        return Layer(self, (keys, values), window, own)
+        if apart:
+            own = _room(keys, _FIRST), _room(values, _FIRST)
+            return Layer(self, None, window, keys.shape[2], own)
+        own = _room(keys[:, :, :0], _FIRST), _room(values[:, :, :0], _FIRST)
+        return Layer(self, shared, window, 0, own)
 
     def _seat(self, owner_B: Tensor) -> None:
         """Give every row a slot beside its siblings: P prompts, W rows of each at most."""
@@ -109,7 +122,7 @@ class Forks:
 
         if layer.window is None:
             return self.padding_PL
-        kept = layer.prompt[0].shape[2]
+        kept = layer.prompt[0].shape[2] if layer.prompt else layer.kept
         column_L = torch.arange(-kept, 0, device=self.length_P.device)
         place_PL = self.length_P.unsqueeze(1) + column_L
         return (place_PL < 0) | (self.said - column_L >= layer.window)
@@ -145,23 +158,34 @@ def attend(
     forks, now = key.forks, key.forks.said + 1
     rows, heads, _, size = query.shape
     start = max(0, now - key.window) if key.window else 0
-    keys, values = (own[:, :, start:now] for own in key.own)
+    whole = key.prompt is None and not start  # a row's own begin with its prompt
+    keys, values = (own[:, :, 0 if whole else key.kept + start : key.kept + now] for own in key.own)
     query_BHRD = query.reshape(rows, keys.shape[1], heads // keys.shape[1], size) * told["scaling"]
-    seen = forks.by_prompt(query_BHRD) @ key.prompt[0].transpose(2, 3)
+    own = _capped(query_BHRD @ keys.transpose(2, 3), told.get("softcap"))
     hidden_PL = forks.hidden_PL(key)
-    if told.get("softcap"):
-        seen = told["softcap"] * (seen / told["softcap"]).tanh()
+    if whole and hidden_PL is not None:
+        hidden_BL = hidden_PL.index_select(0, forks.owner_B)
+        own[..., : key.kept].masked_fill_(hidden_BL[:, None, None], -torch.inf)
+    if key.prompt is None:
+        return (_softmax(own) @ values).reshape(rows, 1, heads, -1), None
+    seen = _capped(forks.by_prompt(query_BHRD) @ key.prompt[0].transpose(2, 3), told.get("softcap"))
     if hidden_PL is not None:
         seen = seen.masked_fill(hidden_PL[:, None, None], -torch.inf)
-    own = query_BHRD @ keys.transpose(2, 3)
-    if told.get("softcap"):
-        own = told["softcap"] * (own / told["softcap"]).tanh()
-    score = torch.cat([forks.by_row(seen), own], dim=-1)
-    weight = score.softmax(-1, dtype=torch.promote_types(score.dtype, torch.float32))
-    parts = [seen.shape[-1], own.shape[-1]]
-    before, since = torch.split(weight.to(score.dtype), parts, dim=-1)
+    weight = _softmax(torch.cat([forks.by_row(seen), own], dim=-1))
+    before, since = torch.split(weight, [seen.shape[-1], own.shape[-1]], dim=-1)
     out = forks.by_row(forks.by_prompt(before) @ key.prompt[1]) + since @ values
     return out.reshape(rows, 1, heads, -1), None
+
+
+def _capped(score: Tensor, cap: float | None) -> Tensor:
+    return cap * (score / cap).tanh() if cap else score
+
+
+def _softmax(score: Tensor) -> Tensor:
+    """In float32 at least."""
+    import torch
+
+    return score.softmax(-1, dtype=torch.promote_types(score.dtype, torch.float32)).to(score.dtype)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ class LocalPolicy:
     sampling: Sampling
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        prompts = [self.chat.prompt_ids(request.observation) for request in requests]
+        prompts = self.chat.prompts([request.observation for request in requests])
         said: list[list[Completion]] = [[] for _ in requests]
         with self.weights.merged() as model:
             for chunk in self._chunks(prompts, requests):

@@ -28,7 +28,7 @@ class ServedPolicy:
     publishing: Publishing
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        prompts = [self.chat.prompt_ids(request.observation) for request in requests]
+        prompts = self.chat.prompts([request.observation for request in requests])
         asked = [
             Ask(prompt, seed_of(address))
             for prompt, request in zip(prompts, requests, strict=True)
