@@ -22,7 +22,7 @@ from statistics import median
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "benchmarks")]
 
-from two_roles import GENERATIONS, rounds, save, texts  # noqa: E402
+from two_roles import GENERATIONS, Task, rounds, save, texts  # noqa: E402
 
 from sparring.records import RunDir  # noqa: E402
 
@@ -35,7 +35,7 @@ def held() -> float:
 
 def step(folder: Path, prompt: int, length: int, seeds: int) -> float:
     """CPU seconds of a step."""
-    playing = rounds(folder, texts(folder, prompt, seeds), lora=False, beta=0.0, length=length)
+    playing = rounds(folder, texts(folder, prompt, seeds), Task(length=length))
     next(playing)
     told = []
     for _ in range(3):
@@ -59,7 +59,7 @@ def against(folder: Path, title: str, sizes: Sequence[tuple[int, int, int]]) -> 
 
 def over_rounds(folder: Path, wanted: int) -> None:
     """A table of memory, files and step time."""
-    playing = rounds(folder, texts(folder, 20, 2), lora=False, beta=0.0, length=8)
+    playing = rounds(folder, texts(folder, 20, 2), Task(length=8))
     run = RunDir.create(folder / "run", "")
     print("\n| rounds | MiB held | open files | CPU ms a round |\n|---|---|---|---|")
     started = time.process_time()

@@ -5,9 +5,11 @@
 An attacker samples 8 rewrites of each of 8 seeds (a prompt is a brief that all share and 12 words
 of a seed; with --apart they share nothing), a frozen defender answers each, a number is paid
 and the attacker is updated once. Same model, seeds, lengths, sampling, loss and optimizer; one
-micro-batch of 64 completions on either side; no sample is skipped. TRL runs without gradient
-checkpointing, logging, saving and evaluation, its old log-probabilities are not computed (one
-update a batch), and its reward function calls the defender by `generate`, merged into its base.
+micro-batch of 64 completions on either side; no sample is skipped, unless --flat pays the siblings
+of every other seed alike, which leaves half of the samples nothing to teach. TRL runs without
+gradient checkpointing, logging, saving and evaluation, its old log-probabilities are not computed
+(one update a batch), and its reward function calls the defender by `generate`, merged into its
+base.
 
 CPU seconds are the process's own, median of `--steps`; a step of ours follows every step of TRL's.
 Peak memory is what a process of its own holds beyond what it held before the first step.
@@ -17,15 +19,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -39,7 +39,9 @@ from two_roles import (  # noqa: E402
     LORA,
     RATE,
     SEEDS,
+    Task,
     counted,
+    is_flat,
     pays,
     rounds,
     save,
@@ -54,12 +56,11 @@ class Row:
     """One line of the table; `prompt` in tokens."""
 
     prompt: int
-    lora: bool
-    beta: float
+    task: Task
 
     @property
     def weights(self) -> str:
-        return "LoRA" if self.lora else "full"
+        return "LoRA" if self.task.lora else "full"
 
 
 @dataclass
@@ -69,10 +70,11 @@ class Seen:
     cpu: list[float] = field(default_factory=list)
     wall: list[float] = field(default_factory=list)
     tokens: dict[str, int] = field(default_factory=dict)
+    skipped: float = 0.0
 
 
 ROWS = tuple(
-    Row(prompt, lora, beta)
+    Row(prompt, Task(lora, beta))
     for prompt in (20, 128, 300)
     for lora in (False, True)
     for beta in (0.0, 0.05)
@@ -109,7 +111,9 @@ def trainer(folder: Path, asked: Sequence[str], row: Row, steps: int, seen: Seen
             "trained": trained,
         }
         replies = words.batch_decode(said, skip_special_tokens=True)
-        return [pays(*pair) for pair in zip(attacks, replies, strict=True)]
+        paid = [pays(*pair) for pair in zip(attacks, replies, strict=True)]
+        flat = [row.task.flat and is_flat(i // GENERATIONS) for i in range(len(paid))]
+        return [0.5 if alike else value for value, alike in zip(paid, flat, strict=True)]
 
     args = GRPOConfig(
         output_dir=str(folder / "trl"),
@@ -118,7 +122,7 @@ def trainer(folder: Path, asked: Sequence[str], row: Row, steps: int, seen: Seen
         num_generations=GENERATIONS,
         max_completion_length=LENGTH,
         loss_type="grpo",
-        beta=row.beta,
+        beta=row.task.beta,
         use_bias_correction_kl=False,
         learning_rate=RATE,
         lr_scheduler_type="constant",
@@ -138,7 +142,7 @@ def trainer(folder: Path, asked: Sequence[str], row: Row, steps: int, seen: Seen
         args=args,
         train_dataset=Dataset.from_dict({"prompt": prompts}),
         processing_class=words,
-        peft_config=LoraConfig(task_type="CAUSAL_LM", **LORA) if row.lora else None,
+        peft_config=LoraConfig(task_type="CAUSAL_LM", **LORA) if row.task.lora else None,
     )
 
 
@@ -165,17 +169,19 @@ def one(playing: Iterator[Round], seen: Seen) -> None:
     seen.cpu.append(time.process_time() - cpu)
     seen.wall.append(time.perf_counter() - wall)
     seen.tokens = counted(told)
+    seen.skipped = told.metrics["attacker/frac_reward_zero_std"]
 
 
 def both(folder: Path, row: Row, steps: int, own: int) -> tuple[Seen, Seen]:
     """Ours and TRL's in turn; the first step of each is dropped."""
     asked = texts(folder, row.prompt, own=own)
     mine, theirs = Seen(), Seen()
-    playing = rounds(folder, asked, row.lora, row.beta)
+    playing = rounds(folder, asked, row.task)
     peer = trainer(folder, asked, row, steps + 1, theirs)
     peer.add_callback(watched(theirs, lambda: one(playing, mine)))
     peer.train()
     assert mine.tokens == theirs.tokens, (mine.tokens, theirs.tokens)
+    assert mine.skipped == (0.5 if row.task.flat else 0.0)
     for seen in (mine, theirs):
         del seen.cpu[0], seen.wall[0]
     return mine, theirs
@@ -185,7 +191,7 @@ def peak(folder: Path, row: Row, side: str) -> float:
     """MiB that two steps of one side need beyond what was there before (this process alone)."""
     asked = texts(folder, row.prompt)
     if side == "ours":
-        playing, mine = rounds(folder, asked, row.lora, row.beta), Seen()
+        playing, mine = rounds(folder, asked, row.task), Seen()
         held = _held()
         one(playing, mine)
         one(playing, mine)
@@ -193,18 +199,19 @@ def peak(folder: Path, row: Row, side: str) -> float:
         peer = trainer(folder, asked, row, 2, Seen())
         held = _held()
         peer.train()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - held) / 2**20
+    return _held("VmHWM") - held
 
 
-def _held() -> int:
-    """Bytes this process holds now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def _held(when: str = "VmRSS") -> float:
+    """MiB this process holds now, or has held at most (getrusage would count its parent's)."""
+    told = Path("/proc/self/status").read_text().splitlines()
+    line = next(line for line in told if line.startswith(when))
+    return int(line.split()[1]) / 1024
 
 
 def peak_alone(folder: Path, row: Row, side: str) -> float:
     """`peak` in a process of its own."""
-    told = json.dumps([str(folder), row.prompt, row.lora, row.beta, side])
+    told = json.dumps([str(folder), row.prompt, row.task.lora, row.task.beta, side])
     command = [sys.executable, __file__, "--peak", told]
     out = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(out.stdout.split()[-1])
@@ -216,6 +223,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="steps a median is taken of")
     parser.add_argument("--prompts", type=int, nargs="*", default=[20, 128, 300])
     parser.add_argument("--apart", action="store_true", help="prompts that share no brief")
+    parser.add_argument("--flat", action="store_true", help="half of the groups teach nothing")
     parser.add_argument("--weights", nargs="*", default=["full", "LoRA"])
     parser.add_argument("--memory", type=int, nargs="*", default=[20, 128, 300], help="prompts")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
@@ -226,7 +234,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if asked.peak:
         folder, prompt, lora, beta, side = json.loads(asked.peak)
-        print(peak(Path(folder), Row(prompt, lora, beta), side))
+        print(peak(Path(folder), Row(prompt, Task(lora, beta)), side))
         return
     names = "prompt weights beta sampled trained TRL_cpu ours_cpu TRL_wall ours_wall"
     names += " TRL_MiB ours_MiB memory ratio"
@@ -234,7 +242,7 @@ def main() -> None:
     print("|" + "---|" * len(names.split()))
     with tempfile.TemporaryDirectory() as made:
         folder = save(Path(made))
-        for row in ROWS:
+        for row in (replace(row, task=replace(row.task, flat=asked.flat)) for row in ROWS):
             if row.prompt not in asked.prompts or row.weights not in asked.weights:
                 continue
             mine, theirs = both(folder, row, asked.steps, 1000 if asked.apart else 12)
@@ -244,7 +252,7 @@ def main() -> None:
             cells = [
                 str(row.prompt),
                 row.weights,
-                f"{row.beta:g}",
+                f"{row.task.beta:g}",
                 *(str(mine.tokens[kind]) for kind in ("sampled", "trained")),
                 *(f"{value:.2f}" for value in (peer, cpu)),
                 *(f"{median(seen.wall):.2f}" for seen in (theirs, mine)),

@@ -30,6 +30,7 @@ MANY = ("warm_up.pool_encodings=0.2",)
 UNIFORM = ("memory.league.opponents=uniform",)
 UCB = ("memory.experience.sampler=ucb",)
 METHODS: Mapping[str, Sequence[str]] = {
+    "base": ("magic", "rounds=1"),
     "magic": ("magic",),
     "magic-narrow": ("magic", *NARROW),
     "defender_only-narrow": ("defender_only", *NARROW),
@@ -56,7 +57,9 @@ METHODS: Mapping[str, Sequence[str]] = {
     "ssp-20": ("ssp", *NARROW, *MANY),
     "self_redteam-20": ("self_redteam", *NARROW, *MANY),
 }
-"""Settings by method. Without a suffix: the recipe's defaults, the broad pool and diversity.
+"""Settings by method; of `base` what it was before its one round counts.
+
+Without a suffix: the recipe's defaults, the broad pool and diversity.
 
 Everything else varies one thing about the narrow pool; `-20`: a fifth of it encoded, not 4 %.
 """
@@ -94,9 +97,8 @@ class Job:
             self._write(told)
         if exploit and "exploit" not in told and self.method in EXPLOITED:
             self._train()
-            call(
-                *SPARRING, "exploit", str(self.run.folder), f"--cache={self.root}/warm-{self.seed}"
-            )
+            words = [str(self.run.folder), f"--cache={self.root}/warm-{self.seed}"]
+            call(*SPARRING, "exploit", *words, *(["--at=0"] if self.method == "base" else []))
             evidence = self.run.folder / "evidence" / "exploit.json"
             self._write(told | {"exploit": json.loads(evidence.read_bytes())})
 

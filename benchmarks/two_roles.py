@@ -16,7 +16,9 @@ from sparring.learners.optimizer import LearningRate, Optimizer
 from sparring.policies.chat import Chat
 from sparring.policies.loading import load_model, load_tokenizer
 from sparring.policies.local import LocalPolicy, Sampling
+from sparring.policies.split import Split
 from sparring.policies.weights import Weights, adapters
+from sparring.ranks import ALONE, Ranks
 from sparring.sandbox.language import Language
 from sparring.sandbox.model import tokenizer
 from sparring.schedules import always, solo
@@ -85,10 +87,17 @@ def pays(attack: str, reply: str) -> float:
     return crc32(f"{attack}/{reply}".encode()) / 2**32
 
 
+def is_flat(seed: int) -> bool:
+    """Every other seed: where siblings are paid alike, its group has nothing to teach."""
+    return seed % 2 == 0
+
+
 @dataclass(frozen=True)
 class Pair:
     """The attacker is asked the seed, the defender is asked the attack, and a number is paid."""
 
+    flat: bool = False
+    """Whether half of the groups are paid alike."""
     needs: frozenset[str] = frozenset()
 
     def open(self, seed: Seed) -> State:
@@ -104,7 +113,8 @@ class Pair:
 
     def returns(self, state: State) -> Mapping[Player, float]:
         attack, reply = (move.completion.text for move in state.moves)
-        return {Player.ATTACKER: pays(attack, reply)}
+        flat = self.flat and is_flat(int(state.seed.id))
+        return {Player.ATTACKER: 0.5 if flat else pays(attack, reply)}
 
 
 @dataclass(frozen=True)
@@ -119,23 +129,31 @@ class Nobody:
         return [Verdict() for _ in states]
 
 
-def rounds(
-    folder: Path, asked: Sequence[str], lora: bool, beta: float, length: int = LENGTH
-) -> Iterator[Round]:
-    """Steps of sparring: the attacker learns against a frozen defender."""
-    path = str(folder)
-    if lora:
+@dataclass(frozen=True)
+class Task:
+    """How the attacker learns; completions are `length` tokens long. `flat` as in `Pair`."""
+
+    lora: bool = False
+    beta: float = 0.0
+    flat: bool = False
+    length: int = LENGTH
+
+
+def rounds(folder: Path, asked: Sequence[str], task: Task, ranks: Ranks = ALONE) -> Iterator[Round]:
+    """Steps of sparring: the attacker learns against a frozen defender; `ranks` share them."""
+    path, length = str(folder), task.length
+    if task.lora:
         own = adapters(load_model(path), dict.fromkeys(Player, LORA), torch_seed=0)
     else:
         own = {player: Weights(load_model(path)) for player in Player}
     chat = Chat(load_tokenizer(path))
-    cast = {p: LocalPolicy(own[p], chat, Sampling(1.0, length)) for p in Player}
+    cast = {p: Split(LocalPolicy(own[p], chat, Sampling(1.0, length)), ranks) for p in Player}
     learns = own[Player.ATTACKER]
-    optimizer = Optimizer(learns, LearningRate(RATE), betas=(0.9, 0.999))
+    optimizer = Optimizer(learns, LearningRate(RATE), betas=(0.9, 0.999), ranks=ranks)
     # One micro-batch of the whole step, as the peer has.
-    config = GrpoConfig(beta=beta, longest=length, micro_batch_tokens=10**9)
-    learner = Grpo(optimizer, chat.pad_id, config, learns.snapshot() if beta else {})
-    game = Pair()
+    config = GrpoConfig(beta=task.beta, longest=length, micro_batch_tokens=10**9)
+    learner = Grpo(optimizer, chat.pad_id, config, learns.snapshot() if task.beta else {})
+    game = Pair(task.flat)
     openings = [game.open(Seed(text, True, str(i))) for i, text in enumerate(asked)]
     return coevolve(
         Plan(
@@ -157,7 +175,6 @@ def counted(told: Round) -> dict[str, int]:
     """Tokens of a round: of the attacker's prompts, sampled by both, and trained on."""
     moves = [[e.state.moves[k].completion for e in told.episodes] for k in (0, 1)]
     attacks = [len(c.token_ids) for c in moves[0]]
-    assert told.metrics["attacker/frac_reward_zero_std"] == 0, "a sample would not be run"
     return {
         "prompt": max(len(c.prompt_ids) for c in moves[0]),
         "sampled": sum(attacks) + sum(len(c.token_ids) for c in moves[1]),
