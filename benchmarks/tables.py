@@ -37,11 +37,12 @@ def kept(folder: Path) -> Kept:
     for method in METHODS:
         for path in sorted(folder.glob(f"{method}-[0-9].json")):
             seed = int(path.stem.rsplit("-", 1)[1])
-            told = json.loads(path.read_bytes())
-            if method == "base":
-                told["exams"] = told["exams"][:1]
-            found.setdefault(method, {})[seed] = told
-    return found
+            found.setdefault(method, {})[seed] = json.loads(path.read_bytes())
+    whole = found.get("magic", {}) | found.get("base", {})  # every first exam is of the base
+    base = {s: told | {"exams": told["exams"][:1]} for s, told in whole.items()}
+    for seed in base.keys() - found.get("base", {}).keys():
+        base[seed].pop("exploit", None)
+    return {"base": base, **{name: runs for name, runs in found.items() if name != "base"}}
 
 
 def cell(values: Sequence[float], worst: Callable[[Sequence[float]], float]) -> str:
