@@ -59,7 +59,7 @@ def test_a_bfloat16_run_is_exported_in_its_dtype_and_verified(narrow, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_computes_activations_again_is_the_same_run_to_rounding(kind):
-    """Its learner runs every row whole, where a run's own runs a prompt once for its group."""
+    """Its learner packs siblings into rows, where a run's own continues a cached prompt."""
     more = ("exam.crossplay=0", *KINDS[kind], *LEARNING)
     plain = short_run.rounds(short_run.whole(*more))
     again = short_run.whole(*more, "learner.optimizer.gradient_checkpointing=true")

@@ -71,7 +71,8 @@ def update_flops(shape: Shape, context: int, load: Load) -> float:
 def update_tokens(load: Load, work: Work, player: Player) -> int:
     """Tokens of a player's update: every prompt once, or with every completion when checkpointing.
 
-    As if no group had equal returns; those that have are skipped.
+    The most there can be: groups of equal returns are skipped, and with checkpointing siblings
+    share rows where that is cheaper (`learners/packing`).
     """
     replies, prompts = work.sampled[player], work.prompts[player]
     repeated = replies if load.checkpointing else prompts

@@ -45,13 +45,13 @@ class Batch:
         return torch.cat([self.seen_PL[self.owner_B], self.mask_BT.long()], dim=1)
 
 
-Cost = Callable[[int, int, int, int], int]
-"""(prompts, longest prompt, completions, longest completion) → tokens that run."""
+Cost = Callable[[Sequence[int], int, int], int]
+"""(completions of every prompt, longest prompt, longest completion) → tokens that run."""
 
 
-def every_row(prompts: int, prompt: int, replies: int, reply: int) -> int:
+def every_row(groups: Sequence[int], prompt: int, reply: int) -> int:
     """Every completion carries its prompt."""
-    return replies * (prompt + reply)
+    return sum(groups) * (prompt + reply)
 
 
 def microbatches(rows: Sequence[Row], budget: int, cost: Cost = every_row) -> Iterator[list[int]]:
@@ -61,14 +61,14 @@ def microbatches(rows: Sequence[Row], budget: int, cost: Cost = every_row) -> It
     once or not at all.
     """
     chunk: list[int] = []
-    size = (0, 0, 0, 0)
+    size: tuple[list[int], int, int] = ([], 0, 0)
     for i in _by_prompt(rows):
         prompt, reply = rows[i]
-        new = not chunk or rows[chunk[-1]][0] != prompt
-        grown = (size[0] + new, max(size[1], len(prompt)), size[2] + 1, max(size[3], len(reply)))
+        *done, last = (*size[0], 0) if not chunk or rows[chunk[-1]][0] != prompt else size[0]
+        grown = ([*done, last + 1], max(size[1], len(prompt)), max(size[2], len(reply)))
         if chunk and cost(*grown) > budget:
             yield chunk
-            chunk, grown = [], (1, len(prompt), 1, len(reply))
+            chunk, grown = [], ([1], len(prompt), len(reply))
         chunk.append(i)
         size = grown
     if chunk:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sparring.learners.batching import Batch, Cost, every_row, logprobs, of_hidden
 from sparring.learners.heads import causal, head_of
+from sparring.learners.packing import packed_logprobs, packed_tokens, packs, pair_cost
 from sparring.learners.recompute import recomputes
 from sparring.policies.prompts import forked, run_prompts, slides, trunk
 
@@ -23,9 +25,9 @@ class Path:
     logprobs: Callable[[Any, Batch, float], Tensor]
 
 
-def once(prompts: int, prompt: int, replies: int, reply: int) -> int:
+def once(groups: Sequence[int], prompt: int, reply: int) -> int:
     """Every prompt runs once."""
-    return prompts * prompt + replies * reply
+    return len(groups) * prompt + sum(groups) * reply
 
 
 def shared_logprobs(model: Any, batch: Batch, temperature: float) -> Tensor:
@@ -68,8 +70,9 @@ _ATTENTION = {"full_attention", "sliding_attention"}
 def path_of(model: Any) -> Path:
     """SHARED for models whose every layer is attention over a cache, full or sliding.
 
-    PLAIN for the others: recurrent or chunked layers, layers that share a cache, attention kernels
-    that take no 4-D mask, scaled logits, and gradient checkpointing, which drops the cache.
+    Packed where their layers compute again (gradient checkpointing), which drops the cache, and
+    take a prepared mask. PLAIN for the others: recurrent or chunked layers, layers that share a
+    cache, attention kernels that take no 4-D mask, scaled logits.
     """
     from transformers.cache_utils import get_layer_types_and_kwargs
 
@@ -80,8 +83,14 @@ def path_of(model: Any) -> Path:
         kinds <= _ATTENTION
         and not config.is_encoder_decoder
         and config._attn_implementation in ("sdpa", "eager")
-        and not any(getattr(m, "gradient_checkpointing", False) for m in whole.modules())
-        and not recomputes(whole)
         and head_of(model) is not None
     )
-    return SHARED if able else PLAIN
+    if not able:
+        return PLAIN
+    switched = any(getattr(m, "gradient_checkpointing", False) for m in whole.modules())
+    if not switched and not recomputes(whole):
+        return SHARED
+    if not packs(whole):
+        return PLAIN
+    pair = pair_cost(whole)
+    return Path(partial(packed_tokens, pair), partial(packed_logprobs, pair))

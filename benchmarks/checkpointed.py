@@ -1,0 +1,118 @@
+"""Siblings in shared rows beside whole rows while layers compute again, and beside a cached prompt.
+
+    OMP_NUM_THREADS=1 python benchmarks/checkpointed.py
+
+Log-probabilities and gradient of 8 groups of 8 completions of 48 tokens in one micro-batch: the
+model of `two_roles`, prompts that have nothing in common. CPU seconds of this process, median of
+`--steps` after one that is dropped; the two sides take turns. The ratio is the other side ÷ packed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "benchmarks")]
+
+from two_roles import GENERATIONS, LENGTH, LORA, SEEDS, save  # noqa: E402
+
+from sparring.learners.batching import Batch, logprobs, pad  # noqa: E402
+from sparring.learners.packing import packed_logprobs, pair_cost  # noqa: E402
+from sparring.learners.recompute import recompute  # noqa: E402
+from sparring.learners.sharing import shared_logprobs  # noqa: E402
+from sparring.policies.loading import load_model  # noqa: E402
+from sparring.policies.weights import Weights, adapters  # noqa: E402
+from sparring.types import Player  # noqa: E402
+
+PROMPTS = (20, 128, 300)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What packing stands beside: `again` says whether layers compute again."""
+
+    name: str
+    path: Callable[[Any, Batch, float], Any]
+    again: bool
+    lora: bool
+
+
+ROWS = (
+    Row("whole rows, computed again", logprobs, again=True, lora=False),
+    Row("whole rows, computed again", logprobs, again=True, lora=True),
+    Row("cached prompt, kept", shared_logprobs, again=False, lora=False),
+)
+
+
+def groups(prompt: int, vocabulary: int) -> Batch:
+    """8 prompts of random tokens, and 8 completions of each."""
+    rng = random.Random("groups")
+
+    def ids(n: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(vocabulary) for _ in range(n))
+
+    asked = [ids(prompt) for _ in range(SEEDS)]
+    rows = [(one, ids(LENGTH)) for one in asked for _ in range(GENERATIONS)]
+    return pad(rows, range(len(rows)), 0, "cpu")
+
+
+def owned(folder: Path, lora: bool) -> Weights:
+    """All weights, or an adapter's."""
+    model = load_model(str(folder))
+    if not lora:
+        return Weights(model)
+    return adapters(model, dict.fromkeys(Player, LORA), torch_seed=0)[Player.ATTACKER]
+
+
+def spent(path: Callable[[Any, Batch, float], Any], weights: Weights, batch: Batch) -> float:
+    """CPU seconds of one forward and backward."""
+    started = time.process_time()
+    path(weights.model, batch, 1.0).sum().backward()
+    took = time.process_time() - started
+    weights.model.zero_grad()
+    return took
+
+
+def both(folder: Path, row: Row, prompt: int, steps: int) -> tuple[float, float]:
+    """CPU seconds of the other side and of packed rows."""
+    weights = owned(folder, row.lora)
+    if row.again:
+        recompute(weights.model)
+    batch = groups(prompt, weights.model.config.vocab_size)
+    packed = partial(packed_logprobs, pair_cost(weights.model))
+    took = [[spent(p, weights, batch) for p in (row.path, packed)] for _ in range(steps + 1)]
+    other, mine = zip(*took[1:], strict=True)
+    return median(other), median(mine)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=5)
+    asked = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(1)
+    print("| beside | weights | prompt | other, CPU s | packed, CPU s | ratio |")
+    print("|---|---|---|--:|--:|--:|")
+    with tempfile.TemporaryDirectory() as made:
+        folder = save(Path(made))
+        for row in ROWS:
+            for prompt in PROMPTS:
+                other, mine = both(folder, row, prompt, asked.steps)
+                cells = f"{'LoRA' if row.lora else 'full'} | {prompt} | {other:.2f} | {mine:.2f}"
+                print(f"| {row.name} | {cells} | {other / mine:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
