@@ -10,6 +10,7 @@ from sparring.learners.batching import Batch, Cost, every_row, logprobs, of_hidd
 from sparring.learners.heads import causal, head_of
 from sparring.learners.recompute import recomputes
 from sparring.policies.prompts import forked, run_prompts, slides, trunk
+from sparring.policies.sharding import sharded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +70,8 @@ def path_of(model: Any) -> Path:
     """SHARED for models whose every layer is attention over a cache, full or sliding.
 
     PLAIN for the others: recurrent or chunked layers, layers that share a cache, attention kernels
-    that take no 4-D mask, scaled logits, and gradient checkpointing, which drops the cache.
+    that take no 4-D mask, scaled logits, gradient checkpointing, which drops the cache, and shares,
+    which are gathered for the way back through a layer's output alone, not through its cache.
     """
     from transformers.cache_utils import get_layer_types_and_kwargs
 
@@ -82,6 +84,7 @@ def path_of(model: Any) -> Path:
         and config._attn_implementation in ("sdpa", "eager")
         and not any(getattr(m, "gradient_checkpointing", False) for m in whole.modules())
         and not recomputes(whole)
+        and not sharded(whole)
         and head_of(model) is not None
     )
     return SHARED if able else PLAIN
