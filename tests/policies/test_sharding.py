@@ -80,6 +80,7 @@ def test_nothing_is_sharded_unless_accelerate_says_so_and_there_are_others(monke
     [
         ("FSDP_VERSION", "1", "--fsdp_version 2"),
         ("FSDP_OFFLOAD_PARAMS", "true", "more processes"),
+        ("FSDP_RESHARD_AFTER_FORWARD", "false", "--multi_gpu"),
         ("FSDP_ACTIVATION_CHECKPOINTING", "true", "gradient_checkpointing=true"),
     ],
 )

@@ -21,22 +21,31 @@ _PASSES = "sparring_passes"
 
 def wanted(ranks: Ranks) -> bool:
     """Whether accelerate was told to shard; UsageError for what cannot be had here."""
-    from accelerate.utils import str_to_bool
+    if ranks.size == 1:
+        return False
+    from accelerate.utils import FullyShardedDataParallelPlugin, str_to_bool
 
-    if ranks.size == 1 or not str_to_bool(os.environ.get("ACCELERATE_USE_FSDP", "false")):
+    if not str_to_bool(os.environ.get("ACCELERATE_USE_FSDP", "false")):
         return False
     version = os.environ.get("FSDP_VERSION", "1")
     if version != "2":
         raise UsageError(f"accelerate: fsdp_version is {version}; wanted 2 (--fsdp_version 2)")
-    told = _plugin()
-    if _offloads(told):
-        raise UsageError("accelerate: fsdp_offload_params cannot be had; launch more processes")
-    if told.activation_checkpointing:
-        raise UsageError(
-            "accelerate: fsdp_activation_checkpointing cannot be had; set "
-            "learner.optimizer.gradient_checkpointing=true instead"
-        )
+    for why, so in _refused(FullyShardedDataParallelPlugin()):
+        if so:
+            raise UsageError(f"accelerate: {why}")
     return True
+
+
+def _refused(told: Any) -> Iterator[tuple[str, bool]]:
+    """What to do instead of what `told` asks, and whether it does."""
+    from torch.distributed.fsdp import CPUOffloadPolicy
+
+    recompute = "set learner.optimizer.gradient_checkpointing=true"
+    yield f"fsdp_activation_checkpointing: {recompute} instead", told.activation_checkpointing
+    whole = "set it to true, or launch with --multi_gpu: every process would hold the whole model"
+    yield f"fsdp_reshard_after_forward: {whole}", not told.reshard_after_forward
+    offloads = isinstance(told.cpu_offload, CPUOffloadPolicy)
+    yield "fsdp_offload_params: launch more processes instead", offloads
 
 
 def shard(owned: Iterable[Weights], ranks: Ranks) -> None:
@@ -61,12 +70,11 @@ def shard(owned: Iterable[Weights], ranks: Ranks) -> None:
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     mesh = init_device_mesh(device, (ranks.size,))
-    how = {"mesh": mesh, "reshard_after_forward": _plugin().reshard_after_forward}
     trained = {p for weights in owned for p in weights.parameters.values()}
     for layer in reversed(layers):  # one inside another comes before it
-        fully_shard(layer, ignored_params=trained, **how)
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=trained)
     # A root without parameters of its own: its layers then prefetch each other.
-    fully_shard(body, ignored_params=set(body.parameters()), **how)
+    fully_shard(body, mesh=mesh, ignored_params=set(body.parameters()))
     model.to(device)
     passes = _Passes(body, ranks)
     setattr(body, _PASSES, passes)
@@ -138,16 +146,3 @@ def _body(model: Any) -> Any:
     """What holds the layers, below the head; adapters in place."""
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     return whole.base_model
-
-
-def _plugin() -> Any:
-    """What accelerate was told, on its command line or in its file."""
-    from accelerate.utils import FullyShardedDataParallelPlugin
-
-    return FullyShardedDataParallelPlugin()
-
-
-def _offloads(told: Any) -> bool:
-    from torch.distributed.fsdp import CPUOffloadPolicy
-
-    return isinstance(told.cpu_offload, CPUOffloadPolicy)
