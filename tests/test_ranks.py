@@ -14,9 +14,9 @@ from tests.short_run import ENVIRONMENT, ROUNDS, arguments, rounds, train, whole
 SSP = ("recipe=ssp", "exam.crossplay=2", "learner.beta=0.05")
 
 
-def launched(folder, *more):
+def launched(folder, *more, how=("--multi_gpu",)):
     """The short run on two processes, as accelerate's documentation has it."""
-    launch = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch = ["accelerate.commands.launch", *how, "--num_processes", "2"]
     quiet = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     return subprocess.run(
         [sys.executable, "-m", *launch, *quiet, "-m", "sparring", *arguments(folder, *more)],
@@ -30,7 +30,7 @@ def launched(folder, *more):
 
 def weights(folder):
     newest = max((folder / "checkpoints").glob("round_*"))
-    told = load_file(newest / "defender" / "model.safetensors")
+    told = load_file(next((newest / "defender").glob("*model.safetensors")))
     return torch.cat([tensor.flatten() for tensor in told.values()])
 
 

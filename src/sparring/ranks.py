@@ -90,13 +90,15 @@ class Launched:
 def launched() -> Ranks:
     """Who this process is, from the environment that a launcher left; `Alone` without one.
 
-    Joins the process group, on the GPU of its local rank if there is one.
+    Joins the process group, on the GPU of its local rank if there is one. Every process reads the
+    models it uses, a judge's too, although accelerate may say that only the first should.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return ALONE
     import torch
     from accelerate import PartialState
 
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # transformers would leave them empty
     state = PartialState(cpu=not torch.cuda.is_available())
     if torch.cuda.is_available():
         torch.cuda.set_device(state.device)

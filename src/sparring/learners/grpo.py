@@ -13,6 +13,7 @@ from sparring.learners.losses import AGGREGATIONS, clipped_surrogate, k3
 from sparring.learners.mismatch import LARGEST, count, of_mismatch, truncated_ratio
 from sparring.learners.optimizer import Optimizer
 from sparring.learners.sharing import path_of
+from sparring.policies.sharding import in_step
 from sparring.policies.weights import Tensors
 from sparring.types import Metrics, Player, Sample
 
@@ -112,7 +113,8 @@ class _Job:
         import torch
 
         weights, temperature = learner.optimizer.weights, self.config.temperature
-        with weights.holding(learner.reference), weights.merged() as model, torch.no_grad():
+        held, merged = weights.holding(learner.reference), weights.merged()
+        with held, merged as model, torch.no_grad(), in_step(model):
             return [self.path.logprobs(model, batch, temperature) for batch in self.batches]
 
     def _weigh(self, logp_BT: Tensor, i: int, limit: float) -> None:
@@ -127,23 +129,25 @@ class _Job:
         """Add this player's gradient; micro-batches sum to the whole batch's loss exactly."""
         config = self.config
         aggregate = AGGREGATIONS[config.loss]
+        sizes = self.sequences, self.tokens, config.longest
         sums: dict[str, float] = defaultdict(float)
-        for i, batch in enumerate(self.batches):
-            logp_BT = self.path.logprobs(self.model, batch, config.temperature)
-            if config.ratio_limit and len(self.weight_BT) == i:
-                self._weigh(logp_BT.detach(), i, config.ratio_limit)
-            advantage_B = self.advantage_B[list(batch.index)]
-            loss_BT = clipped_surrogate(logp_BT, self.old_BT[i], advantage_B, config.epsilon)
-            if config.ratio_limit:
-                loss_BT = loss_BT * self.weight_BT[i]
-            if config.beta:
-                kl_BT = k3(logp_BT, self.reference_BT[i])
-                loss_BT = loss_BT + config.beta * kl_BT
-                sums["kl"] += (kl_BT * batch.mask_BT).sum().item()
-            loss = aggregate(loss_BT, batch.mask_BT, self.sequences, self.tokens, config.longest)
-            (share * loss).backward()  # type: ignore[no-untyped-call]
-            sums["loss"] += loss.item()
-            self._count(sums, logp_BT.detach(), i)
+        with in_step(self.model):
+            for i, batch in enumerate(self.batches):
+                logp_BT = self.path.logprobs(self.model, batch, config.temperature)
+                if config.ratio_limit and len(self.weight_BT) == i:
+                    self._weigh(logp_BT.detach(), i, config.ratio_limit)
+                advantage_B = self.advantage_B[list(batch.index)]
+                loss_BT = clipped_surrogate(logp_BT, self.old_BT[i], advantage_B, config.epsilon)
+                if config.ratio_limit:
+                    loss_BT = loss_BT * self.weight_BT[i]
+                if config.beta:
+                    kl_BT = k3(logp_BT, self.reference_BT[i])
+                    loss_BT = loss_BT + config.beta * kl_BT
+                    sums["kl"] += (kl_BT * batch.mask_BT).sum().item()
+                loss = aggregate(loss_BT, batch.mask_BT, *sizes)
+                (share * loss).backward()  # type: ignore[no-untyped-call]
+                sums["loss"] += loss.item()
+                self._count(sums, logp_BT.detach(), i)
         sums["run"] = sum(b.mask_BT.sum().item() for b in self.batches)
         sums = _together(self.ranks.gather(sums | self.mismatch))
         run = max(1.0, sums["run"])

@@ -10,6 +10,7 @@ from typing import Any
 from sparring.learners.batching import Row, logprobs, microbatches, pad
 from sparring.learners.optimizer import Optimizer
 from sparring.policies.chat import Chat
+from sparring.policies.sharding import in_step
 from sparring.ranks import Ranks
 from sparring.types import Demo, Metrics, UsageError
 
@@ -69,10 +70,11 @@ def _backward(model: Any, batch: Sequence[Row], pad_id: int, budget: int, ranks:
     total = sum(len(reply) for _, reply in batch)
     mine = batch[ranks.index :: ranks.size]
     loss = 0.0
-    for index in microbatches(mine, budget):
-        part = -logprobs(model, pad(mine, index, pad_id, model.device), 1.0).sum() / total
-        part.backward()  # type: ignore[no-untyped-call]
-        loss += part.item()
+    with in_step(model):
+        for index in microbatches(mine, budget):
+            part = -logprobs(model, pad(mine, index, pad_id, model.device), 1.0).sum() / total
+            part.backward()  # type: ignore[no-untyped-call]
+            loss += part.item()
     return sum(ranks.gather(loss))
 
 

@@ -12,6 +12,7 @@ from sparring.learners.heads import causal, head_of
 from sparring.learners.packing import packed_logprobs, packed_tokens, packs, pair_cost
 from sparring.learners.recompute import recomputes
 from sparring.policies.prompts import forked, run_prompts, slides, trunk
+from sparring.policies.sharding import sharded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,9 +71,10 @@ _ATTENTION = {"full_attention", "sliding_attention"}
 def path_of(model: Any) -> Path:
     """SHARED for models whose every layer is attention over a cache, full or sliding.
 
-    Packed where their layers compute again (gradient checkpointing), which drops the cache, and
-    take a prepared mask. PLAIN for the others: recurrent or chunked layers, layers that share a
-    cache, attention kernels that take no 4-D mask, scaled logits.
+    Packed where a cache is no way back to the prompt, if they take a prepared mask: layers that
+    compute again (gradient checkpointing) drop it, layers held in shares are gathered for the way
+    back through their output alone. PLAIN for the others: recurrent or chunked layers, layers that
+    share a cache, attention kernels that take no 4-D mask, scaled logits.
     """
     from transformers.cache_utils import get_layer_types_and_kwargs
 
@@ -88,7 +90,7 @@ def path_of(model: Any) -> Path:
     if not able:
         return PLAIN
     switched = any(getattr(m, "gradient_checkpointing", False) for m in whole.modules())
-    if not switched and not recomputes(whole):
+    if not (switched or recomputes(whole) or sharded(whole)):
         return SHARED
     if not packs(whole):
         return PLAIN

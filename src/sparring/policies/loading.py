@@ -12,8 +12,13 @@ from typing import Any
 from sparring.types import UsageError
 
 
-def load_model(path: str, dtype: str = "auto", revision: str | None = None) -> Any:
-    """A causal language model from a local folder or a hub name; never remote code or pickles."""
+def load_model(
+    path: str, dtype: str = "auto", revision: str | None = None, device: str | None = None
+) -> Any:
+    """A causal language model from a local folder or a hub name; never remote code or pickles.
+
+    On `device`, or on the GPU if there is one.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -28,7 +33,7 @@ def load_model(path: str, dtype: str = "auto", revision: str | None = None) -> A
             trust_remote_code=False,
             use_safetensors=True,
         )
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
 
 def load_tokenizer(path: str, revision: str | None = None) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sparring.policies.chat import Chat
 from sparring.policies.policy import Request, Speaker
+from sparring.policies.sharding import in_step
 from sparring.policies.weights import Weights
 from sparring.ranks import Ranks, shared_out
 from sparring.types import Completion
@@ -28,4 +29,8 @@ class Split:
         return self.policy.chat
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        return shared_out(self.ranks, requests, self.policy.sample)
+        return shared_out(self.ranks, requests, self._share)
+
+    def _share(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        with in_step(self.weights.model):
+            return self.policy.sample(requests)

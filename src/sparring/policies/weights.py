@@ -124,10 +124,12 @@ def _mergeable(model: Any, adapter: str) -> list[Any]:
     """The LoRA layers whose matrix can take the adapter in to rounding; none if any cannot."""
     import torch
     from peft.tuners.lora import Linear
+    from torch.nn import Parameter
 
     layers = [m for m in model.modules() if hasattr(m, "lora_A") and adapter in m.lora_A]
     exact = all(
         isinstance(layer, Linear)
+        and type(layer.base_layer.weight) is Parameter  # a share of a matrix takes nothing in
         and not layer.lora_variant.get(adapter)
         and layer.base_layer.weight.dtype in (torch.float32, torch.float64)
         and layer.base_layer.weight.device.type == "cpu"

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from sparring.learners.grpo import Grpo, GrpoConfig
+from sparring.learners.heads import head_of
 from sparring.learners.mixed import Mixed
 from sparring.learners.optimizer import LearningRate, Optimizer
 from sparring.learners.recompute import recompute
@@ -17,6 +18,7 @@ from sparring.policies.local import LocalPolicy, Sampling
 from sparring.policies.policy import Speaker
 from sparring.policies.publishing import Publishing
 from sparring.policies.served import ServedPolicy
+from sparring.policies.sharding import shard, wanted
 from sparring.policies.split import Split
 from sparring.policies.thinking import Thinking
 from sparring.policies.weights import Weights, adapters
@@ -34,7 +36,12 @@ _CHAT = 4_000
 
 def seats(config: RunConfig, chat: Chatter, ranks: Ranks) -> dict[Player, Seat]:
     """Models, policies and learners for both players, sharing what `weights` says they share."""
-    published = publishing(config, ranks)
+    published, shares = publishing(config, ranks), wanted(ranks)
+    if shares and config.weights != "adapters":
+        raise UsageError(
+            f"weights: {config.weights} trains every layer, and only a frozen base can be sharded; "
+            "set weights=adapters, or launch with --multi_gpu instead of --use_fsdp"
+        )
     if config.weights == "separate":
         owned = {player: Weights(_model(config, player)) for player in Player}
     elif config.weights == "shared":
@@ -43,7 +50,10 @@ def seats(config: RunConfig, chat: Chatter, ranks: Ranks) -> dict[Player, Seat]:
         return dict.fromkeys(Player, _chatting(config, both, chat))
     else:
         _check_one_base(config)
-        owned = with_adapters(config, _model(config, Player.DEFENDER))
+        owned = with_adapters(config, _model(config, Player.DEFENDER, "cpu" if shares else None))
+    if shares:
+        shard(owned.values(), ranks)
+        head_of(owned[Player.DEFENDER].model)  # it runs a pass to find out: all must, at one time
     return {p: _seat(config, p, owned[p], ranks, published) for p in Player}
 
 
@@ -54,9 +64,9 @@ def with_adapters(config: RunConfig, base: Any) -> dict[Player, Weights]:
     return adapters(base, lora, config.seed)
 
 
-def _model(config: RunConfig, player: Player) -> Any:
+def _model(config: RunConfig, player: Player, device: str | None = None) -> Any:
     told = seated(config, player)
-    return load_model(model_path(told.model_name_or_path), told.dtype, told.revision)
+    return load_model(model_path(told.model_name_or_path), told.dtype, told.revision, device)
 
 
 def _check_one_base(config: RunConfig) -> None:
