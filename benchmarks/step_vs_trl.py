@@ -12,13 +12,15 @@ gradient checkpointing, logging, saving and evaluation, its old log-probabilitie
 base.
 
 CPU seconds are the process's own, median of `--steps`; a step of ours follows every step of TRL's.
-Peak memory is what a process of its own holds beyond what it held before the first step.
+Peak memory is what a process of its own holds beyond what it held before the first step; what the
+allocator would keep for later is left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -210,10 +212,11 @@ def _held(when: str = "VmRSS") -> float:
 
 
 def peak_alone(folder: Path, row: Row, side: str) -> float:
-    """`peak` in a process of its own."""
+    """`peak` in a process of its own, whose allocator gives every large tensor back at once."""
     told = json.dumps([str(folder), row.prompt, row.task.lora, row.task.beta, side])
     command = [sys.executable, __file__, "--peak", told]
-    out = subprocess.run(command, check=True, capture_output=True, text=True)
+    own = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    out = subprocess.run(command, env=own, check=True, capture_output=True, text=True)
     return float(out.stdout.split()[-1])
 
 
