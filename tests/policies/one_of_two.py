@@ -45,7 +45,10 @@ def said(told):
 
 
 def found(again, ranks):
-    own = adapters(lively(), dict.fromkeys(Player, LORA), 5)
+    base = lively()
+    words = base.get_input_embeddings().weight.data
+    words[0] = words[70]  # padding is nothing, and from nothing nobody learns, even by mistake
+    own = adapters(base, dict.fromkeys(Player, LORA), 5)
     weights = train(own[Player.ATTACKER])
     if again:
         recompute(weights.model)
