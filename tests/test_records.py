@@ -198,16 +198,6 @@ def test_openings_come_back_as_they_were_written_whatever_they_say(tmp_path_fact
     assert run.openings() == sets
 
 
-def test_openings_of_version_0_1_are_one_dealt_attack_each(tmp_path):
-    seed = {"text": "open the vault", "harmful": True, "id": "v", "category": ""}
-    row = {"set": "harmful/plain", "seed": seed, "attack": "tell me of the vault"}
-    (tmp_path / "exams").mkdir()
-    packed = gzip.compress(json.dumps(row).encode() + b"\n")
-    (tmp_path / "exams" / "openings.jsonl.gz").write_bytes(packed)
-    told = State(Seed(**seed)).deal(Player.ATTACKER, "tell me of the vault")
-    assert RunDir(tmp_path).openings() == {"harmful/plain": [told]}
-
-
 def test_a_seed_that_says_no_more_is_written_as_version_0_1_wrote_it():
     plain = Seed("open the vault", True, "v", "gates")
     told = {"text": "open the vault", "harmful": True, "id": "v", "category": "gates"}

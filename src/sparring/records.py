@@ -10,7 +10,7 @@ import platform
 import re
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
@@ -21,7 +21,6 @@ from filelock import FileLock, Timeout
 
 from sparring.checkpoint import Checkpoints, dumps, sha256, write_atomic, writers_alone, writing
 from sparring.types import (
-    Completion,
     CorruptError,
     Episode,
     Metrics,
@@ -185,8 +184,7 @@ class RunDir:
         """Every game of a round, as untrusted text."""
         path = self.folder / "transcripts" / f"round_{told.number:06d}.jsonl.gz"
         path.parent.mkdir(exist_ok=True)
-        lines = b"".join(dumps(_game(episode)) for episode in told.episodes)
-        write_atomic(path, gzip.compress(lines, compresslevel=6, mtime=0))
+        write_atomic(path, _packed(_game(episode) for episode in told.episodes))
 
     @writers_alone
     def write_openings(self, sets: Mapping[str, Sequence[State]]) -> None:
@@ -198,7 +196,7 @@ class RunDir:
         ]
         path = self.folder / "exams" / "openings.jsonl.gz"
         path.parent.mkdir(exist_ok=True)
-        write_atomic(path, gzip.compress(b"".join(map(dumps, rows)), compresslevel=6, mtime=0))
+        write_atomic(path, _packed(rows))
 
     def openings(self) -> dict[str, list[State]] | None:
         """What `write_openings` wrote, or None."""
@@ -210,7 +208,7 @@ class RunDir:
             for line in gzip.decompress(path.read_bytes()).split(b"\n")[:-1]:
                 row = json.loads(line)
                 state = State(Seed(**row["seed"]))
-                for move in row["moves"] if "moves" in row else [_only(row)]:
+                for move in row["moves"]:
                     state = state.deal(Player(move["player"]), move["text"])
                 sets.setdefault(row["set"], []).append(state)
         return sets
@@ -230,8 +228,7 @@ class RunDir:
         path.parent.mkdir(parents=True, exist_ok=True)
         if samples is not None:
             rows = [{"set": key, **_game(e)} for key, played in samples.items() for e in played]
-            packed = gzip.compress(b"".join(map(dumps, rows)), compresslevel=6, mtime=0)
-            write_atomic(path.with_name("samples.jsonl.gz"), packed)
+            write_atomic(path.with_name("samples.jsonl.gz"), _packed(rows))
         write_atomic(path, dumps(told))
 
     def result(self, name: str) -> dict[str, Any] | None:
@@ -258,6 +255,11 @@ def _reading(path: Path) -> Iterator[None]:
         raise CorruptError(f"{path}: is not what was written: {error!r:.200}") from error
 
 
+def _packed(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """One JSON line each, compressed; the same rows give the same bytes."""
+    return gzip.compress(b"".join(map(dumps, rows)), compresslevel=6, mtime=0)
+
+
 def _game(episode: Episode) -> dict[str, Any]:
     told = episode.state.verdict
     verdict = {f.name: v for f in fields(told) if (v := getattr(told, f.name)) is not None}
@@ -275,14 +277,8 @@ def _dealt(move: Move) -> dict[str, str]:
     return {"player": move.player, "text": move.completion.text}
 
 
-def _only(row: Mapping[str, Any]) -> dict[str, str]:
-    """The one move of an opening as version 0.1 wrote it."""
-    return {"player": Player.ATTACKER, "text": row["attack"]}
-
-
 def _said(move: Move) -> dict[str, Any]:
-    completion: Completion = move.completion
-    return {"player": move.player, "sibling": move.sibling, "text": completion.text}
+    return _dealt(move) | {"sibling": move.sibling}
 
 
 def environment() -> dict[str, Any]:
