@@ -32,7 +32,7 @@ from sparring.types import Metrics, Player, Sample
 RANK, ALPHA = 4, 32
 """A Tinker service's adapters have lora_alpha 32 (https://thinkingmachines.ai/blog/lora/)."""
 LEARNING_RATE = 1e-3
-TOLERANCE = 1e-4
+TOLERANCE = 1e-5
 """Of a loss of order 0.1, and of log-probabilities in nats: float32 by two engines."""
 _LORA = {
     "r": RANK,
@@ -44,14 +44,14 @@ _LORA = {
 
 
 def match(model: str, **more: object) -> Match:
-    """MAGIC in the sandbox, small: 8 seeds a round, 4 forks, the defender first."""
+    """MAGIC in the sandbox, small: 16 seeds a round, 8 forks, the defender first."""
     told = {
         "recipe": "magic",
         "rounds": 2,
         "schedule": {"every": 1},
         "attacker": {"model_name_or_path": model, "lora": _LORA},
         "defender": {"model_name_or_path": model, "lora": _LORA},
-        "learner": {"seeds_per_round": 8, "num_generations": 4, "learning_rate": LEARNING_RATE},
+        "learner": {"seeds_per_round": 16, "num_generations": 8, "learning_rate": LEARNING_RATE},
         "memory": {"league": {"opponents": "latest"}},
         "game": {"diversity": 0},
     }
