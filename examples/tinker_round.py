@@ -37,7 +37,12 @@ TOLERANCE = 1e-5
 _LORA = {
     "r": RANK,
     "lora_alpha": ALPHA,
-    "target_modules": [*("q_proj", "k_proj", "v_proj", "o_proj"), "gate_proj", "up_proj", "down_proj"],
+    "target_modules": [
+        *("q_proj", "k_proj", "v_proj", "o_proj"),
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    ],
     "modules_to_save": None,
     "ensure_weight_tying": False,
 }
@@ -128,6 +133,7 @@ def play(folder: Path, url: str, reduction: str) -> int:
 
 
 def main() -> int:
+    """The exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parts = parser.add_subparsers(dest="part", required=True)
     parts.add_parser("base").add_argument("folder", type=Path)

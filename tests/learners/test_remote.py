@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from by_hand import furthest, learner, moved, samples, tiny
+from tests.policies.tinker_double import Double
 
 from sparring.learners.grpo import GrpoConfig
 from sparring.learners.losses import AGGREGATIONS
@@ -14,7 +15,6 @@ from sparring.learners.optimizer import LearningRate, Optimizer
 from sparring.learners.remote import TOKEN_WEIGHTS, RemoteGrpo
 from sparring.policies.weights import Weights
 from sparring.types import Player, SparringError, UsageError
-from tests.policies.tinker_double import Double
 
 SOME = (1.3, 0.0, -0.7, 0.0, 0.4, -1.1)
 RATE = LearningRate(2e-3, warmup_steps=3)

@@ -148,13 +148,13 @@ def test_another_model_nobody_at_the_url_and_an_unknown_reduction_are_usage_erro
     package, monkeypatch
 ):
     package()
-    with pytest.raises(UsageError, match="has no giant-7b; it has: .*dragon-1b"):
+    with pytest.raises(UsageError, match=r"has no giant-7b; it has: .*dragon-1b"):
         TinkerService(URL, "giant-7b").create_role(4, 0)
     with pytest.raises(UsageError, match="reduction: got median, wanted sum or mean"):
         TinkerService(URL, "dragon-1b", "median")
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "tinker", Package(tiny()))
-    with pytest.raises(UsageError, match="nobody answers at http://127.0.0.1:9"):
+    with pytest.raises(UsageError, match=r"nobody answers at http://127\.0\.0\.1:9"):
         TinkerService("http://127.0.0.1:9", "dragon-1b").create_role(4, 0)
 
 

@@ -1,4 +1,4 @@
-"""A policy whose weights live on a training service: one role's LoRA client, spoken through chat."""
+"""A policy whose weights live on a training service: one LoRA client, spoken through chat."""
 
 from __future__ import annotations
 

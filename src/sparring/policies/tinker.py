@@ -30,6 +30,7 @@ REDUCTIONS: Mapping[str, Scale] = {
 positions of each datum, prompt and all, and then over data, as SkyRL 0.3's JAX backend does."""
 _SEEDS = 2**31
 """JAX takes no wider seed."""
+_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(eq=False)
@@ -163,28 +164,29 @@ class TinkerClient:
 
 
 def unpacked(archive: bytes, folder: Path) -> None:
-    """The adapter of a checkpoint's tar; CorruptError-free only for the two files PEFT reads.
+    """The adapter in a checkpoint's tar; SparringError if one of PEFT's two files is not there.
 
-    SkyRL leaves `target_modules` to PEFT's guess, which is not what it trained: they are told by
-    the tensors' names.
+    SkyRL leaves `target_modules` to PEFT's guess, which is not what it trained: the tensors' names
+    tell them.
     """
     from safetensors.torch import load
 
     files = {}
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        for member in tar.getmembers():
-            if member.isfile():
-                files[Path(member.name).name] = tar.extractfile(member).read()  # type: ignore[union-attr]
-    missing = {"adapter_config.json", "adapter_model.safetensors"} - files.keys()
+        for member in tar:
+            name, content = Path(member.name).name, tar.extractfile(member)
+            if name in _ADAPTER and content:
+                files[name] = content.read()
+    missing = [name for name in _ADAPTER if name not in files]
     if missing:
-        raise SparringError(f"the service's adapter lacks {', '.join(sorted(missing))}")
-    config = json.loads(files["adapter_config.json"])
-    names = load(files["adapter_model.safetensors"])
+        raise SparringError(f"the service's adapter lacks {' and '.join(missing)}")
+    config = json.loads(files[_ADAPTER[0]])
+    names = load(files[_ADAPTER[1]])
     config["target_modules"] = sorted({n.split(".lora_")[0].rsplit(".", 1)[-1] for n in names})
     config["task_type"] = "CAUSAL_LM"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-    (folder / "adapter_model.safetensors").write_bytes(files["adapter_model.safetensors"])
+    (folder / _ADAPTER[0]).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    (folder / _ADAPTER[1]).write_bytes(files[_ADAPTER[1]])
 
 
 def _told(what: str, ask: Callable[[], Any]) -> Any:
