@@ -1,0 +1,152 @@
+"""Two rounds of MAGIC on a Tinker service, each loss beside the local learner's.
+
+    python examples/tinker_round.py base FOLDER          # the sandbox's model, warmed up
+    python examples/tinker_round.py play FOLDER http://127.0.0.1:8000 --reduction mean
+
+Between the two, start a service on FOLDER (docs/scaling.md, Cluster). Attacker and defender are two
+LoRA clients of one base; games are the sandbox's, and so is the judge. After each round's games the
+service's adapter is fetched into the local learner, and both learn twice from the same samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from sparring.coevolve import coevolve
+from sparring.learners.grpo import Grpo, GrpoConfig
+from sparring.learners.optimizer import LearningRate, Optimizer
+from sparring.learners.remote import RemoteGrpo
+from sparring.policies.local import Sampling
+from sparring.policies.remote import RemotePolicy
+from sparring.policies.tinker import TinkerClient, TinkerService
+from sparring.recipes import known, resolve
+from sparring.recipes.match import Match
+from sparring.sandbox.model import SHIPPED
+from sparring.types import Metrics, Player, Sample
+
+RANK, ALPHA = 4, 32
+"""A Tinker service's adapters have lora_alpha 32 (https://thinkingmachines.ai/blog/lora/)."""
+LEARNING_RATE = 1e-3
+TOLERANCE = 1e-5
+"""Of a loss of order 0.1, and of log-probabilities in nats: float32 by two engines."""
+_LORA = {
+    "r": RANK,
+    "lora_alpha": ALPHA,
+    "target_modules": [
+        *("q_proj", "k_proj", "v_proj", "o_proj"),
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    ],
+    "modules_to_save": None,
+    "ensure_weight_tying": False,
+}
+
+
+def match(model: str, **more: object) -> Match:
+    """MAGIC in the sandbox, small: 16 seeds a round, 8 forks, the defender first."""
+    told = {
+        "recipe": "magic",
+        "rounds": 2,
+        "schedule": {"every": 1},
+        "attacker": {"model_name_or_path": model, "lora": _LORA},
+        "defender": {"model_name_or_path": model, "lora": _LORA},
+        "learner": {"seeds_per_round": 16, "num_generations": 8, "learning_rate": LEARNING_RATE},
+        "memory": {"league": {"opponents": "latest"}},
+        "game": {"diversity": 0},
+    }
+    config = resolve(told | more)
+    return known("magic")(config)
+
+
+def base(folder: Path) -> None:
+    """Phase 1 on one model of full weights: it is the base of both roles."""
+    shared = {"weights": "shared", "warm_up": {"chat": 0.5}}
+    made = match(str(SHIPPED), **shared)
+    for metrics in made.warm_up():
+        last = metrics
+    made.seats[Player.DEFENDER].save(folder)
+    print(f"{folder}: warmed up, loss {last['loss']:.3f}")
+
+
+@dataclass
+class Beside:
+    """A `Learner` that shows what the service computes beside what the local learner does."""
+
+    remote: RemoteGrpo
+    client: TinkerClient
+    local: Grpo
+    worst: float = 0.0
+
+    def update(self, samples: Sequence[Sample]) -> Metrics:
+        with TemporaryDirectory() as folder:
+            self.client.fetch(Path(folder))
+            self.local.optimizer.weights.read(Path(folder))
+        metrics: Metrics = {}
+        for number in (1, 2):
+            metrics = self.remote.update(samples)
+            own = self.local.update(samples)
+            for name in sorted(own.keys() & metrics.keys()):
+                if name.endswith(("/loss", "/entropy", "/clip_ratio", "/grad_norm")):
+                    difference = abs(own[name] - metrics[name])
+                    print(
+                        f"  pass {number} {name:24} service {metrics[name]:+.6f} "
+                        f"local {own[name]:+.6f} difference {difference:.1e}"
+                    )
+                    if name.endswith(("/loss", "/entropy")):
+                        self.worst = max(self.worst, difference)
+        return metrics
+
+
+def play(folder: Path, url: str, reduction: str) -> int:
+    """Two rounds; 1 if a loss or an entropy differs by more than the tolerance."""
+    here = match(str(folder), weights="adapters")
+    service = TinkerService(url, str(folder), reduction)
+    sampling = Sampling(1.0, here.config.sampling.max_completion_length)
+    config = GrpoConfig(loss=here.config.learner.loss, longest=sampling.max_completion_length)
+    cast, learners = {}, {}
+    for number, player in enumerate(Player):
+        client = service.create_role(RANK, seed=number)
+        seat = here.seats[player]
+        cast[player] = RemotePolicy(client, seat.chat, sampling)
+        rate = LearningRate(LEARNING_RATE)
+        remote = RemoteGrpo(client, rate, config)
+        # A service clips no gradient norm.
+        own = Optimizer(seat.policy.weights, rate, max_grad_norm=float("inf"))
+        learners[player] = Beside(remote, client, Grpo(own, seat.chat.pad_id, config))
+    for told in coevolve(replace(here.plan, cast=cast, learners=learners)):
+        names = "/".join(sorted(told.turn.learns))
+        print(f"round {told.number}: {names} learned from {len(told.episodes)} games")
+    kept = {p: learner.client.save("after-two-rounds") for p, learner in learners.items()}
+    for player, path in kept.items():
+        client = learners[player].client
+        client.load(path, client.version)
+        print(f"{player}: {client.version} steps, kept at {path}")
+    worst = max(learner.worst for learner in learners.values())
+    print(f"largest difference {worst:.1e}, tolerance {TOLERANCE:.0e}")
+    return int(worst > TOLERANCE)
+
+
+def main() -> int:
+    """The exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parts = parser.add_subparsers(dest="part", required=True)
+    parts.add_parser("base").add_argument("folder", type=Path)
+    played = parts.add_parser("play")
+    played.add_argument("folder", type=Path)
+    played.add_argument("url")
+    played.add_argument("--reduction", default="sum", help="sum | mean (SkyRL's JAX backend)")
+    told = parser.parse_args()
+    if told.part == "base":
+        base(told.folder)
+        return 0
+    return play(told.folder, told.url, told.reduction)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
