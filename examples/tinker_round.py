@@ -5,7 +5,7 @@
 
 Between the two, start a service on FOLDER (docs/scaling.md, Cluster). Attacker and defender are two
 LoRA clients of one base; games are the sandbox's, and so is the judge. After each round's games the
-service's adapter is fetched into the local learner, and both learn three times from the same samples.
+service's adapter is fetched into the local learner, and both learn three times from its samples.
 """
 
 from __future__ import annotations

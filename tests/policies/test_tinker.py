@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file
 from tests.learners.by_hand import furthest, learner, samples, tiny
 from tests.policies.tinker_double import Double
-from tests.policies.tinker_package import Package, archive
+from tests.policies.tinker_package import Package, TinkerError, archive
 from tests.tiny import QWEN2, tokenizer
 
 from sparring.learners.grpo import GrpoConfig
@@ -135,10 +135,11 @@ def test_what_was_not_asked_for_is_refused(package, spoilt, told):
         client.sample([Ask((5, 6), 1)], HOW)
 
 
-def test_a_service_that_fails_is_told_with_what_it_was_doing(package):
+@pytest.mark.parametrize("kind", [TinkerError, ValueError])
+def test_a_service_that_fails_is_told_with_what_it_was_doing(package, kind):
     made = package()
     client = TinkerService(URL, "dragon-1b").create_role(4, 0)
-    made.broken = True
+    made.broken = kind("out of memory")
     with pytest.raises(SparringError, match="failed in forward_backward: out of memory"):
         RemoteGrpo(client, RATE, GrpoConfig()).update(samples(tiny(), (1.3, -0.7)))
     assert client.version == 0

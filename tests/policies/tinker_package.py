@@ -53,7 +53,7 @@ class Training:
     def forward_backward(self, data, loss_fn, loss_fn_config):
         assert loss_fn == "ppo"
         if self.service.broken:
-            return done(TinkerError("out of memory"))
+            return done(self.service.broken)
         low, high = (loss_fn_config[f"clip_{side}_threshold"] for side in ("low", "high"))
         outputs, total = [], 0.0
         for datum in data:
@@ -115,7 +115,7 @@ class Package(ModuleType):
             ModelInput=ModelInput, SamplingParams=record, Datum=record, AdamParams=record
         )
         self.model, self.reduction, self.tells_losses = model, reduction, tells_losses
-        self.broken = False
+        self.broken = None
         self.created, self.keys = [], []
         self.says = lambda prompt, how: record(
             tokens=[11, 12, how.stop[0]], logprobs=[-0.5, -1.25, -2.0], stop_reason="stop"

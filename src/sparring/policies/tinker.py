@@ -190,12 +190,15 @@ def unpacked(archive: bytes, folder: Path) -> None:
 
 
 def _told(what: str, ask: Callable[[], Any]) -> Any:
-    """The package tries again by itself; what it gives up on ends the round."""
+    """The package tries again by itself; what it gives up on ends the round.
+
+    A refusal that comes with a result it raises as a ValueError.
+    """
     import tinker
 
     try:
         return ask()
-    except tinker.TinkerError as error:
+    except (tinker.TinkerError, ValueError) as error:
         raise SparringError(f"the Tinker service failed in {what}: {error}") from error
 
 
