@@ -118,8 +118,9 @@ class Plain:
     pad_id: int = 0
     stop_ids: frozenset[int] = frozenset()
 
-    def prompt_ids(self, observation: tuple[Message, ...]) -> tuple[int, ...]:
-        return tuple(self.words(observation[0].content, add_special_tokens=False)["input_ids"])
+    def prompts(self, seen: Sequence[tuple[Message, ...]]) -> list[tuple[int, ...]]:
+        told = self.words([one[0].content for one in seen], add_special_tokens=False)
+        return [tuple(ids) for ids in told["input_ids"]]
 
     def text(self, ids: Sequence[int]) -> str:
         return ""

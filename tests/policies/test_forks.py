@@ -1,5 +1,8 @@
 """One copy of a prompt's cache serves its siblings as a copy for each would."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from tests.policies.test_architectures import FAMILIES as NETWORKS
@@ -49,6 +52,19 @@ def test_logits_are_those_of_a_copied_cache_while_rows_leave_and_room_is_made(
     tolerance = 1e-4 if family == "Gemma2" else 1e-8
     for one, other in zip(copied, forked, strict=True):
         assert torch.allclose(one, other, rtol=0, atol=tolerance * one.abs().max())
+
+
+def test_the_caches_go_with_the_batch_without_waiting_for_the_collector_of_cycles(monkeypatch):
+    monkeypatch.setattr(decoding, "fits", lambda model: True)
+    with torch.inference_mode():
+        steps = begin(tiny("Llama"), PROMPTS, OWNER, 0)
+    gone = weakref.ref(steps.forks.layers[0])
+    gc.disable()
+    try:
+        del steps
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_family_that_is_not_known_copies():

@@ -36,7 +36,6 @@ class Layer:
     are its prompt's.
     """
 
-    forks: Forks
     prompt: tuple[Tensor, Tensor] | None
     window: int | None
     kept: int
@@ -80,9 +79,9 @@ class Forks:
         window = cached.sliding_window if cached.is_sliding else None
         if apart:
             own = _room(keys, _FIRST), _room(values, _FIRST)
-            return Layer(self, None, window, keys.shape[2], own)
+            return Layer(None, window, keys.shape[2], own)
         own = _room(keys[:, :, :0], _FIRST), _room(values[:, :, :0], _FIRST)
-        return Layer(self, shared, window, 0, own)
+        return Layer(shared, window, 0, own)
 
     def _seat(self, owner_B: Tensor) -> None:
         """Give every row a slot beside its siblings: P prompts, W rows of each at most."""
@@ -107,11 +106,14 @@ class Forks:
             layer.own = keys.index_select(0, going), values.index_select(0, going)
         self._seat(self.owner_B[going])
 
-    def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any) -> tuple[Layer, Layer]:
-        """What a layer's attention is given as keys and values: the layer itself."""
+    def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any) -> tuple[Layer, Forks]:
+        """What a layer's attention is given as keys and values: the layer, and what it is part of.
+
+        A layer that knew its forks would keep all caches until the collector of cycles runs.
+        """
         layer = self.layers[layer_idx]
         layer.put(key, value, self.said)
-        return layer, layer
+        return layer, self
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return int(self.length_P.max()) + self.said
@@ -146,7 +148,7 @@ class Forks:
 
 
 def attend(
-    module: Any, query: Tensor, key: Layer, value: Layer, attention_mask: None, **told: Any
+    module: Any, query: Tensor, key: Layer, forks: Forks, attention_mask: None, **told: Any
 ) -> tuple[Tensor, None]:
     """Attention of one new token a row, [B, 1, heads, head size], as transformers calls it.
 
@@ -155,7 +157,7 @@ def attend(
     """
     import torch
 
-    forks, now = key.forks, key.forks.said + 1
+    now = forks.said + 1
     rows, heads, _, size = query.shape
     start = max(0, now - key.window) if key.window else 0
     whole = key.prompt is None and not start  # a row's own begin with its prompt

@@ -38,13 +38,13 @@ def wanted(ranks: Ranks) -> bool:
 
 def _refused(told: Any) -> Iterator[tuple[str, bool]]:
     """What to do instead of what `told` asks, and whether it does."""
-    from torch.distributed.fsdp import CPUOffloadPolicy
+    from torch.distributed import fsdp
 
     recompute = "set learner.optimizer.gradient_checkpointing=true"
     yield f"fsdp_activation_checkpointing: {recompute} instead", told.activation_checkpointing
     whole = "set it to true, or launch with --multi_gpu: every process would hold the whole model"
     yield f"fsdp_reshard_after_forward: {whole}", not told.reshard_after_forward
-    offloads = isinstance(told.cpu_offload, CPUOffloadPolicy)
+    offloads = isinstance(told.cpu_offload, fsdp.CPUOffloadPolicy)
     yield "fsdp_offload_params: launch more processes instead", offloads
 
 
