@@ -153,7 +153,8 @@ def ours(size: Size, steps: int) -> Seen:
         Request((Message("user", text),), tuple(f"{i}/{k}" for k in range(GENERATIONS)))
         for i, text in enumerate(prompts(size))
     ]
-    assert {len(chat.prompt_ids(request.observation)) for request in requests} == {size.prompt}
+    lengths = {len(ids) for ids in chat.prompts([request.observation for request in requests])}
+    assert lengths == {size.prompt}
     seen = Seen()
     for _ in range(steps):
         started = settled()
