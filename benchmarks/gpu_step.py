@@ -153,8 +153,8 @@ def ours(size: Size, steps: int) -> Seen:
         Request((Message("user", text),), tuple(f"{i}/{k}" for k in range(GENERATIONS)))
         for i, text in enumerate(prompts(size))
     ]
-    lengths = {len(ids) for ids in chat.prompts([request.observation for request in requests])}
-    assert lengths == {size.prompt}
+    seen = [request.observation for request in requests]
+    assert {*map(len, chat.prompts(seen))} == {size.prompt}
     seen = Seen()
     for _ in range(steps):
         started = settled()

@@ -5,20 +5,17 @@ from functools import partial
 
 import pytest
 import torch
-from by_hand import PAD, Recorder, furthest, moved, same_bits
+from by_hand import PAD, furthest, same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_sharing import network, rows, samples, told, weights
+from test_sharing import network, rows, same_updates, told, weights
 from tests.tiny import GEMMA
 
 from sparring.learners.batching import every_row, logprobs, microbatches, pad
-from sparring.learners.grpo import Grpo, GrpoConfig
 from sparring.learners.heads import causal
-from sparring.learners.optimizer import LearningRate
 from sparring.learners.packing import abreast, packed_logprobs, packed_tokens, pair_cost
 from sparring.learners.recompute import recompute
 from sparring.learners.sharing import PLAIN, SHARED, Path, path_of
-from sparring.policies.weights import Weights
 from sparring.types import SparringError
 
 WINDOW = {"sliding_window": 16}
@@ -155,19 +152,8 @@ def test_rows_that_have_no_siblings_run_as_they_are():
 @pytest.mark.parametrize("beta", [0.0, 0.05])
 def test_an_update_is_the_plain_ones_in_any_micro_batches(monkeypatch, beta):
     path = Path(partial(packed_tokens, FREE), partial(packed_logprobs, FREE))
-    found = []
-    for chosen, budget in ((PLAIN, 10_000), (path, 10_000), (path, 220), (path, 1)):
-        monkeypatch.setattr("sparring.learners.grpo.path_of", lambda model, chosen=chosen: chosen)
-        model = ours(named("qwen2"))
-        optimizer = Recorder(Weights(model), LearningRate(1e-3))
-        config = GrpoConfig(beta=beta, micro_batch_tokens=budget)
-        reference = Weights(moved(model, 0.02)).snapshot()
-        metrics = Grpo(optimizer, PAD, config, reference).update(samples())
-        found.append((optimizer.seen, metrics))
-    (plain, wanted), *others = found
-    for gradient, metrics in others:
-        assert furthest(gradient, plain) < 1e-5
-        assert metrics == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+    ways = ((PLAIN, 10_000), (path, 10_000), (path, 220), (path, 1))
+    same_updates(monkeypatch, lambda family: ours(named(family)), ways, beta)
 
 
 def test_the_same_update_twice_is_the_same_to_the_bit():

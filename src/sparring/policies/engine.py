@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from sparring.policies.chat import Chat
+from sparring.policies.policy import Request
+from sparring.types import Completion
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +63,34 @@ def seed_of(address: str) -> int:
     """The seed of an address of randomness, in [0, 2⁶³): the widest a server takes."""
     spelled = address.encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(spelled).digest()[:8], "little") >> 1
+
+
+def answered(
+    requests: Sequence[Request],
+    chat: Chat,
+    version: int,
+    draw: Callable[[Sequence[Ask]], Sequence[Drawn]],
+) -> list[list[Completion]]:
+    """What `draw` says to every request, through `chat`."""
+    prompts = chat.prompts([request.observation for request in requests])
+    asked = [
+        Ask(prompt, seed_of(address))
+        for prompt, request in zip(prompts, requests, strict=True)
+        for address in request.addresses
+    ]
+    drawn = iter(draw(asked) if asked else ())
+
+    def completion(prompt: tuple[int, ...], told: Drawn) -> Completion:
+        return Completion(
+            text=chat.text(told.token_ids),
+            token_ids=told.token_ids,
+            logprobs=told.logprobs,
+            prompt_ids=prompt,
+            version=version,
+            finished=told.token_ids[-1] in chat.stop_ids,
+        )
+
+    return [
+        [completion(prompt, next(drawn)) for _ in request.addresses]
+        for prompt, request in zip(prompts, requests, strict=True)
+    ]

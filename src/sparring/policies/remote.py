@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from sparring.policies.chat import Chat
-from sparring.policies.engine import Ask, Drawing, Drawn, seed_of
+from sparring.policies.engine import Drawing, answered
 from sparring.policies.local import Sampling
 from sparring.policies.policy import Request
 from sparring.policies.service import LoraClient
@@ -34,28 +35,7 @@ class RemotePolicy:
             )
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        prompts = self.chat.prompts([request.observation for request in requests])
-        asked = [
-            Ask(prompt, seed_of(address))
-            for prompt, request in zip(prompts, requests, strict=True)
-            for address in request.addresses
-        ]
-        if not asked:
-            return [[] for _ in requests]
         told = self.sampling
         how = Drawing(told.temperature, told.max_completion_length, self.chat.stop_ids)
-        drawn = iter(self.client.sample(asked, how))
-        return [
-            [self._completion(prompt, next(drawn)) for _ in request.addresses]
-            for prompt, request in zip(prompts, requests, strict=True)
-        ]
-
-    def _completion(self, prompt: tuple[int, ...], drawn: Drawn) -> Completion:
-        return Completion(
-            text=self.chat.text(drawn.token_ids),
-            token_ids=drawn.token_ids,
-            logprobs=drawn.logprobs,
-            prompt_ids=prompt,
-            version=self.client.version,
-            finished=drawn.token_ids[-1] in self.chat.stop_ids,
-        )
+        draw = partial(self.client.sample, how=how)
+        return answered(requests, self.chat, self.client.version, draw)

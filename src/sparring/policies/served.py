@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparring.policies.chat import Chat
-from sparring.policies.engine import Ask, Drawing, Drawn, seed_of
+from sparring.policies.engine import Ask, Drawing, Drawn, answered
 from sparring.policies.local import Sampling
 from sparring.policies.policy import Request
 from sparring.policies.publishing import Publishing
@@ -28,29 +28,10 @@ class ServedPolicy:
     publishing: Publishing
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        prompts = self.chat.prompts([request.observation for request in requests])
-        asked = [
-            Ask(prompt, seed_of(address))
-            for prompt, request in zip(prompts, requests, strict=True)
-            for address in request.addresses
-        ]
-        if not asked:
-            return [[] for _ in requests]
-        temperature, stops = self.sampling.temperature, self.chat.stop_ids
-        name = self.publishing.publish(self.weights, self.chat, temperature)
-        how = Drawing(temperature, self.sampling.max_completion_length, stops)
-        drawn = iter(self.publishing.engine.draw(name, asked, how))
-        return [
-            [self._completion(prompt, next(drawn)) for _ in request.addresses]
-            for prompt, request in zip(prompts, requests, strict=True)
-        ]
+        return answered(requests, self.chat, self.weights.version, self._draw)
 
-    def _completion(self, prompt: tuple[int, ...], drawn: Drawn) -> Completion:
-        return Completion(
-            text=self.chat.text(drawn.token_ids),
-            token_ids=drawn.token_ids,
-            logprobs=drawn.logprobs,
-            prompt_ids=prompt,
-            version=self.weights.version,
-            finished=drawn.token_ids[-1] in self.chat.stop_ids,
-        )
+    def _draw(self, asked: Sequence[Ask]) -> list[Drawn]:
+        told, stops = self.sampling, self.chat.stop_ids
+        name = self.publishing.publish(self.weights, self.chat, told.temperature)
+        how = Drawing(told.temperature, told.max_completion_length, stops)
+        return self.publishing.engine.draw(name, asked, how)
