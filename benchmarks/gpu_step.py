@@ -33,6 +33,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "benchmarks")]
 
 import torch  # noqa: E402
 from machine import bandwidth, device, forget, matrix_rate, peak, settled  # noqa: E402
+from peer import QUIET  # noqa: E402
 
 from sparring.estimating.load import Load  # noqa: E402
 from sparring.estimating.times import update_flops  # noqa: E402
@@ -211,11 +212,7 @@ def theirs(size: Size, steps: int) -> Seen:
         gradient_checkpointing=True,
         bf16=size.dtype == "bfloat16",
         use_cpu=device() == "cpu",
-        shuffle_dataset=False,
-        report_to="none",
-        logging_strategy="no",
-        save_strategy="no",
-        disable_tqdm=True,
+        **QUIET,
     )
     trainer = GRPOTrainer(
         model=model(size),

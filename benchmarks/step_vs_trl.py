@@ -35,6 +35,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "benchmarks")]
 
+from peer import QUIET  # noqa: E402
 from two_roles import (  # noqa: E402
     GENERATIONS,
     LENGTH,
@@ -129,13 +130,9 @@ def trainer(folder: Path, asked: Sequence[str], row: Row, steps: int, seen: Seen
         learning_rate=RATE,
         lr_scheduler_type="constant",
         gradient_checkpointing=False,
-        shuffle_dataset=False,
         use_cpu=True,
         bf16=False,
-        report_to="none",
-        logging_strategy="no",
-        save_strategy="no",
-        disable_tqdm=True,
+        **QUIET,
     )
     prompts = [[{"role": "user", "content": text}] for text in asked]
     return GRPOTrainer(
