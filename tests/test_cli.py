@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sparring.config import load_yaml
-from sparring.evaluating.limits import check_limits
+from sparring.evaluating.limits import check_unscored, parsed
 from sparring.evaluation.rates import Outcome, Rate, rate
 from sparring.judges.keyword import KeywordJudge
 from sparring.recipes import resolve
@@ -340,6 +340,13 @@ def rates(scored: int, unscored: int) -> dict[str, Rate]:
     told = [Outcome(n % 2 == 0, f"s{n}") for n in range(scored)]
     left = [Outcome(None, f"u{n}", "timeout") for n in range(unscored)]
     return {"asr/x.v2": rate([*told, *left])}
+
+
+def check_limits(told: dict[str, Rate], limits: list[str], most: float) -> None:
+    """In the order of the verb."""
+    check_unscored(told, most)
+    for limit in parsed(limits, list(told)):
+        limit.check(told)
 
 
 def test_too_many_missing_verdicts_are_an_error_before_any_gate():

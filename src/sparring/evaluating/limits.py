@@ -63,9 +63,3 @@ def check_unscored(rates: Mapping[str, Rate], most: float) -> None:
     if total and left / total > most:
         raise UnscoredError(f"{left} of {total} verdicts are missing (--max-unscored {most})")
 
-
-def check_limits(rates: Mapping[str, Rate], limits: Sequence[str], most: float) -> None:
-    """UnscoredError or GateError where a limit is crossed, in that order."""
-    check_unscored(rates, most)
-    for limit in parsed(limits, list(rates)):
-        limit.check(rates)
