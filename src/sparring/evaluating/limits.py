@@ -62,4 +62,3 @@ def check_unscored(rates: Mapping[str, Rate], most: float) -> None:
     left = total - sum(rate.n_scored for rate in rates.values())
     if total and left / total > most:
         raise UnscoredError(f"{left} of {total} verdicts are missing (--max-unscored {most})")
-
