@@ -208,6 +208,24 @@ def test_a_run_stops_and_goes_on_but_not_with_other_settings(here, tmp_path):
     assert (tmp_path / "run/rounds.jsonl").read_bytes() == done
 
 
+def test_a_run_does_not_go_on_with_other_seeds(here, tmp_path):
+    own = tmp_path / "own.csv"
+    own.write_bytes((here / "seeds.csv").read_bytes())
+    folder = tmp_path / "run"
+    run = ["train", "magic", *OWN, f"data.train=[{{path: {own}}}]", *MODEL, f"output_dir={folder}"]
+    assert sparring_command(*run, "--max-rounds", 1).code == 0
+    as_it_was = own.read_text()
+    own.write_text(as_it_was.replace("dragon", "marble"))
+    told = sparring_command(*run, "--resume")
+    assert (told.code, "data.train: not the seeds that this run was begun" in told.text) == (
+        2,
+        True,
+    )
+    assert len((folder / "rounds.jsonl").read_text().splitlines()) == 1
+    own.write_text(as_it_was)
+    assert sparring_command(*run, "--resume").code == 0
+
+
 def test_config_show_resolves_defaults_below_the_file_below_the_command_line(here, tmp_path):
     (tmp_path / "own.yaml").write_text("rounds: 7\nseed: 8\n")
     told = sparring_command("config", "show", tmp_path / "own.yaml", "--seed", 9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,15 @@ from sparring.judges.spending import spent
 from sparring.recipes.match import Match, Seat
 from sparring.records import RunDir
 from sparring.stopping import Interrupted, signals
-from sparring.types import CorruptError, Metrics, Player, Round, UnscoredError
+from sparring.types import (
+    CorruptError,
+    Metrics,
+    Player,
+    Round,
+    Seed,
+    UnscoredError,
+    UsageError,
+)
 
 WARMED, CROSSPLAY = 0, "crossplay"
 UNSCORED_ROUNDS = 5
@@ -113,6 +122,11 @@ def _begin(match: Match, run: RunDir, watch: Watch, received: list[int]) -> list
     for name, digest in run.seals(number).items():
         if state["sha256"][name] != digest:
             raise CorruptError(f"{run.folder / name}: is not what it was at {folder.name}")
+    if state.get("seeds_sha256", seeds := _digest(match.seeds)) != seeds:
+        raise UsageError(
+            "data.train: not the seeds that this run was begun with, so what follows would be "
+            "another run; put them back, or begin a new one"
+        )
     past = run.rewind(number)
     checkpoints.rewind(number)
     _load(match, folder, state["counters"])
@@ -147,11 +161,16 @@ def _save(match: Match, run: RunDir, number: int) -> None:
         save_file(moments, folder / "optimizer.safetensors")
         remembered = {"memory": match.plan.memory.state(), "league": match.plan.league.state()}
         (folder / "memory.json").write_bytes(dumps(remembered))
-        told = {"rounds": number, "counters": counters, "sha256": run.seals(number)}
+        sealed = {"sha256": run.seals(number), "seeds_sha256": _digest(match.seeds)}
+        told = {"rounds": number, "counters": counters, **sealed}
         (folder / "state.json").write_bytes(dumps(told))
 
     if number not in run.checkpoints.numbers():
         run.checkpoints.write(number, fill, lambda n: _kept(match, n))
+
+
+def _digest(seeds: Sequence[Seed]) -> str:
+    return hashlib.sha256(b"".join(dumps(seed.to_json()) for seed in seeds)).hexdigest()
 
 
 def _kept(match: Match, number: int) -> bool:
