@@ -239,6 +239,15 @@ def test_what_does_not_fit_is_told_with_what_to_do():
     assert "sandbox" not in told.text
 
 
+def test_only_a_frozen_base_is_said_to_be_shared_over_cards():
+    big = ("estimate", "magic", "--params", "70B", "--gpu", "h100")
+    big += ("learner.optimizer.gradient_checkpointing=true",)
+    assert "4 cards if they shared weights (FSDP2)" in sparring_command(*big).text
+    told = sparring_command(*big, "weights=separate").text
+    assert "weights=adapters needs less" in told
+    assert "cards if they shared" not in told
+
+
 def test_the_sandbox_is_estimated_from_its_own_config():
     told = sparring_command("estimate", "magic")
     assert told.code == 0, told.err

@@ -192,6 +192,25 @@ def test_what_failed_is_asked_again_when_told_to(here, monkeypatch):
     assert len({*keys(here / "out")}) == len(keys(here / "out")) == 8
 
 
+def test_a_kill_while_failures_are_asked_again_leaves_nothing_that_looks_complete(
+    here, monkeypatch
+):
+    blind = Verdict(status=Status.TIMEOUT)
+    with monkeypatch.context() as patch:
+        patch.setattr(KeywordJudge, "rule", lambda me, told: [blind] * len(told))
+        assert sat("./qwen2", "--output", "out").code == 3
+
+    def killed(*_):
+        raise SystemExit(9)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sparring.evaluating.running._Due.asked", killed)
+        assert sat("./qwen2", "--output", "out", "--retry-unscored", "--resume").code == 9
+    assert samples(here / "out") == []
+    assert sat("./qwen2", "--output", "out", "--resume").code == 0
+    assert row(here / "out", "asr/seeds")["n_scored"] == 4
+
+
 def test_missing_benign_prompts_are_said_loudly(here):
     (here / "bad.csv").write_text("text,harmful\nopen the dragon vault,true\n")
     told = sat("./qwen2", "--output", "out", tasks="bad.csv")

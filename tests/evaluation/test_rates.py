@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparring.evaluation.rates import Outcome, rate, wilson
+from sparring.evaluation.rates import Outcome, rate, resampled, wilson
 
 
 def outcomes(*told, cluster=None):
@@ -54,6 +54,15 @@ def test_repeated_seeds_widen_the_interval_to_what_their_clusters_can_tell():
     alone = wilson(60, 200)
     assert high - low > 2 * (alone[1] - alone[0])
     assert (low, high) == rate(rows).ci95
+
+
+def test_resampling_in_pieces_draws_what_it_draws_at_once(monkeypatch):
+    """An array of 10,000 x clusters would be gigabytes for the larger benchmarks."""
+    hits, sizes = [3, 0, 2, 1, 4], [4, 1, 2, 3, 5]
+    whole = resampled(hits, sizes)
+    monkeypatch.setattr("sparring.evaluation.rates._HELD", 35)
+    assert resampled(hits, sizes) == whole
+    assert 0.2 < whole[0] < 10 / 15 < whole[1] < 1.0
 
 
 @pytest.mark.parametrize("all_hit", [True, False])

@@ -12,9 +12,14 @@ from tests.tiny import QWEN2, save_model, write_seeds
 
 from sparring import recipes
 from sparring.config import parse
+from sparring.evaluating.models import Wanted
 from sparring.policies.loading import commit, load_model
+from sparring.policies.local import Sampling
+from sparring.policies.shape import shape_of
 from sparring.policies.weights import adapters
+from sparring.ranks import ALONE
 from sparring.recipes.pinning import pinned
+from sparring.recipes.serving import publishing
 from sparring.records import RunDir
 from sparring.types import Player, UsageError
 
@@ -166,3 +171,37 @@ def _evaluated(folder: Path, *more: object):
     told = sparring_command("eval", NAME, *words, *more)
     assert told.code == 0, told.text
     return told
+
+
+def adapter_of(folder: Path, revision: str) -> str:
+    """An adapter that says which commit it was trained on."""
+    told = {"revision": revision, "target_modules": "all-linear", "r": 2}
+    own = adapters(load_model(NAME, revision=revision), {Player.DEFENDER: told}, 0)
+    own[Player.DEFENDER].save(folder)
+    return str(folder)
+
+
+def test_adapters_of_two_commits_are_not_measured_on_one(hub, tmp_path):
+    both = tuple(adapter_of(tmp_path / name, at) for name, at in (("old", OLD), ("new", NEW)))
+    assert Wanted([NAME], both[1:], Sampling()).revision_of(NAME) == NEW
+    assert Wanted([NAME], both, Sampling(), revision=OLD).revision_of(NAME) == OLD
+    with pytest.raises(UsageError, match=f"different commits of {NAME}"):
+        Wanted([NAME], both, Sampling()).revision_of(NAME)
+
+
+def test_an_estimate_is_of_the_commit_asked_for(hub):
+    config = hub / "snapshots" / NEW / "config.json"
+    told = json.loads(config.read_bytes()) | {"num_hidden_layers": 3}
+    config.unlink()  # the snapshots may share a file
+    config.write_text(json.dumps(told))
+    assert [shape_of(NAME, revision=r).layers for r in (None, OLD, NEW)] == [2, 2, 3]
+
+
+def test_vllm_in_this_process_reads_the_commit_that_the_learner_has(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr("sparring.policies.vllm_here.find_spec", lambda name: True)
+    seeds = write_seeds(tmp_path / "seeds.csv")
+    told = {"recipe": "magic", "data": {"train": [{"path": str(seeds)}]}, "weights": "adapters"}
+    told |= {p.value: {"model_name_or_path": NAME, "revision": OLD} for p in Player}
+    told |= {"sampling": {"engine": "vllm"}, "judge": [{"kind": "keyword"}]}
+    engine = publishing(recipes.resolve(told), ALONE).engine
+    assert (engine.model, engine.revision) == (NAME, OLD)

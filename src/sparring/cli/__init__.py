@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -80,6 +81,7 @@ def main() -> None:
     Any other error has its trace, printed as safely as everything else.
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is dep", FutureWarning)  # PEFT
     from sparring.types import SparringError
 
     if os.environ.get("RANK", "0") != "0":  # of several processes of one run the first speaks

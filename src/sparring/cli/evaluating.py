@@ -155,7 +155,7 @@ def _run(
 ) -> Path:
     """Everything asked and on disk; where."""
     from sparring.evaluating.folder import EvalDir, default_folder
-    from sparring.evaluating.running import forget_unscored, run
+    from sparring.evaluating.running import run
 
     asked = evaluation.asked()
     names = [candidate.name for candidate in evaluation.candidates]
@@ -166,10 +166,8 @@ def _run(
     if folder.status == "complete" and not again:
         note(f"complete already: {folder.folder}")
         return folder.folder
-    if again:
-        forget_unscored(folder)
     with _Bars(quiet) as bars:
-        run(evaluation, folder, bars.told)
+        run(evaluation, folder, bars.told, again)
     return folder.folder
 
 

@@ -50,7 +50,8 @@ class Estimate:
 def estimate(config: RunConfig, what: str, card: Card, prompt: int, shares: Shares) -> Estimate:
     """The estimate of a configuration on a model, by name (`shape.KNOWN`), folder or hub name."""
     lora = config.defender.lora.model_dump() if config.weights == "adapters" else None
-    shape, load = shape_of(what, config.defender.dtype, lora), load_of(config, prompt)
+    shape = shape_of(what, config.defender.dtype, lora, config.defender.revision)
+    load = load_of(config, prompt)
     works = rounds_of(config) if card.tflops else []
     times = tuple((work, seconds(shape, load, work, card, shares)) for work in works)
     return Estimate(what, config.weights, shape, load, card, memory(shape, load), times)
@@ -90,16 +91,21 @@ def _row(name: str, size: int, why: str) -> str:
 
 
 def _fit(told: Estimate) -> str:
-    """Whether it fits, or how many cards would hold the standing part in equal shares."""
+    """Whether it fits, or how many cards would hold the standing part in equal shares.
+
+    Only a frozen base is ever shared over cards.
+    """
     room = told.card.usable * GIB
     if told.fits:
         return f"fits: {told.card.usable:g} GiB can be used"
+    much = f"too much for {told.card.usable:g} GiB"
+    if told.weights != "adapters":
+        return f"{much}; weights=adapters needs less, and cards can share its base (FSDP2)"
     moving = told.memory.peak - told.memory.standing
     if moving >= room:
         return (
-            f"too much for {told.card.usable:g} GiB on any number of cards: lower "
-            "learner.optimizer.micro_batch_tokens or sampling.batch_tokens, or set "
-            "learner.optimizer.gradient_checkpointing=true"
+            f"{much} on any number of cards: lower learner.optimizer.micro_batch_tokens or "
+            "sampling.batch_tokens, or set learner.optimizer.gradient_checkpointing=true"
         )
     cards = math.ceil(told.memory.standing / (room - moving))
-    return f"too much for {told.card.usable:g} GiB: {cards} cards if they shared weights (FSDP2)"
+    return f"{much}: {cards} cards if they shared weights (FSDP2)"

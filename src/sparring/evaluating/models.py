@@ -126,6 +126,17 @@ class Wanted:
         if self.revision and len(self.models) != 1:
             raise UsageError("--revision: wanted one MODEL, which it is of")
 
+    def revision_of(self, model: str) -> str | None:
+        """The commit asked for, or the one of `model` that all adapters say they are trained on."""
+        known = {a: told for a in self.adapters if (told := base_revision(a, model))}
+        if not self.revision and len({*known.values()}) > 1:
+            raise UsageError(
+                f"--adapter: trained on different commits of {model}: "
+                f"{', '.join(f'{a} on {told}' for a, told in known.items())}; give --revision, or "
+                "test them apart"
+            )
+        return self.revision or next(iter(known.values()), None)
+
 
 def local(wanted: Wanted) -> tuple[list[Candidate], list[str]]:
     """Candidates at one commit each, checked but not loaded; and what to say of commits found.
@@ -135,10 +146,7 @@ def local(wanted: Wanted) -> tuple[list[Candidate], list[str]]:
     told: list[Candidate] = []
     notes: list[str] = []
     for name in wanted.models:
-        revision = wanted.revision
-        for adapter in wanted.adapters:
-            revision = revision or base_revision(adapter, name)
-        now = commit(model_path(name), revision)
+        now = commit(model_path(name), wanted.revision_of(name))
         notes += [at_commit(name, wanted.revision, now)] if now != wanted.revision else []
         if wanted.base or not wanted.adapters:
             told.append(Local(name, wanted.sampling, now))
@@ -148,6 +156,8 @@ def local(wanted: Wanted) -> tuple[list[Candidate], list[str]]:
 
 def served(wanted: Wanted, server: Server) -> list[Candidate]:
     """Candidates behind one URL; an adapter is a model by the name the server knows it by."""
+    if wanted.revision:
+        raise UsageError("--revision: is the server's to choose; leave it out with --base-url")
     names = [*(wanted.models if wanted.base or not wanted.adapters else ()), *wanted.adapters]
     return [
         Served(name, _asking(server, name), server.address.shown, wanted.sampling) for name in names

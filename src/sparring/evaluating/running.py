@@ -62,12 +62,15 @@ class Evaluation:
         return f"exam/{self.seed}" if self.seed else "exam"
 
 
-def run(told: Evaluation, folder: EvalDir, progress: Progress) -> None:
+def run(told: Evaluation, folder: EvalDir, progress: Progress, again: bool = False) -> None:
     """Ask whatever is not on disk. Raises Interrupted after a signal, everything asked being kept.
 
+    With `again` the samples whose model or judge failed are asked anew.
     An outage of the judge or the server (UnscoredError) leaves it resumable too.
     """
     with folder.writing(told.asked()), signals() as received:
+        if again:
+            _forget_unscored(folder)
         try:
             sets = told.paper.plain
             if told.attacker and told.paper.undealt:
@@ -132,12 +135,10 @@ class _Due:
             raise Interrupted(received[0])
 
 
-def forget_unscored(folder: EvalDir) -> int:
-    """Drop the samples whose model or judge failed, so that they are asked again; how many."""
+def _forget_unscored(folder: EvalDir) -> None:
     failed = {key_of(row) for row in folder.samples.rows() if _failed(row)}
     if failed:
         folder.samples.without(failed)
-    return len(failed)
 
 
 def _failed(row: Row) -> bool:

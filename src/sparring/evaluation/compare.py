@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sparring.evaluation.rates import RESAMPLES, Outcome, wilson
+from sparring.evaluation.rates import Outcome, resampled, wilson
 from sparring.types import UsageError
 
 Interval = tuple[float, float]
@@ -102,14 +102,10 @@ def _interval(clusters: Sequence[Sequence[Pair]], changes: Sequence[int]) -> tup
     pairs = [pair for told in clusters for pair in told]
     if len(clusters) == len(pairs):
         return "exact McNemar, Newcombe interval", newcombe(pairs, len(pairs))
-    sizes_C = np.array([len(told) for told in clusters])
-    changes_C = np.array(changes)
-    if len(set((changes_C / sizes_C).tolist())) == 1:
+    sizes = [len(told) for told in clusters]
+    if len({change / size for change, size in zip(changes, sizes, strict=True)}) == 1:
         return "cluster sign flips, Newcombe over clusters", newcombe(pairs, len(clusters))
-    drawn_RC = np.random.default_rng(0).integers(0, len(clusters), (RESAMPLES, len(clusters)))
-    differences_R = changes_C[drawn_RC].sum(1) / sizes_C[drawn_RC].sum(1)
-    low, high = np.quantile(differences_R, [0.025, 0.975])
-    return "cluster sign flips, cluster bootstrap", (float(low), float(high))
+    return "cluster sign flips, cluster bootstrap", resampled(changes, sizes)
 
 
 def sign_flip(changes: Sequence[int]) -> float:

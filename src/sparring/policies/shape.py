@@ -68,7 +68,12 @@ class Shape:
     """Bytes of one number of the base."""
 
 
-def shape_of(what: str, dtype: str = "auto", lora: Mapping[str, Any] | None = None) -> Shape:
+def shape_of(
+    what: str,
+    dtype: str = "auto",
+    lora: Mapping[str, Any] | None = None,
+    revision: str | None = None,
+) -> Shape:
     """The sizes of a name in `KNOWN`, of a model's folder or of a hub name; reads no weights.
 
     With `lora` (PEFT's names) an adapter is trained and the base is not. "auto" is what the config
@@ -77,7 +82,7 @@ def shape_of(what: str, dtype: str = "auto", lora: Mapping[str, Any] | None = No
     import torch
     from transformers import AutoModelForCausalLM
 
-    config = _config(what)
+    config = _config(what, revision)
     kind = config.dtype if dtype == "auto" else getattr(torch, dtype)
     kind = kind or torch.bfloat16
     _count_attention()
@@ -110,7 +115,7 @@ def shape_of(what: str, dtype: str = "auto", lora: Mapping[str, Any] | None = No
     )
 
 
-def _config(what: str) -> Any:
+def _config(what: str, revision: str | None) -> Any:
     from transformers import AutoConfig
 
     if what in KNOWN:
@@ -124,7 +129,9 @@ def _config(what: str) -> Any:
         )
     try:
         return AutoConfig.from_pretrained(
-            Path(what).expanduser() if local else what, trust_remote_code=False
+            Path(what).expanduser() if local else what,
+            revision=revision or "main",
+            trust_remote_code=False,
         )
     except (OSError, ValueError) as error:
         first = str(error).strip().split("\n", 1)[0]

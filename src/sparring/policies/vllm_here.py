@@ -31,6 +31,7 @@ class VllmHere:
     most_adapters: int
     memory: float
     dtype: str = "auto"
+    revision: str | None = None
     _numbers: dict[str, int] = field(default_factory=dict)
     _folders: dict[str, Path] = field(default_factory=dict)
 
@@ -47,6 +48,7 @@ class VllmHere:
 
         return LLM(
             model=self.model,
+            revision=self.revision,
             dtype=self.dtype,
             enable_lora=True,
             max_lora_rank=next((rank for rank in _RANKS if rank >= self.rank), self.rank),

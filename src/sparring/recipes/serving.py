@@ -40,10 +40,10 @@ def publishing(config: RunConfig, ranks: Ranks) -> Publishing | None:
 
 
 def _engine(config: RunConfig) -> Engine:
-    told, base = config.sampling, config.defender.model_name_or_path
-    server = told.server
+    told, seat = config.sampling, config.defender
+    server, base = told.server, seat.model_name_or_path
     if told.base_url:
         return VllmServer(told.base_url, server.model or base, server.concurrency)
     rank = max(config.attacker.lora.r, config.defender.lora.r)
-    memory, dtype = server.gpu_memory_utilization, config.defender.dtype
-    return VllmHere(model_path(base), rank, server.adapters, memory, dtype)
+    memory = server.gpu_memory_utilization
+    return VllmHere(model_path(base), rank, server.adapters, memory, seat.dtype, seat.revision)
