@@ -25,7 +25,7 @@ Tasks = Annotated[
     str | None,
     typer.Option(help="NAME, NAME=FILE, seed files or `sandbox`, separated by commas"),
 ]
-Judges = Annotated[str, typer.Option(help="sandbox | keyword (a stand-in); a second judges too")]
+Judges = Annotated[str, typer.Option(help="a kind or a YAML file of judges; a second judges too")]
 Adapters = Annotated[list[str] | None, typer.Option(help="a PEFT folder on the model; repeatable")]
 LOG_FORMATS = ("inspect", "lm-eval")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,8 +81,9 @@ def gather(run: RunDir, label: str, include_harmful: bool) -> Story:
         own_attacks=tuple(own(run, include_harmful)),
         config=run.config_yaml,
         environment=_environment(run.folder / "env.json"),
-        seconds=_seconds(records),
-        counts=_counts(metrics) | _judged(records),
+        seconds=_summed(p for r in records for p in mapping(r.get("seconds")).items()),
+        counts=_summed(p for m in metrics for p in m.items() if str(p[0]).endswith("/tokens"))
+        | _summed((f"judge/{k}", v) for r in records for k, v in mapping(r.get("judge")).items()),
     )
 
 
@@ -134,30 +135,9 @@ def _environment(path: Path) -> dict[str, Any]:
         raise CorruptError(f"{path}: is not what was written: {error!r:.200}") from error
 
 
-def _seconds(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Wall time by phase, in seconds."""
-    spent: dict[str, float] = {}
-    for record in records:
-        for phase, value in mapping(record.get("seconds")).items():
-            spent[str(phase)] = spent.get(str(phase), 0.0) + (number(value) or 0.0)
-    return spent
-
-
-def _judged(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """What the judge cost over all rounds: calls and tokens."""
+def _summed(pairs: Iterable[tuple[Any, Any]]) -> dict[str, float]:
+    """Numbers by name, over all rounds."""
     total: dict[str, float] = {}
-    for record in records:
-        for name, value in mapping(record.get("judge")).items():
-            total[f"judge/{name}"] = total.get(f"judge/{name}", 0.0) + (number(value) or 0.0)
-    return total
-
-
-def _counts(metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Tokens and calls by role, over all rounds: metrics such as `attacker/tokens`."""
-    total: dict[str, float] = {}
-    for told in metrics:
-        for key, value in told.items():
-            found = number(value)
-            if found is not None and key.rpartition("/")[2] in ("tokens", "calls", "judge_calls"):
-                total[key] = total.get(key, 0.0) + found
+    for name, value in pairs:
+        total[str(name)] = total.get(str(name), 0.0) + (number(value) or 0.0)
     return total
