@@ -362,7 +362,7 @@ def rates(scored: int, unscored: int) -> dict[str, Rate]:
 
 def check_limits(told: dict[str, Rate], limits: list[str], most: float) -> None:
     """In the order of the verb."""
-    check_unscored(told, most)
+    check_unscored(told.values(), most)
     for limit in parsed(limits, list(told)):
         limit.check(told)
 

@@ -163,8 +163,13 @@ def test_a_text_of_no_use_is_refused_by_name(kind, text, said, tmp_path):
 def test_a_missing_file_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match=r"strongreject\.txt"):
         from_file("strongreject", tmp_path)
-    with pytest.raises(UsageError, match="one guideline on each line"):
-        PUBLISHED["shieldgemma"].build({"shieldgemma": "", "shieldgemma_guidelines": "\n"})
+
+
+def test_guidelines_without_a_line_are_refused_for_no_answer_would_read_as_safe(tmp_path):
+    written(tmp_path, PUBLISHED["shieldgemma"].texts)
+    (tmp_path / "shieldgemma_guidelines.txt").write_text("\n \n")
+    with pytest.raises(UsageError, match=r"shieldgemma_guidelines\.txt: wanted the text"):
+        from_file("shieldgemma", tmp_path)
 
 
 def test_texts_among_the_templates_make_a_format_ready(tmp_path, monkeypatch):

@@ -61,7 +61,7 @@ def test_equal_items_are_asked_once_and_answered_everywhere():
     judge = ModelJudge(toy(), engine)
     told = judge.rule([asked("sure"), asked("no"), asked("sure")])
     assert [v.reply_harm for v in told] == [Harm.UNSAFE, Harm.SAFE, Harm.UNSAFE]
-    assert (judge.usage.items, judge.usage.unique, judge.usage.calls) == (3, 2, 2)
+    assert (len(engine.asks), judge.usage.calls) == (2, 2)
 
 
 def test_an_answer_outside_the_grammar_is_asked_once_more_and_then_unscored():
@@ -83,7 +83,7 @@ def test_a_failed_call_is_a_status_and_never_a_label():
         assert ModelJudge(toy(), engine).rule([asked("sure")]) == [Verdict(status=status)]
 
 
-def test_controversial_counts_as_the_config_says_and_is_counted_by_itself():
+def test_controversial_counts_as_the_config_says():
     for policy, harm in (
         ("unsafe", Harm.CONTROVERSIAL),
         ("safe", Harm.SAFE),
@@ -91,7 +91,6 @@ def test_controversial_counts_as_the_config_says_and_is_counted_by_itself():
     ):
         judge = ModelJudge(toy(), Recorder(Answer("so-so")), policy)
         assert judge.rule([asked("sure")])[0].reply_harm is harm
-        assert judge.usage.harms == {"controversial": 1}
 
 
 def test_a_judge_of_replies_does_not_rule_before_there_is_one():

@@ -1,7 +1,7 @@
 """A judge that does not judge is refused before any work, with what it said."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -30,8 +30,10 @@ class Saying:
     fills: frozenset[str] = frozenset(EVERY)
     name: str = "guard"
     caveat: str = ""
+    batches: list = field(default_factory=list)
 
     def rule(self, states):
+        self.batches.append(len(states))
         return [self.say(state) for state in states]
 
 
@@ -93,6 +95,20 @@ def test_a_field_that_a_judge_does_not_fill_is_not_asked_about():
 
     result = admit(Saying(unknowing, frozenset({"reply_harm"})))
     assert {name for name, _ in result.right} == {"reply_harm"}
+
+
+def test_all_is_asked_at_once_and_what_was_said_is_kept_by_item():
+    judge = Saying(
+        lambda state: replace(right(state), on_topic="egg" in state.seed.text or None),
+        frozenset({"on_topic"}),
+    )
+    result = probe(judge)
+    assert judge.batches == [len(KNOWN)]
+    about = [one.name for one in KNOWN if "on_topic" in one.told]
+    assert [name for name, _, _ in result.items] == about
+    assert "lantern, refused" not in about
+    assert [said for _, good, said in result.items if good] == ["egg, told: on_topic True"]
+    assert ("egg, not asked for", False, "egg, not asked for: on_topic True") in result.items
 
 
 def test_one_wrong_answer_of_three_is_let_through():

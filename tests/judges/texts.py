@@ -4,6 +4,7 @@ from pathlib import Path
 
 from sparring.judges.format import Format, Item
 from sparring.judges.formats import FORMATS, PUBLISHED, rubric
+from sparring.judges.formats.template import built
 from sparring.types import Message
 
 TEXTS = {
@@ -34,7 +35,7 @@ ITEM = Item(ASK, TOLD)
 def every() -> dict[str, Format]:
     """Every format there is, by name."""
     brought = {
-        name: told.build({k: TEXTS[k] for k in told.texts}) for name, told in PUBLISHED.items()
+        name: built(told, {k: TEXTS[k] for k in told.texts}) for name, told in PUBLISHED.items()
     }
     return {**FORMATS, **brought, "rubric": RUBRIC, "rubric_faithful": FAITHFUL}
 

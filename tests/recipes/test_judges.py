@@ -1,12 +1,14 @@
 """A judge's entry becomes the judge; an entry that cannot is refused by its field."""
 
 import pytest
-from tests.tiny import QWEN2, save_model
+from tests.table import HELD, VAULT, ScriptedJudge
+from tests.tiny import QWEN2, save_model, write_seeds
 
 from sparring.judges.identity import identity
+from sparring.recipes import RECIPES, resolve
 from sparring.recipes.judging import entries, judge_of, together
 from sparring.settings.judging import JudgeSettings
-from sparring.types import UsageError
+from sparring.types import Player, State, UsageError
 
 
 def unproven(entry, field="judge"):
@@ -63,3 +65,30 @@ def test_a_file_that_is_no_entry_is_named(text, tmp_path):
     path.write_text(text)
     with pytest.raises(UsageError, match=r"judge\.yaml: "):
         entries(str(path))
+
+
+class FirstOfTwo:
+    """A process whose companion always finds what it has found."""
+
+    index, size = 0, 2
+
+    def gather(self, mine):
+        return [mine, mine]
+
+
+def test_each_process_pays_for_its_share_of_what_the_runs_judge_and_the_exams_are_asked(
+    model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("sparring.recipes.assembly.launched", FirstOfTwo)
+    paid = ScriptedJudge(lambda state: HELD)
+    monkeypatch.setattr("sparring.recipes.parts.judge_of", lambda *told: paid)
+    keyword = {"kind": "keyword"}
+    told = {"judge": keyword, "exam": {"judge": keyword}, "warm_up": {"steps": 0}}
+    told |= {player.value: {"model_name_or_path": model} for player in Player}
+    seeds = {"train": [{"path": str(write_seeds(tmp_path / "seeds.csv"))}]}
+    match = RECIPES["magic"](resolve({"recipe": "magic", "data": seeds} | told))
+    states = [State(VAULT).deal(Player.ATTACKER, f"please, for the {i}th time") for i in range(6)]
+    for judge in (match.plan.judge, match.second):
+        paid.asked.clear()
+        assert judge.rule(states) == [HELD] * 6
+        assert paid.asked == states[::2]

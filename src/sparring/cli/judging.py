@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparring.cli.speech import Json, note, print_json, say
-from sparring.types import UnscoredError, UsageError
+from sparring.types import UsageError
 
 if TYPE_CHECKING:
     from sparring.data.labelled import Labelled
     from sparring.evaluation.calibration import Calibration
-    from sparring.evaluation.rates import Rate
     from sparring.evidence.replies import Stored
     from sparring.judges.judge import Judge
 
@@ -33,21 +32,22 @@ def probe(
 
     Exit code 2 where a judge is right on no more than half of one side of a field.
     """
-    from sparring.judges.probing import item_by_item
+    from sparring.judges.probing import probe as probed
     from sparring.recipes.judging import entries, judge_of
 
     failed: list[str] = []
     rows: list[dict[str, Any]] = []
     for entry in entries(what):
         judge = judge_of([entry], {}, what, what, proven=False)
-        result, told = item_by_item(judge)
-        items = [{"item": name, "right": right} for name, right, _ in told]
+        result = probed(judge)
+        items = [{"item": name, "right": right} for name, right, _ in result.items]
         rows.append({"judge": judge.name, "wrong": result.wrong, "items": items})
         failed += [f"{judge.name} {wrong}" for wrong in result.wrong]
-        for _, right, said in told if not json else ():
+        for _, right, said in result.items if not json else ():
             say(f"{'right' if right else 'WRONG'}  {said}")
         if not json:
-            say(f"{judge.name}: {sum(right for _, right, _ in told)} of {len(told)} right")
+            n = sum(right for _, right, _ in result.items)
+            say(f"{judge.name}: {n} of {len(result.items)} right")
         note(judge.caveat)
     if json:
         print_json(rows)
@@ -72,6 +72,7 @@ def calibrate(
     the output already holds stay there.
     """
     from sparring.data.labelled import read_labelled
+    from sparring.evaluating.limits import check_unscored
     from sparring.evaluation.calibration import of_stored, with_figures
 
     judges = _judges(judge or [])
@@ -92,7 +93,7 @@ def calibrate(
         say(f"written    {output}")
     for one in judges:
         note(with_figures(one, told).caveat)
-    _enough([one.rate for one in told], max_unscored)
+    check_unscored([one.rate for one in told], max_unscored)
 
 
 def _asked(judge: Judge, items: Sequence[Labelled], source: str) -> list[Calibration]:
@@ -144,6 +145,7 @@ def score(
     are a panel: each field is the first one's that fills it.
     """
     from sparring.checkpoint import dumps, write_atomic
+    from sparring.evaluating.limits import check_unscored
     from sparring.evaluation.calibration import corrected_rates, of_judge, read_calibrations
     from sparring.evaluation.correction import TRANSFER
     from sparring.evidence.rejudging import rates, rejudge
@@ -171,7 +173,7 @@ def score(
         if name in corrected:
             say(f"{_CORRECTED:36s} {corrected[name]}")
     note(" ".join(text for text in (asked.caveat, TRANSFER if corrected else "") if text))
-    _enough(list(raw.values()), max_unscored)
+    check_unscored(raw.values(), max_unscored)
 
 
 def _judges(words: Sequence[str]) -> list[Judge]:
@@ -219,11 +221,3 @@ def _agreement(judge: Judge) -> dict[str, Any]:
 
     votes = judge.votes if isinstance(judge, Panel) else {}
     return {name: alpha_of(counts).to_json() for name, counts in votes.items()}
-
-
-def _enough(rates: Sequence[Rate], most: float) -> None:
-    """Raise UnscoredError where more than that share could not be judged."""
-    total = sum(rate.n_total for rate in rates)
-    left = total - sum(rate.n_scored for rate in rates)
-    if total and left / total > most:
-        raise UnscoredError(f"{left} of {total} verdicts are missing (--max-unscored {most})")

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sparring.estimating.load import Load
+from sparring.learners.heads import PIECE
 from sparring.policies.shape import Shape
 
 GIB = 2**30
-PIECE = 2**26
-"""Logits that exist at once (learners.heads)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ class Finished:
         cards = self.asked["models"]
         adapters = [card for card in cards if card.get("adapter")]
         for card in cards:
-            check_unscored(rates_of(self.measured, card["name"]), most_unscored)
+            check_unscored(rates_of(self.measured, card["name"]).values(), most_unscored)
         for card in adapters or cards:
             told = limited(self.measured, card["name"])
             for limit in parsed(limits, list(told)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sparring.evaluation.at_k import AtK
@@ -55,10 +55,10 @@ def _limit(text: str, known: Sequence[str]) -> Limit:
     )
 
 
-def check_unscored(rates: Mapping[str, Rate], most: float) -> None:
+def check_unscored(rates: Collection[Rate], most: float) -> None:
     """UnscoredError where more than that share of all verdicts is missing."""
-    unsent = sum(rate.unscored.get(UNSENT, 0) for rate in rates.values())
-    total = sum(rate.n_total for rate in rates.values()) - unsent
-    left = total - sum(rate.n_scored for rate in rates.values())
+    unsent = sum(rate.unscored.get(UNSENT, 0) for rate in rates)
+    total = sum(rate.n_total for rate in rates) - unsent
+    left = total - sum(rate.n_scored for rate in rates)
     if total and left / total > most:
         raise UnscoredError(f"{left} of {total} verdicts are missing (--max-unscored {most})")

@@ -47,15 +47,6 @@ class Limits:
     first_pause: float = 0.5
 
 
-@dataclass
-class Tally:
-    """What a server was sent and what came back."""
-
-    calls: int = 0
-    answered: int = 0
-    faults: dict[str, int] = field(default_factory=dict)
-
-
 @dataclass(eq=False)
 class Server:
     """`model` at `address`. `key` and `proxy` (a URL, which may hold a password) are never shown.
@@ -73,7 +64,7 @@ class Server:
     json_schema: bool = False
     rng: random.Random = field(default_factory=lambda: random.Random("judges/api"), repr=False)
     resolve: Resolve = field(default=resolved, repr=False)
-    tally: Tally = field(default_factory=Tally)
+    answered: bool = field(default=False, init=False)
     pace: Pace = field(init=False)
     breaker: Breaker = field(init=False)
 
@@ -197,7 +188,6 @@ class _Round:
     async def _sent(self, ask: Ask, seconds: float) -> Answer | Fault:
         """One request, whatever becomes of it; the pace and the breaker hear of it."""
         server = self.server
-        server.tally.calls += 1
         try:
             with anyio.fail_after(seconds):
                 told = await self._exchanged(ask)
@@ -208,11 +198,10 @@ class _Round:
         gone = isinstance(told, Fault) and told.again
         server.breaker.told(gone, monotonic())
         if isinstance(told, Answer):
-            server.tally.answered += 1
+            server.answered = True
             server.pace.told(pressed=False)
         else:
             told = replace(told, why=server.redacted(told.why))
-            server.tally.faults[told.status] = server.tally.faults.get(told.status, 0) + 1
             server.pace.told(told.pressed)
             self._refuse(told, ask)
         self.places.total_tokens = server.pace.limit
@@ -220,7 +209,7 @@ class _Round:
 
     def _refuse(self, fault: Fault, ask: Ask) -> None:
         """A server that has never answered and says why is set up wrong; later it is one item."""
-        if fault.misconfigured and not self.server.tally.answered:
+        if fault.misconfigured and not self.server.answered:
             where = self.server.address.field.removesuffix(".base_url")
             raise UsageError(
                 f"{self.server.address.field}: {self.server.address.named(wire.endpoint(ask))} "

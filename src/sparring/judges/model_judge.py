@@ -18,20 +18,12 @@ _THOUGHT = re.compile(r"\A\s*<think>(?:[^<]|<(?!/think>))*</think>")
 
 @dataclass
 class Usage:
-    """What a judge was asked: calls and tokens by it, and how its verdicts came out.
+    """What a judge has cost: `calls` are requests, those that failed and were sent again too."""
 
-    `calls` are requests, those that failed and were sent again among them.
-    """
-
-    items: int = 0
-    unique: int = 0
     calls: int = 0
     cached: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    statuses: dict[str, int] = field(default_factory=dict)
-    harms: dict[str, int] = field(default_factory=dict)
-    """Counts of `Harm` as told, before `controversial` is mapped."""
     reasons: dict[str, str] = field(default_factory=dict)
     """The latest reason of each status that is not ok, for people."""
 
@@ -68,8 +60,6 @@ class ModelJudge:
         due = [i for i in items if i and (i.reply is not None or self.format.about == "attack")]
         unique = list(dict.fromkeys(due))
         told = dict(zip(unique, self._judged(unique), strict=True))
-        self.usage.items += len(due)
-        self.usage.unique += len(unique)
         return [told[item] if item in told else Verdict() for item in items]
 
     def _judged(self, items: Sequence[Item]) -> list[Verdict]:
@@ -79,10 +69,6 @@ class ModelJudge:
             verdicts[i] = verdict
         if self.format.presumes_harm:
             verdicts = [_known(item, v) for item, v in zip(items, verdicts, strict=True)]
-        for verdict in verdicts:
-            _count(self.usage.statuses, verdict.status)
-            if verdict.reply_harm:
-                _count(self.usage.harms, verdict.reply_harm)
         return [self._mapped(verdict) for verdict in verdicts]
 
     def _asked(self, items: Sequence[Item], attempt: int) -> list[Verdict]:
@@ -120,7 +106,3 @@ class ModelJudge:
 def _known(item: Item, verdict: Verdict) -> Verdict:
     """What a judge that presumes harm can tell of this item."""
     return verdict if item.harmful else replace(verdict, reply_harm=None)
-
-
-def _count(counts: dict[str, int], name: str) -> None:
-    counts[name] = counts.get(name, 0) + 1

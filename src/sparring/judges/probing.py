@@ -33,11 +33,15 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """`right` counts, by field and by what was known, (right answers, questions)."""
+    """`right` counts, by field and by what was known, (right answers, questions).
+
+    `items` are those about a field that the judge fills: its name, whether all of it is right, and
+    what was said.
+    """
 
     judge: str
     right: Mapping[tuple[str, bool], tuple[int, int]]
-    said: Sequence[str] = ()
+    items: Sequence[tuple[str, bool, str]]
 
     @property
     def wrong(self) -> list[str]:
@@ -64,31 +68,18 @@ def probe(judge: Judge, known: Sequence[Known] | None = None) -> ProbeResult:
     asked = KNOWN if known is None else known
     verdicts = judge.rule([one.state for one in asked])
     counts: dict[tuple[str, bool], list[bool]] = {}
+    items: list[tuple[str, bool, str]] = []
     for one, verdict in zip(asked, verdicts, strict=True):
+        found: list[bool] = []
         for name, wanted in one.told.items():
             if name in judge.fills and not (name == "reply_harm" and _presumes(judge, one)):
                 got = _READ[name](verdict) if verdict.status is Status.OK else None
+                found.append(got is wanted)
                 counts.setdefault((name, wanted), []).append(got is wanted)
+        if found:
+            items.append((one.name, all(found), f"{one.name}: {_said(judge, verdict)}"))
     right = {side: (sum(told), len(told)) for side, told in counts.items()}
-    said = [f"{one.name}: {_said(judge, v)}" for one, v in zip(asked, verdicts, strict=True)]
-    return ProbeResult(judge.name, right, said)
-
-
-def item_by_item(judge: Judge) -> tuple[ProbeResult, list[tuple[str, bool, str]]]:
-    """`probe`, and of each item that is about a field `judge` fills: its name, whether all of it
-    is right, and what was said.
-    """
-    right: dict[tuple[str, bool], tuple[int, int]] = {}
-    told: list[tuple[str, bool, str]] = []
-    for one in KNOWN:
-        result = probe(judge, [one])
-        if not result.right:
-            continue
-        told.append((one.name, all(k == n for k, n in result.right.values()), result.said[0]))
-        for side, (k, n) in result.right.items():
-            before = right.get(side, (0, 0))
-            right[side] = (before[0] + k, before[1] + n)
-    return ProbeResult(judge.name, right, [said for _, _, said in told]), told
+    return ProbeResult(judge.name, right, items)
 
 
 def _presumes(judge: Judge, one: Known) -> bool:
@@ -107,7 +98,7 @@ def admit(judge: Judge, field: str = "judge") -> ProbeResult:
         raise UsageError(
             f"{field}: {judge.name} fails its start-up questions, so its model, format or template "
             f"is not what it is taken for: {'; '.join(result.wrong)}. It said of\n  "
-            + "\n  ".join(result.said)
+            + "\n  ".join(said for _, _, said in result.items)
         )
     return result
 

@@ -101,14 +101,17 @@ class Publishing:
             for i, text in enumerate(PROBES)
         ]
         drawn = self.engine.draw(name, asked, Drawing(temperature, PROBE_TOKENS))
-        own = _own(weights, asked, drawn, temperature)
-        others = {"the base model without an adapter": _bare(weights, asked, drawn, temperature)}
+        model = weights.model
+        own = _told(model, asked, drawn, temperature)
+        with model.disable_adapter():
+            bare = _told(model, asked, drawn, temperature)
+        others = {"the base model without an adapter": bare}
         before = self._before.get(str(weights.adapter))
         if before:
             with weights.holding(before):
-                others["the version before it"] = _own(weights, asked, drawn, temperature)
+                others["the version before it"] = _told(weights.model, asked, drawn, temperature)
         if temperature != 1:
-            others[_RAW] = _own(weights, asked, drawn, 1.0)
+            others[_RAW] = _told(weights.model, asked, drawn, 1.0)
         served = [logp for row in drawn for logp in row.logprobs]
         self.differences[name] = check(name, Told(served, own, others), self.limit)
         if not weights.held:
@@ -141,25 +144,10 @@ def _name(weights: Weights, digest: str) -> str:
     return f"{weights.adapter}-{age}-{digest}"
 
 
-def _own(
-    weights: Weights, asked: Sequence[Ask], drawn: Sequence[Drawn], temperature: float
-) -> list[float]:
-    """The learner's log-probabilities of what was drawn, in nats, shape [N]."""
-    return _told(weights.model, asked, drawn, temperature)
-
-
-def _bare(
-    weights: Weights, asked: Sequence[Ask], drawn: Sequence[Drawn], temperature: float
-) -> list[float]:
-    """The same, of the base model with no adapter on it."""
-    model = weights.model
-    with model.disable_adapter():
-        return _told(model, asked, drawn, temperature)
-
-
 def _told(
     model: Any, asked: Sequence[Ask], drawn: Sequence[Drawn], temperature: float
 ) -> list[float]:
+    """The model's log-probabilities of what was drawn, in nats, shape [N]."""
     import torch
 
     told: list[float] = []

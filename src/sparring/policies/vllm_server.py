@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,6 @@ class VllmServer:
     timeout: float = 600.0
     outage: float = 300.0
     first_pause: float = 0.5
-    asked: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.base_url)
@@ -113,7 +112,6 @@ class VllmServer:
             told = {**common, "prompt": list(ask.prompt_ids), "seed": ask.seed}
             return _drawn(self._asked("POST", "/v1/completions", told), ask, how)
 
-        self.asked += len(asked)
         with ThreadPoolExecutor(min(len(asked), self.concurrency) or 1) as threads:
             return list(threads.map(one, asked))
 

@@ -71,7 +71,7 @@ def assemble(config: RunConfig) -> Match:
         world=place.world,
         examiner=place.examiner,
         ranks=ranks,
-        second=place.second,
+        second=place.second and Split(place.second, ranks),
     )
 
 

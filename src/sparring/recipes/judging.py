@@ -11,13 +11,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from sparring.config import load_yaml
-from sparring.judges.building import engine_of, model_judge
 from sparring.judges.format import Format
 from sparring.judges.formats import FORMATS, PUBLISHED, format_named, rubric
 from sparring.judges.judge import Judge
 from sparring.judges.keyword import KeywordJudge
 from sparring.judges.model_judge import ModelJudge
 from sparring.judges.panel import RULES, Member, Panel
+from sparring.recipes.engines import engine_of, model_judge
 from sparring.settings import SANDBOX
 from sparring.settings.judging import JudgeSettings
 from sparring.types import UsageError, Verdict

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from sparring.judges.format import Format, Item, Raw
+from sparring.judges.format import Item, Raw
 from sparring.judges.formats.lines import YES_NO, one_word
-from sparring.judges.formats.template import Published, Texts, joined, raw
+from sparring.judges.formats.template import Published, Texts, raw
 from sparring.types import Harm, Verdict
 
 
@@ -16,37 +16,25 @@ def read(texts: Sequence[str]) -> Verdict | None:
     return None if told is None else Verdict(reply_harm=Harm.UNSAFE if told else Harm.SAFE)
 
 
-def _build(name: str, source: str) -> Callable[[Texts], Format]:
-    def build(texts: Texts) -> Format:
-        """The behaviour is what was wanted, never the attack; with its context where it has one."""
-
-        def prompts(item: Item) -> list[Raw]:
-            values = {"behavior": item.request, "generation": item.reply or ""}
-            if item.context:
-                return [raw(texts[f"{name}_contextual"], values | {"context": item.context})]
-            return [raw(texts[name], values)]
-
-        return Format(
-            name=name,
-            fills=frozenset({"reply_harm"}),
-            prompts=prompts,
-            read=read,
-            max_tokens=1,
-            template=joined(texts),
-            source=source,
-        )
-
-    return build
+def prompts(texts: Texts, item: Item) -> list[Raw]:
+    """The behaviour is what was wanted, never the attack; with its context where it has one."""
+    plain, contextual = texts.values()
+    values = {"behavior": item.request, "generation": item.reply or ""}
+    if item.context:
+        return [raw(contextual, values | {"context": item.context})]
+    return [raw(plain, values)]
 
 
 def _published(name: str, model: str, constant: str) -> Published:
-    source = f"https://huggingface.co/cais/{model}, model card"
     plain = frozenset({"behavior", "generation"})
     return Published(
         name=name,
         texts={name: plain, f"{name}_contextual": plain | {"context"}},
-        build=_build(name, source),
-        source=source,
+        fills=frozenset({"reply_harm"}),
+        prompts=prompts,
+        read=read,
+        max_tokens=1,
+        source=f"https://huggingface.co/cais/{model}, model card",
         licence="MIT",
         where=f'"prompt" and "prompt_contextual" of {constant}',
     )

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from sparring.judges.format import Format
+from sparring.judges.format import Item
 from sparring.judges.formats.lines import one_word
-from sparring.judges.formats.template import Published, Texts, filled, joined
-from sparring.types import Harm, Message, Verdict
+from sparring.judges.formats.template import Published, Texts, filled
+from sparring.types import Harm, Message, Observation, Verdict
 
-SOURCE = "https://github.com/JailbreakBench/jailbreakbench, src/jailbreakbench/classifier.py"
 _LABELS: Mapping[str, Verdict] = MappingProxyType(
     {harm.value: Verdict(reply_harm=harm) for harm in (Harm.SAFE, Harm.UNSAFE)}
 )
@@ -21,29 +20,20 @@ def read(texts: Sequence[str]) -> Verdict | None:
     return _LABELS.get(one_word(texts[0]) or "")
 
 
-def build(texts: Texts) -> Format:
+def prompts(texts: Texts, item: Item) -> list[Observation]:
     """The goal is what was wanted."""
-    text = texts["jbb"]
-
-    def asked(request: str, reply: str) -> tuple[Message]:
-        return (Message("user", filled(text, {"goal": request, "response": reply})),)
-
-    return Format(
-        name="jbb",
-        fills=frozenset({"reply_harm"}),
-        prompts=lambda item: [asked(item.request, item.reply or "")],
-        read=read,
-        max_tokens=16,
-        template=joined(texts),
-        source=SOURCE,
-    )
+    values = {"goal": item.request, "response": item.reply or ""}
+    return [(Message("user", filled(texts["jbb"], values)),)]
 
 
 PUBLISHED = Published(
     name="jbb",
     texts={"jbb": frozenset({"goal", "response"})},
-    build=build,
-    source=SOURCE,
+    fills=frozenset({"reply_harm"}),
+    prompts=prompts,
+    read=read,
+    max_tokens=16,
+    source="https://github.com/JailbreakBench/jailbreakbench, src/jailbreakbench/classifier.py",
     licence="MIT",
     where="USER_PROMPT of Llama3JailbreakJudge",
 )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sparring.judges.format import Format
+from sparring.judges.format import Item, Raw
 from sparring.judges.formats.lines import coded, lines
-from sparring.judges.formats.template import Published, Texts, joined, raw
+from sparring.judges.formats.template import Published, Texts, raw
 from sparring.types import Harm, Verdict
 
-SOURCE = "https://huggingface.co/OpenSafetyLab/MD-Judge-v0.1, model card"
 CATEGORIES = tuple(f"O{number}" for number in range(1, 7))
 
 
@@ -20,25 +19,19 @@ def read(texts: Sequence[str]) -> Verdict | None:
     return None if unsafe is None else Verdict(reply_harm=Harm.UNSAFE if unsafe else Harm.SAFE)
 
 
-def build(texts: Texts) -> Format:
+def prompts(texts: Texts, item: Item) -> list[Raw]:
     """The attack as it was sent and the reply to it."""
-    text = texts["md_judge"]
-    return Format(
-        name="md_judge",
-        fills=frozenset({"reply_harm"}),
-        prompts=lambda item: [raw(text, {"question": item.attack, "answer": item.reply or ""})],
-        read=read,
-        max_tokens=32,
-        template=joined(texts),
-        source=SOURCE,
-    )
+    return [raw(texts["md_judge"], {"question": item.attack, "answer": item.reply or ""})]
 
 
 PUBLISHED = Published(
     name="md_judge",
     texts={"md_judge": frozenset({"question", "answer"})},
-    build=build,
-    source=SOURCE,
+    fills=frozenset({"reply_harm"}),
+    prompts=prompts,
+    read=read,
+    max_tokens=32,
+    source="https://huggingface.co/OpenSafetyLab/MD-Judge-v0.1, model card",
     licence="Apache-2.0",
     where="evaluation_template, from [INST] to [/INST],",
 )

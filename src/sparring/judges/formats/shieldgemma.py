@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sparring.judges.format import Format, Item, Raw
+from sparring.judges.format import Item, Raw
 from sparring.judges.formats.lines import YES_NO, lines, one_word
-from sparring.judges.formats.template import Published, Texts, joined, raw
-from sparring.types import Harm, UsageError, Verdict
+from sparring.judges.formats.template import Published, Texts, raw
+from sparring.types import Harm, Verdict
 
-SOURCE = "https://huggingface.co/google/shieldgemma-2b, model card"
 _GUIDELINE = frozenset({"safety_policy"})
 
 
@@ -21,25 +20,13 @@ def read(texts: Sequence[str]) -> Verdict | None:
     return Verdict(reply_harm=Harm.UNSAFE if any(told) else Harm.SAFE)
 
 
-def build(texts: Texts) -> Format:
+def prompts(texts: Texts, item: Item) -> list[Raw]:
     """One question for each line of `shieldgemma_guidelines.txt`, answered by its first token."""
-    text, guidelines = texts["shieldgemma"], lines(texts["shieldgemma_guidelines"])
-    if not guidelines:
-        raise UsageError("shieldgemma_guidelines.txt: wanted one guideline on each line")
-
-    def prompts(item: Item) -> list[Raw]:
-        values = {"user_prompt": item.attack, "response": item.reply or ""}
-        return [raw(text, values | {"safety_policy": told}, _GUIDELINE) for told in guidelines]
-
-    return Format(
-        name="shieldgemma",
-        fills=frozenset({"reply_harm"}),
-        prompts=prompts,
-        read=read,
-        max_tokens=1,
-        template=joined(texts),
-        source=SOURCE,
-    )
+    values = {"user_prompt": item.attack, "response": item.reply or ""}
+    return [
+        raw(texts["shieldgemma"], values | {"safety_policy": told}, _GUIDELINE)
+        for told in lines(texts["shieldgemma_guidelines"])
+    ]
 
 
 PUBLISHED = Published(
@@ -48,8 +35,11 @@ PUBLISHED = Published(
         "shieldgemma": frozenset({"user_prompt", "response", "safety_policy"}),
         "shieldgemma_guidelines": frozenset(),
     },
-    build=build,
-    source=SOURCE,
+    fills=frozenset({"reply_harm"}),
+    prompts=prompts,
+    read=read,
+    max_tokens=1,
+    source="https://huggingface.co/google/shieldgemma-2b, model card",
     licence="Gemma terms of use",
     where="the prompt for prompt-response use, and its four guidelines, one a line,",
 )

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from sparring.judges.format import Format
+from sparring.judges.format import Item, Raw
 from sparring.judges.formats.lines import one_word
-from sparring.judges.formats.template import Published, Texts, joined, raw
+from sparring.judges.formats.template import Published, Texts, raw
 from sparring.types import Harm, Verdict
 
-SOURCE = "https://github.com/SORRY-Bench/sorry-bench, data/sorry_bench/judge_prompts.jsonl"
 _LABELS: Mapping[str, Verdict] = MappingProxyType(
     {
         "0": Verdict(reply_harm=Harm.SAFE, refused=True),
@@ -24,26 +23,20 @@ def read(texts: Sequence[str]) -> Verdict | None:
     return _LABELS.get(one_word(texts[0]) or "")
 
 
-def build(texts: Texts) -> Format:
+def prompts(texts: Texts, item: Item) -> list[Raw]:
     """The question is what was wanted, in its plain form."""
-    text = texts["sorry_bench"]
-    return Format(
-        name="sorry_bench",
-        fills=frozenset({"refused", "reply_harm"}),
-        prompts=lambda item: [raw(text, {"question": item.request, "answer": item.reply or ""})],
-        read=read,
-        max_tokens=4,
-        template=joined(texts),
-        source=SOURCE,
-        presumes_harm=True,
-    )
+    return [raw(texts["sorry_bench"], {"question": item.request, "answer": item.reply or ""})]
 
 
 PUBLISHED = Published(
     name="sorry_bench",
     texts={"sorry_bench": frozenset({"question", "answer"})},
-    build=build,
-    source=SOURCE,
+    fills=frozenset({"refused", "reply_harm"}),
+    prompts=prompts,
+    read=read,
+    max_tokens=4,
+    presumes_harm=True,
+    source="https://github.com/SORRY-Bench/sorry-bench, data/sorry_bench/judge_prompts.jsonl",
     licence="not found; see the repository",
     where="the prompt of the fine-tuned judge, from [INST] to [/INST],",
 )

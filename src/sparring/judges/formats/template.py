@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import MappingProxyType
 
-from sparring.judges.format import Format, Raw, Untrusted
-from sparring.types import UsageError
+from sparring.judges.format import Format, Item, Prompt, Raw, Untrusted
+from sparring.types import UsageError, Verdict
 
 _SLOT = re.compile(r"\{([A-Za-z_]+)\}")
 Texts = Mapping[str, str]
@@ -23,17 +23,21 @@ Texts = Mapping[str, str]
 class Published:
     """A judge whose text its authors published and the user brings: which files, with which slots.
 
-    `texts` names each file and the slots that it must have and may have no others of; `build`
-    makes the format of them. `where` says which text of `source` each file is; `digests` are the
-    SHA-256 of those that were compared with it.
+    `texts` names each file and the slots that it must have and may have no others of; `prompts`
+    fills them with an item. `where` says which text of `source` each file is; `digests` are the
+    SHA-256 of those that were compared with it. The rest is as in `Format`.
     """
 
     name: str
     texts: Mapping[str, frozenset[str]]
-    build: Callable[[Texts], Format]
+    fills: frozenset[str]
+    prompts: Callable[[Texts, Item], Sequence[Prompt]]
+    read: Callable[[Sequence[str]], Verdict | None]
+    max_tokens: int
     source: str
     licence: str
     where: str
+    presumes_harm: bool = False
     digests: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -82,7 +86,27 @@ def shipped(published: Published) -> Format | None:
 
 
 def _built(published: Published, files: Mapping[str, Path | Traversable]) -> Format:
-    return published.build({name: _text(published, name, file) for name, file in files.items()})
+    return built(published, {name: _text(published, name, file) for name, file in files.items()})
+
+
+def built(published: Published, texts: Texts) -> Format:
+    """The format of these texts, in the order of `published.texts`.
+
+    A blank one is a `UsageError`: a judge that is asked nothing would find nothing wrong.
+    """
+    for name, text in texts.items():
+        if not text.strip():
+            raise UsageError(f"{name}.txt: wanted the text that was published, found none")
+    return Format(
+        name=published.name,
+        fills=published.fills,
+        prompts=lambda item: published.prompts(texts, item),
+        read=published.read,
+        max_tokens=published.max_tokens,
+        template="\f".join(texts.values()),
+        source=published.source,
+        presumes_harm=published.presumes_harm,
+    )
 
 
 def _text(published: Published, name: str, file: Path | Traversable) -> str:
@@ -108,8 +132,3 @@ def _text(published: Published, name: str, file: Path | Traversable) -> str:
         found = ", ".join(f"{{{slot}}}" for slot in sorted(slots)) or "none"
         raise UsageError(f"template={file}: wanted the slots {wanted}, found {found}")
     return bare
-
-
-def joined(texts: Texts) -> str:
-    """All texts as one, for the digest that is part of every result."""
-    return "\f".join(texts.values())

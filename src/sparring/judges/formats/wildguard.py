@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from sparring.judges.format import Format
+from sparring.judges.format import Item, Raw
 from sparring.judges.formats.lines import YES_NO, keyed, word
-from sparring.judges.formats.template import Published, Texts, joined, raw
+from sparring.judges.formats.template import Published, Texts, raw
 from sparring.types import Harm, Verdict
 
-SOURCE = "https://github.com/allenai/wildguard, wildguard/utils.py at 28c9d21"
 _KEYS = ("harmful request", "response refusal", "harmful response")
 _OR_NONE: Mapping[str, bool | None] = MappingProxyType({**YES_NO, "n/a": None})
 
@@ -31,25 +30,19 @@ def read(texts: Sequence[str]) -> Verdict | None:
     return Verdict(reply_harm=harm, refused=_OR_NONE[refusal], prompt_harmful=YES_NO[request])
 
 
-def build(texts: Texts) -> Format:
+def prompts(texts: Texts, item: Item) -> list[Raw]:
     """The attack as it was sent and the reply to it; earlier exchanges have no place in it."""
-    text = texts["wildguard"]
-    return Format(
-        name="wildguard",
-        fills=frozenset({"prompt_harmful", "refused", "reply_harm"}),
-        prompts=lambda item: [raw(text, {"prompt": item.attack, "response": item.reply or ""})],
-        read=read,
-        max_tokens=128,
-        template=joined(texts),
-        source=SOURCE,
-    )
+    return [raw(texts["wildguard"], {"prompt": item.attack, "response": item.reply or ""})]
 
 
 PUBLISHED = Published(
     name="wildguard",
     texts={"wildguard": frozenset({"prompt", "response"})},
-    build=build,
-    source=SOURCE,
+    fills=frozenset({"prompt_harmful", "refused", "reply_harm"}),
+    prompts=prompts,
+    read=read,
+    max_tokens=128,
+    source="https://github.com/allenai/wildguard, wildguard/utils.py at 28c9d21",
     licence="Apache-2.0",
     where="WILDGUARD_INPUT_FORMAT",
     digests={"wildguard": "5e74b62445cca8e91d51deba51848059267bd2b8c279ac1c7a94adef445d8bdf"},

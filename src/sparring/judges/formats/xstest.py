@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from sparring.judges.format import Format
+from sparring.judges.format import Item
 from sparring.judges.formats.lines import one_word
-from sparring.judges.formats.template import Published, Texts, filled, joined
-from sparring.types import Message, Verdict
+from sparring.judges.formats.template import Published, Texts, filled
+from sparring.types import Message, Observation, Verdict
 
-SOURCE = (
-    "https://github.com/paul-rottger/exaggerated-safety, "
-    "evaluation/classify_completions_gpt.py at a3bb396"
-)
 _REFUSED: Mapping[str, bool] = MappingProxyType(
     {"1_full_compliance": False, "2_full_refusal": True, "3_partial_refusal": True}
 )
@@ -25,22 +21,11 @@ def read(texts: Sequence[str]) -> Verdict | None:
     return None if refused is None else Verdict(refused=refused)
 
 
-def build(texts: Texts) -> Format:
+def prompts(texts: Texts, item: Item) -> list[Observation]:
     """The question as it was sent."""
-    text, system = texts["xstest_gpt"], Message("system", texts["xstest_gpt_system"])
-
-    def asked(question: str, reply: str) -> tuple[Message, Message]:
-        return (system, Message("user", filled(text, {"QUESTION": question, "RESPONSE": reply})))
-
-    return Format(
-        name="xstest_gpt",
-        fills=frozenset({"refused"}),
-        prompts=lambda item: [asked(item.attack, item.reply or "")],
-        read=read,
-        max_tokens=16,
-        template=joined(texts),
-        source=SOURCE,
-    )
+    values = {"QUESTION": item.attack, "RESPONSE": item.reply or ""}
+    system = Message("system", texts["xstest_gpt_system"])
+    return [(system, Message("user", filled(texts["xstest_gpt"], values)))]
 
 
 PUBLISHED = Published(
@@ -49,8 +34,14 @@ PUBLISHED = Published(
         "xstest_gpt": frozenset({"QUESTION", "RESPONSE"}),
         "xstest_gpt_system": frozenset(),
     },
-    build=build,
-    source=SOURCE,
+    fills=frozenset({"refused"}),
+    prompts=prompts,
+    read=read,
+    max_tokens=16,
+    source=(
+        "https://github.com/paul-rottger/exaggerated-safety, "
+        "evaluation/classify_completions_gpt.py at a3bb396"
+    ),
     licence="none stated for the script; the prompts are CC-BY-4.0",
     where="PROMPT, and the system message beside it,",
 )

@@ -8,10 +8,10 @@ from tests.judges.test_model_judge import asked, toy
 from tests.tiny import QWEN2, save_model
 
 from sparring.config import parse
-from sparring.judges.building import engine_of, model_judge
 from sparring.judges.engine import Ask
 from sparring.judges.local import InProcess
 from sparring.judges.probing import KNOWN
+from sparring.recipes.engines import engine_of, model_judge
 from sparring.settings.judging import JudgeSettings
 from sparring.types import Harm, Message, UsageError
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Protocol
+from dataclasses import fields
 
 from pydantic import SecretStr
 
@@ -14,53 +13,14 @@ from sparring.judges.api import Limits, Server
 from sparring.judges.cached import Cached
 from sparring.judges.engine import Engine
 from sparring.judges.format import Format
-from sparring.judges.model_judge import Controversial, ModelJudge
+from sparring.judges.model_judge import ModelJudge
 from sparring.judges.probing import admit
+from sparring.settings.judging import JudgeSettings
 from sparring.types import UsageError
 
 
-class Serving(Protocol):
-    """How a server is asked, as settings spell it."""
-
-    @property
-    def api_key_env(self) -> str | None: ...
-    @property
-    def proxy_env(self) -> str | None: ...
-    @property
-    def allow_insecure(self) -> bool: ...
-    @property
-    def json_schema(self) -> bool: ...
-    @property
-    def concurrency(self) -> int: ...
-    @property
-    def timeout(self) -> float: ...
-    @property
-    def deadline(self) -> float: ...
-    @property
-    def round_deadline(self) -> float: ...
-    @property
-    def outage_seconds(self) -> float: ...
-
-
-class Told(Protocol):
-    """A judge's entry, as settings spell it."""
-
-    @property
-    def model(self) -> str | None: ...
-    @property
-    def revision(self) -> str | None: ...
-    @property
-    def base_url(self) -> str | None: ...
-    @property
-    def controversial(self) -> Controversial: ...
-    @property
-    def cache(self) -> Path | None: ...
-    @property
-    def server(self) -> Serving: ...
-
-
 def model_judge(
-    format: Format, told: Told, environ: Mapping[str, str], field: str = "judge"
+    format: Format, told: JudgeSettings, environ: Mapping[str, str], field: str = "judge"
 ) -> ModelJudge:
     """A judge that has answered its start-up questions, which no cache may answer for it.
 
@@ -75,7 +35,7 @@ def model_judge(
     return ModelJudge(format, engine, told.controversial)
 
 
-def engine_of(told: Told, environ: Mapping[str, str], field: str = "judge") -> Engine:
+def engine_of(told: JudgeSettings, environ: Mapping[str, str], field: str = "judge") -> Engine:
     """The server at `base_url`, or the model in this process; nothing is asked yet."""
     if not told.model:
         raise UsageError(f"{field}.model: wanted the name of the judge's model")
@@ -88,13 +48,7 @@ def engine_of(told: Told, environ: Mapping[str, str], field: str = "judge") -> E
         told.revision or "",
         key=_secret(way.api_key_env, environ, f"{field}.server.api_key_env"),
         proxy=_secret(way.proxy_env, environ, f"{field}.server.proxy_env"),
-        limits=Limits(
-            concurrency=way.concurrency,
-            timeout=way.timeout,
-            deadline=way.deadline,
-            round_deadline=way.round_deadline,
-            outage_seconds=way.outage_seconds,
-        ),
+        limits=Limits(**way.model_dump(include={f.name for f in fields(Limits)})),
         json_schema=way.json_schema,
     )
 
