@@ -1,6 +1,5 @@
 """What is asked of whole runs: exploit, crossplay, bound, compare, the pool."""
 
-import gzip
 import json
 import shutil
 from pathlib import Path
@@ -137,20 +136,6 @@ def test_items_are_the_rates_of_the_exam(runs):
         assert len(scored) == rates[name]["n_scored"]
         assert sum(scored) / len(scored) == pytest.approx(rates[name]["value"])
     assert {"asr/plain", "correct/plain"} <= told.keys()
-
-
-def test_items_are_clustered_as_their_seeds_are_and_by_id_before_there_were_clusters(tmp_path):
-    told = [({"cluster": "gate 3"}, "gate 3"), ({"cluster": ""}, "v"), ({}, "v")]
-    seed = {"text": "open the vault", "harmful": True, "id": "v", "category": ""}
-    rows = [
-        {"set": "harmful/plain", "seed": seed | more, "verdict": {"reply_harm": "unsafe"}}
-        for more, _ in told
-    ]
-    path = tmp_path / "exams" / "round_000002" / "samples.jsonl.gz"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
-    found = items(RunDir(tmp_path), 2)["asr/plain"]
-    assert [outcome.cluster for outcome in found.values()] == [cluster for _, cluster in told]
 
 
 def test_a_run_does_not_differ_from_itself_and_pairs_match_by_item(runs):
