@@ -14,23 +14,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from sparring.checkpoint import Checkpoints, dumps, sha256, write_atomic, writers_alone, writing
-from sparring.evaluation.recorded import verdict_json
-from sparring.types import (
-    CorruptError,
-    Episode,
-    Metrics,
-    Move,
-    Player,
-    Round,
-    Seed,
-    State,
-    UsageError,
-)
+from sparring.evaluation.recorded import game_of, verdict_json
+from sparring.types import CorruptError, Episode, Metrics, Move, Round, State, UsageError
+
+if TYPE_CHECKING:
+    from sparring.settings import RunConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _UNREADABLE = (ValueError, LookupError, TypeError, EOFError, OSError, RecursionError, zlib.error)
@@ -105,6 +98,13 @@ class RunDir:
     @property
     def config_yaml(self) -> str:
         return (self.folder / "config.yaml").read_text("utf-8", "replace")
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's own settings."""
+        from sparring.config import load_yaml, parse
+
+        return parse(load_yaml(self.config_yaml, str(self.folder / "config.yaml")))
 
     @writers_alone
     def set_status(self, status: str, **more: Any) -> None:
@@ -207,9 +207,7 @@ class RunDir:
         with reading(path):
             for line in gzip.decompress(path.read_bytes()).split(b"\n")[:-1]:
                 row = json.loads(line)
-                state = State(Seed(**row["seed"]))
-                for move in row["moves"]:
-                    state = state.deal(Player(move["player"]), move["text"])
+                state = game_of(row | {"dealt": len(row["moves"])})
                 sets.setdefault(row["set"], []).append(state)
         return sets
 

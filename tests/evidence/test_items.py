@@ -123,6 +123,7 @@ def test_items_are_clustered_as_their_seeds_are_and_by_id_before_there_were_clus
         ("samples.jsonl.gz", b"\x1f\x8b\x08 no archive"),
         ("results.json", b'{"rounds": 4}'),
     ],
+    ids=["no row", "no seed", "no JSON", "no archive", "no rates"],
 )
 def test_an_exam_that_is_not_what_was_written_is_named(file, damage, tmp_path):
     run = sat(tmp_path / "run", guarded)

@@ -26,10 +26,10 @@ def verdict_of(told: Mapping[str, Any]) -> Verdict:
 def game_of(row: Mapping[str, Any]) -> State:
     """The state that a row's seed, moves and dealt make, with no ruling on it; errors as above.
 
-    Texts are taken as they are, lone surrogates too.
+    Texts are taken as they are, lone surrogates too; a move without a sibling is the first.
     """
     moves = tuple(
-        Move(Player(move["player"]), (), Completion(str(move["text"])), int(move["sibling"]))
+        Move(Player(move["player"]), (), Completion(str(move["text"])), int(move.get("sibling", 0)))
         for move in row["moves"]
     )
     return State(Seed(**row["seed"]), moves, int(row["dealt"]))
