@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparring.checkpoint import Checkpoints, dumps, write_atomic
-from sparring.types import SparringError
+from sparring.types import SparringError, UsageError
 
 
 def fill(into: Path) -> None:
@@ -175,6 +175,16 @@ def test_rewind_forgets_the_later_ones_and_keeps_the_others(tmp_path):
 
 def test_nothing_is_the_newest_of_nothing(tmp_path):
     assert Checkpoints(tmp_path / "checkpoints").newest(pytest.fail) is None
+
+
+def test_a_checkpoint_is_the_one_asked_for_or_the_newest_and_what_is_missing_is_told(tmp_path):
+    checkpoints = made(tmp_path / "vault" / "checkpoints", 0, 4, 5)
+    assert [checkpoints.at(number) for number in (0, 4, None)] == [0, 4, 5]
+    with pytest.raises(UsageError, match=r"vault: no checkpoint after 7 .* one of \[0, 4, 5\]"):
+        checkpoints.at(7)
+    for number in (None, 0, 7):
+        with pytest.raises(UsageError, match="gate: no checkpoint yet"):
+            Checkpoints(tmp_path / "gate" / "checkpoints").at(number)
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])

@@ -204,6 +204,14 @@ def test_what_changed_is_told_by_field_but_for_where_the_run_lies():
     assert changed(before, before) == []
 
 
+@pytest.mark.parametrize("weights", ["adapters", "separate", "shared"])
+def test_weights_lie_in_their_players_folder_and_shared_ones_in_the_defenders(weights):
+    config = parse({"weights": weights})
+    own = Player.DEFENDER if weights == "shared" else Player.ATTACKER
+    assert config.owner(Player.ATTACKER) is own
+    assert config.owner(Player.DEFENDER) is Player.DEFENDER
+
+
 def test_the_schema_is_json_and_knows_every_top_field():
     schema = json.loads(json.dumps(RunConfig.model_json_schema()))
     assert set(schema["properties"]) == set(RunConfig.model_fields)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 from safetensors import SafetensorError
 
-from sparring.types import CorruptError, SparringError
+from sparring.types import CorruptError, SparringError, UsageError
 
 MANIFEST = "MANIFEST.json"
 SCHEMA = 1
@@ -102,6 +102,16 @@ class Checkpoints:
     def numbers(self) -> list[int]:
         """Rounds that have a complete checkpoint, ascending."""
         return sorted(int(name.removeprefix("round_")) for name in self._index())
+
+    def at(self, number: int | None) -> int:
+        """`number`, or the newest for None; UsageError if there is no such checkpoint."""
+        there = self.numbers()
+        if not there:
+            raise UsageError(f"{self.folder.parent}: no checkpoint yet")
+        if number not in (None, *there):
+            told = f"no checkpoint after {number} rounds; wanted one of {there}"
+            raise UsageError(f"{self.folder.parent}: {told}")
+        return there[-1] if number is None else number
 
     @writers_alone
     def write(self, number: int, fill: Callable[[Path], None], keep: Callable[[int], bool]) -> None:

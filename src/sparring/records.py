@@ -12,25 +12,18 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from sparring.checkpoint import Checkpoints, dumps, sha256, write_atomic, writers_alone, writing
-from sparring.types import (
-    CorruptError,
-    Episode,
-    Metrics,
-    Move,
-    Player,
-    Round,
-    Seed,
-    State,
-    UsageError,
-)
+from sparring.evaluation.recorded import game_of, verdict_json
+from sparring.types import CorruptError, Episode, Metrics, Move, Round, State, UsageError
+
+if TYPE_CHECKING:
+    from sparring.settings import RunConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _UNREADABLE = (ValueError, LookupError, TypeError, EOFError, OSError, RecursionError, zlib.error)
@@ -106,6 +99,13 @@ class RunDir:
     def config_yaml(self) -> str:
         return (self.folder / "config.yaml").read_text("utf-8", "replace")
 
+    @property
+    def config(self) -> RunConfig:
+        """The run's own settings."""
+        from sparring.config import load_yaml, parse
+
+        return parse(load_yaml(self.config_yaml, str(self.folder / "config.yaml")))
+
     @writers_alone
     def set_status(self, status: str, **more: Any) -> None:
         """Say in run.json how the run stands."""
@@ -115,7 +115,7 @@ class RunDir:
     @property
     def status(self) -> Mapping[str, Any]:
         path = self.folder / "run.json"
-        with _reading(path):
+        with reading(path):
             told: Mapping[str, Any] = json.loads(path.read_bytes())
         return told
 
@@ -140,7 +140,7 @@ class RunDir:
         """Every recorded round; a torn last line was never written."""
         path = self.folder / "rounds.jsonl"
         lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-        with _reading(path):
+        with reading(path):
             told = [json.loads(line) for line in lines]
             numbers = [record["round"] for record in told]
         if numbers != list(range(len(told))):
@@ -204,12 +204,10 @@ class RunDir:
         if not path.is_file():
             return None
         sets: dict[str, list[State]] = {}
-        with _reading(path):
+        with reading(path):
             for line in gzip.decompress(path.read_bytes()).split(b"\n")[:-1]:
                 row = json.loads(line)
-                state = State(Seed(**row["seed"]))
-                for move in row["moves"]:
-                    state = state.deal(Player(move["player"]), move["text"])
+                state = game_of(row | {"dealt": len(row["moves"])})
                 sets.setdefault(row["set"], []).append(state)
         return sets
 
@@ -236,7 +234,7 @@ class RunDir:
         path = self.folder / "exams" / name / "results.json"
         if not path.is_file():
             return None
-        with _reading(path):
+        with reading(path):
             told: dict[str, Any] = json.loads(path.read_bytes())
         return told
 
@@ -247,7 +245,7 @@ class RunDir:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Whatever is wrong with what a file holds is the file's fault, and is said with its name."""
     try:
         yield
@@ -261,14 +259,12 @@ def _packed(rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 def _game(episode: Episode) -> dict[str, Any]:
-    told = episode.state.verdict
-    verdict = {f.name: v for f in fields(told) if (v := getattr(told, f.name)) is not None}
     return {
         "opening": episode.opening,
         "seed": episode.state.seed.to_json(),
         "dealt": episode.state.dealt,
         "moves": [_said(move) for move in episode.state.moves],
-        "verdict": verdict,
+        "verdict": verdict_json(episode.state.verdict),
         "returns": episode.returns and {str(k): v for k, v in episode.returns.items()},
     }
 

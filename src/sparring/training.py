@@ -135,17 +135,15 @@ def _begin(match: Match, run: RunDir, watch: Watch, received: list[int]) -> list
     if match.config.learner.beta:
         start = checkpoints.path(WARMED)
         checkpoints.verify(WARMED)
-        match.begin({p: s.past_tensors(start / _own(match, p)) for p, s in match.seats.items()})
+        match.begin(
+            {p: s.past_tensors(start / match.config.owner(p)) for p, s in match.seats.items()}
+        )
     return past
 
 
-def _own(match: Match, player: Player) -> str:
-    """The folder of a player's weights in a checkpoint; shared weights are saved once."""
-    return Player.DEFENDER.value if match.config.weights == "shared" else player.value
-
-
 def _owners(match: Match) -> Mapping[str, Seat]:
-    return {_own(match, player): seat for player, seat in match.seats.items()}
+    """Seats by the folder of their weights in a checkpoint."""
+    return {match.config.owner(player).value: seat for player, seat in match.seats.items()}
 
 
 def _save(match: Match, run: RunDir, number: int) -> None:
@@ -201,7 +199,7 @@ def _recall(match: Match, run: RunDir, number: int) -> None:
         run.checkpoints.verify(n)
     selves = {
         n: {
-            p: seat.past_tensors(run.checkpoints.path(n) / _own(match, p))
+            p: seat.past_tensors(run.checkpoints.path(n) / match.config.owner(p))
             for p, seat in match.seats.items()
         }
         for n in kept
@@ -268,7 +266,7 @@ def _cross(match: Match, run: RunDir, watch: Watch) -> None:
     asked = [match.plan.game.open(s.seed) for s in sets.get("harmful/plain", [])]
 
     def seat(player: Player, number: int) -> Callable[[], Any]:
-        folder = run.checkpoints.path(number) / _own(match, player)
+        folder = run.checkpoints.path(number) / match.config.owner(player)
         return lambda: match.seats[player].past(folder)
 
     cells = crossplay(

@@ -1,19 +1,23 @@
 """What is asked of whole runs: exploit, crossplay, bound, compare, the pool."""
 
-import gzip
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tests.command import sparring_command
 from tests.short_run import SETTINGS
 
 from sparring.checkpoint import sha256
-from sparring.evidence.exploit import Exploit
+from sparring.evaluation.rates import rate
+from sparring.evidence.exploit import Exploit, warmed_from
 from sparring.evidence.response import Budget
 from sparring.evidence.samples import compared, items
+from sparring.recipes import resolve
 from sparring.records import RunDir
+from sparring.sandbox.model import CARD, SHIPPED
 from sparring.types import CorruptError, UsageError
 
 SMALL = Budget(steps=1, seeds=2, num_generations=2, every=1, n=4, tries=1, warm_up_steps=2)
@@ -91,6 +95,79 @@ def test_what_cannot_be_exploited_is_exit_2(runs, words, message):
     assert message in told.text
 
 
+@pytest.mark.parametrize(
+    "words", [["exploit"], ["exploit", "--at", "0"], ["crossplay"], ["runs", "show", "--pool"]]
+)
+def test_a_run_killed_in_its_warm_up_is_one_line_and_exit_2(words, tmp_path):
+    run = RunDir.create(tmp_path / "young", "recipe: magic\n")
+    told = sparring_command(*words, run.folder)
+    assert told.code == 2
+    (line,) = filter(None, told.err.splitlines())
+    assert line.endswith("young: no checkpoint yet")
+
+
+def test_an_exploit_is_measured_by_the_judges_that_paid_and_by_their_rules(tmp_path):
+    guards = [{"kind": "qwen3guard", "model": name} for name in ("gate", "moat", "wall")]
+    told = {
+        "data": {"train": [{"path": "seeds.jsonl"}]},
+        "judge": guards,
+        "judge_rules": {"reply_harm": "majority"},
+    }
+    run = RunDir.create(tmp_path / "run", json.dumps(told))
+    config = exploit(run, tmp_path)._config("pool")
+    assert [judge.model for judge in config.judge] == ["gate", "moat", "wall"]
+    assert config.judge_rules == {"reply_harm": "majority"}
+
+
+@pytest.mark.parametrize("name", ["base/model-00002.safetensors", "pool.jsonl"])
+def test_a_warmed_up_attacker_is_known_by_what_its_files_hold(name, tmp_path):
+    (tmp_path / "base").mkdir()
+    for i in (1, 2):
+        (tmp_path / "base" / f"model-0000{i}.safetensors").write_bytes(b"weights %d" % i)
+    (tmp_path / "pool.jsonl").write_text("open the vault")
+    attacker = {
+        "model_name_or_path": f"{tmp_path / 'base'}",
+        "warm_start": f"{tmp_path / 'pool.jsonl'}",
+    }
+    config = resolve({"attacker": attacker, "data": {"train": [{"path": "seeds.jsonl"}]}})
+    before = warmed_from(config)
+    other = tmp_path / name
+    kept = other.read_bytes()
+    other.write_bytes(kept[::-1])  # as long as it was
+    assert warmed_from(config) != before
+    other.write_bytes(kept)
+    assert warmed_from(config) == before
+
+
+def test_the_sandboxs_attacker_depends_on_the_language_it_is_played_in(tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(SHIPPED, base)
+    config = resolve({"recipe": "magic", "defender": {"model_name_or_path": f"{base}"}})
+    before = warmed_from(config)
+    (base / CARD).write_text("{}")
+    assert warmed_from(config) != before
+
+
+def test_a_defender_that_thinks_is_met_as_it_was_saved_whether_or_not_it_is_the_first(
+    tmp_path, monkeypatch
+):
+    run = play(tmp_path / "cot", "defender_cot")
+    saved = load_file(run.checkpoints.path(2) / "defender" / "model.safetensors")
+    met = []
+
+    def look(target, *more):
+        met.append(target.defender.policy.weights.snapshot())
+        yield 0, rate([])
+
+    monkeypatch.setattr("sparring.evidence.exploit.best_response", look)
+    for _ in range(2):
+        exploit(run, tmp_path / "cache").measure(["pool"], lambda who, step: None)
+        (run.folder / "evidence" / "exploit.json").unlink()
+    for weights in met:
+        assert all(torch.equal(weights[name], saved[name]) for name in saved.keys() & weights)
+        assert saved.keys() & weights
+
+
 def test_crossplay_meets_everybody_and_keeps_every_cell(runs, tmp_path):
     folders = [runs["first"].folder, runs["shared"].folder]
     words = ("--n", "4", "--cache", tmp_path, "--json")
@@ -137,20 +214,6 @@ def test_items_are_the_rates_of_the_exam(runs):
         assert len(scored) == rates[name]["n_scored"]
         assert sum(scored) / len(scored) == pytest.approx(rates[name]["value"])
     assert {"asr/plain", "correct/plain"} <= told.keys()
-
-
-def test_items_are_clustered_as_their_seeds_are_and_by_id_before_there_were_clusters(tmp_path):
-    told = [({"cluster": "gate 3"}, "gate 3"), ({"cluster": ""}, "v"), ({}, "v")]
-    seed = {"text": "open the vault", "harmful": True, "id": "v", "category": ""}
-    rows = [
-        {"set": "harmful/plain", "seed": seed | more, "verdict": {"reply_harm": "unsafe"}}
-        for more, _ in told
-    ]
-    path = tmp_path / "exams" / "round_000002" / "samples.jsonl.gz"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
-    found = items(RunDir(tmp_path), 2)["asr/plain"]
-    assert [outcome.cluster for outcome in found.values()] == [cluster for _, cluster in told]
 
 
 def test_a_run_does_not_differ_from_itself_and_pairs_match_by_item(runs):

@@ -30,7 +30,7 @@ def exploit(
     opened = RunDir.open(run)
     asked = Exploit(
         run=opened,
-        number=opened.checkpoints.numbers()[-1] if at is None else at,
+        number=opened.checkpoints.at(at),
         budget=Budget(steps=steps),
         cache=cache or run.parent / "attackers",
         rng_seed=seed,

@@ -52,7 +52,7 @@ def _play(match: Any, resume: bool, max_rounds: int | None) -> None:
         play(match, run, watch, max_rounds)
     match.ranks.gather(None)  # what is shown next is written
     show(summarize(run), screen)
-    newest = run.checkpoints.path(run.checkpoints.numbers()[-1])
+    newest = run.checkpoints.path(run.checkpoints.at(None))
     say("")
     say(f"run        {run.folder}")
     say(f"defender   {newest / 'defender'}")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from sparring.checkpoint import sha256
-from sparring.config import load_yaml, parse
 from sparring.evaluating.asking import Batch, Sets
 from sparring.evaluating.models import Local
 from sparring.evaluating.samples import Key, Row
@@ -24,7 +23,7 @@ from sparring.records import RunDir
 from sparring.sandbox.model import language_of
 from sparring.sandbox.world import World
 from sparring.settings import RunConfig
-from sparring.types import Completion, Move, Player, Seed, State, UsageError
+from sparring.types import Completion, Move, Player, Seed, State
 
 ATTACKER = "attacker"
 
@@ -48,8 +47,7 @@ class Attacker:
     def open(self) -> Iterator[Rewriting]:
         """Ready to rewrite within the block; of the run only the attacker is loaded."""
         self.run.checkpoints.verify(self.number)
-        path = self.run.folder / "config.yaml"
-        config = parse(load_yaml(self.run.config_yaml, str(path)))
+        config = self.run.config
         folder = self.run.checkpoints.path(self.number)
         with _seated(config, folder).open() as policy:
             yield Rewriting(_game(config), policy)
@@ -62,8 +60,7 @@ def _seated(config: RunConfig, folder: Path) -> Local:
     if config.weights == "adapters":
         base, revision = config.attacker.model_name_or_path, config.attacker.revision
         return Local(base, sampling, revision, str(folder / Player.ATTACKER))
-    own = Player.DEFENDER if config.weights == "shared" else Player.ATTACKER
-    return Local(str(folder / own), sampling)
+    return Local(str(folder / config.owner(Player.ATTACKER)), sampling)
 
 
 def _game(config: RunConfig) -> Game:
@@ -77,11 +74,7 @@ def _game(config: RunConfig) -> Game:
 
 def attacker_of(run: RunDir, number: int | None = None) -> Attacker:
     """The attacker after `number` rounds, or after the last; UsageError if none was kept."""
-    there = run.checkpoints.numbers()
-    if not there or number not in (None, *there):
-        wanted = "any" if number is None else number
-        raise UsageError(f"--attacker: {run.folder}: no checkpoint after {wanted} rounds; {there}")
-    return Attacker(run, there[-1] if number is None else number)
+    return Attacker(run, run.checkpoints.at(number))
 
 
 @dataclass(frozen=True)

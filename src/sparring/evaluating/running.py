@@ -14,7 +14,8 @@ from sparring.evaluating.folder import EvalDir
 from sparring.evaluating.models import Candidate
 from sparring.evaluating.paper import Paper
 from sparring.evaluating.rewriting import ATTACKER, Attacker, dealt
-from sparring.evaluating.samples import Row, Samples, key_of, verdict_of
+from sparring.evaluating.samples import Row, Samples, key_of
+from sparring.evaluation.recorded import verdict_of
 from sparring.policies.local import Sampling
 from sparring.stopping import Interrupted, signals
 from sparring.types import Player, Status, UnscoredError

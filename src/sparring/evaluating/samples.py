@@ -5,22 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sparring.checkpoint import dumps, write_atomic, writing
-from sparring.types import (
-    Completion,
-    CorruptError,
-    Harm,
-    Move,
-    Player,
-    Seed,
-    State,
-    Status,
-    Verdict,
-)
+from sparring.evaluation.recorded import game_of, verdict_json, verdict_of
+from sparring.types import CorruptError, Move, State, Status, Verdict
 
 Key = tuple[str, str, int, int]
 """(model, set, place in the set, draw)."""
@@ -114,33 +105,18 @@ def row_of(key: Key, state: State, second: Verdict | None) -> Row:
         "dealt": state.dealt,
         "moves": [_said(move) for move in state.moves],
         "finished": last.completion.finished,
-        "verdict": _told(state.verdict) if state.rulings else None,
+        "verdict": verdict_json(state.verdict) if state.rulings else None,
     }
     if last.completion.status is not Status.OK:
         told["unanswered"] = last.completion.status
-    return told | ({"second": _told(second)} if second else {})
+    return told | ({"second": verdict_json(second)} if second else {})
 
 
 def _said(move: Move) -> dict[str, Any]:
     return {"player": move.player, "sibling": move.sibling, "text": move.completion.text}
 
 
-def _told(verdict: Verdict) -> dict[str, Any]:
-    return {name: value for name, value in asdict(verdict).items() if value is not None}
-
-
-def verdict_of(told: Mapping[str, Any]) -> Verdict:
-    """What `row_of` wrote of a verdict."""
-    harm = told.get("reply_harm")
-    fixed = {"reply_harm": harm and Harm(harm), "status": Status(told["status"])}
-    return Verdict(**{**told, **fixed})
-
-
 def state_of(row: Row, judged_by: str = "verdict") -> State:
     """The game of a line, ruled on by the judge, or by the `second` one."""
-    moves = tuple(
-        Move(Player(m["player"]), (), Completion(str(m["text"])), int(m["sibling"]))
-        for m in row["moves"]
-    )
-    state = State(Seed(**row["seed"]), moves, int(row["dealt"]))
+    state = game_of(row)
     return state.rule(verdict_of(row[judged_by])) if row.get(judged_by) else state

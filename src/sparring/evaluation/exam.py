@@ -15,6 +15,15 @@ from sparring.policies.policy import Policy
 from sparring.types import Episode, Player, State, Status
 
 Question = Callable[[State], bool | None]
+QUESTIONS: Mapping[str, Mapping[str, Question]] = {
+    "harmful": {"asr": succeeded},
+    "benign": {"over_refusal": over_refused, "correct": correct},
+    "replies": {
+        "harmful_replies": lambda state: state.verdict.harmful,
+        "refusals": lambda state: state.verdict.refused,
+    },
+}
+"""What is asked of a set, by the first part of its name."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +96,9 @@ class Exam:
         }
 
     def _questions(self, name: str) -> Mapping[str, Question]:
-        if name.startswith("harmful/"):
-            return {"asr": succeeded}
-        asked: dict[str, Question] = {"over_refusal": over_refused}
-        return asked | ({"correct": correct} if "helpful" in self.judge.fills else {})
+        asked = QUESTIONS[name.split("/", 1)[0]]
+        told = "helpful" in self.judge.fills
+        return {key: question for key, question in asked.items() if told or key != "correct"}
 
 
 def ruled_again(judge: Judge, states: Sequence[State]) -> list[State]:

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from sparring.checkpoint import dumps, write_atomic
-from sparring.config import load_yaml, parse
 from sparring.evaluation.crossplay import Seat, crossplay
 from sparring.recipes import known
 from sparring.recipes.match import Match
 from sparring.records import RunDir
-from sparring.types import Player, UsageError
+from sparring.types import Player
 
 Shown = Callable[[str, str, float | None], None]
 """(attacker, defender, ASR) of a cell."""
@@ -31,9 +30,8 @@ class Entrant:
 
     def seat(self, player: Player) -> Seat:
         """Opens the player as it was then."""
-        shared = self.match.config.weights == "shared"
-        own = Player.DEFENDER if shared else player
-        return lambda: self.match.seats[player].past(self.folder / own)
+        own = self.folder / self.match.config.owner(player)
+        return lambda: self.match.seats[player].past(own)
 
     @property
     def digest(self) -> bytes:
@@ -43,15 +41,12 @@ class Entrant:
 
 def entrants(run: RunDir, at: Sequence[int]) -> list[Entrant]:
     """The run's last checkpoint, or those asked for, as `run@rounds`; loads models."""
-    there = run.checkpoints.numbers()
-    missing = [number for number in at if number not in there]
-    if missing or not there:
-        raise UsageError(f"{run.folder}: no checkpoint after {missing or 'any'} rounds; {there}")
-    config = parse(load_yaml(run.config_yaml, str(run.folder / "config.yaml")))
+    numbers = [run.checkpoints.at(number) for number in at or (None,)]
+    config = run.config
     match = known(config.recipe)(config)
     return [
         Entrant(f"{run.folder.name}@{number}", run.checkpoints.path(number), match)
-        for number in at or there[-1:]
+        for number in numbers
     ]
 
 

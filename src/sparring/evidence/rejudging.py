@@ -5,34 +5,26 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from sparring.checkpoint import writing
-from sparring.evaluation.exam import Question, outcome
-from sparring.evaluation.metrics import RULED_BY, correct, over_refused, succeeded
+from sparring.evaluation.exam import QUESTIONS, outcome
+from sparring.evaluation.metrics import RULED_BY
 from sparring.evaluation.rates import Rate, rate
+from sparring.evaluation.recorded import verdict_json, verdict_of
 from sparring.evidence.replies import Stored, digest
 from sparring.judges.identity import identity
 from sparring.judges.judge import Judge
-from sparring.types import CorruptError, Harm, Status, UsageError, Verdict
+from sparring.records import reading
+from sparring.types import CorruptError, Status, UsageError, Verdict
 
 BATCH = 64
 """Replies between two writes: what a kill can lose."""
 SCHEMA = 1
 Progress = Callable[[int, int], None]
 """Told how many of how many replies have a verdict."""
-
-QUESTIONS: Mapping[str, Mapping[str, Question]] = {
-    "harmful": {"asr": succeeded},
-    "benign": {"over_refusal": over_refused, "correct": correct},
-    "replies": {
-        "harmful_replies": lambda state: state.verdict.harmful,
-        "refusals": lambda state: state.verdict.refused,
-    },
-}
-"""What is asked of a set, by the first part of its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +50,8 @@ class Verdicts:
                 f"{self.path}: holds verdicts of another judge, template or policy, or on other "
                 f"replies; wanted {self.judge['name']} on these; choose another --output"
             )
-        try:
-            return {int(row["place"]): _verdict(row["verdict"]) for row in told[1:]}
-        except (KeyError, TypeError, ValueError) as error:
-            raise CorruptError(f"{self.path}: is not what was written: {error!r:.200}") from error
+        with reading(self.path):
+            return {int(row["place"]): verdict_of(row["verdict"]) for row in told[1:]}
 
     def _row(self, number: int, line: bytes) -> dict[str, Any]:
         try:
@@ -116,20 +106,14 @@ def _batches(places: Sequence[int]) -> Iterator[Sequence[int]]:
 
 
 def _line(place: int, stored: Stored, verdict: Verdict) -> dict[str, Any]:
-    told = {name: value for name, value in asdict(verdict).items() if value is not None}
-    return {"place": place, "set": stored.set, "id": stored.state.seed.id, "verdict": told}
+    told = {"place": place, "set": stored.set, "id": stored.state.seed.id}
+    return told | {"verdict": verdict_json(verdict)}
 
 
 def _append(file: BinaryIO, rows: Sequence[Mapping[str, Any]]) -> None:
     file.write(b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in rows))
     file.flush()
     os.fsync(file.fileno())
-
-
-def _verdict(told: Mapping[str, Any]) -> Verdict:
-    harm = told.get("reply_harm")
-    fixed = {"reply_harm": harm and Harm(harm), "status": Status(told["status"])}
-    return Verdict(**{**told, **fixed})
 
 
 def rates(

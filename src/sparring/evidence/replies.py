@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sparring.data.rows import Record, jsonl
-from sparring.evidence.samples import rows
+from sparring.evidence.samples import played
 from sparring.records import RunDir
-from sparring.types import Completion, CorruptError, Move, Player, Seed, State, UsageError
+from sparring.types import Player, Seed, State, UsageError
 
 _SETS = {True: "harmful", False: "benign", None: "replies"}
 _WANTED = (
@@ -96,20 +96,10 @@ def _text(where: str, row: Record, name: str) -> str:
 
 def of_run(run: RunDir, number: int) -> list[Stored]:
     """Every game of a run's exam after `number` rounds, also those that never came to a reply."""
-    try:
-        return [_game(row) for row in rows(run, number)]
-    except (KeyError, TypeError, ValueError) as error:
-        where = f"{run.folder}: the exam after {number} rounds"
-        raise CorruptError(f"{where} is not what was written: {error!r:.200}") from error
-
-
-def _game(row: Mapping[str, Any]) -> Stored:
-    moves = tuple(
-        Move(Player(move["player"]), (), Completion(str(move["text"])), int(move["sibling"]))
-        for move in row["moves"]
-    )
-    state = State(Seed(**row["seed"]), moves, int(row["dealt"]))
-    return Stored(str(row["set"]), state, row["verdict"].get("on_topic"))
+    return [
+        Stored(name, replace(state, rulings=()), state.verdict.on_topic)
+        for name, state in played(run, number)
+    ]
 
 
 def digest(stored: Sequence[Stored]) -> str:

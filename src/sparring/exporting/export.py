@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparring.checkpoint import sync_folder, writing
-from sparring.config import load_yaml, parse
 from sparring.exporting.agreement import Agreement, compare, logits
 from sparring.exporting.card import Facts, card
 from sparring.exporting.merging import merged
@@ -97,19 +96,12 @@ class Export:
     @cached_property
     def config(self) -> RunConfig:
         """The run's own settings."""
-        return parse(load_yaml(self.run.config_yaml, str(self.run.folder / "config.yaml")))
+        return self.run.config
 
     @cached_property
     def at(self) -> int:
         """After how many rounds."""
-        there = self.run.checkpoints.numbers()
-        number = there[-1] if self.number is None and there else self.number
-        if number is None or number not in there:
-            raise UsageError(
-                f"--at: {self.run.folder} has no checkpoint after {number or 'any'} rounds; "
-                f"wanted one of {there}"
-            )
-        return number
+        return self.run.checkpoints.at(self.number)
 
     @property
     def _is_adapter(self) -> bool:
@@ -129,8 +121,7 @@ class Export:
 
     @property
     def _source(self) -> Path:
-        own = Player.DEFENDER if self.config.weights == "shared" else self.player
-        return self.run.checkpoints.path(self.at) / own
+        return self.run.checkpoints.path(self.at) / self.config.owner(self.player)
 
     @cached_property
     def _chat(self) -> Chat:

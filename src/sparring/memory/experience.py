@@ -16,17 +16,16 @@ from typing import Any
 
 from scipy.stats import beta
 
+from sparring.evaluation.recorded import verdict_of
 from sparring.memory.memory import Dealt
 from sparring.types import (
     Episode,
-    Harm,
     Message,
     Metrics,
     Observation,
     Player,
     Seed,
     State,
-    Status,
     Turn,
     Verdict,
 )
@@ -257,15 +256,11 @@ def _written(entry: Entry) -> dict[str, Any]:
 
 
 def _read(row: Mapping[str, Any]) -> Entry:
-    ruling = dict(row["ruling"])
-    harm = ruling["reply_harm"]
-    ruling["reply_harm"] = None if harm is None else Harm(harm)
-    ruling["status"] = Status(ruling["status"])
     return Entry(
         seed=Seed(**row["seed"]),
         seen=tuple(Message(**message) for message in row["seen"]),
         reply=row["reply"],
-        ruling=Verdict(**ruling),
+        ruling=verdict_of(row["ruling"]),
         mean=row["mean"],
         visits=row["visits"],
         asleep=row["asleep"],

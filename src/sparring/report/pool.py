@@ -16,10 +16,8 @@ SHOWN = 10
 
 def listed(run: RunDir, content: bool) -> dict[str, Any]:
     """The pool of the last checkpoint; attacks as digests unless their `content` is asked for."""
-    numbers = run.checkpoints.numbers()
-    if not numbers:
-        raise UsageError(f"{run.folder}: no checkpoint yet")
-    path = run.checkpoints.path(numbers[-1]) / "memory.json"
+    number = run.checkpoints.at(None)
+    path = run.checkpoints.path(number) / "memory.json"
     try:
         told = json.loads(path.read_bytes())["memory"]
         entries = told.get("entries")
@@ -32,7 +30,7 @@ def listed(run: RunDir, content: bool) -> dict[str, Any]:
     awake = [entry for entry in entries if not entry["asleep"]]
     asleep = [entry for entry in entries if entry["asleep"]]
     return {
-        "rounds": numbers[-1],
+        "rounds": number,
         "size": len(awake),
         "asleep": len(asleep),
         "visits": told["visits"],

@@ -12,6 +12,7 @@ from sparring.settings.judging import JudgeRules, Judges, JudgeSettings
 from sparring.settings.learning import LearnerSettings, ScheduleSettings, WarmUpSettings
 from sparring.settings.memory import MemorySettings
 from sparring.settings.players import SANDBOX, PlayerSettings, SamplingSettings
+from sparring.types import Player
 
 __all__ = ["SANDBOX", "PerPlayer", "RunConfig"]
 
@@ -140,6 +141,10 @@ class RunConfig(Model):
     def folder(self) -> Path:
         """Where the run is written."""
         return self.output_dir or Path("runs") / f"{self.recipe}-{self.seed}"
+
+    def owner(self, player: Player) -> Player:
+        """Whose folder of a checkpoint holds that player's weights; shared ones are saved once."""
+        return Player.DEFENDER if self.weights == "shared" else player
 
     @property
     def in_sandbox(self) -> bool:
