@@ -1,6 +1,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,15 @@ def copy(to: Path) -> Path:
 def test_imports_flow_one_way(tmp_path):
     told = lint(copy(tmp_path))
     assert told.returncode == 0, told.stdout
+
+
+def test_the_rooms_that_a_reader_is_shown_are_those_that_are_checked():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    [told] = settings["contracts"]
+    page = (ROOT / "docs/concepts.md").read_text().split("## The rooms")[1].split("```")[1]
+    shown = page.removeprefix("text").replace(",", " |").split("→")
+    layers = [*filter(lambda layer: layer != "__main__", told["layers"])]
+    assert [layer.strip() for layer in shown] == layers
 
 
 @pytest.mark.parametrize(
