@@ -1,7 +1,8 @@
 """Two exchanges against one, in docs/multi-turn.md: `python benchmarks/two_exchange.py`.
 
 Each seed's base is trained on games of one exchange and on games of two, for as many rounds, and
-both defenders sit every set of the sandbox's exam. What is done is kept and not done again.
+both defenders sit every set of the sandbox's exam; with --narrow as `magic-narrow` of study.py, else
+by the recipe's defaults. What is done is kept and not done again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import subprocess
 from pathlib import Path
 from statistics import fmean
 
-from study import SPARRING, Job, build_base, call
+from study import NARROW, SPARRING, Job, build_base, call
 
 SETS = ("asr/two-exchange", "correct/two-exchange", "asr/adversarial", "correct/wrapped")
 
@@ -31,11 +32,12 @@ def examined(model: Path) -> dict[str, list[float]]:
 
 def trained(job: Job, exchanges: int, rounds: int) -> Path:
     """The defender after `rounds` rounds of games of so many exchanges."""
-    folder = job.root / f"two-exchange-{exchanges}-{job.seed}"
+    folder = job.root / f"{job.method}-{exchanges}-{job.seed}"
     begun = (folder / "config.yaml").is_file()
     models = [f"{who}.model_name_or_path={job.base}" for who in ("attacker", "defender")]
     fixed = [f"output_dir={folder}", f"seed={job.seed}", f"rounds={rounds}", "exam.crossplay=0"]
     resume = "--resume" if begun else "--no-resume"
+    fixed += NARROW if job.method.endswith("-narrow") else ()
     call(*SPARRING, "train", "magic", resume, *fixed, *models, f"game.exchanges={exchanges}")
     return folder / "checkpoints" / f"round_{rounds:06d}" / "defender"
 
@@ -45,12 +47,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--rounds", type=int, default=80)
+    parser.add_argument("--narrow", action="store_true", help="without our breadth")
     parser.add_argument("--root", type=Path, default=Path("runs/study"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     asked = parser.parse_args()
     rows: dict[str, list[dict[str, list[float]]]] = {"base": [], "one": [], "two": []}
     for seed in map(int, asked.seeds.split(",")):
-        job = Job("two-exchange", seed, asked.root, asked.results)
+        method = "two-exchange-narrow" if asked.narrow else "two-exchange"
+        job = Job(method, seed, asked.root, asked.results)
         if not job.result.is_file():
             build_base(job)
             told = {"base": job.base_digest(), "rates": {"base": examined(job.base)}}
