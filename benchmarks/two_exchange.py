@@ -1,8 +1,8 @@
 """Two exchanges against one, in docs/multi-turn.md: `python benchmarks/two_exchange.py`.
 
 Each seed's base is trained on games of one exchange and on games of two, for as many rounds, and
-both defenders sit every set of the sandbox's exam; with --narrow as `magic-narrow` of study.py, else
-by the recipe's defaults. What is done is kept and not done again.
+both defenders sit every set of the sandbox's exam; with --narrow as `magic-narrow` of study.py,
+else by the recipe's defaults. What is done is kept and not done again.
 """
 
 from __future__ import annotations
