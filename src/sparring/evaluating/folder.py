@@ -69,8 +69,8 @@ class EvalDir:
 
     @property
     def _begun(self) -> bool:
-        """Whether a sample was written; before that there is nothing to go on with."""
-        files = (self.samples.path, self.attacks.path)
+        """Whether a sample was ever written; before that there is nothing to go on with."""
+        files = (self.samples.path, self.attacks.path, self.folder / "results.json")
         return (self.folder / "run.json").is_file() and any(
             path.is_file() and path.stat().st_size for path in files
         )
