@@ -176,7 +176,7 @@ def _evaluated(folder: Path, *more: object):
 def adapter_of(folder: Path, revision: str) -> str:
     """An adapter that says which commit it was trained on."""
     told = {"revision": revision, "target_modules": "all-linear", "r": 2}
-    own = adapters(load_model(NAME, revision=revision), {Player.DEFENDER: told}, 0)
+    own = adapters(load_model(NAME, revision=revision), dict.fromkeys(Player, told), 0)
     own[Player.DEFENDER].save(folder)
     return str(folder)
 
@@ -191,10 +191,11 @@ def test_adapters_of_two_commits_are_not_measured_on_one(hub, tmp_path):
 
 def test_an_estimate_is_of_the_commit_asked_for(hub):
     config = hub / "snapshots" / NEW / "config.json"
-    told = json.loads(config.read_bytes()) | {"num_hidden_layers": 3}
+    told = json.loads(config.read_bytes()) | {"intermediate_size": 96}
     config.unlink()  # the snapshots may share a file
     config.write_text(json.dumps(told))
-    assert [shape_of(NAME, revision=r).layers for r in (None, OLD, NEW)] == [2, 2, 3]
+    first, old, new = (shape_of(NAME, revision=at).parameters for at in (None, OLD, NEW))
+    assert first == old == new - 2 * 3 * 32 * (96 - 64)
 
 
 def test_vllm_in_this_process_reads_the_commit_that_the_learner_has(hub, tmp_path, monkeypatch):
