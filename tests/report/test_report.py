@@ -118,6 +118,19 @@ def test_what_is_not_there_leaves_no_part_behind(tmp_path):
     assert "diversity" not in {figure.name for part in told for figure in part.figures}
 
 
+def test_a_round_against_a_past_self_is_no_live_rate_of_the_present_ones(tmp_path):
+    folder = Written(rounds=10).at(tmp_path / "run")
+    lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["metrics"] = {"asr": 0.25, "correct": 0.5, "parsed": 0.75}
+    lines[3]["metrics"] |= {"league/defender": 0.0, "asr": 0.875}
+    (folder / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    curves = gather(RunDir(folder), "run", False).curves
+    assert {value for _, value in curves["asr"]} == {0.25}
+    assert 4 not in dict(curves["asr"]) | dict(curves["correct"])
+    assert dict(curves["parsed"])[4] == 0.75 and curves["league/defender"] == ((4, 0.0),)
+
+
 def test_the_attack_that_worked_most_often_stands_for_its_family(tmp_path):
     folder = Written(names=("tale",), every=20).at(tmp_path / "run")
 

@@ -17,6 +17,8 @@ from sparring.types import CorruptError
 Points = tuple[tuple[int, float], ...]
 """(rounds played, value), ascending."""
 BOTH = "both"
+_OUTCOMES = frozenset({"asr", "over_refusal", "correct"})
+"""What came of a round's games; against a past self it says nothing of the present ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +104,9 @@ def _curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Points]:
     """Every number by its metric; a round that has none is a gap, not a 0."""
     curves: dict[str, list[tuple[int, float]]] = {}
     for done, told in enumerate(metrics, 1):
+        past = any(key.startswith("league/") for key in told)
         for key, value in told.items():
-            found = number(value)
+            found = None if past and key in _OUTCOMES else number(value)
             if found is not None and not key.startswith("strategy/"):
                 curves.setdefault(key, []).append((done, found))
     return {key: tuple(points) for key, points in curves.items()}

@@ -27,8 +27,9 @@ PANELS = (
         "Attack success (ASR)",
         live=(("asr", "live"),),
         exam="asr",
-        caption="Live: today's attacker against today's defender, so it moves with both. "
-        "Exam: fixed attacks on held-out seeds, with 95 % intervals.",
+        caption="Live: today's attacker against today's defender, so it moves with both; rounds "
+        "against a past self are left out. Exam: fixed attacks on held-out seeds, with 95 % "
+        "intervals.",
     ),
     Panel(
         "over-refusal",
