@@ -128,7 +128,8 @@ def test_a_round_against_a_past_self_is_no_live_rate_of_the_present_ones(tmp_pat
     curves = gather(RunDir(folder), "run", False).curves
     assert {value for _, value in curves["asr"]} == {0.25}
     assert 4 not in dict(curves["asr"]) | dict(curves["correct"])
-    assert dict(curves["parsed"])[4] == 0.75 and curves["league/defender"] == ((4, 0.0),)
+    assert dict(curves["parsed"])[4] == 0.75
+    assert curves["league/defender"] == ((4, 0.0),)
 
 
 def test_the_attack_that_worked_most_often_stands_for_its_family(tmp_path):
