@@ -77,6 +77,19 @@ def test_the_headline_has_every_family_before_and_after_with_interval_and_n(told
     assert "lullaby: 1 unscored (secret-cause 1), 0.031–0.094 whichever way" in asr.caption
 
 
+def test_runs_side_by_side_share_n_only_where_it_is_the_same(run, tmp_path):
+    one = gather(RunDir(run), "one", False)
+    told = table(sections([one, one], False), "headline")
+    times = ["before", "after", "held-out judge"]
+    assert told.head == ("family", *times, *times, "n")
+    assert [told.rows[1][0], told.rows[1][-1]] == ["lullaby", "63 of 64"]
+    assert [columns for _, columns, _ in told.groups] == [1, 3, 3, 1]
+    fewer = Written(names=("tale",)).at(tmp_path / "fewer")
+    told = table(sections([one, gather(RunDir(fewer), "fewer", False)], False), "headline")
+    assert told.head == ("family", *times, "n", *times, "n")
+    assert len({len(row) for row in told.rows}) == 1
+
+
 def test_the_first_thing_read_is_one_number_per_metric(run):
     told = cards([gather(RunDir(run), "first", False)])
     assert [(card.title, card.better) for card in told] == [
@@ -237,8 +250,8 @@ def test_several_runs_stand_side_by_side_and_have_names_of_their_own(tmp_path):
     stories = [gather(RunDir(f), f"{f.parent.name}/run", False) for f in folders]
     told = sections(stories, public=False)
     asr = table(told, "headline")
-    assert asr.groups == (("", 1, ""), ("a/run", 4, "c0"), ("b/run", 4, "c1"))
-    assert all(len(row) == 9 for row in asr.rows)
+    assert asr.groups == (("", 1, ""), ("a/run", 3, "c0"), ("b/run", 3, "c1"), ("", 1, ""))
+    assert all(len(row) == 8 for row in asr.rows)
     figures = [figure.name for part in told for figure in part.figures]
     assert len(set(figures)) == len(figures)
     assert {"crossplay-1", "crossplay-2", "strategies-1", "strategies-2"} <= set(figures)

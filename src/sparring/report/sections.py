@@ -122,20 +122,29 @@ def _rate_table(
     head: list[str] = ["family"]
     groups: list[tuple[str, int, str]] = [("", 1, "")]
     held = [any(headline_key(sat.held_out, metric) for sat in story.exams) for story in stories]
-    for place, story in enumerate(stories):
-        head += ["before", "after", *(["held-out judge"] if held[place] else []), "n"]
-        groups.append((name(story.label), 3 + held[place], f"c{place}"))
-    rows: list[tuple[Cell, ...]] = []
     named = families(keys, metric)
-    for family in named:
+    counts = [
+        [counted(story.exams[-1].rates.get(f"{metric}/{family}")) for family in named]
+        for story in stories
+    ]
+    same = all(told == counts[0] for told in counts)  # then n stands once, and more runs fit
+    for place, story in enumerate(stories):
+        own = ["before", "after", *["held-out judge"] * held[place], *["n"] * (not same)]
+        groups.append((name(story.label), len(own), f"c{place}"))
+        head += own
+    rows: list[tuple[Cell, ...]] = []
+    for row, family in enumerate(named):
         cells: list[Cell] = [name(family)]
         for place, story in enumerate(stories):
             first_sat, last = story.exams[0], story.exams[-1]
             key = f"{metric}/{family}"
             cells += [ratio(first_sat.rates.get(key)), ratio(last.rates.get(key))]
             cells += [ratio(last.held_out.get(key))] if held[place] else []
-            cells.append(counted(last.rates.get(key)))
-        rows.append(tuple(cells))
+            cells += [] if same else [counts[place][row]]
+        rows.append((*cells, counts[0][row]) if same else tuple(cells))
+    if same:
+        head.append("n")
+        groups.append(("", 1, ""))
     strong = frozenset(i for i, family in enumerate(named) if family in POOLED)
     told = tuple(groups) if len(stories) > 1 else ()
     left = [
