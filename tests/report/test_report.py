@@ -90,6 +90,12 @@ def test_runs_side_by_side_share_n_only_where_it_is_the_same(run, tmp_path):
     assert len({len(row) for row in told.rows}) == 1
 
 
+def test_an_attacker_that_learns_nothing_has_a_level_and_no_steps(told):
+    rows = {row[0]: row for row in table(told, "exploit").rows}
+    assert rows["listed"][2] == "–"
+    assert {row[2] for who, row in rows.items() if who != "listed"} == {"40"}
+
+
 def test_the_first_thing_read_is_one_number_per_metric(run):
     told = cards([gather(RunDir(run), "first", False)])
     assert [(card.title, card.better) for card in told] == [

@@ -96,7 +96,8 @@ class Written:
             **dict.fromkeys(("asr", "over_refusal", "correct", "parsed"), 0.25 + 0.5 * wave),
             **{"faithful": 0.875, "diversity": 0.5, "self_bleu": 0.25, "strategy_entropy": 1.5},
             **{"unscored": 0.0625, "replay/size": number, "replay/asleep": number // 2},
-            **{"replay/visits": 2 * number, "replay/share": 0.25, "league/attacker": number // 3},
+            **{"replay/visits": 2 * number, "replay/share": 0.25},
+            **({"league/attacker": number // 3} if number % 3 == 2 else {}),
             **{f"strategy/{name}": 1 / len(self.names) for name in self.names},
             **{"attacker/tokens": 100, "judge/calls": 8},
             **self.metrics,
@@ -107,6 +108,7 @@ class Written:
     def _evidence(self, folder: Path) -> None:
         curve = {"steps": [0, 20, 40], "asr": [rate(v, 0) for v in (0.0625, 0.25, 0.4375)]}
         attackers = {name: {**curve, "tried": self.say("tried")} for name in self.names}
+        attackers["listed"] = {"steps": [0], "asr": [rate(0.125, 0)], "tried": self.say("tried")}
         budget, worst = {self.say("budget"): 40}, self.say("worst")
         told = {"attackers": attackers, "budget": budget, "worst": worst}
         dump(folder / "exploit.json", told)

@@ -38,7 +38,7 @@ def exploit(told: Mapping[str, Any]) -> Section:
         points = [(s, r) for s, r in zip(steps, asr, strict=False) if s is not None and r]
         curves[str(who)] = points
         last = points[-1] if points else None
-        steps_told = f"{last[0]:,.0f}" if last else "–"
+        steps_told = f"{last[0]:,.0f}" if last and len(points) > 1 else "–"
         tried = name(str(mapping(curve).get("tried", "–")))
         rows.append((name(str(who)), ratio(last[1] if last else None), steps_told, tried))
     budget = mapping(told.get("budget"))
@@ -51,7 +51,7 @@ def exploit(told: Mapping[str, Any]) -> Section:
         + (f"Strongest: {name(str(worst))}. " if worst else "")
         + (f"Budget of each: {spent}." if spent else ""),
         figures=(exploit_figure(curves),) if any(curves.values()) else (),
-        beside=(Table(("attacker", "ASR at the end", "steps", "tried"), tuple(rows)),),
+        beside=(Table(("attacker", "ASR at the end", "steps", "tried"), tuple(rows), kind="told"),),
     )
 
 

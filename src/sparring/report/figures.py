@@ -204,7 +204,7 @@ def _swatches(figure: Any, names: Sequence[str], colours: Sequence[str]) -> None
 
 
 def exploit_figure(curves: Mapping[str, Sequence[tuple[float, Rated]]]) -> Drawing:
-    """ASR of fresh attackers by the steps they were trained for."""
+    """ASR of fresh attackers by steps of training; of one that learns nothing, a level."""
     shown = list(curves.items())[:8]
 
     def draw(figure: Any, theme: Theme) -> None:
@@ -213,14 +213,18 @@ def exploit_figure(curves: Mapping[str, Sequence[tuple[float, Rated]]]) -> Drawi
         headed(axes, "ASR of fresh attackers", theme)
         for (_, points), colour in zip(shown, theme.series, strict=False):
             told = [(step, rate) for step, rate in points if rate.value is not None]
-            with_intervals(axes, told, colour)
+            if len(points) > 1:
+                with_intervals(axes, told, colour)
+            for _, rate in told if len(points) == 1 else ():
+                axes.axhline(rate.value, color=colour, lw=1.4, ls="--", zorder=3)
         axes.set_ylim(0, 1.02)
         axes.margins(x=0.02)
         axes.set_xlabel("steps of training", fontsize=7, labelpad=2)
         _swatches(figure, [label(who, 20) for who, _ in shown], theme.series[: len(shown)])
 
     told = "; ".join(f"{who}: {_word(points[-1][1])}" for who, points in shown if points)
-    return Drawing("exploit", f"Exploitability. {told}", draw, "With 95 % intervals.")
+    caption = "With 95 % intervals. Dashed: learns nothing, the best of what was tried."
+    return Drawing("exploit", f"Exploitability. {told}", draw, caption)
 
 
 def _margin(names: Sequence[str]) -> float:
