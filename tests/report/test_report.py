@@ -1,6 +1,7 @@
 """What a report says, what it keeps to itself, and where it is written."""
 
 import functools
+import io
 import json
 import math
 import re
@@ -8,6 +9,7 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from tests.command import sparring_command
 from tests.report.written import Written, dump, pack, rate
 
@@ -21,6 +23,8 @@ from sparring.report.reproduce import duration
 from sparring.report.samples import own, strongest
 from sparring.report.sections import cards, sections
 from sparring.report.shading import MOST, blocks
+from sparring.report.summary import summarize
+from sparring.report.text import show
 from sparring.report.visible import hidden, name, visible
 from sparring.report.write import Asked, write_report
 from sparring.types import UsageError
@@ -307,6 +311,25 @@ def test_a_page_of_numbers_that_are_none_is_still_a_page(tmp_path):
     assert "tale" in html
     assert "unscored" in html
     assert "nan" not in html
+
+
+def test_a_terminal_is_told_of_odd_numbers_as_the_page_is(tmp_path):
+    run = Written(names=("plain", "tale", "rewritten"), rounds=4, every=2).at(tmp_path / "run")
+    path = run / "exams" / "round_000004" / "results.json"
+    results = json.loads(path.read_bytes())
+    results["rates"]["asr/tale"] |= {"value": None, "ci95": None}
+    results["rates"]["asr/odd"] = 3
+    dump(path, results)
+    screen = Console(file=io.StringIO(), width=120)
+    show(summarize(RunDir(run)), screen)
+    told = screen.file.getvalue()
+    lines = [[cell.strip() for cell in row.split("│")] for row in told.splitlines()]
+    asr = [row[1:-1] for row in lines[: lines.index([""])] if len(row) == 6]
+    assert asr == [
+        ["rewritten", "0.812 (0.75–0.88)", "0.062 (0.00–0.12)", "62 of 64"],
+        ["plain", "0.812 (0.75–0.88)", "0.062 (0.00–0.12)", "64"],
+        ["tale", "0.812 (0.75–0.88)", "unscored", "63 of 64"],
+    ]
 
 
 def test_turns_are_blocks_of_rounds_and_a_long_run_has_few():
