@@ -332,6 +332,25 @@ def test_a_terminal_is_told_of_odd_numbers_as_the_page_is(tmp_path):
     ]
 
 
+def test_what_judges_cost_is_added_up_apart_for_rounds_exams_and_cross_play(tmp_path):
+    run = Written(rounds=4, every=2).at(tmp_path / "run")
+    lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["judge"] = {"calls": 5, "prompt_tokens": 350}
+    (run / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for place in ("round_000002", "round_000004", "crossplay"):
+        path = run / "exams" / place / "results.json"
+        costs = {"judge": {"calls": 700}, "held_out_judge": {"calls": 600, "cached": "x"}}
+        dump(path, json.loads(path.read_bytes()) | {"costs": costs})
+    facts = dict(table(sections([gather(RunDir(run), "run", False)], False), "reproduce").rows)
+    assert facts["judge, calls"] == "20"
+    assert facts["judge, prompt tokens"] == "1,400"
+    assert facts["exams, judge, calls"] == "1,400"
+    assert facts["exams, held out judge, calls"] == "1,200"
+    assert facts["exams, held out judge, cached"] == "0"
+    assert facts["cross-play, judge, calls"] == "700"
+
+
 def test_turns_are_blocks_of_rounds_and_a_long_run_has_few():
     turns = ("defender",) * 2 + ("attacker",) * 3 + ("both",)
     assert blocks(turns) == [("defender", 0.5, 2.5), ("attacker", 2.5, 5.5), ("both", 5.5, 6.5)]
