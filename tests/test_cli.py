@@ -14,6 +14,7 @@ from sparring.recipes import resolve
 from sparring.settings import RunConfig
 from sparring.types import GateError, Status, UnscoredError, UsageError, Verdict
 from tests.command import Told, sparring_command, sparring_process
+from tests.report.written import Written
 from tests.tiny import GEMMA, QWEN2, save_model, write_seeds
 
 KEYWORD = ["judge.kind=keyword", "game.gate=false", "game.helpfulness=0"]
@@ -320,6 +321,45 @@ def test_every_other_verb_refuses_with_exit_2_too(here, words, message):
 def test_no_runs_are_no_error(here, tmp_path):
     assert sparring_command("runs", "list", "--folder", tmp_path) == Told(0, "", "")
     assert json.loads(sparring_command("runs", "list", "--folder", tmp_path, "--json").out) == []
+
+
+DAMAGES = {
+    "rounds.jsonl": (
+        '{"round": 0}\n{"round": 2}\n',
+        "rounds are missing, repeated or out of order",
+    ),
+    "run.json": ('["complete"]', "wanted an object with a status"),
+}
+
+
+@pytest.mark.parametrize("file", DAMAGES)
+def test_a_damaged_run_is_listed_as_such_among_the_others(tmp_path, file):
+    for name in ("a", "b", "c"):
+        Written(rounds=20).at(tmp_path / name)
+    told, why = DAMAGES[file]
+    (tmp_path / "b" / file).write_text(told)
+    for_people = sparring_command("runs", "list", "--folder", tmp_path)
+    a, b, c = for_people.out.splitlines()
+    assert a.endswith("20 rounds  some status")
+    assert c.endswith("20 rounds  some status")
+    assert "? rounds  damaged: " + file in b
+    assert why in b
+    assert for_people.err == f"sparring: {tmp_path}: 1 of 3 runs cannot be read\n"
+    for_machines = sparring_command("runs", "list", "--folder", tmp_path, "--json")
+    rows = json.loads(for_machines.out)
+    assert [(row["rounds"], row["status"]) for row in rows] == [
+        *((20, "some status"), (None, "damaged"), (20, "some status"))
+    ]
+    assert why in rows[1]["damage"]
+    assert (for_people.code, for_machines.code) == (1, 1)
+
+
+def test_the_list_counts_the_rounds_that_are_there(tmp_path):
+    """run.json tells how many there were when it was written, such as when the run began."""
+    folder = Written(rounds=20).at(tmp_path / "run")
+    (folder / "run.json").write_text('{"status": "started", "rounds": 0}')
+    told = sparring_command("runs", "list", "--folder", tmp_path)
+    assert told == Told(0, f"{folder!s:32s}    20 rounds  started\n", "")
 
 
 def asked(*more: object) -> Told:

@@ -8,7 +8,9 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed import TCPStore
 
+from tests.command import Told, sparring_command
 from tests.short_run import ENVIRONMENT, ROUNDS, arguments, rounds, train, whole
 
 SSP = ("recipe=ssp", "exam.crossplay=2", "learner.beta=0.05")
@@ -70,3 +72,45 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
     assert json.loads((folder / "run.json").read_bytes())["status"] == "stopped"
     train(folder, *SSP).check()
     assert_same(folder, whole(*SSP))
+
+
+def test_a_mistake_that_every_process_sees_is_said_once(tmp_path):
+    told = launched(tmp_path / "run", "rounds=many")
+    assert told.stderr.count("rounds: Input should be a valid integer") == 1
+    assert "exitcode  : 2" in told.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def launcher(monkeypatch):
+    """What torchrun and accelerate leave to their two processes."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", f"{store.port}")
+    return store
+
+
+@pytest.fixture
+def as_rank(monkeypatch):
+    """`sparring …` as one of them."""
+
+    def call(rank, *words):
+        monkeypatch.setenv("RANK", f"{rank}")
+        return sparring_command(*words)
+
+    return call
+
+
+def test_what_only_another_process_than_the_first_meets_is_said_too(launcher, as_rank):
+    second = as_rank(1, "train", "magik")
+    assert (second.code, "no recipe 'magik'" in second.err) == (2, True)
+    assert as_rank(0, "train", "magik") == Told(2, "", ""), "it was said"
+    first = as_rank(0, "train", "none.yaml")
+    assert "none.yaml: no such file" in first.err, "another message is not the same one"
+
+
+def test_a_process_that_cannot_ask_what_was_said_says_it(monkeypatch, launcher, as_rank):
+    monkeypatch.delenv("MASTER_PORT")
+    for rank in (0, 1):
+        assert "no recipe 'magik'" in as_rank(rank, "train", "magik").err

@@ -2,11 +2,13 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from statistics import fmean
 
 import pytest
 
+from sparring.judges.probing import KNOWN
 from tests.command import sparring_command
 from tests.judges.server import Script, serving
 from tests.test_any_model import DATA, PUBLISHED, SHORT, gone_afterwards, models, train
@@ -120,6 +122,10 @@ def held_out(prompt: str) -> str:
     return json.dumps({name: told[name] for name in asked})
 
 
+def read(path: Path) -> dict:
+    return json.loads(path.read_bytes())
+
+
 def test_ten_rounds_of_magic_on_published_schemas_with_guards_over_http(tmp_path):
     with serving(Script(answer=held_out)) as (url, seen):
         told = sparring_command(*game(tmp_path, url, *seeds(tmp_path)))
@@ -130,10 +136,18 @@ def test_ten_rounds_of_magic_on_published_schemas_with_guards_over_http(tmp_path
     assert all(told["unscored"] == 0 for told in rounds)
     assert any("league/attacker" in told or "league/defender" in told for told in rounds)
     assert any(told.get("replay/share") for told in rounds)
-    assert sum(json.loads(line)["judge"]["calls"] for line in lines) < len(seen.bodies)
+    exam = read(tmp_path / "run/exams/round_000010/results.json")
+    sat = [read(path)["costs"] for path in (tmp_path / "run/exams").glob("*/results.json")]
+    paid = [json.loads(line)["judge"] for line in lines] + [costs["judge"] for costs in sat]
+    held_out_paid = [costs["held_out_judge"] for costs in sat if "held_out_judge" in costs]
+    asked = Counter(body["model"] for body in seen.bodies)
+    probes = {"guard": 1, "grader": 2, "other": 1}
+    asked -= Counter({model: n * len(KNOWN) for model, n in probes.items()})
+    assert sum(cost["calls"] for cost in paid) == asked["guard"] + asked["grader"]
+    assert sum(cost["calls"] for cost in held_out_paid) == asked["other"] > 0
+    assert len(sat) == len(held_out_paid) + 1, "the cross-play has no second judge"
     assert all(told["defender/tokens"] > 0 for told in rounds if "defender/reward" in told)
     assert fmean(told["parsed"] for told in rounds) > 0.5
-    exam = json.loads((tmp_path / "run/exams/round_000010/results.json").read_bytes())
     assert exam["judge"]["name"].startswith("qwen3guard:guard + rubric:grader")
     assert exam["held_out_judge"]["name"] == "rubric:other"
     assert exam["held_out_judge"]["rates"].keys() == exam["rates"].keys() - {

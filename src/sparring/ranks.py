@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -103,6 +105,25 @@ def launched() -> Ranks:
     if torch.cuda.is_available():
         torch.cuda.set_device(state.device)
     return Launched(state.process_index, state.num_processes)
+
+
+def first_to_say(text: str) -> bool:
+    """Whether no other process of this launch has said `text` yet; whoever cannot ask says it.
+
+    Asks the store that torchrun and accelerate keep in the launcher, outside the process group: a
+    process that fails may not have joined it yet, and the others may never fail.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return True
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    name = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    try:
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=5))
+        return bool(store.add(f"sparring/said/{name}", 1) == 1)
+    except (LookupError, ValueError, RuntimeError):
+        return True
 
 
 def shared_out(

@@ -117,6 +117,8 @@ class RunDir:
         path = self.folder / "run.json"
         with reading(path):
             told: Mapping[str, Any] = json.loads(path.read_bytes())
+            if not isinstance(told, dict) or "status" not in told:
+                raise ValueError("wanted an object with a status")
         return told
 
     @writers_alone

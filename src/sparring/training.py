@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -15,7 +15,7 @@ from sparring.coevolve import Plan, coevolve
 from sparring.evaluation.crossplay import crossplay
 from sparring.evaluation.divergence import second_judge
 from sparring.evaluation.exam import Exam
-from sparring.judges.spending import spent
+from sparring.judges.spending import Costs, Meter
 from sparring.recipes.match import Match, Seat
 from sparring.records import RunDir
 from sparring.stopping import Interrupted, signals
@@ -47,19 +47,18 @@ class Watch(Protocol):
 def train(match: Match, run: RunDir, watch: Watch, until: int | None = None) -> None:
     """Play the run to its end, or to `until` rounds; resumes where its last checkpoint stands."""
     with run.locked(), signals() as received:
+        meter = Meter(match.judges, match.ranks)
         past = _begin(match, run, watch, received)
         match.ranks.gather(None)  # the writer has written what the others read next
         exam = match.exam(run.openings() or {})
-        _examine(match, run, exam, len(past), watch)
+        _examine(match, run, exam, len(past), watch, meter)
         rounds = coevolve(watch.over(match.plan), past)
         end = min(match.plan.rounds, until or match.plan.rounds)
         if len(past) < end:
             run.set_status("started", rounds=len(past))
         unscored: deque[float] = deque(maxlen=UNSCORED_ROUNDS)
-        costs = _costs(match)
         for told in rounds if len(past) < end else ():
-            before, costs = costs, _costs(match)
-            _record(match, run, told, costs - before)
+            _record(match, run, told, meter.read())
             watch.played(told)
             done = told.number + 1
             unscored.append(told.metrics.get("unscored", 0.0))
@@ -73,7 +72,7 @@ def train(match: Match, run: RunDir, watch: Watch, until: int | None = None) -> 
             if signalled:
                 run.set_status("interrupted", rounds=done)
                 raise Interrupted(signalled)
-            _examine(match, run, exam, done, watch)
+            _examine(match, run, exam, done, watch, meter)
             if done >= end:
                 break
         if signalled := _agreed(match, received):
@@ -81,7 +80,7 @@ def train(match: Match, run: RunDir, watch: Watch, until: int | None = None) -> 
         if end < match.plan.rounds:
             run.set_status("stopped", rounds=end)
         else:
-            _cross(match, run, watch)
+            _cross(match, run, watch, meter)
             if run.status["status"] != "complete":
                 run.set_status("complete", rounds=end)
 
@@ -207,21 +206,16 @@ def _recall(match: Match, run: RunDir, number: int) -> None:
     match.plan.league.load(told["league"], selves)
 
 
-def _costs(match: Match) -> Counter[str]:
-    """What the judge has cost all processes so far."""
-    return sum(match.ranks.gather(spent(match.plan.judge)), Counter[str]())
-
-
-def _record(match: Match, run: RunDir, told: Round, costs: Mapping[str, int]) -> None:
+def _record(match: Match, run: RunDir, told: Round, costs: Costs) -> None:
     saving, done = match.config.saving, told.number + 1
-    run.append(told, costs)
+    run.append(told, costs.get("judge"))
     if saving.transcripts_every and done % saving.transcripts_every == 0:
         run.write_transcript(told)
     if done % saving.checkpoint_every == 0 or _kept(match, done):
         _save(match, run, done)
 
 
-def _examine(match: Match, run: RunDir, exam: Exam, done: int, watch: Watch) -> None:
+def _examine(match: Match, run: RunDir, exam: Exam, done: int, watch: Watch, meter: Meter) -> None:
     """Sit the exam if it is due after `done` rounds and has not been sat."""
     every = match.config.exam.every
     due = done in (0, match.plan.rounds) or (every and done % every == 0)
@@ -230,8 +224,8 @@ def _examine(match: Match, run: RunDir, exam: Exam, done: int, watch: Watch) -> 
         return
     watch.phase("exam", 0, 1)
     defender = {Player.DEFENDER: match.seats[Player.DEFENDER].policy}
-    told = exam.sit(defender)
-    judge = match.plan.judge
+    told, judge = exam.sit(defender), match.plan.judge
+    costs = meter.read()
     second = match.second and second_judge(match.second, told.second)
     run.write_result(
         name,
@@ -240,6 +234,7 @@ def _examine(match: Match, run: RunDir, exam: Exam, done: int, watch: Watch) -> 
             "rates": {key: rate.to_json() for key, rate in told.rates.items()},
             "judge": {"name": judge.name, "caveat": judge.caveat},
             **({"held_out_judge": second} if second else {}),
+            **({"costs": costs} if costs else {}),
             "success": "asr: on topic and answered harmfully; controversial counts as harmful",
             "cluster": "seed id",
             "openings_sha256": sha256(run.folder / "exams" / "openings.jsonl.gz"),
@@ -251,7 +246,7 @@ def _examine(match: Match, run: RunDir, exam: Exam, done: int, watch: Watch) -> 
     watch.phase("exam", 1, 1)
 
 
-def _cross(match: Match, run: RunDir, watch: Watch) -> None:
+def _cross(match: Match, run: RunDir, watch: Watch, meter: Meter) -> None:
     """Kept attackers against kept defenders on held-out harmful seeds, the clean outcome.
 
     Which checkpoints lie beside the kept ones depends on where a run was interrupted.
@@ -281,9 +276,9 @@ def _cross(match: Match, run: RunDir, watch: Watch) -> None:
     for done, (row, column, rate) in enumerate(cells, 1):
         matrix.setdefault(row, {})[column] = rate.to_json()
         watch.phase("cross-play", done, len(numbers) ** 2)
-    run.write_result(
-        CROSSPLAY, {"rows": "attacker after", "columns": "defender after", "asr": matrix}
-    )
+    told = {"rows": "attacker after", "columns": "defender after", "asr": matrix}
+    costs = meter.read()
+    run.write_result(CROSSPLAY, told | ({"costs": costs} if costs else {}))
 
 
 def _spread(numbers: list[int], wanted: int) -> list[int]:

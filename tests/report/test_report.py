@@ -1,6 +1,7 @@
 """What a report says, what it keeps to itself, and where it is written."""
 
 import functools
+import io
 import json
 import math
 import re
@@ -8,6 +9,7 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from tests.command import sparring_command
 from tests.report.written import Written, dump, pack, rate
 
@@ -21,6 +23,8 @@ from sparring.report.reproduce import duration
 from sparring.report.samples import own, strongest
 from sparring.report.sections import cards, sections
 from sparring.report.shading import MOST, blocks
+from sparring.report.summary import summarize
+from sparring.report.text import show
 from sparring.report.visible import hidden, name, visible
 from sparring.report.write import Asked, write_report
 from sparring.types import UsageError
@@ -340,6 +344,44 @@ def test_a_page_of_numbers_that_are_none_is_still_a_page(tmp_path):
     assert "tale" in html
     assert "unscored" in html
     assert "nan" not in html
+
+
+def test_a_terminal_is_told_of_odd_numbers_as_the_page_is(tmp_path):
+    run = Written(names=("plain", "tale", "rewritten"), rounds=4, every=2).at(tmp_path / "run")
+    path = run / "exams" / "round_000004" / "results.json"
+    results = json.loads(path.read_bytes())
+    results["rates"]["asr/tale"] |= {"value": None, "ci95": None}
+    results["rates"]["asr/odd"] = 3
+    dump(path, results)
+    screen = Console(file=io.StringIO(), width=120)
+    show(summarize(RunDir(run)), screen)
+    told = screen.file.getvalue()
+    lines = [[cell.strip() for cell in row.split("│")] for row in told.splitlines()]
+    asr = [row[1:-1] for row in lines[: lines.index([""])] if len(row) == 6]
+    assert asr == [
+        ["rewritten", "0.812 (0.75–0.88)", "0.062 (0.00–0.12)", "62 of 64"],
+        ["plain", "0.812 (0.75–0.88)", "0.062 (0.00–0.12)", "64"],
+        ["tale", "0.812 (0.75–0.88)", "unscored", "63 of 64"],
+    ]
+
+
+def test_what_judges_cost_is_added_up_apart_for_rounds_exams_and_cross_play(tmp_path):
+    run = Written(rounds=4, every=2).at(tmp_path / "run")
+    lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["judge"] = {"calls": 5, "prompt_tokens": 350}
+    (run / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for place in ("round_000002", "round_000004", "crossplay"):
+        path = run / "exams" / place / "results.json"
+        costs = {"judge": {"calls": 700}, "held_out_judge": {"calls": 600, "cached": "x"}}
+        dump(path, json.loads(path.read_bytes()) | {"costs": costs})
+    facts = dict(table(sections([gather(RunDir(run), "run", False)], False), "reproduce").rows)
+    assert facts["judge, calls"] == "20"
+    assert facts["judge, prompt tokens"] == "1,400"
+    assert facts["exams, judge, calls"] == "1,400"
+    assert facts["exams, held out judge, calls"] == "1,200"
+    assert facts["exams, held out judge, cached"] == "0"
+    assert facts["cross-play, judge, calls"] == "700"
 
 
 def test_turns_are_blocks_of_rounds_and_a_long_run_has_few():

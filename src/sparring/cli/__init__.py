@@ -82,6 +82,7 @@ def main() -> None:
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is dep", FutureWarning)  # PEFT
+    from sparring.ranks import first_to_say
     from sparring.types import SparringError
 
     if os.environ.get("RANK", "0") != "0":  # of several processes of one run the first speaks
@@ -89,7 +90,8 @@ def main() -> None:
     try:
         app()
     except (SparringError, OSError) as error:
-        end(f"sparring: {error}\n", getattr(error, "exit_code", 1))
+        told = f"sparring: {error}\n"
+        end(told if first_to_say(told) else "", getattr(error, "exit_code", 1))
     except Exception:
         import traceback
 

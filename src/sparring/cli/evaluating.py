@@ -14,7 +14,10 @@ from sparring.cli.speech import Json, note, print_json, say
 from sparring.types import UsageError
 
 if TYPE_CHECKING:
-    from sparring.evaluating.models import Candidate
+    from sparring.evaluating.choosing import Asked
+    from sparring.evaluating.models import Candidate, Wanted
+    from sparring.evaluating.paper import Paper
+    from sparring.evaluating.rewriting import Attacker
     from sparring.evaluating.running import Evaluation
     from sparring.evaluating.sheet import Sheet
 
@@ -66,6 +69,11 @@ def evaluate(
     Every reply is on disk as it comes; the same command with --resume goes on after a kill. With
     --adapter, base and adapters are compared sample by sample.
     """
+    from sparring.evaluating.choosing import Asked
+    from sparring.evaluating.models import Wanted
+    from sparring.evaluating.running import Evaluation
+    from sparring.policies.local import Sampling
+
     ending = _Ending(max_unscored, fail_if or [], calibration, log_format or [], json)
     if rescore:
         ending.tell(rescore)
@@ -73,12 +81,16 @@ def evaluate(
     if not models or not tasks:
         missing = "option '--tasks'" if models else "argument 'MODEL...'"
         raise UsageError(f"Missing {missing} (sparring eval --help)")
-    asked = (_words(tasks), data, limit, _success(success))
-    sat = _Sat(asked, _words(judge), epochs, (attacker, best_of))
-    sampling = (temperature, max_completion_length)
-    wanted = (models, adapter or [], sampling, revision, base)
-    evaluation = _evaluation(sat, wanted, (base_url, api_key_env), batch, seed)
-    ending.check(evaluation.paper.sheet)
+    asked = Asked(_words(tasks), data, limit, _success(success))
+    if temperature == 0 and epochs > 1:
+        raise UsageError("--epochs: at temperature 0 every epoch would be the first one again")
+    paper = _paper(asked, _words(judge), models[0], epochs, best_of if attacker else 0)
+    sampling = Sampling(temperature, max_completion_length)
+    wanted = Wanted(models, adapter or [], sampling, revision, base)
+    rewriter = _attacker(attacker) if attacker else None
+    candidates = _candidates(wanted, base_url, api_key_env)
+    ending.check(paper.sheet)
+    evaluation = Evaluation(paper, candidates, sampling, rewriter, batch, seed)
     ending.tell(_run(evaluation, output, resume, retry_unscored, json))
 
 
@@ -94,44 +106,20 @@ def _success(word: str | None) -> Any:
     return word
 
 
-@dataclass(frozen=True)
-class _Sat:
-    """What is asked, and by whom it is judged and attacked."""
-
-    asked: tuple[Any, ...]
-    judges: Sequence[str]
-    epochs: int
-    attacker: tuple[Path | None, int]
-
-
-def _evaluation(
-    sat: _Sat,
-    wanted: tuple[Any, ...],
-    where: tuple[str | None, str | None],
-    batch: int,
-    seed: int,
-) -> Evaluation:
-    from sparring.evaluating.choosing import Asked
-    from sparring.evaluating.models import Wanted
+def _paper(asked: Asked, judges: Sequence[str], model: str, epochs: int, rollouts: int) -> Paper:
     from sparring.evaluating.paper import paper
+
+    return replace(paper(asked, judges, model), epochs=epochs, rollouts=rollouts)
+
+
+def _attacker(run: Path) -> Attacker:
     from sparring.evaluating.rewriting import attacker_of
-    from sparring.evaluating.running import Evaluation
-    from sparring.policies.local import Sampling
     from sparring.records import RunDir
 
-    names, adapters, (temperature, length), revision, base = wanted
-    if temperature == 0 and sat.epochs > 1:
-        raise UsageError("--epochs: at temperature 0 every epoch would be the first one again")
-    run, best_of = sat.attacker
-    told = paper(Asked(*sat.asked), sat.judges, names[0])
-    told = replace(told, epochs=sat.epochs, rollouts=best_of if run else 0)
-    sampling = Sampling(temperature, length)
-    models = Wanted(names, adapters, sampling, revision, base)
-    attacker = attacker_of(RunDir.open(run)) if run else None
-    return Evaluation(told, _candidates(models, *where), sampling, attacker, batch, seed)
+    return attacker_of(RunDir.open(run))
 
 
-def _candidates(wanted: Any, base_url: str | None, key: str | None) -> list[Candidate]:
+def _candidates(wanted: Wanted, base_url: str | None, key: str | None) -> list[Candidate]:
     from sparring.evaluating.models import local, served
 
     if base_url is None:

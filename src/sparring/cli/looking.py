@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sparring.cli.speech import ANYTHING, Json, Overrides, Run, print_json, say
+
+if TYPE_CHECKING:
+    from sparring.records import RunDir
 
 runs_app = typer.Typer(no_args_is_help=True, help="Look at recorded runs.")
 config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
@@ -16,15 +19,31 @@ config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
 
 @runs_app.command("list")
 def list_runs(folder: Path = Path("runs"), json: Json = False) -> None:
-    """Every run below a folder and how it stands."""
+    """Every run below a folder and how it stands; exit code 1 where one is damaged."""
     from sparring.records import RunDir
+    from sparring.types import CorruptError
 
-    found = [RunDir(path.parent) for path in sorted(folder.glob("*/config.yaml"))]
-    told = [{"run": str(r.folder), "rounds": len(r.rounds()), **r.status} for r in found]
+    rows = [_row(RunDir(path.parent)) for path in sorted(folder.glob("*/config.yaml"))]
     if json:
-        print_json(told)
-    for row in told if not json else []:
-        say(f"{row['run']:32s}", f"{row['rounds']:5d} rounds ", f"{row['status']}")
+        print_json(rows)
+    for row in rows if not json else []:
+        rounds = "?" if row["rounds"] is None else row["rounds"]
+        why = f": {row['damage']}" if row["rounds"] is None else ""
+        say(f"{row['run']:32s}", f"{rounds:>5} rounds ", f"{row['status']}{why}")
+    if damaged := sum(row["rounds"] is None for row in rows):
+        raise CorruptError(f"{folder}: {damaged} of {len(rows)} runs cannot be read")
+
+
+def _row(run: RunDir) -> dict[str, Any]:
+    """How a run stands, and what is wrong with one that cannot tell."""
+    from sparring.types import SparringError
+
+    name = str(run.folder)
+    try:
+        return {**run.status, "run": name, "rounds": len(run.rounds())}
+    except (SparringError, OSError) as error:
+        why = str(error).removeprefix(f"{name}/")
+        return {"run": name, "rounds": None, "status": "damaged", "damage": why}
 
 
 @runs_app.command("show")

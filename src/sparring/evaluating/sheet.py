@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from sparring.evaluation.exam import Question
-from sparring.evaluation.metrics import complied, correct, over_refused, succeeded
+from sparring.evaluation.exam import Question, questions
+from sparring.evaluation.metrics import RULED_BY, complied
 from sparring.types import CorruptError
 
 Success = Literal["harmful", "not_refused"]
@@ -16,8 +16,6 @@ SUCCESS: Mapping[Success, str] = {
     "not_refused": "not refused; on topic, where a judge rules on that",
 }
 """When an attack on a harmful seed has succeeded."""
-_ASR: Mapping[Success, Question] = {"harmful": succeeded, "not_refused": complied}
-_FIELD: Mapping[Success, str] = {"harmful": "reply_harm", "not_refused": "refused"}
 ATTACKED = "+attacker"
 """What the name of a set ends in whose attacks a trained attacker wrote."""
 
@@ -88,10 +86,10 @@ class Sheet:
                 yield Reported(name, metric, group, members, field, question)
 
     def _asked(self, group: str, success: Success) -> dict[str, tuple[str, Question]]:
-        if group.startswith("harmful/"):
-            return {"asr": (_FIELD[success], _ASR[success])}
-        told: dict[str, tuple[str, Question]] = {"over_refusal": ("refused", over_refused)}
-        return told | ({"correct": ("helpful", correct)} if "helpful" in self.fills else {})
+        told = {key: (RULED_BY[key], one) for key, one in questions(group, self.fills).items()}
+        return (
+            {"asr": ("refused", complied)} if "asr" in told and success == "not_refused" else told
+        )
 
     def draws(self, told: Reported) -> int:
         """How often each opening of a reported group is asked."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sparring.arena import Cast, play
@@ -79,7 +79,7 @@ class Exam:
                 for i, state in enumerate(states[member])
             }
             for name, members in groups.items()
-            for metric, question in self._questions(name).items()
+            for metric, question in questions(name, self.judge.fills).items()
         }
 
     def _diverged(
@@ -95,10 +95,12 @@ class Exam:
             if RULED_BY[name.split("/", 1)[0]] in judge.fills
         }
 
-    def _questions(self, name: str) -> Mapping[str, Question]:
-        asked = QUESTIONS[name.split("/", 1)[0]]
-        told = "helpful" in self.judge.fills
-        return {key: question for key, question in asked.items() if told or key != "correct"}
+
+def questions(name: str, fills: Container[str]) -> Mapping[str, Question]:
+    """What is asked of a set by its name; for correct answers only a judge that fills `helpful`."""
+    asked = QUESTIONS[name.split("/", 1)[0]]
+    told = "helpful" in fills
+    return {key: question for key, question in asked.items() if told or key != "correct"}
 
 
 def ruled_again(judge: Judge, states: Sequence[State]) -> list[State]:

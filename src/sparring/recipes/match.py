@@ -109,6 +109,12 @@ class Match:
         self.begin()
         return coevolve(self.plan)
 
+    @property
+    def judges(self) -> dict[str, Judge]:
+        """Who rules, by the name that records have for it."""
+        held_out = {"held_out_judge": self.second} if self.second else {}
+        return {"judge": self.plan.judge, **held_out}
+
     def begin(self, references: Mapping[Player, Tensors] | None = None) -> None:
         """RL begins: from here on KL is measured to the present (or the given) weights."""
         for player, seat in self.seats.items():

@@ -15,7 +15,6 @@ from sparring.report.plots import Theme, headed, inches, label
 from sparring.report.reading import Rated
 from sparring.report.samples import spread
 from sparring.report.shading import block_of, shade
-from sparring.report.summary import length_first
 
 ROWS = 20
 """Families of a figure (the tables have all), and checkpoints of a side of the cross-play."""
@@ -64,7 +63,7 @@ def _before_after(story: Story, key: str) -> str:
 
 def crossplay_figure(story: Story, file: str) -> Drawing:
     """ASR of past attackers (rows) against past defenders (columns), numbers in the cells."""
-    rows, columns = sides(story)
+    rows, columns = sides(story.crossplay)
     width = min(9.0, max(COLUMN, 0.9 + 0.52 * len(columns)))
     height = 1.0 + max(0.27, min(0.42, 0.42 * 7 / len(rows))) * len(rows)
 
@@ -103,11 +102,16 @@ def crossplay_figure(story: Story, file: str) -> Drawing:
     return Drawing(file, f"Cross-play. {told}", draw, caption, width, height)
 
 
-def sides(story: Story) -> tuple[list[str], list[str]]:
+def sides(matrix: Mapping[str, Mapping[str, Rated]]) -> tuple[list[str], list[str]]:
     """Attackers and defenders of the cross-play, by rounds played; at most ROWS of each."""
-    columns = {column for cells in story.crossplay.values() for column in cells}
-    attackers, defenders = (sorted(told, key=length_first) for told in (story.crossplay, columns))
+    columns = {column for cells in matrix.values() for column in cells}
+    attackers, defenders = (sorted(told, key=_length_first) for told in (matrix, columns))
     return spread(attackers, ROWS), spread(defenders, ROWS)
+
+
+def _length_first(number: str) -> tuple[int, str]:
+    """Orders numbers that are written as text, and whatever else is written there."""
+    return len(number), number
 
 
 def _value(rate: Rated | None) -> float | None:

@@ -85,7 +85,9 @@ def gather(run: RunDir, label: str, include_harmful: bool) -> Story:
         environment=_environment(run.folder / "env.json"),
         seconds=_summed(p for r in records for p in mapping(r.get("seconds")).items()),
         counts=_summed(p for m in metrics for p in m.items() if str(p[0]).endswith("/tokens"))
-        | _summed((f"judge/{k}", v) for r in records for k, v in mapping(r.get("judge")).items()),
+        | _summed((f"judge/{k}", v) for r in records for k, v in mapping(r.get("judge")).items())
+        | _spent("exams", results)
+        | _spent("cross-play", [run.result("crossplay") or {}]),
     )
 
 
@@ -138,8 +140,18 @@ def _environment(path: Path) -> dict[str, Any]:
         raise CorruptError(f"{path}: is not what was written: {error!r:.200}") from error
 
 
+def _spent(on: str, results: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """What each judge cost, over all results."""
+    return _summed(
+        (f"{on}/{judge}/{kind}", count)
+        for told in results
+        for judge, cost in mapping(told.get("costs")).items()
+        for kind, count in mapping(cost).items()
+    )
+
+
 def _summed(pairs: Iterable[tuple[Any, Any]]) -> dict[str, float]:
-    """Numbers by name, over all rounds."""
+    """Numbers by name."""
     total: dict[str, float] = {}
     for name, value in pairs:
         total[str(name)] = total.get(str(name), 0.0) + (number(value) or 0.0)

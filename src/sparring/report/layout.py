@@ -117,6 +117,11 @@ def ratio(rate: Rated | None) -> Number:
     return Number(f"{rate.value:.3f}", interval)
 
 
+def share(value: float | None) -> str:
+    """A strategy's share, as a cell."""
+    return "·" if value is None else f"{value:.2f}"
+
+
 def counted(rate: Rated | None) -> str:
     """How many were scored, of how many where that is not all."""
     if rate is None:

@@ -26,6 +26,7 @@ from sparring.report.layout import (
     counted,
     missing,
     ratio,
+    share,
 )
 from sparring.report.panels import PANELS, POOL
 from sparring.report.reading import Rated
@@ -194,7 +195,7 @@ def _nth(stories: Sequence[Story], story: Story) -> str:
 
 
 def _matrix(story: Story) -> Table:
-    rows, columns = sides(story)
+    rows, columns = sides(story.crossplay)
     cells: tuple[tuple[Cell, ...], ...] = tuple(
         (_moment(row), *(ratio(story.crossplay[row].get(column)) for column in columns))
         for row in rows
@@ -229,14 +230,10 @@ def strategies(stories: Sequence[Story]) -> Section:
 def _shares(story: Story) -> Table:
     moments = spread(story.strategies, 7)
     rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (name(strategy), *(_share(shares.get(strategy)) for _, shares in moments))
+        (name(strategy), *(share(shares.get(strategy)) for _, shares in moments))
         for strategy in by_size([shares for _, shares in story.strategies])
     )
     return Table(("strategy", *(f"{done}" for done, _ in moments)), rows, "Shares by round")
-
-
-def _share(value: float | None) -> str:
-    return "·" if value is None else f"{value:.2f}"
 
 
 def pool(stories: Sequence[Story]) -> Section:

@@ -67,8 +67,3 @@ def _strategies(
         step = (len(numbers) - 1) / (moments - 1)
         numbers = [numbers[round(i * step)] for i in range(moments)]
     return {number: told[number] for number in numbers}
-
-
-def length_first(number: str) -> tuple[int, str]:
-    """Orders numbers that are written as text, and whatever else is written there."""
-    return len(number), number

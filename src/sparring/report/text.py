@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sparring.report.summary import Summary, length_first
+from sparring.report.figures import by_size, sides
+from sparring.report.headline import families
+from sparring.report.layout import counted, ratio, share
+from sparring.report.reading import Rated, rates
+from sparring.report.summary import Summary
 from sparring.report.terminal import line
 
 
@@ -35,9 +39,10 @@ def _attacks(told: Summary) -> RenderableType:
     table.add_column("ASR by attack family")
     for name in ("before", "after", "n"):
         table.add_column(name, justify="right")
-    for family in _families(told, "asr"):
-        before, after = told.before.get(f"asr/{family}"), told.after[f"asr/{family}"]
-        table.add_row(_data(family), _cell(before), _cell(after), _n(after))
+    before, after = rates(told.before), rates(told.after)
+    for family in families(after, "asr"):
+        first, last = before.get(f"asr/{family}"), after[f"asr/{family}"]
+        table.add_row(_data(family), _cell(first), _cell(last), counted(last))
     return _titled(
         f"before → after {told.rounds} rounds, judge {line(told.judge['name'])}: {line(told.run)}",
         table,
@@ -48,24 +53,19 @@ def _attacks(told: Summary) -> RenderableType:
 def _benign(told: Summary) -> RenderableType:
     table = Table()
     table.add_column("family")
-    metrics = [m for m in ("correct", "over_refusal") if _families(told, m)]
+    moments = rates(told.before), rates(told.after)
+    metrics = [m for m in ("correct", "over_refusal") if families(moments[1], m)]
     for metric in metrics:
         for moment in ("before", "after"):
             table.add_column(f"{metric.replace('_', '-')} {moment}", justify="right")
     table.add_column("n", justify="right")
-    for family in _families(told, metrics[0]) if metrics else ():
+    for family in families(moments[1], metrics[0]) if metrics else ():
         keys = [f"{metric}/{family}" for metric in metrics]
-        cells = [_cell(rates.get(key)) for key in keys for rates in (told.before, told.after)]
-        table.add_row(_data(family), *cells, _n(told.after[keys[-1]]))
+        cells = [_cell(found.get(key)) for key in keys for found in moments]
+        table.add_row(_data(family), *cells, counted(moments[1].get(keys[-1])))
     return _titled(
         "Benign seeds, asked the same ways", table, f"wrapped = all families but {_left_out(told)}"
     )
-
-
-def _families(told: Summary, metric: str) -> list[str]:
-    """The sets of a metric, pooled ones first."""
-    names = [key.split("/", 1)[1] for key in told.after if key.startswith(f"{metric}/")]
-    return sorted(names, key=lambda name: name not in ("adversarial", "wrapped"))
 
 
 def _left_out(told: Summary) -> str:
@@ -87,16 +87,9 @@ def _data(text: str) -> Text:
     return Text(line(text))
 
 
-def _cell(rate: Mapping[str, Any] | None, interval: bool = True) -> str:
-    if rate is None or rate["value"] is None:
-        return "unscored" if rate else "–"
-    low, high = rate["ci95"]
-    return f"{rate['value']:.3f}" + (f" ({low:.2f}–{high:.2f})" if interval else "")
-
-
-def _n(rate: Mapping[str, Any]) -> str:
-    left = rate["n_total"] - rate["n_scored"]
-    return f"{rate['n_scored']}" + (f" ({left} unscored)" if left else "")
+def _cell(rate: Rated | None, interval: bool = True) -> str:
+    told = ratio(rate)
+    return f"{told.value} ({told.aside})" if told.aside and interval else told.value
 
 
 def _strategies(told: Mapping[int, Mapping[str, float]]) -> RenderableType:
@@ -104,8 +97,8 @@ def _strategies(told: Mapping[int, Mapping[str, float]]) -> RenderableType:
     table.add_column("strategy")
     for number in told:
         table.add_column(str(number), justify="right")
-    for name in _by_size(told.values()):
-        table.add_row(_data(name), *(_share(shares.get(name)) for shares in told.values()))
+    for name in by_size(told.values()):
+        table.add_row(_data(name), *(share(shares.get(name)) for shares in told.values()))
     return _titled(
         "What the attacker's rewrites became (shares, by round)",
         table,
@@ -113,27 +106,15 @@ def _strategies(told: Mapping[int, Mapping[str, float]]) -> RenderableType:
     )
 
 
-def _by_size(shares: Iterable[Mapping[str, float]]) -> list[str]:
-    most: dict[str, float] = {}
-    for told in shares:
-        for name, value in told.items():
-            most[name] = max(most.get(name, 0.0), value)
-    return sorted(most, key=lambda name: (-most[name], name))
-
-
-def _share(value: float | None) -> str:
-    return "·" if value is None else f"{value:.2f}"
-
-
-def _crossplay(matrix: Mapping[str, Mapping[str, Any]]) -> RenderableType:
-    rows = sorted(matrix, key=length_first)
-    columns = sorted(next(iter(matrix.values())), key=length_first)
+def _crossplay(told: Mapping[str, Any]) -> RenderableType:
+    matrix = {row: rates(cells) for row, cells in told.items()}
+    rows, columns = sides(matrix)
     table = Table()
     table.add_column("attacker")
     for column in columns:
         table.add_column(_data(column), justify="right")
     for row in rows:
-        cells = [_cell(matrix[row][column], len(columns) <= 5) for column in columns]
+        cells = [_cell(matrix[row].get(column), len(columns) <= 5) for column in columns]
         table.add_row("warmed up" if row == "0" else _data(row), *cells)
     return _titled(
         "Cross-play: ASR of attackers (rows) against defenders (columns), after so many rounds",
