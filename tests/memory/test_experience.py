@@ -29,6 +29,7 @@ from sparring.credit import credit, standardized
 from sparring.games.dialogue import Dialogue
 from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.memory.experience import ExperiencePool, Rules, thompson, ucb, uniform
+from sparring.policies.scripted import ScriptedPolicy
 from sparring.schedules import always, by_metric, solo
 from sparring.types import Episode, Harm, Player, State, Turn, Verdict
 
@@ -325,6 +326,32 @@ def played_from(opening):
     game = Dialogue(LabelPayoff(MAGIC), BRIEFS, exchanges=3)
     table = cast(attacks("never asked"), says("yes", "here it is"))
     return play(game, [opening], table, ScriptedJudge(lambda s: BROKEN), {D: 2}, "s")
+
+
+@pytest.mark.parametrize(
+    ("replies", "kept"),
+    [(("yes", "no", "no", "no"), {}), (("yes", "yes", "yes", "no"), {"a tale": 0.25})],
+)
+def test_a_reply_that_held_counts_though_the_attacker_tried_again(replies, kept):
+    """One in four beaten is .75; the three that held went on to a second exchange."""
+    game, told = Dialogue(LabelPayoff(MAGIC), BRIEFS, exchanges=2), remembering()
+    table = cast(attacks("a tale"), ScriptedPolicy(lambda seen, at: reply(seen, at, replies)))
+    judge = ScriptedJudge(lambda s: BROKEN if s.moves[-1].completion.text == "yes" else HELD)
+    told.add(0, play(game, [State(VAULT)], table, judge, {D: 4}, "s"))
+    assert {e.seen[-1].content: e.mean for e in told.entries.values()} == kept
+
+
+def test_a_reply_to_what_only_prepares_an_attack_is_neither_held_nor_beaten():
+    game, told = Dialogue(LabelPayoff(MAGIC), BRIEFS, exchanges=2), remembering()
+    replies = iter([BROKEN, *[replace(HELD, on_topic=False)] * 3])
+    judge = ScriptedJudge(lambda s: next(replies) if len(s.moves) == 2 else HELD)
+    told.add(0, play(game, [State(VAULT)], cast(attacks("a"), says("no")), judge, {D: 4}, "s"))
+    assert only(told).mean == 0
+
+
+def reply(seen, at, replies):
+    """Siblings say these to the first attack, and all hold against the second."""
+    return replies[int(at.rsplit("/", 1)[1])] if len(seen) == 1 else "no"
 
 
 def test_live_metrics_leave_replays_out():
