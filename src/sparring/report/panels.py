@@ -27,7 +27,8 @@ PANELS = (
         "Attack success (ASR)",
         live=(("asr", "live"),),
         exam="asr",
-        caption="Live: today's attacker against today's defender, so it moves with both. "
+        caption="Live: the round's attacker against its defender (in a league sometimes a past "
+        "self), so it moves with both. "
         "Exam: fixed attacks on held-out seeds, with 95 % intervals.",
     ),
     Panel(
