@@ -211,7 +211,7 @@ def test_a_cell_played_under_other_rules_or_by_another_judge_is_another_cell(run
     rules = [told, ruled_by(told, gate=False), ruled_by(told, exchanges=2), judged]
     for place, one in enumerate([*rules, ruled_by(told, diversity=0.5)]):
         cross([one], 2, tmp_path, lambda *cell: None)
-        assert len(list(tmp_path.iterdir())) == min(place + 1, len(rules)), "the reward pays no cell"
+        assert len(list(tmp_path.iterdir())) == min(place + 1, len(rules)), "rewards pay no cell"
 
 
 def test_without_held_out_harmful_seeds_nobody_can_be_attacked(runs, tmp_path):

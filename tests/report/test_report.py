@@ -160,8 +160,8 @@ def test_a_recorded_attack_after_an_exchange_is_counted_too(tmp_path):
 
 
 def test_evidence_says_after_how_many_rounds_the_defender_was_taken(tmp_path):
-    for name in ("exploit", "bound"):
-        dump(tmp_path / "evidence" / f"{name}.json", {"rounds": 40})
+    for kind in ("exploit", "bound"):
+        dump(tmp_path / "evidence" / f"{kind}.json", {"rounds": 40})
     assert [part.lead.split(".")[0] for part in evidence(tmp_path)] == [
         "The defender after 40 rounds is frozen; each attacker is trained against it alone",
         "The exam after 40 rounds",

@@ -73,8 +73,9 @@ def compared(
         differ = ", ".join(sorted(a.keys() ^ b.keys()))
         raise UsageError(f"compare: the runs sat different exams; only one has {differ}")
     same = [name for name in a if a[name].keys() == b[name].keys()]
-    if differ := sorted(a.keys() - set(same)):
-        warn(f"left out, for the runs asked other things: {', '.join(differ)}")
+    others = sorted(a.keys() - set(same))
+    if same and others:
+        warn(f"left out, for the runs asked other things: {', '.join(others)}")
     return {name: compare(a[name], b[name]) for name in same or a}
 
 
