@@ -31,7 +31,7 @@ from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.memory.experience import ExperiencePool, Rules, thompson, ucb, uniform
 from sparring.policies.scripted import ScriptedPolicy
 from sparring.schedules import always, by_metric, solo
-from sparring.types import Episode, Harm, Player, State, Turn, Verdict
+from sparring.types import Completion, Episode, Harm, Player, State, Turn, Verdict
 
 A, D = Player.ATTACKER, Player.DEFENDER
 
@@ -262,8 +262,9 @@ def judged(state):
     return BROKEN if state.seed.harmful else HELD
 
 
-def played(memory, schedule, rounds, learners=None):
+def played(memory, schedule, rounds, learners=None, defender=None):
     game = Dialogue(LabelPayoff(MAGIC), BRIEFS)
+    defends = defender or says("yes", "no")
     return list(
         coevolve(
             Plan(
@@ -271,7 +272,7 @@ def played(memory, schedule, rounds, learners=None):
                 judge=ScriptedJudge(judged),
                 openings=lambda number, turn: openings(4),
                 schedule=schedule,
-                cast=cast(attacks("a tale", "a song"), says("yes", "no")),
+                cast=cast(attacks("a tale", "a song"), defends),
                 learners=learners or {A: Notes(), D: Notes()},
                 estimator=standardized,
                 rounds=rounds,
@@ -364,6 +365,20 @@ def test_live_metrics_leave_replays_out():
     assert [len(r.episodes) for r in told] == [32, 32, 32]
     assert [r.metrics["defender/groups"] for r in told] == [8, 8, 8], "they are learned from"
     assert told[1].metrics["replay/held"] == 1
+
+
+class Spoken:
+    """A defender whose every reply is two tokens."""
+
+    def sample(self, requests):
+        told = Completion("no", token_ids=(7, 9))
+        return [[told for _ in request.addresses] for request in requests]
+
+
+def test_replays_cost_tokens_as_live_games_do():
+    told = played(remembering(replay_share=0.5), always(solo(D, 4)), 3, defender=Spoken())
+    assert [r.metrics["replay/share"] for r in told] == [0, 0.25, 0.25]
+    assert [r.metrics["defender/tokens"] for r in told] == [2 * 32] * 3
 
 
 def test_a_schedule_by_metric_does_not_see_replays():
