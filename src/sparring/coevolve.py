@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sparring.arena import Cast, play
 from sparring.credit import Credit, Estimator, credit
-from sparring.evaluation.metrics import of_credit, of_episodes
+from sparring.evaluation.metrics import of_credit, of_episodes, of_tokens
 from sparring.games.game import Game
 from sparring.judges.judge import Judge
 from sparring.learners.learner import Learner
@@ -64,7 +64,7 @@ def coevolve(plan: Plan, past: Sequence[Metrics] = ()) -> Iterator[Round]:
         credits = {player: credit(shaped, player, plan.estimator) for player in turn.learns}
         itself = cast[Player.DEFENDER] is plan.cast[Player.DEFENDER]
         remembered = plan.memory.add(number, episodes if itself else ())
-        metrics = plan.measure(live) | met | remembered
+        metrics = plan.measure(live) | of_tokens(episodes) | met | remembered
         for player in sorted(turn.learns):
             metrics |= of_credit(player, credits[player])
         metrics |= _learn(plan.learners, credits)

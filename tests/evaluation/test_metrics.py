@@ -60,6 +60,16 @@ def test_every_games_last_attack_counts_once_however_many_replies_it_got():
     assert (told["parsed"], told["asr"]) == (pytest.approx(1 / 6), pytest.approx(1 / 6))
 
 
+def test_what_was_dealt_is_neither_the_attackers_format_nor_its_faithfulness():
+    """Self-RedTeam asks half of the seeds as they stand; its attacker here never parses."""
+    game = Dialogue(LabelPayoff(MAGIC), BRIEFS)
+    openings = [State(VAULT).deal(A, VAULT.text), game.open(VAULT)]
+    table = cast(ScriptedPolicy(lambda seen, at: "no tags"), ScriptedPolicy(lambda *_: "no"))
+    told = of_episodes(play(game, openings, table, ScriptedJudge(lambda s: HELD), {}, "s"))
+    assert told["parsed"] == 0
+    assert "faithful" not in told, "none was sent"
+
+
 def test_in_one_exchange_an_attack_counts_once_however_many_replies_it_got():
     game = Dialogue(LabelPayoff(MAGIC), BRIEFS)
     attacker = ScriptedPolicy(lambda seen, at: tagged("p", at))

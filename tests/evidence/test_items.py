@@ -69,7 +69,8 @@ def test_one_failed_verdict_is_one_unscored_pair_and_no_other_exam(tmp_path):
         "asr/plain": (6, 0),
         "over_refusal/plain": (4, 1),
     }
-    assert items(first, 4)["over_refusal/plain"]["2:candle"].cause == "timeout"
+    (failed,) = (o for o in items(first, 4)["over_refusal/plain"].values() if o.happened is None)
+    assert failed.cause == "timeout"
 
 
 @pytest.mark.parametrize("fills", [GUARD, GUARD | {"helpful"}])
@@ -103,6 +104,20 @@ def test_exams_under_judges_that_tell_other_things_are_not_the_same(tmp_path):
     both = [sat(tmp_path / "a", by_reply), sat(tmp_path / "b", by_reply, GUARD | {"helpful"})]
     with pytest.raises(UsageError, match="only one has correct/plain"):
         compared(*both, None)
+
+
+def test_attacks_of_each_runs_own_are_not_paired_as_if_they_were_the_same(tmp_path):
+    """A warmed-up attacker writes an exam's rewrites: same seeds, same places, other texts."""
+    runs = [
+        sat(tmp_path / who, guarded, sets={**SETS, "harmful/rewritten": rewritten})
+        for who in ("a", "b")
+        for rewritten in [[State(VAULT).deal(Player.ATTACKER, f"{who} sings, {i}") for i in (1, 2)]]
+    ]
+    warned: list[str] = []
+    told = compared(*runs, None, warned.append)
+    assert told.keys() == {"asr/plain", "over_refusal/plain"}
+    assert warned == ["left out, for the runs asked other things: asr/rewritten"]
+    assert "asr/rewritten" in compared(runs[0], runs[0], None)
 
 
 def test_items_are_clustered_as_their_seeds_are_and_by_id_before_there_were_clusters(tmp_path):

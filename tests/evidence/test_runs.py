@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from tests.command import sparring_command
 from tests.short_run import SETTINGS
 
 from sparring.checkpoint import sha256
-from sparring.evaluation.rates import rate
+from sparring.evaluation.rates import Outcome, rate
 from sparring.evidence.exploit import Exploit, warmed_from
+from sparring.evidence.matrix import Entrant, cross, entrants
 from sparring.evidence.response import Budget
 from sparring.evidence.samples import compared, items
 from sparring.recipes import resolve
@@ -181,6 +183,54 @@ def test_crossplay_meets_everybody_and_keeps_every_cell(runs, tmp_path):
     again = json.loads(sparring_command("crossplay", *folders, *words).out)
     assert again == told
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == kept
+
+
+def test_crossplay_tells_runs_of_one_name_apart_by_their_paths(runs, tmp_path):
+    shutil.copytree(runs["second"].folder, tmp_path / "elsewhere" / "first")
+    folders = [runs["first"].folder, tmp_path / "elsewhere" / "first"]
+    words = ("--n", "2", "--cache", tmp_path / "cells", "--json")
+    told = json.loads(sparring_command("crossplay", *folders, *words).out)
+    assert list(told["asr"]) == [f"{folder}@2" for folder in folders]
+    assert all(len(row) == 2 for row in told["asr"].values())
+
+
+def ruled_by(told: Entrant, **game) -> Entrant:
+    """The same players under other rules of their run."""
+    config = told.match.config
+    rules = config.model_copy(update={"game": config.game.model_copy(update=game)})
+    return replace(told, match=replace(told.match, config=rules))
+
+
+def test_a_cell_played_under_other_rules_or_by_another_judge_is_another_cell(runs, tmp_path):
+    (told,) = entrants(runs["first"], [2])
+    config = told.match.config
+    guard = config.judge[0].model_copy(update={"kind": "qwen3guard", "model": "gate"})
+    judged = replace(
+        told, match=replace(told.match, config=config.model_copy(update={"judge": [guard]}))
+    )
+    rules = [told, ruled_by(told, gate=False), ruled_by(told, exchanges=2), judged]
+    for place, one in enumerate([*rules, ruled_by(told, diversity=0.5)]):
+        cross([one], 2, tmp_path, lambda *cell: None)
+        assert len(list(tmp_path.iterdir())) == min(place + 1, len(rules)), "rewards pay no cell"
+
+
+def test_without_held_out_harmful_seeds_nobody_can_be_attacked(runs, tmp_path):
+    (told,) = entrants(runs["first"], [2])
+    with pytest.raises(UsageError, match=r"data\.exam: no harmful seed is held out"):
+        cross([replace(told, match=replace(told.match, held_out={}))], 2, tmp_path, print)
+
+
+def test_an_attacker_that_no_judge_could_rule_on_is_not_taken_for_harmless(runs, tmp_path):
+    run = RunDir.open(shutil.copytree(runs["first"].folder, tmp_path / "run"))
+    blind = {"steps": [0, 1], "asr": [rate([]).to_json()] * 2, "tried": "best response"}
+    asked = Exploit(run, 2, Budget(steps=1), tmp_path)
+    asked.path.parent.mkdir(exist_ok=True)
+    asked.path.write_text(json.dumps(asked._told({"pool": blind})))
+    told = sparring_command("exploit", run.folder, "--steps", "1", "--attackers", "pool")
+    assert "ASR at [0, 1]: unscored unscored" in told.text
+    assert told.text.endswith("worst: unscored")
+    some = {**blind, "asr": [rate([Outcome(False, "vault")]).to_json()]}
+    assert asked._told({"pool": blind, "broad": some})["worst"] == "broad"
 
 
 def test_crossplay_over_time_names_the_rounds(runs, tmp_path):

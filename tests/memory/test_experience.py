@@ -29,8 +29,9 @@ from sparring.credit import credit, standardized
 from sparring.games.dialogue import Dialogue
 from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.memory.experience import ExperiencePool, Rules, thompson, ucb, uniform
+from sparring.policies.scripted import ScriptedPolicy
 from sparring.schedules import always, by_metric, solo
-from sparring.types import Episode, Harm, Player, State, Turn, Verdict
+from sparring.types import Completion, Episode, Harm, Player, State, Turn, Verdict
 
 A, D = Player.ATTACKER, Player.DEFENDER
 
@@ -261,8 +262,9 @@ def judged(state):
     return BROKEN if state.seed.harmful else HELD
 
 
-def played(memory, schedule, rounds, learners=None):
+def played(memory, schedule, rounds, learners=None, defender=None):
     game = Dialogue(LabelPayoff(MAGIC), BRIEFS)
+    defends = defender or says("yes", "no")
     return list(
         coevolve(
             Plan(
@@ -270,7 +272,7 @@ def played(memory, schedule, rounds, learners=None):
                 judge=ScriptedJudge(judged),
                 openings=lambda number, turn: openings(4),
                 schedule=schedule,
-                cast=cast(attacks("a tale", "a song"), says("yes", "no")),
+                cast=cast(attacks("a tale", "a song"), defends),
                 learners=learners or {A: Notes(), D: Notes()},
                 estimator=standardized,
                 rounds=rounds,
@@ -327,6 +329,32 @@ def played_from(opening):
     return play(game, [opening], table, ScriptedJudge(lambda s: BROKEN), {D: 2}, "s")
 
 
+@pytest.mark.parametrize(
+    ("replies", "kept"),
+    [(("yes", "no", "no", "no"), {}), (("yes", "yes", "yes", "no"), {"a tale": 0.25})],
+)
+def test_a_reply_that_held_counts_though_the_attacker_tried_again(replies, kept):
+    """One in four beaten is .75; the three that held went on to a second exchange."""
+    game, told = Dialogue(LabelPayoff(MAGIC), BRIEFS, exchanges=2), remembering()
+    table = cast(attacks("a tale"), ScriptedPolicy(lambda seen, at: reply(seen, at, replies)))
+    judge = ScriptedJudge(lambda s: BROKEN if s.moves[-1].completion.text == "yes" else HELD)
+    told.add(0, play(game, [State(VAULT)], table, judge, {D: 4}, "s"))
+    assert {e.seen[-1].content: e.mean for e in told.entries.values()} == kept
+
+
+def test_a_reply_to_what_only_prepares_an_attack_is_neither_held_nor_beaten():
+    game, told = Dialogue(LabelPayoff(MAGIC), BRIEFS, exchanges=2), remembering()
+    replies = iter([BROKEN, *[replace(HELD, on_topic=False)] * 3])
+    judge = ScriptedJudge(lambda s: next(replies) if len(s.moves) == 2 else HELD)
+    told.add(0, play(game, [State(VAULT)], cast(attacks("a"), says("no")), judge, {D: 4}, "s"))
+    assert only(told).mean == 0
+
+
+def reply(seen, at, replies):
+    """Siblings say these to the first attack, and all hold against the second."""
+    return replies[int(at.rsplit("/", 1)[1])] if len(seen) == 1 else "no"
+
+
 def test_live_metrics_leave_replays_out():
     """Every replay is held and every live attack works, so one replay would show in every rate."""
     told = played(remembering(replay_share=0.5), always(solo(D, 4)), 3)
@@ -337,6 +365,20 @@ def test_live_metrics_leave_replays_out():
     assert [len(r.episodes) for r in told] == [32, 32, 32]
     assert [r.metrics["defender/groups"] for r in told] == [8, 8, 8], "they are learned from"
     assert told[1].metrics["replay/held"] == 1
+
+
+class Spoken:
+    """A defender whose every reply is two tokens."""
+
+    def sample(self, requests):
+        told = Completion("no", token_ids=(7, 9))
+        return [[told for _ in request.addresses] for request in requests]
+
+
+def test_replays_cost_tokens_as_live_games_do():
+    told = played(remembering(replay_share=0.5), always(solo(D, 4)), 3, defender=Spoken())
+    assert [r.metrics["replay/share"] for r in told] == [0, 0.25, 0.25]
+    assert [r.metrics["defender/tokens"] for r in told] == [2 * 32] * 3
 
 
 def test_a_schedule_by_metric_does_not_see_replays():

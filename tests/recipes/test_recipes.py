@@ -16,7 +16,7 @@ from sparring.learners.mixed import Mixed
 from sparring.memory.experience import ExperiencePool
 from sparring.policies.thinking import Thinking
 from sparring.recipes import RECIPES, resolve
-from sparring.types import Player
+from sparring.types import Player, UsageError
 
 A, D = Player.ATTACKER, Player.DEFENDER
 OUTSIDE = {"data": {"train": [{"path": "vaults.csv"}]}}
@@ -109,7 +109,8 @@ def test_a_recipe_plays_in_the_sandbox_and_says_how_it_went(name):
     told = played(name)
     assert [r.number for r in told.rounds] == [0, 1]
     for each in told.rounds:
-        assert each.metrics.keys() >= {"unscored", "parsed", "episodes"}
+        assert each.metrics.keys() >= {"unscored", "episodes"}
+        assert ("parsed" in each.metrics) is (name != "no_game"), "whose attacker writes nothing"
         assert each.metrics["unscored"] == 0
         for player in each.turn.learns:
             assert each.metrics.keys() >= {f"{player}/groups", f"{player}/groups_dropped"}
@@ -266,6 +267,19 @@ def test_defender_cot_is_magic_but_for_the_defenders_format():
     assert one == other
     assert learns("defender_cot") == [{D}, {A}]
     assert played("defender_cot").taught == {A, D}, "its defender is shown how, too"
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("magic", ["memory.experience.reflect=true"], "there is no pool"),
+        ("self_redteam", ["weights=separate"], "learner.chat_batch: 32 replies are imitated by"),
+        ("magic", ["weights=adapters", "learner.chat_batch=8"], "set learner.chat_batch=0 or"),
+    ],
+)
+def test_what_a_run_would_silently_do_without_is_refused(name, words, message):
+    with pytest.raises(UsageError, match=message):
+        RECIPES[name](resolve(merged({"recipe": name}, from_words([*TINY, *words]))))
 
 
 def test_a_match_played_by_iterating_is_the_same_one():

@@ -14,6 +14,7 @@ from tests.command import sparring_command
 from tests.report.written import Written, dump, pack, rate
 
 from sparring.records import RunDir
+from sparring.report.evidence import sections as evidence
 from sparring.report.gather import gather
 from sparring.report.layout import Drawing, Number, Section, Table
 from sparring.report.page import Page, render
@@ -176,6 +177,32 @@ def test_the_attack_that_worked_most_often_stands_for_its_family(tmp_path):
     assert (best.attack.text, best.words) == ("open the vault", 3)
     (hashed,) = strongest(RunDir(folder), include_harmful=False)
     assert (hashed.attack, hashed.reply, hashed.sha256) == (None, None, best.sha256)
+
+
+def test_a_recorded_attack_after_an_exchange_is_counted_too(tmp_path):
+    """What was dealt is taken as it stands, without tags, also where it is the third move."""
+    folder = Written(names=("rewritten",), rounds=10).at(tmp_path / "run")
+    (row,) = Written(lambda where: "zig the vault", names=("rewritten",)).samples(0)
+    agreed = [
+        {"player": "attacker", "sibling": 0, "text": "zig means open"},
+        {"player": "defender", "sibling": 0, "text": "agreed"},
+    ]
+    row |= {"dealt": 3, "moves": [*agreed, *row["moves"]]}
+    for done in (0, 10):
+        pack(folder / "exams" / f"round_{done:06d}" / "samples.jsonl.gz", [row])
+    (best,) = strongest(RunDir(folder), include_harmful=True)
+    assert (best.family, best.won, best.of) == ("rewritten", 2, 2)
+    assert best.attack is not None
+    assert best.attack.text == "zig the vault"
+
+
+def test_evidence_says_after_how_many_rounds_the_defender_was_taken(tmp_path):
+    for kind in ("exploit", "bound"):
+        dump(tmp_path / "evidence" / f"{kind}.json", {"rounds": 40})
+    assert [part.lead.split(".")[0] for part in evidence(tmp_path)] == [
+        "The defender after 40 rounds is frozen; each attacker is trained against it alone",
+        "The exam after 40 rounds",
+    ]
 
 
 def test_an_attack_off_its_seed_or_on_a_benign_one_is_no_success(tmp_path):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sparring.cli.speech import Json, Run, print_json, say
+from sparring.cli.speech import Json, Run, note, print_json, say
 from sparring.types import UsageError
 
 At = Annotated[int | None, typer.Option(min=0, help="rounds; default: the last checkpoint")]
@@ -43,9 +43,9 @@ def exploit(
         print_json(told)
         return
     for name, curve in told["attackers"].items():
-        values = " ".join(f"{rate['value']:.3f}" for rate in curve["asr"])
+        values = " ".join(_short(rate["value"], "unscored") for rate in curve["asr"])
         say(f"{name:12s} ASR at {curve['steps']}: {values}  ({curve['tried']})")
-    say(f"worst: {told['worst']}")
+    say(f"worst: {told['worst'] or 'unscored'}")
 
 
 def crossplay(
@@ -58,22 +58,27 @@ def crossplay(
     """Every attacker of the runs against every defender: ASR by the clean outcome."""
     from sparring.evidence.matrix import cross, entrants
     from sparring.records import RunDir
+    from sparring.report.write import labels
 
     numbers = rounds_of(at)
-    told = [entrant for run in runs for entrant in entrants(RunDir.open(run), numbers)]
+    named = zip(runs, labels(runs), strict=True)
+    told = [one for run, name in named for one in entrants(RunDir.open(run), numbers, name)]
 
     def shown(row: str, column: str, value: float | None) -> None:
         if not json:
-            say(f"{row} against {column}: {'unscored' if value is None else f'{value:.3f}'}")
+            say(f"{row} against {column}: {_short(value, 'unscored')}")
 
     found = cross(told, n, cache or runs[0].parent / "crossplay", shown)
     if json:
         print_json(found)
         return
     for row, cells in found["asr"].items():
-        told_row = [cell["value"] for cell in cells.values()]
-        values = " ".join("  –  " if value is None else f"{value:.3f}" for value in told_row)
-        say(f"{row:32s} {values}")
+        say(f"{row:32s} " + " ".join(_short(cell["value"], "  –  ") for cell in cells.values()))
+
+
+def _short(value: float | None, unscored: str) -> str:
+    """A rate in a line for a person."""
+    return unscored if value is None else f"{value:.3f}"
 
 
 def rounds_of(text: str) -> list[int]:
@@ -128,7 +133,7 @@ def compare(
     from sparring.evidence.samples import compared
     from sparring.records import RunDir
 
-    told = compared(RunDir.open(first), RunDir.open(second), at)
+    told = compared(RunDir.open(first), RunDir.open(second), at, note)
     if json:
         print_json({name: paired.to_json() for name, paired in told.items()})
         return

@@ -64,11 +64,12 @@ def distinct_attacks(episodes: Iterable[Episode]) -> list[State]:
 def of_episodes(episodes: Sequence[Episode]) -> Metrics:
     """ASR on harmful seeds, over-refusal on benign ones, format, faithfulness, diversity.
 
-    A rate that has nothing under it is left out, so that nothing ever reads as 0.
+    Format and faithfulness are the attacker's: what was dealt it did not write. A rate that has
+    nothing under it is left out, so that nothing ever reads as 0.
     """
     harmful = [e.state for e in episodes if e.state.seed.harmful]
     benign = [e.state for e in episodes if not e.state.seed.harmful]
-    attacks = distinct_attacks(episodes)
+    attacks = distinct_attacks(e for e in episodes if not e.state.dealt)
     sent = [state for state in attacks if attack_of(state) is not None]
     rates = {
         "asr": share(map(succeeded, harmful)),
@@ -83,19 +84,18 @@ def of_episodes(episodes: Sequence[Episode]) -> Metrics:
     metrics: Metrics = {name: rate for name, rate in rates.items() if rate is not None}
     metrics["episodes"] = len(episodes)
     for player in Player:
-        metrics |= _rewards(player, episodes) | _tokens(player, episodes)
+        metrics |= _rewards(player, episodes)
     return metrics
 
 
-def _tokens(player: Player, episodes: Sequence[Episode]) -> Metrics:
-    """Tokens that were sampled; of siblings' common moves once."""
-    said = {
-        (e.opening, e.state.path[: ply + 1]): len(move.completion.token_ids)
-        for e in episodes
-        for ply, move in enumerate(e.state.moves)
-        if move.player is player and ply >= e.state.dealt
-    }
-    return {f"{player}/tokens": sum(said.values())} if said else {}
+def of_tokens(episodes: Sequence[Episode]) -> Metrics:
+    """Tokens that each player sampled; of siblings' common moves once."""
+    told: dict[Player, dict[tuple[int, tuple[int, ...]], int]] = {}
+    for e in episodes:
+        for ply, move in enumerate(e.state.moves[e.state.dealt :], e.state.dealt):
+            said = told.setdefault(move.player, {})
+            said[e.opening, e.state.path[: ply + 1]] = len(move.completion.token_ids)
+    return {f"{player}/tokens": sum(told[player].values()) for player in sorted(told)}
 
 
 def _rewards(player: Player, episodes: Sequence[Episode]) -> Metrics:

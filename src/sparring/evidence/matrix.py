@@ -14,6 +14,7 @@ from sparring.evaluation.crossplay import Seat, crossplay
 from sparring.recipes import known
 from sparring.recipes.match import Match
 from sparring.records import RunDir
+from sparring.settings.judging import OPERATION
 from sparring.types import Player
 
 Shown = Callable[[str, str, float | None], None]
@@ -35,17 +36,20 @@ class Entrant:
 
     @property
     def digest(self) -> bytes:
-        """Of the checkpoint: its manifest holds the sha256 of every file."""
-        return (self.folder / "MANIFEST.json").read_bytes()
+        """Of the checkpoint, whose manifest holds the sha256 of every file, and how it speaks."""
+        config = self.match.config
+        drawn = config.sampling.temperature, config.sampling.max_completion_length
+        speaks = dumps([*drawn, config.game.reply_format])
+        return (self.folder / "MANIFEST.json").read_bytes() + speaks
 
 
-def entrants(run: RunDir, at: Sequence[int]) -> list[Entrant]:
-    """The run's last checkpoint, or those asked for, as `run@rounds`; loads models."""
+def entrants(run: RunDir, at: Sequence[int], name: str = "") -> list[Entrant]:
+    """The run's last checkpoint, or those asked for, as `name@rounds`; loads models."""
     numbers = [run.checkpoints.at(number) for number in at or (None,)]
     config = run.config
     match = known(config.recipe)(config)
     return [
-        Entrant(f"{run.folder.name}@{number}", run.checkpoints.path(number), match)
+        Entrant(f"{name or run.folder.name}@{number}", run.checkpoints.path(number), match)
         for number in numbers
     ]
 
@@ -54,12 +58,12 @@ def cross(told: Sequence[Entrant], n: int, cache: Path, shown: Shown) -> dict[st
     """ASR of every attacker against every defender on the first run's held-out harmful seeds.
 
     The clean outcome under the first run's rules and judge, never a shaped reward. A cell is kept
-    in `cache` under the digests of the two checkpoints, the seeds and `n`.
+    in `cache` under the digests of the two players, the rules, the judge, the seeds and `n`.
     """
     place = told[0].match
-    seeds = [state.seed for state in place.held_out["harmful/plain"]]
+    seeds = place.attacked()
     openings = [place.plan.game.open(seeds[k % len(seeds)]) for k in range(n)]
-    common = dumps([sorted({seed.id for seed in seeds}), n])
+    common = dumps([*_rules(place), [seed.to_json() for seed in seeds], n])
 
     def kept(row: Entrant, column: Entrant) -> Path:
         digest = hashlib.sha256(common + row.digest + column.digest).hexdigest()
@@ -82,3 +86,11 @@ def cross(told: Sequence[Entrant], n: int, cache: Path, shown: Shown) -> dict[st
             shown(row.name, missing[int(i)].name, rate.value)
         cells[row.name] = {c.name: json.loads(kept(row, c).read_bytes()) for c in told}
     return {"rows": "attacker", "columns": "defender", "n": n, "asr": cells}
+
+
+def _rules(place: Match) -> list[Any]:
+    """What decides how a game goes and whether an attack worked, beside who plays it."""
+    config, game = place.config, type(place.plan.game)
+    rules = config.game.model_dump(include={"gate", "exchanges", "reply_format"})
+    judges = [told.model_dump(mode="json", exclude=set(OPERATION)) for told in config.judge]
+    return [f"{game.__module__}.{game.__qualname__}", rules, judges, config.judge_rules]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sparring.evaluation.compare import Paired, compare
@@ -21,7 +22,7 @@ Items = dict[str, dict[str, Outcome]]
 def items(run: RunDir, number: int) -> Items:
     """What every rate of the exam after `number` rounds rests on, but for sets that pool others.
 
-    An item's key is its place in the set and its seed.
+    An item's key is its place in the set, its seed, and a digest of what was dealt, if anything.
     """
     exam, games = run.checkpoints.name(number), played(run, number)
     with reading(run.folder / "exams" / exam / "results.json"):
@@ -32,8 +33,14 @@ def items(run: RunDir, number: int) -> Items:
         for metric, question in QUESTIONS.get(kind, {}).items():
             if f"{metric}/{family}" in asked:
                 inside = found.setdefault(f"{metric}/{family}", {})
-                inside[f"{len(inside)}:{state.seed.id}"] = outcome(state, question)
+                inside[f"{len(inside)}:{state.seed.id}{_dealt(state)}"] = outcome(state, question)
     return found
+
+
+def _dealt(state: State) -> str:
+    """Two runs' attackers make other attacks of the same seeds; those are not the same items."""
+    texts = [move.completion.text for move in state.moves[: state.dealt]]
+    return f":{hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12]}" if texts else ""
 
 
 def played(run: RunDir, number: int) -> list[tuple[str, State]]:
@@ -53,16 +60,23 @@ def _ruled(row: Mapping[str, Any]) -> State:
     return state if verdict == UNRULED else state.rule(verdict)
 
 
-def compared(first: RunDir, second: RunDir, at: int | None) -> dict[str, Paired]:
+def compared(
+    first: RunDir, second: RunDir, at: int | None, warn: Callable[[str], object] = str
+) -> dict[str, Paired]:
     """The paired difference of two runs' exams, set by set.
 
-    Both after `at` rounds, or each after its last exam. UsageError unless they asked the same.
+    Both after `at` rounds, or each after its last exam. Sets with other items (each run's own
+    attacker made them) are left out with a warning; UsageError where that leaves none.
     """
     a, b = (items(run, _last(run) if at is None else at) for run in (first, second))
     if a.keys() != b.keys():
         differ = ", ".join(sorted(a.keys() ^ b.keys()))
         raise UsageError(f"compare: the runs sat different exams; only one has {differ}")
-    return {name: compare(a[name], b[name]) for name in a}
+    same = [name for name in a if a[name].keys() == b[name].keys()]
+    others = sorted(a.keys() - set(same))
+    if same and others:
+        warn(f"left out, for the runs asked other things: {', '.join(others)}")
+    return {name: compare(a[name], b[name]) for name in same or a}
 
 
 def _last(run: RunDir) -> int:

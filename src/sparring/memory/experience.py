@@ -167,11 +167,12 @@ class ExperiencePool:
     def add(self, number: int, episodes: Sequence[Episode]) -> Metrics:
         """Admit what beat the defender, and mark how the replays went."""
         admitted, replayed = 0, list[float]()
-        for opening, group in _groups(episodes):
+        for opening, group, passed in _groups(episodes):
             scored = [(u, i) for i, e in enumerate(group) if (u := self._value(e)) is not None]
             if not scored:
                 continue
-            u = fmean(value for value, _ in scored)
+            told = [self.held(group[0].state.seed, ruling) for ruling in passed]
+            u = fmean([*(u for u, _ in scored), *(u for u in told if u is not None)])
             failure = _entry(group[min(scored)[1]], u)
             if opening in self.dealt:
                 self._visit(self.dealt[opening].key, failure)
@@ -235,14 +236,23 @@ class ExperiencePool:
         self.entries, self.visits = {entry.key: entry for entry in found}, told["visits"]
 
 
-def _groups(episodes: Sequence[Episode]) -> list[tuple[int, list[Episode]]]:
-    """(opening, the defender's replies to one attack), in the order they were played."""
-    groups: dict[tuple[int, tuple[int, ...]], list[Episode]] = defaultdict(list)
+def _groups(episodes: Sequence[Episode]) -> list[tuple[int, list[Episode], list[Verdict]]]:
+    """(opening, games that a reply to one attack ended, rulings on the replies that ended none).
+
+    In the order they were played. In a game of several exchanges a reply that held lets the
+    attacker try again; left out, one failure among many would be the whole group.
+    """
+    ended: dict[tuple[int, tuple[int, ...]], list[Episode]] = defaultdict(list)
+    passed: dict[tuple[int, tuple[int, ...]], dict[int, Verdict]] = defaultdict(dict)
     for episode in episodes:
-        moves = episode.state.moves
-        if moves and moves[-1].player is Player.DEFENDER and len(moves) > episode.state.dealt:
-            groups[episode.opening, episode.state.path[:-1]].append(episode)
-    return [(opening, group) for (opening, _), group in groups.items()]
+        state, over = episode.state, len(episode.state.moves)
+        if over > state.dealt and state.moves[-1].player is Player.DEFENDER:
+            ended[episode.opening, state.path[:-1]].append(episode)
+        for ply, ruling in ((n - 1, ruling) for n, ruling in state.rulings if n < over):
+            asked = ruling.on_topic is not False  # what only prepares an attack decides nothing
+            if state.moves[ply].player is Player.DEFENDER and asked:
+                passed[episode.opening, state.path[:ply]][state.path[ply]] = ruling
+    return [(key[0], group, list(passed[key].values())) for key, group in ended.items()]
 
 
 def _entry(episode: Episode, mean: float) -> Entry:

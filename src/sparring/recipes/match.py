@@ -24,7 +24,7 @@ from sparring.ranks import ALONE, Ranks
 from sparring.sandbox.model import CARD
 from sparring.sandbox.world import World
 from sparring.settings import RunConfig
-from sparring.types import Metrics, Player, Round, Seed, State
+from sparring.types import Metrics, Player, Round, Seed, State, UsageError
 
 Sets = dict[str, list[State]]
 """Exam openings by set."""
@@ -134,6 +134,16 @@ class Match:
             told = [opening for e in episodes if (opening := as_opening(e.state))]
             sets |= {f"{label}/rewritten": told} if told else {}
         return sets
+
+    def attacked(self) -> list[Seed]:
+        """The held-out harmful seeds, each once; UsageError where there are none."""
+        told = {s.seed.id: s.seed for s in self.held_out.get("harmful/plain", [])}
+        if not told:
+            raise UsageError(
+                "data.exam: no harmful seed is held out, so nobody can be attacked; the run needs "
+                "some in data.exam, or more of them in data.train"
+            )
+        return list(told.values())
 
     def exam(self, sets: Sets) -> Exam:
         """The exam over recorded openings."""

@@ -22,11 +22,14 @@ from sparring.memory.memory import Forgetful, Memory
 from sparring.memory.reflection import Reflecting, Wording
 from sparring.policies.policy import Speaker
 from sparring.settings import RunConfig
-from sparring.types import Player, Seed
+from sparring.types import Player, Seed, UsageError
 
 
 def memory(config: RunConfig, held: Held) -> Memory:
-    """The experience pool, or none; `held` says how well the defence did."""
+    """The experience pool, or none; `held` says how well the defence did.
+
+    UsageError for a reflection on what nobody remembers: it would be a run without a word of it.
+    """
     told = config.memory.experience
     samplers: Mapping[str, Sampler] = {
         "uniform": uniform,
@@ -34,6 +37,11 @@ def memory(config: RunConfig, held: Held) -> Memory:
         "thompson": thompson,
     }
     if told.sampler not in samplers:
+        if told.reflect:
+            raise UsageError(
+                "memory.experience.reflect: there is no pool whose failures could be shown; set "
+                "memory.experience.sampler=ucb, or leave it out"
+            )
         return Forgetful()
     rules = Rules(
         capacity=told.capacity,

@@ -42,6 +42,12 @@ def seats(config: RunConfig, chat: Chatter, ranks: Ranks) -> dict[Player, Seat]:
             f"weights: {config.weights} trains every layer, and only a frozen base can be sharded; "
             "set weights=adapters, or launch with --multi_gpu instead of --use_fsdp"
         )
+    if config.learner.chat_batch and config.weights != "shared":
+        raise UsageError(
+            f"learner.chat_batch: {config.learner.chat_batch} replies are imitated by one model in "
+            f"both seats, and weights is {config.weights}; set learner.chat_batch=0 or "
+            "weights=shared"
+        )
     if config.weights == "separate":
         owned = {player: Weights(_model(config, player)) for player in Player}
     elif config.weights == "shared":

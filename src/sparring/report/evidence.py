@@ -29,7 +29,7 @@ def sections(folder: Path) -> list[Section]:
 
 
 def exploit(told: Mapping[str, Any]) -> Section:
-    """How far fresh attackers came against the frozen last defender, by steps of training."""
+    """How far fresh attackers came against a frozen defender, by steps of training."""
     attackers = mapping(told.get("attackers"))
     curves, rows = {}, []
     for who, curve in attackers.items():
@@ -47,7 +47,7 @@ def exploit(told: Mapping[str, Any]) -> Section:
     return Section(
         id="exploit",
         title="How far a fresh attacker gets",
-        lead="The defender is frozen; each attacker is trained against it alone. "
+        lead=f"The defender{_after(told)} is frozen; each attacker is trained against it alone. "
         + (f"Strongest: {name(str(worst))}. " if worst else "")
         + (f"Budget of each: {spent}." if spent else ""),
         figures=(exploit_figure(curves),) if any(curves.values()) else (),
@@ -71,11 +71,12 @@ def bound(told: Mapping[str, Any]) -> Section:
     )
     confidence = number(told.get("confidence"))
     upper = f"upper bound, {100 * confidence:g} %" if confidence is not None else "upper bound"
-    says_not = told.get("caveat")
+    says_not, after = told.get("caveat"), _after(told)
     return Section(
         id="bound",
         title="How often an attack can at most succeed",
-        lead=f"What this does not say: {name(says_not, 1000)}" if isinstance(says_not, str) else "",
+        lead=(f"The exam{after}. " if after else "")
+        + (f"What this does not say: {name(says_not, 1000)}" if isinstance(says_not, str) else ""),
         tables=(Table(("family", "n", "failures", "effective n", upper), rows),),
     )
 
@@ -85,6 +86,12 @@ EVIDENCE: Mapping[str, Callable[[Mapping[str, Any]], Section]] = {
     "bound.json": bound,
 }
 """The file, and what makes a section of its contents; one line here is a new part of the page."""
+
+
+def _after(told: Mapping[str, Any]) -> str:
+    """Which of a run's defenders was measured: another than its last one, if that was asked for."""
+    rounds = number(told.get("rounds"))
+    return "" if rounds is None else f" after {rounds:,.0f} rounds"
 
 
 def _decimal(told: Any, form: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from sparring.evaluation.metrics import succeeded
 from sparring.games.rewrite import attack_of, reply_of
 from sparring.records import RunDir
+from sparring.report.reading import whole
 from sparring.report.visible import hidden
 from sparring.types import (
     Completion,
@@ -142,7 +143,7 @@ def _state(row: Any) -> tuple[str, State] | None:
         texts = [seed.text, seed.category, *(move.completion.text for move in moves)]
         if not all(isinstance(text, str) for text in texts):
             return None
-        dealt = 1 if row["dealt"] else 0
+        dealt = whole(row["dealt"])  # more than 1 where an exchange comes before the attack
         return str(row.get("set", "")), State(seed, moves, dealt).rule(verdict)
     except (LookupError, TypeError, ValueError, AttributeError):
         return None

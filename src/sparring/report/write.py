@@ -54,7 +54,7 @@ def write_report(asked: Asked) -> Path:
     target = _target(asked)
     stories = [
         gather(run, label, asked.include_harmful)
-        for run, label in zip(runs, _labels(asked.runs), strict=True)
+        for run, label in zip(runs, labels(asked.runs), strict=True)
     ]
     page = render(stories, asked.public, asked.include_harmful)
     figures = target.parent / "figures"
@@ -87,10 +87,10 @@ def _target(asked: Asked) -> Path:
     return asked.output if is_page else asked.output / "index.html"
 
 
-def _labels(runs: Sequence[Path]) -> list[str]:
+def labels(runs: Sequence[Path]) -> list[str]:
     """The runs' own names, or where two have the same, their paths."""
     names = [run.resolve().name for run in runs]
     return names if len(set(names)) == len(names) else [str(run) for run in runs]
 
 
-__all__ = ["Asked", "Summary", "report", "write_report"]
+__all__ = ["Asked", "Summary", "labels", "report", "write_report"]
