@@ -135,6 +135,18 @@ def test_sleepers_are_drawn_as_the_reexamined_share_and_never_otherwise():
     assert len({e.key for e in drawn(told, 6, 400) if e.asleep}) == 40, "every one gets its turn"
 
 
+def test_where_nobody_is_awake_sleepers_are_looked_at_in_a_tree_too():
+    """16 + 16 openings of 4 groups: 16 replays a label, of which a tenth, as whole openings."""
+    asleep = [failed(f"z{i}", 0.95, 4, asleep=True) for i in range(40)]
+    told = holding(pool(), *asleep)
+    games, both = openings(16), turn(attacks=4, learns=(A, D))
+    counts = Counter(len(told.deal(n, both, games)[1]) for n in range(1000))
+    assert counts.keys() == {0, 4}
+    # 1.6 a round: .4 · 4, standard error .062
+    assert sum(k * n for k, n in counts.items()) / 1000 == pytest.approx(1.6, abs=0.19)
+    assert len(told.draw(True, 14, "full", 4)) <= 14
+
+
 def test_a_full_pool_lets_go_of_the_best_defended():
     told = holding(pool(capacity=3), *(failed(f"a{m}", m) for m in (0.3, 0.45, 0.1, 0.2)))
     told.add(0, group("new", [0.25, 0.5]))  # .375

@@ -46,7 +46,7 @@ class Rounds(RuleBasedStateMachine):
         dealt = [told.deal(self.number, now, games) for told in self.pools]
         assert all(one == dealt[0] for one in dealt), "the resumed pool deals otherwise"
         fresh, replays = dealt[0]
-        self.promises(width * 2 * seeds, width * len(fresh), replays)
+        self.promises(width, 2 * seeds * width, width * len(fresh), replays)
         episodes = []
         for i, state in enumerate(fresh):
             for k in range(width):
@@ -62,7 +62,7 @@ class Rounds(RuleBasedStateMachine):
         assert told[0]["replay/share"] <= self.pool.rules.replay_share
         self.number += 1
 
-    def promises(self, groups, left, replays):
+    def promises(self, width, groups, left, replays):
         """The round is as large as it was, and not too much of it is replays."""
         assert left + len(replays) == groups
         assert len(replays) <= self.pool.rules.replay_share * groups
@@ -72,7 +72,8 @@ class Rounds(RuleBasedStateMachine):
         for label in (True, False):
             mine = [e for e in kept if e.seed.harmful == label]
             most = self.pool.rules.replay_share * groups / 2
-            assert sum(e.asleep for e in mine) <= ceil(self.pool.rules.reexamine * most)
+            blocks = ceil(self.pool.rules.reexamine * most / width)
+            assert sum(e.asleep for e in mine) <= width * blocks, "more than whole openings"
 
     @rule()
     def resume(self):

@@ -139,7 +139,8 @@ class ExperiencePool:
         for harmful in (True, False):
             mine = [i for i, state in enumerate(openings) if state.seed.harmful == harmful]
             wanted = math.floor(self.rules.replay_share * sum(sizes[i] for i in mine))
-            drawn = self.draw(harmful, wanted, f"{self.rng_seed}/{number}/{harmful}")
+            block = max((sizes[i] for i in mine), default=1)
+            drawn = self.draw(harmful, wanted, f"{self.rng_seed}/{number}/{harmful}", block)
             taken = 0
             for i in reversed(mine):
                 if taken + sizes[i] <= len(drawn):
@@ -150,16 +151,20 @@ class ExperiencePool:
         self.dealt = dict(enumerate(replays, len(kept)))
         return kept, [entry.opening for entry in replays]
 
-    def draw(self, harmful: bool, wanted: int, address: str) -> list[Entry]:
-        """At most `wanted` entries of a label: awake ones by score, a few sleepers by chance."""
+    def draw(self, harmful: bool, wanted: int, address: str, block: int = 1) -> list[Entry]:
+        """At most `wanted` entries of a label: awake ones by score, a few sleepers by chance.
+
+        As many sleepers as fill whole openings of `block` groups, more seldom: with fewer, none
+        would be looked at once nobody is awake to fill the rest of an opening.
+        """
 
         def own(entry: Entry) -> float:
             return random.Random(f"{address}/{entry.key!r}").random()
 
         mine = [entry for entry in self.entries.values() if entry.seed.harmful == harmful]
         chance = random.Random(f"{address}/reexamine").random()
-        looked_at = math.floor(self.rules.reexamine * wanted + chance)
-        asleep = sorted((e for e in mine if e.asleep), key=own)[:looked_at]
+        looked_at = block * math.floor(self.rules.reexamine * wanted / block + chance)
+        asleep = sorted((e for e in mine if e.asleep), key=own)[: min(looked_at, wanted)]
         scored = [(self.sampler(e, self.visits, own(e)), own(e), e) for e in mine if not e.asleep]
         scored.sort(key=lambda told: told[:2], reverse=True)
         return [*asleep, *(entry for *_, entry in scored[: wanted - len(asleep)])]
