@@ -66,7 +66,19 @@ def test_exploit_leaves_the_run_as_it_is_and_measures_nothing_twice(runs, name, 
     assert kept == json.loads(json.dumps(told))
     again = exploit(run, tmp_path).measure(["pool"], lambda who, step: asked.append((who, step)))
     assert (again["attackers"], len(asked)) == (kept["attackers"], 2)
-    assert exploit(run, tmp_path, rng_seed=1)._known() == {}  # another seed is another question
+
+
+def test_another_question_sets_the_last_answer_aside_and_finds_it_again(runs, tmp_path):
+    run = RunDir.open(shutil.copytree(runs["second"].folder, tmp_path / "run"))
+    first = exploit(run, tmp_path).measure(["pool"], lambda who, step: None)
+    other = exploit(run, tmp_path, rng_seed=1).measure(["pool"], lambda who, step: None)
+    shown = run.folder / "evidence" / "exploit.json"
+    assert json.loads(shown.read_bytes()) == json.loads(json.dumps(other))
+    asked: list[int] = []
+    again = exploit(run, tmp_path).measure(["pool"], lambda who, step: asked.append(step))
+    assert (again["attackers"], asked) == (json.loads(json.dumps(first))["attackers"], [])
+    assert json.loads(shown.read_bytes())["rng_seed"] == 0
+    assert len(list(shown.parent.glob("exploit*.json"))) == 2
 
 
 def test_attackers_are_warmed_up_once_for_all_defenders(runs, tmp_path):

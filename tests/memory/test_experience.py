@@ -147,6 +147,24 @@ def test_where_nobody_is_awake_sleepers_are_looked_at_in_a_tree_too():
     assert len(told.draw(True, 14, "full", 4)) <= 14
 
 
+def test_a_few_that_are_awake_fill_their_opening_with_sleepers():
+    """3 awake of 16: an opening makes way for 4 replays or for none, so a sleeper comes along."""
+    awake = [failed(f"a{i}", 0.25) for i in range(3)]
+    asleep = [failed(f"z{i}", 0.95, 4, asleep=True) for i in range(40)]
+    games, both = openings(16), turn(attacks=4, learns=(A, D))
+
+    def replays(told):
+        for n in range(50):
+            told.deal(n, both, games)
+            yield Counter(entry.asleep for entry in told.dealt.values())
+
+    assert {tuple(sorted(n.items())) for n in replays(holding(pool(), *awake, *asleep))} == {
+        ((False, 3), (True, 1)),
+        ((False, 3), (True, 5)),  # where a tenth of 16 comes to an opening
+    }
+    assert not any(replays(holding(pool(reexamine=0), *awake, *asleep))), "nobody may be woken"
+
+
 def test_a_full_pool_lets_go_of_the_best_defended():
     told = holding(pool(capacity=3), *(failed(f"a{m}", m) for m in (0.3, 0.45, 0.1, 0.2)))
     told.add(0, group("new", [0.25, 0.5]))  # .375

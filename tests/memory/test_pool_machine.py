@@ -73,7 +73,9 @@ class Rounds(RuleBasedStateMachine):
             mine = [e for e in kept if e.seed.harmful == label]
             most = self.pool.rules.replay_share * groups / 2
             blocks = ceil(self.pool.rules.reexamine * most / width)
-            assert sum(e.asleep for e in mine) <= width * blocks, "more than whole openings"
+            asleep, awake = (sum(e.asleep is slept for e in mine) for slept in (True, False))
+            filled = -awake % width
+            assert asleep <= width * blocks + filled, "more than whole openings"
 
     @rule()
     def resume(self):

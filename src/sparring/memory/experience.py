@@ -152,10 +152,10 @@ class ExperiencePool:
         return kept, [entry.opening for entry in replays]
 
     def draw(self, harmful: bool, wanted: int, address: str, block: int = 1) -> list[Entry]:
-        """At most `wanted` entries of a label: awake ones by score, a few sleepers by chance.
+        """At most `wanted` entries of a label: awake ones by score, then sleepers by chance.
 
-        As many sleepers as fill whole openings of `block` groups, more seldom: with fewer, none
-        would be looked at once nobody is awake to fill the rest of an opening.
+        Sleepers come in whole openings of `block` groups, and so more seldom, and where the awake
+        fill their last opening only in part: an opening makes way for a full one or stays.
         """
 
         def own(entry: Entry) -> float:
@@ -163,11 +163,14 @@ class ExperiencePool:
 
         mine = [entry for entry in self.entries.values() if entry.seed.harmful == harmful]
         chance = random.Random(f"{address}/reexamine").random()
-        looked_at = block * math.floor(self.rules.reexamine * wanted / block + chance)
-        asleep = sorted((e for e in mine if e.asleep), key=own)[: min(looked_at, wanted)]
+        asleep = sorted((e for e in mine if e.asleep and self.rules.reexamine), key=own)
+        share = block * math.floor(self.rules.reexamine * wanted / block + chance)
+        looked_at = min(share, len(asleep), wanted)
         scored = [(self.sampler(e, self.visits, own(e)), own(e), e) for e in mine if not e.asleep]
         scored.sort(key=lambda told: told[:2], reverse=True)
-        return [*asleep, *(entry for *_, entry in scored[: wanted - len(asleep)])]
+        awake = [entry for *_, entry in scored[: wanted - looked_at]]
+        looked_at += min(-len(awake) % block, wanted - looked_at - len(awake))
+        return [*awake, *asleep[:looked_at]]
 
     def add(self, number: int, episodes: Sequence[Episode]) -> Metrics:
         """Admit what beat the defender, and mark how the replays went."""

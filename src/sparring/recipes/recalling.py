@@ -49,6 +49,7 @@ def memory(config: RunConfig, held: Held) -> Memory:
         reexamine=told.reexamine,
         admit_below=told.admit_below,
         retire_at=told.retire_at,
+        retire_after=told.retire_after,
     )
     return ExperiencePool(held, samplers[told.sampler], rules, f"{config.seed}/replay")
 

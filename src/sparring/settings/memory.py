@@ -21,6 +21,7 @@ class ExperienceSettings(Model):
     reexamine: float = Field(0.1, ge=0, le=1, description="share of replays spent on retired ones")
     admit_below: float = Field(0.5, ge=0, le=1, description="mean defence that admits an attack")
     retire_at: float = Field(0.9, ge=0, le=1, description="mean defence that retires one")
+    retire_after: int = Field(2, ge=1, description="fewest visits before it may retire")
     reflect: bool = Field(
         False, description="half of a replay group first sees its earlier reply and the ruling"
     )
