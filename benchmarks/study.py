@@ -28,7 +28,6 @@ BROAD = ("warm_up.pool=broad", "game.diversity=0", LATEST)
 DIVERSE = ("warm_up.pool=narrow", LATEST)
 MANY = ("warm_up.pool_encodings=0.2",)
 UNIFORM = ("memory.league.opponents=uniform",)
-RARE = ("warm_up.pool_encodings=0.01",)
 UCB = ("memory.experience.sampler=ucb",)
 METHODS: Mapping[str, Sequence[str]] = {
     "base": ("magic", "rounds=1"),
@@ -57,17 +56,14 @@ METHODS: Mapping[str, Sequence[str]] = {
     "magic-replay-20": ("magic", *NARROW, *UCB, *MANY),
     "ssp-20": ("ssp", *NARROW, *MANY),
     "self_redteam-20": ("self_redteam", *NARROW, *MANY),
-    "ssp-none-rare": ("ssp", *NARROW, "memory.experience.sampler=none", *RARE),
-    "ssp-rare": ("ssp", *NARROW, *RARE),
 }
 """Settings by method; of `base` what it was before its one round counts.
 
 Without a suffix: the recipe's defaults, the broad pool and diversity.
 
-Everything else varies one thing about the narrow pool; `-20`: a fifth of it encoded, not
-4 %; `-rare`: 1 %.
+Everything else varies one thing about the narrow pool; `-20`: a fifth of it encoded, not 4 %.
 """
-EXPLOITED = [name for name in METHODS if not name.endswith(("-20", "-rare"))]
+EXPLOITED = [name for name in METHODS if not name.endswith("-20")]
 SPARRING = (sys.executable, "-c", "from sparring.cli import main; main()")
 
 

@@ -191,7 +191,6 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     found = kept(parser.parse_args().results)
     replay = ("ssp-none", "ssp-uniform", "ssp-narrow", "ssp-reflect")
-    tail = ("ssp-none-rare", "ssp-rare")
     early = at("rounds", 40)
     tables = {
         "Ablations": ablation(found),
@@ -201,9 +200,6 @@ def main() -> None:
         "Replay, at the end": families(found, replay, last),
         "Replay, paired, a quarter of the rounds": paired(found, "ssp-none", replay[1:], early),
         "Replay, paired, at the end": paired(found, "ssp-none", replay[1:], last),
-        "A longer tail, a quarter of the rounds": families(found, tail, early),
-        "A longer tail, paired, early": paired(found, tail[0], tail[1:], early),
-        "A longer tail, paired, at the end": paired(found, tail[0], tail[1:], last),
     }
     for name, lines in tables.items():
         if len(lines) <= 2:
