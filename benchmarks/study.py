@@ -56,12 +56,17 @@ METHODS: Mapping[str, Sequence[str]] = {
     "magic-replay-20": ("magic", *NARROW, *UCB, *MANY),
     "ssp-20": ("ssp", *NARROW, *MANY),
     "self_redteam-20": ("self_redteam", *NARROW, *MANY),
+    "defender_only-timed": ("defender_only", *BROAD, "rounds=420"),
+    "magic-narrow-timed": ("magic", *NARROW, "rounds=290"),
+    "ssp-timed": ("ssp", "rounds=115"),
+    "ssp-narrow-timed": ("ssp", *NARROW, "rounds=240"),
 }
 """Settings by method; of `base` what it was before its one round counts.
 
 Without a suffix: the recipe's defaults, the broad pool and diversity.
 
-Everything else varies one thing about the narrow pool; `-20`: a fifth of it encoded, not 4 %.
+Everything else varies one thing about the narrow pool; `-20`: a fifth of it encoded, not 4 %;
+`-timed`: as many rounds as take the computing time of 160 rounds of `magic`.
 """
 EXPLOITED = [name for name in METHODS if not name.endswith("-20")]
 SPARRING = (sys.executable, "-c", "from sparring.cli import main; main()")

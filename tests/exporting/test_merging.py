@@ -45,10 +45,12 @@ def chat(base):
     return Chat(load_tokenizer(str(base)))
 
 
-def moved(model):
-    """Every weight that the adapter owns, at random: what a long training might have left."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(13)
+@torch.no_grad()
+def moved(base, dtype, config):
+    """An adapter with every weight of its own at random: what a long training might have left."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(13)  # before PEFT draws the half of a LoRA that is not zero
+        model = get_peft_model(load_model(str(base), dtype), config)
         for p in model.parameters():
             if p.requires_grad:
                 p.add_(0.05 * torch.randn_like(p))
@@ -58,7 +60,7 @@ def moved(model):
 def saved(base, lora, folder, dtype="auto"):
     """An adapter of that kind as a PEFT folder, and the logits beside its base."""
     config = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, **LORAS[lora])
-    model = moved(get_peft_model(load_model(str(base), dtype), config))
+    model = moved(base, dtype, config)
     model.save_pretrained(folder)
     loaded = PeftModel.from_pretrained(load_model(str(base), dtype), folder).eval()
     return logits(loaded, chat(base))
