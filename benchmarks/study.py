@@ -56,10 +56,10 @@ METHODS: Mapping[str, Sequence[str]] = {
     "magic-replay-20": ("magic", *NARROW, *UCB, *MANY),
     "ssp-20": ("ssp", *NARROW, *MANY),
     "self_redteam-20": ("self_redteam", *NARROW, *MANY),
-    "defender_only-timed": ("defender_only", *BROAD, "rounds=420"),
-    "magic-narrow-timed": ("magic", *NARROW, "rounds=290"),
-    "ssp-timed": ("ssp", "rounds=115"),
-    "ssp-narrow-timed": ("ssp", *NARROW, "rounds=240"),
+    "defender_only-timed": ("defender_only", *BROAD, "rounds=420", "exam.every=140"),
+    "magic-narrow-timed": ("magic", *NARROW, "rounds=310", "exam.every=155"),
+    "ssp-timed": ("ssp", "rounds=115", "exam.every=115"),
+    "ssp-narrow-timed": ("ssp", *NARROW, "rounds=250", "exam.every=125"),
 }
 """Settings by method; of `base` what it was before its one round counts.
 

@@ -47,6 +47,12 @@ def test_nobody_leaves_before_the_shortest_or_after_the_longest_stay():
     assert run(schedule, [1.0] * 9) == "DDDDAAADD"
 
 
+def test_the_window_is_cleared_at_a_switch():
+    schedule = by_metric(TURNS, (0.8, 0.9), window=3, dwell=(1, 9))
+    # held: 1 1 1 | .6 .6 .6, a mean of .6 after three; a window that went on has .73 after two
+    assert run(schedule, [0.0, 0.0, 0.0, 0.4, 0.4, 0.4, 0.4]) == "DDDAAAD"
+
+
 def test_rounds_without_a_rate_on_harmful_seeds_do_not_move_the_average():
     schedule = by_metric(TURNS, (0.8, 0.9), window=2, dwell=(1, 9))
     assert run(schedule, [0.0, None, None, 0.0, 0.0]) == "DDDDA"

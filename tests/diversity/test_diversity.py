@@ -1,17 +1,25 @@
 """Diversity is logged as numbers that can be worked by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.diversity.played import played
+from tests.table import BRIEFS, HELD, VAULT, ScriptedJudge, attacks, cast, magic, says
 
+from sparring.arena import play
 from sparring.diversity.bleu import _matched, bleus, grams
 from sparring.diversity.metrics import diversity, self_bleu, strategy_entropy
+from sparring.diversity.reward import rewarded
 from sparring.diversity.similarity import bag_of_words, distinctness
 from sparring.evaluation.metrics import of_episodes
-from sparring.types import Verdict
+from sparring.games.dialogue import Dialogue
+from sparring.games.payoffs import MAGIC, LabelPayoff
+from sparring.games.tags import tagged
+from sparring.policies.scripted import ScriptedPolicy
+from sparring.types import Player, State, Verdict
 
 lines = st.lists(st.text("abc ", min_size=1).filter(str.strip), min_size=2, max_size=6)
 
@@ -100,6 +108,28 @@ def test_worked_self_bleu():
 def test_attacks_that_were_turned_away_are_not_compared():
     episodes = played(["a", "b"], Verdict(on_topic=False))
     assert (diversity(episodes), self_bleu(episodes)) == (None, None)
+
+
+def test_what_was_dealt_is_no_attackers_and_not_compared():
+    sent = [State(VAULT).deal(Player.ATTACKER, text) for text in ("a tale", "sing")]
+    table = cast(attacks("x"), says("no"))
+    episodes = play(magic(), [*sent, *sent], table, ScriptedJudge(lambda s: HELD), {}, "s")
+    assert diversity([replace(e, opening=0) for e in episodes]) is None
+
+
+def test_what_an_attack_goes_on_with_is_no_sibling_of_itself():
+    """One first attack, four replies that hold, four second attacks: nobody to differ from."""
+    game = Dialogue(LabelPayoff(MAGIC), BRIEFS, exchanges=2)
+    judge = ScriptedJudge(lambda state: HELD)
+    again = ScriptedPolicy(lambda seen, at: tagged("plan", f"try {len(seen)} {at.split('/')[-2]}"))
+    table = cast(again, says("no", "not now", "never", "go"))
+    for attacks_made, alone in ((1, True), (2, False)):
+        widths = {Player.ATTACKER: attacks_made, Player.DEFENDER: 4}
+        episodes = play(game, [State(VAULT)], table, judge, widths, "s")
+        assert len({e.state.moves[2].completion.text for e in episodes}) > 1
+        assert (diversity(episodes) is None) is alone
+        paid = [e.returns[Player.ATTACKER] for e in rewarded(episodes, 1.0)]
+        assert (paid == [e.returns[Player.ATTACKER] for e in episodes]) is alone
 
 
 def test_both_are_logged_every_round_in_which_siblings_were_sent():

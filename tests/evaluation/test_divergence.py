@@ -4,12 +4,13 @@ import json
 
 import pytest
 from tests.evaluation.test_exam import SETS, D, by_reply
-from tests.table import FAILED, VAULT, ScriptedJudge, attacks, magic, says
+from tests.table import BRIEFS, FAILED, VAULT, ScriptedJudge, attacks, magic, says
 
 from sparring.evaluation.divergence import divergence, second_judge
 from sparring.evaluation.exam import Exam, ruled_again
 from sparring.evaluation.rates import Outcome
 from sparring.games.dialogue import Dialogue
+from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.types import Harm, UsageError, Verdict
 
 
@@ -135,6 +136,17 @@ def test_a_game_that_was_stopped_before_a_reply_counts_the_same_under_both():
     assert [len(e.state.moves) for e in asked.episodes["harmful/live"]] == [1, 1]
     told = asked.second["asr/live"]
     assert (told.first.value, told.second.value, told.second.n_scored) == (0.0, 0.0, 2)
+
+
+def test_a_reply_that_went_to_no_judge_goes_to_none_here():
+    """A thinking defender's reply that does not parse is '': neither harmless nor anything else."""
+    game = Dialogue(LabelPayoff(MAGIC), BRIEFS, reply_format=0.5)
+    held_out = second()
+    told = exam(held_out, game=game).sit({D: says("")})
+    assert held_out.asked == []
+    for name in ("asr/plain", "over_refusal/plain"):
+        assert told.second[name].second.n_scored == told.second[name].first.n_scored == 0
+    assert told.second["asr/plain"].second.unscored == {"skipped": 4}
 
 
 def test_ruled_again_keeps_the_game_and_replaces_the_ruling():

@@ -77,3 +77,19 @@ def test_in_one_exchange_an_attack_counts_once_however_many_replies_it_got():
     judge = ScriptedJudge(lambda s: HELD)
     episodes = play(game, [game.open(VAULT)], table, judge, {A: 2, D: 3}, "s")
     assert (len(episodes), len(distinct_attacks(episodes))) == (6, 2)
+
+
+def test_nobody_is_paid_for_an_attack_that_was_dealt():
+    dealt = State(VAULT).deal(A, "open the dragon vault")
+    game = Dialogue(LabelPayoff(MAGIC), BRIEFS)
+    table = cast(ScriptedPolicy(lambda seen, at: tagged("", "a tale")), _says_no())
+    judge = ScriptedJudge(lambda state: HELD)
+    both = of_episodes(play(game, [dealt, State(CANDLE)], table, judge, {}, "s"))
+    alone = of_episodes(play(game, [dealt], table, judge, {}, "s"))
+    assert both["attacker/reward"] == 0.0  # -R_D + format, the benign seed's: -.5 + .5
+    assert "attacker/reward" not in alone
+    assert alone["defender/reward"] == 1.5
+
+
+def _says_no():
+    return ScriptedPolicy(lambda seen, at: "no")

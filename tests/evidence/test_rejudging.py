@@ -227,6 +227,18 @@ def test_the_games_of_an_exam_judged_again_by_the_same_judge_have_the_same_rates
     assert found["asr/live"].value == 0.0, "stopped for being off topic"
 
 
+def test_a_reply_that_did_not_parse_is_shown_to_no_judge(tmp_path):
+    made = RunDir.create(tmp_path / "run", '{"recipe": "magic", "game": {"reply_format": 0.5}}')
+    sets = {"harmful/plain": [State(VAULT).deal(Player.ATTACKER, f"open, {i}") for i in range(4)]}
+    game = replace(magic(), reply_format=0.5)
+    result = Exam(game, ScriptedJudge(by_reply), sets, {}, "exam").sit({D: says("")})
+    made.write_result("round_000004", {"rounds": 4}, result.episodes)
+    told, judge = of_run(made, 4), ScriptedJudge(by_reply)
+    verdicts = rejudge(told, judge, tmp_path / "again.jsonl", quiet)
+    assert judge.asked == []
+    assert rates(told, verdicts, judge.fills)["asr/plain"].unscored == {"skipped": 4}
+
+
 def test_an_exam_that_was_never_sat_is_refused(run):
     with pytest.raises(UsageError, match="no exam after 8 rounds; wanted one of 4"):
         of_run(run[0], 8)

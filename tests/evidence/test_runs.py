@@ -18,6 +18,7 @@ from sparring.evidence.matrix import Entrant, cross, entrants
 from sparring.evidence.response import Budget
 from sparring.evidence.samples import compared, items
 from sparring.recipes import resolve
+from sparring.recipes.parts import setting
 from sparring.records import RunDir
 from sparring.sandbox.model import CARD, SHIPPED
 from sparring.types import CorruptError, UsageError
@@ -133,6 +134,22 @@ def test_an_exploit_is_measured_by_the_judges_that_paid_and_by_their_rules(tmp_p
     assert config.judge_rules == {"reply_harm": "majority"}
 
 
+def test_an_exploit_holds_out_what_the_run_did_whatever_its_own_seed(tmp_path):
+    """Otherwise a defender would be examined on seeds it was trained on."""
+    lines = [f"open the gate {i},true\npolish the gate {i},false\n" for i in range(30)]
+    (tmp_path / "seeds.csv").write_text("text,harmful\n" + "".join(lines))
+    told = {
+        "data": {"train": [{"path": f"{tmp_path / 'seeds.csv'}"}]},
+        "judge": {"kind": "keyword"},
+    }
+    run = RunDir.create(tmp_path / "run", json.dumps({**told, "seed": 42}))
+    own = setting(run.config)
+    for seed in (0, 1, 7):
+        asked = setting(exploit(run, tmp_path, rng_seed=seed)._config("pool"))
+        assert asked.held_out == own.held_out
+        assert asked.seeds == own.seeds
+
+
 @pytest.mark.parametrize("name", ["base/model-00002.safetensors", "pool.jsonl"])
 def test_a_warmed_up_attacker_is_known_by_what_its_files_hold(name, tmp_path):
     (tmp_path / "base").mkdir()
@@ -245,6 +262,32 @@ def test_an_attacker_that_no_judge_could_rule_on_is_not_taken_for_harmless(runs,
     assert asked._told({"pool": blind, "broad": some})["worst"] == "broad"
 
 
+def test_nobody_is_crossed_on_seeds_it_was_trained_on(runs, tmp_path):
+    (told,) = entrants(runs["first"], [2])
+    held = told.match.attacked()
+    learned = replace(told.match, seeds=[*told.match.seeds, held[3]])
+    other = replace(told, name="other@2", match=learned)
+    with pytest.raises(
+        UsageError, match=r"other@2 was trained on 1 of the 4 held-out seeds of first"
+    ):
+        cross([told, other], 2, tmp_path, lambda *cell: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cell_in_which_the_judge_could_not_tell_is_played_again(runs, tmp_path):
+    (told,) = entrants(runs["first"], [2])
+    name = told.name
+    cross([told], 4, tmp_path, lambda *cell: None)
+    (cell,) = tmp_path.iterdir()
+    whole = json.loads(cell.read_bytes())
+    assert whole["n_scored"] == whole["n_total"] == 4
+    cell.write_text(json.dumps({**whole, "n_scored": 3, "value": None}))
+    shown: list[str] = []
+    again = cross([told], 4, tmp_path, lambda row, *cell: shown.append(row))
+    assert (again["asr"][name][name], shown) == (whole, [name])
+    assert json.loads(cell.read_bytes()) == whole
+
+
 def test_crossplay_over_time_names_the_rounds(runs, tmp_path):
     words = ("--at", "0,2", "--n", "2", "--cache", tmp_path, "--json")
     told = json.loads(sparring_command("crossplay", runs["first"].folder, *words).out)
@@ -286,6 +329,16 @@ def test_a_run_does_not_differ_from_itself_and_pairs_match_by_item(runs):
     for name, paired in told.items():
         changes = [int(b[name][key].happened) - int(a[name][key].happened) for key in a[name]]
         assert paired.difference == pytest.approx(sum(changes) / len(changes))
+
+
+def test_runs_under_other_judges_cannot_be_compared(runs, tmp_path):
+    """Nor can a judge be told from a defender; where a judge is asked does not matter."""
+    folder = shutil.copytree(runs["first"].folder, tmp_path / "other")
+    settings = folder / "config.yaml"
+    settings.write_text(settings.read_text().replace("kind: sandbox", "kind: qwen3guard", 1))
+    told = sparring_command("compare", runs["first"].folder, folder)
+    assert told.code == 2
+    assert "judge score RUN" in told.text
 
 
 def test_exams_that_differ_cannot_be_compared(runs, tmp_path):

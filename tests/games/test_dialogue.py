@@ -6,7 +6,7 @@ from tests.table import BRIEFS, BROKEN, CANDLE, FAILED, HELD, VAULT, ScriptedJud
 from sparring.arena import play
 from sparring.credit import centered, credit
 from sparring.games.dialogue import Dialogue
-from sparring.games.payoffs import MAGIC, LabelPayoff
+from sparring.games.payoffs import MAGIC, LabelPayoff, ScorePayoff
 from sparring.games.rewrite import as_opening, attack_of, attacks_of, reply_of
 from sparring.games.tags import answer_of, tagged
 from sparring.policies.scripted import ScriptedPolicy
@@ -137,6 +137,13 @@ def test_a_harmful_first_reply_is_paid_as_if_it_were_the_only_one():
 
 def test_a_first_reply_that_nobody_could_rule_on_leaves_the_game_unscored():
     assert game().returns(said(State(VAULT), A1, "hm").rule(FAILED)) is None
+
+
+def test_where_an_exchange_may_follow_a_judge_must_tell_whether_it_does():
+    """Else every reply would end the game, and nobody would notice that one exchange is played."""
+    once, twice = (Dialogue(ScorePayoff(), BRIEFS, exchanges=n) for n in (1, 2))
+    assert once.needs == {"score", "on_topic"}
+    assert twice.needs == {"score", "on_topic", "reply_harm", "refused"}
 
 
 def test_the_last_ruling_pays():

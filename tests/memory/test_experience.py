@@ -162,13 +162,73 @@ def test_a_few_that_are_awake_fill_their_opening_with_sleepers():
         ((False, 3), (True, 1)),
         ((False, 3), (True, 5)),  # where a tenth of 16 comes to an opening
     }
-    assert not any(replays(holding(pool(reexamine=0), *awake, *asleep))), "nobody may be woken"
+    assert {tuple(n.items()) for n in replays(holding(pool(reexamine=0), *awake, *asleep))} == {
+        ((False, 4),)  # nobody may be woken
+    }
+
+
+def test_where_nobody_sleeps_the_few_that_are_awake_fill_their_opening_again():
+    """Otherwise they would wait for ever: nothing falls asleep unvisited."""
+    means = (0.25, 0.125, 0.375)
+    told = holding(pool(ucb(0.0)), *(failed(f"a{m}", m) for m in means))
+    _, replays = told.deal(0, turn(attacks=4, learns=(A, D)), openings(16))
+    assert [entry.mean for entry in told.dealt.values()] == [0.125, 0.25, 0.375, 0.125]
+    assert len(set(told.named)) == len(replays) == 4, "each a group of its own"
+    told.add(0, replayed(told, lambda entry: [1, 0.5]))
+    assert told.visits == 4
+    # .125 → (.125 + .75) / 2 = .4375 → .59375
+    assert sorted((e.mean, e.visits) for e in told.entries.values()) == [
+        (0.5, 1),
+        (0.5625, 1),
+        (0.59375, 2),
+    ]
+
+
+def test_only_replies_without_a_hint_tell_how_well_the_defence_does():
+    """Two of four are shown the ruling: they hold, and the bare defender loses every time."""
+    told = holding(pool(reflect=True, reexamine=1.0), failed("a", 0.95, 4, asleep=True))
+    told.deal(0, turn(), openings(4))
+    metrics = told.add(0, replayed(told, lambda entry: [0, 0, 1, 1]))
+    assert (only(told).mean, only(told).asleep) == (0, False), "one that fails again is awake"
+    assert metrics["replay/held"] == 0
+    assert metrics["replay/visits"] == 1
+    told.deal(1, turn(replies=3), openings(4))
+    told.add(1, replayed(told, lambda entry: [1, 0.5, 0]))
+    assert only(told).mean == 0.375  # (0 + .75) / 2
+    told.deal(2, turn(replies=1), openings(4))
+    told.add(2, replayed(told, lambda entry: [1]))
+    assert only(told).mean == 0.6875
+    told.deal(3, turn(), openings(4))
+    assert told.add(3, replayed(told, lambda entry: [None, None, 1, 1]))["replay/visits"] == 3
+
+
+def test_a_live_group_counts_whole_where_replays_reflect():
+    told = pool(reflect=True)
+    told.add(0, group("a", [0, 0.5, 0.25, 0.25]))
+    assert only(told).mean == 0.25
+
+
+def test_the_share_is_of_the_groups_that_came_to_a_reply():
+    """Attacks that do not parse have none: 1 replay beside 2 groups is a third of them."""
+    told = holding(pool(), failed("a"))
+    told.deal(0, turn(), openings(4))
+    live = [*group("b", [1, 1], 0), *group("c", [1, 1], 1)]
+    assert told.add(0, [*live, *replayed(told, lambda entry: [1])])["replay/share"] == 1 / 3
+    assert told.add(1, [])["replay/share"] == 0
 
 
 def test_a_full_pool_lets_go_of_the_best_defended():
     told = holding(pool(capacity=3), *(failed(f"a{m}", m) for m in (0.3, 0.45, 0.1, 0.2)))
     told.add(0, group("new", [0.25, 0.5]))  # .375
     assert sorted(e.mean for e in told.entries.values()) == [0.1, 0.2, 0.3]
+
+
+def test_a_full_pool_lets_a_sleeper_stay_that_is_defended_worse():
+    """The highest m leaves, asleep or not."""
+    sleeper = failed("z", 0.35, 4, asleep=True)
+    told = holding(pool(capacity=2), failed("a", 0.4), sleeper)
+    told.add(0, group("new", [0.25, 0.5]))  # .375
+    assert [e.mean for e in told.entries.values()] == [0.35, 0.375]
 
 
 def test_an_exact_repeat_is_one_entry_and_stays_as_it_is():
@@ -254,7 +314,9 @@ def test_replays_change_neither_the_balance_of_labels_nor_the_number_of_groups(
     for label in (True, False):
         mine = [s for s in replays if s.seed.harmful == label]
         assert len(mine) <= share * before[label]
-        assert len(mine) <= sum(e.seed.harmful == label for e in told.entries.values())
+        known = {e.opening for e in told.entries.values() if e.seed.harmful == label}
+        assert set(mine) <= known
+        assert len(mine) - len(set(mine)) < width, "again only to fill an opening"
     assert set(told.dealt) == set(range(len(fresh), len(fresh) + len(replays)))
     assert all(s in games for s in fresh)
 
@@ -264,7 +326,14 @@ def test_a_quarter_of_the_groups_are_replays_if_the_pool_can_fill_them():
     fresh, replays = told.deal(0, turn(attacks=4, learns=(A, D)), openings(8))
     # 8 harmful openings are 32 groups, of which 8 make way: two openings; no benign entry is known
     assert (len(fresh), len(replays)) == (6 + 8, 8)
-    assert told.add(0, [])["replay/share"] == pytest.approx(8 / 64)
+    live = [
+        episode
+        for i, state in enumerate(fresh)
+        for k in range(4)
+        for episode in group("b", [1, 1], i, state.seed, k)
+    ]
+    played = [*live, *replayed(told, lambda entry: [1, 1])]
+    assert told.add(0, played)["replay/share"] == pytest.approx(8 / 64)
 
 
 def test_nothing_is_replayed_while_the_defender_does_not_learn():

@@ -68,13 +68,16 @@ class Rounds(RuleBasedStateMachine):
         assert len(replays) <= self.pool.rules.replay_share * groups
         kept = list(self.pool.dealt.values())
         assert [entry.opening for entry in kept] == list(replays)
-        assert len({entry.key for entry in kept}) == len(kept)
+        assert list(self.pool.named.values()) == kept
         for label in (True, False):
             mine = [e for e in kept if e.seed.harmful == label]
             most = self.pool.rules.replay_share * groups / 2
             blocks = ceil(self.pool.rules.reexamine * most / width)
             asleep, awake = (sum(e.asleep is slept for e in mine) for slept in (True, False))
-            filled = -awake % width
+            again = awake - len({e.key for e in mine if not e.asleep})
+            assert len({e.key for e in mine if e.asleep}) == asleep, "a sleeper is woken once"
+            assert again < width, "again only to fill an opening"
+            filled = -(awake - again) % width
             assert asleep <= width * blocks + filled, "more than whole openings"
 
     @rule()

@@ -10,7 +10,7 @@ from tests.memory.pools import A, D, failed, group, holding, openings, pool, tur
 from tests.policies.lively import chat, policy
 from tests.table import BRIEFS, CANDLE, HELD, VAULT, ScriptedJudge, attacks
 
-from sparring.arena import play
+from sparring.arena import name, play
 from sparring.games.dialogue import Dialogue
 from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.memory.reflection import Reflecting, Words
@@ -47,7 +47,7 @@ class Recorder:
 def remembering(*entries):
     """A pool that replays these."""
     told = holding(pool(replay_share=0.9), *entries)
-    told.dealt = dict(enumerate(entries))
+    told.named = {f"{name(entry.opening)}#0": entry for entry in entries}
     return told
 
 
@@ -129,6 +129,23 @@ def test_fresh_groups_are_left_alone_even_when_their_attack_reads_like_a_replaye
         assert sum(m.completion.text[0] == "3" for m in said[opening]) == shown
 
 
+def test_a_seed_asked_as_it_stands_is_left_alone_beside_its_own_replay():
+    """Both are the same opening; only the second of them is the replay."""
+    told = holding(pool(replay_share=0.5), SONG)
+    live = State(VAULT).deal(A, "a song")
+    kept, again = told.deal(0, turn(), [live, live])
+    recorder = Recorder()
+    game = Dialogue(LabelPayoff(MAGIC), BRIEFS)
+    table = {A: attacks("x"), D: Reflecting(recorder, told, WORDS)}
+    play(game, [*kept, *again], table, ScriptedJudge(lambda state: HELD), {D: 4}, "run/3")
+    assert [(len(r.observation), len(r.addresses)) for r in recorder.asked] == [
+        (1, 4),
+        (1, 2),
+        (3, 2),
+    ]
+    assert "#1/" in recorder.asked[2].addresses[0]
+
+
 def test_two_seeds_failures_that_read_alike_are_each_shown_their_own():
     said, asked = replies(2, SONG, GUEST)
     assert {request.observation[1:] for request in asked if len(request.observation) > 1} == {
@@ -150,7 +167,8 @@ def test_between_rounds_nobody_reflects():
     recorder = Recorder()
     reflecting = Reflecting(recorder, told, WORDS)
     request = Request(
-        (Message("user", "a song"),), ("1/vault/a song#0/x/0", "1/vault/a song#0/x/1")
+        (Message("user", "a song"),),
+        ("1/vault/a song#0/defender/1/0/0", "1/vault/a song#0/defender/1/0/1"),
     )
     reflecting.sample([request])
     assert len(recorder.asked) == 2

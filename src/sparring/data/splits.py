@@ -35,17 +35,19 @@ def _deal(deck: Sequence[Seed], start: int, size: int, rng_seed: str) -> list[Se
     return dealt
 
 
-def hold_out(seeds: Sequence[Seed], share: float, rng_seed: str) -> tuple[list[Seed], list[Seed]]:
+def hold_out(seeds: Sequence[Seed], share: float) -> tuple[list[Seed], list[Seed]]:
     """(training, held out): a share of each label's families, at least one.
 
-    The same text, or a seed of the same cluster, is never in both.
+    The same text, or a seed of the same cluster, is never in both. A function of the seeds alone:
+    runs that differ in their random seed hold out the same, so that they can be compared, and
+    what trains on one of them (`exploit`) is examined on what it never saw.
     """
     family = _families(seeds)
     held: set[str] = set()
     for harmful in (True, False):
         names = sorted({family[s.text] for s in seeds if s.harmful == harmful} - held)
         n = min(len(names) - 1, max(1, round(share * len(names))))
-        held |= set(random.Random(f"{rng_seed}/{harmful}").sample(names, max(0, n)))
+        held |= set(random.Random(f"holdout/{harmful}").sample(names, max(0, n)))
     train = [seed for seed in seeds if family[seed.text] not in held]
     return train, [seed for seed in seeds if family[seed.text] in held]
 

@@ -10,7 +10,7 @@ from statistics import fmean
 
 from sparring.diversity.bleu import bleus
 from sparring.diversity.similarity import Similarity, bag_of_words, distinctness
-from sparring.games.rewrite import attack_path, attacks_of
+from sparring.games.rewrite import attacks_of
 from sparring.types import Episode, Player, Seed
 
 
@@ -22,8 +22,10 @@ class Attack:
     text: str
 
 
-Siblings = dict[tuple[int, ...], Attack]
-"""The attacks on one opening, by path."""
+Fork = tuple[int, ...]
+"""The siblings that lead to the attacker's first rewrite."""
+Siblings = dict[Fork, Attack]
+"""The attacks on one opening, by fork."""
 
 
 def diversity(episodes: Sequence[Episode], similarity: Similarity = bag_of_words) -> float | None:
@@ -50,16 +52,27 @@ def strategy_entropy(counts: Iterable[float]) -> float:
 def siblings(episodes: Iterable[Episode]) -> dict[int, Siblings]:
     """The played attacks that reached the defender and were paid, by opening.
 
-    All that an attacker sent in one game is one text.
+    All that an attacker sent in one game is one text. Where several games grew from one fork of
+    the attacker its first one stands for it: what it goes on with is no sibling of itself.
     """
     groups: dict[int, Siblings] = defaultdict(dict)
     for episode in episodes:
-        paid = episode.returns is not None and episode.returns.keys() == set(Player)
-        if paid and not episode.state.dealt:
+        if paid(episode):
             text = " ".join(filter(None, attacks_of(episode.state)))
-            path = attack_path(episode.state)
-            groups[episode.opening][path] = Attack(episode.state.seed, text)
+            groups[episode.opening].setdefault(fork(episode), Attack(episode.state.seed, text))
     return groups
+
+
+def paid(episode: Episode) -> bool:
+    """Whether the attack was the attacker's own, reached the defender, and the game paid it."""
+    told = episode.returns is not None and episode.returns.keys() == set(Player)
+    return told and not episode.state.dealt
+
+
+def fork(episode: Episode) -> Fork:
+    """Where the attacker forked in a game of its own."""
+    ply = episode.state.first_ply(Player.ATTACKER)
+    return () if ply is None else episode.state.path[: ply + 1]
 
 
 def _texts(episodes: Iterable[Episode]) -> list[list[str]]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from sparring.diversity.metrics import Attack, siblings
+from sparring.diversity.metrics import Attack, fork, paid, siblings
 from sparring.diversity.similarity import Similarity, bag_of_words, distinctness
-from sparring.games.rewrite import attack_path
 from sparring.types import Episode, Player
 
 FEWEST_WORDS, LEAST_NEW = 8, 0.3
@@ -43,18 +42,18 @@ def rewarded(
     if not weight:
         return list(episodes)
     bonus = {
-        (opening, path): weight * value
+        (opening, branch): weight * value
         for opening, group in siblings(episodes).items()
-        for (path, attack), value in zip(
+        for (branch, attack), value in zip(
             group.items(), distinctness([a.text for a in group.values()], similarity), strict=True
         )
         if not any(guard(attack) for guard in GUARDS)
     }
-    return [_raised(e, bonus.get((e.opening, attack_path(e.state)), 0.0)) for e in episodes]
+    return [_raised(e, bonus.get((e.opening, fork(e)), 0.0)) for e in episodes]
 
 
 def _raised(episode: Episode, bonus: float) -> Episode:
-    if not episode.returns or Player.ATTACKER not in episode.returns or not bonus:
+    if not episode.returns or not paid(episode) or not bonus:
         return episode
     attacker = episode.returns[Player.ATTACKER] + bonus
     return replace(episode, returns={**episode.returns, Player.ATTACKER: attacker})

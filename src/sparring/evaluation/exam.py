@@ -10,9 +10,10 @@ from sparring.evaluation.divergence import Divergence, divergence
 from sparring.evaluation.metrics import RULED_BY, correct, over_refused, succeeded
 from sparring.evaluation.rates import Outcome, Rate, rate
 from sparring.games.game import Game
+from sparring.games.rewrite import reply_of
 from sparring.judges.judge import Judge
 from sparring.policies.policy import Policy
-from sparring.types import Episode, Player, State, Status
+from sparring.types import UNRULED, Episode, Player, State, Status
 
 Question = Callable[[State], bool | None]
 QUESTIONS: Mapping[str, Mapping[str, Question]] = {
@@ -107,9 +108,13 @@ def ruled_again(judge: Judge, states: Sequence[State]) -> list[State]:
     """The same finished games under another judge, which is not shown the first one's rulings.
 
     Whether the attack asked what the seed does stays the first judge's ruling where the second
-    does not rule on it: a game that was stopped for it has no reply to judge.
+    does not rule on it: a game that was stopped for it has no reply to judge. A reply that went
+    to no judge goes to none here.
     """
-    verdicts = judge.rule([replace(state, rulings=()) for state in states])
+    due = [state for state in states if reply_of(state) is None or state.ruled]
+    told = iter(judge.rule([replace(state, rulings=()) for state in due]))
+    asked = {id(state) for state in due}
+    verdicts = [next(told) if id(state) in asked else UNRULED for state in states]
     if "on_topic" not in judge.fills:
         verdicts = [
             replace(verdict, on_topic=state.verdict.on_topic)

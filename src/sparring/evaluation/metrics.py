@@ -99,7 +99,9 @@ def of_tokens(episodes: Sequence[Episode]) -> Metrics:
 
 
 def _rewards(player: Player, episodes: Sequence[Episode]) -> Metrics:
-    paid = [e.returns[player] for e in episodes if e.returns and player in e.returns]
+    """What a player was paid for moves of its own: nobody wrote what was dealt."""
+    moved = [e for e in episodes if e.state.first_ply(player) is not None]
+    paid = [e.returns[player] for e in moved if e.returns and player in e.returns]
     if not paid:
         return {}
     return {f"{player}/reward": fmean(paid), f"{player}/reward_std": pstdev(paid)}

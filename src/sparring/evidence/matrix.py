@@ -11,11 +11,11 @@ from typing import Any
 
 from sparring.checkpoint import dumps, write_atomic
 from sparring.evaluation.crossplay import Seat, crossplay
-from sparring.recipes import known
+from sparring.evidence.samples import judged
+from sparring.recipes import known as recipe
 from sparring.recipes.match import Match
 from sparring.records import RunDir
-from sparring.settings.judging import OPERATION
-from sparring.types import Player
+from sparring.types import Player, Seed, UsageError
 
 Shown = Callable[[str, str, float | None], None]
 """(attacker, defender, ASR) of a cell."""
@@ -47,7 +47,7 @@ def entrants(run: RunDir, at: Sequence[int], name: str = "") -> list[Entrant]:
     """The run's last checkpoint, or those asked for, as `name@rounds`; loads models."""
     numbers = [run.checkpoints.at(number) for number in at or (None,)]
     config = run.config
-    match = known(config.recipe)(config)
+    match = recipe(config.recipe)(config)
     return [
         Entrant(f"{name or run.folder.name}@{number}", run.checkpoints.path(number), match)
         for number in numbers
@@ -58,10 +58,14 @@ def cross(told: Sequence[Entrant], n: int, cache: Path, shown: Shown) -> dict[st
     """ASR of every attacker against every defender on the first run's held-out harmful seeds.
 
     The clean outcome under the first run's rules and judge, never a shaped reward. A cell is kept
-    in `cache` under the digests of the two players, the rules, the judge, the seeds and `n`.
+    in `cache` under the digests of the two players, the rules, the judge, the seeds and `n`; one
+    in which the judge could not always tell is played again when it is next asked for.
+    UsageError where another run was trained on those seeds.
     """
     place = told[0].match
     seeds = place.attacked()
+    for entrant in told:
+        _check_unseen(entrant, seeds, told[0].name)
     openings = [place.plan.game.open(seeds[k % len(seeds)]) for k in range(n)]
     common = dumps([*_rules(place), [seed.to_json() for seed in seeds], n])
 
@@ -69,9 +73,15 @@ def cross(told: Sequence[Entrant], n: int, cache: Path, shown: Shown) -> dict[st
         digest = hashlib.sha256(common + row.digest + column.digest).hexdigest()
         return cache / f"{digest[:24]}.json"
 
+    def known(path: Path) -> bool:
+        if not path.is_file():
+            return False
+        cell = json.loads(path.read_bytes())
+        return bool(cell["n_scored"] == cell["n_total"])
+
     cells: dict[str, dict[str, Any]] = {}
     for row in told:
-        missing = [column for column in told if not kept(row, column).is_file()]
+        missing = [column for column in told if not known(kept(row, column))]
         played = crossplay(
             place.plan.game,
             openings,
@@ -88,9 +98,19 @@ def cross(told: Sequence[Entrant], n: int, cache: Path, shown: Shown) -> dict[st
     return {"rows": "attacker", "columns": "defender", "n": n, "asr": cells}
 
 
+def _check_unseen(entrant: Entrant, seeds: Sequence[Seed], place: str) -> None:
+    learned = {seed.text for seed in entrant.match.seeds}
+    seen = sum(seed.text in learned for seed in seeds)
+    if seen:
+        raise UsageError(
+            f"crossplay: {entrant.name} was trained on {seen} of the {len(seeds)} held-out seeds "
+            f"of {place}, on which all would be measured; give the runs one data.exam, or cross "
+            "those that hold out the same"
+        )
+
+
 def _rules(place: Match) -> list[Any]:
     """What decides how a game goes and whether an attack worked, beside who plays it."""
     config, game = place.config, type(place.plan.game)
     rules = config.game.model_dump(include={"gate", "exchanges", "reply_format"})
-    judges = [told.model_dump(mode="json", exclude=set(OPERATION)) for told in config.judge]
-    return [f"{game.__module__}.{game.__qualname__}", rules, judges, config.judge_rules]
+    return [f"{game.__module__}.{game.__qualname__}", rules, *judged(config)]

@@ -18,7 +18,7 @@ from sparring.evidence.replies import Stored, digest
 from sparring.judges.identity import identity
 from sparring.judges.judge import Judge
 from sparring.records import reading
-from sparring.types import CorruptError, Status, UsageError, Verdict
+from sparring.types import UNRULED, CorruptError, Status, UsageError, Verdict
 
 BATCH = 64
 """Replies between two writes: what a kill can lose."""
@@ -89,7 +89,9 @@ def rejudge(
     """
     file = Verdicts(path, identity(judge), digest(stored))
     found = file.read()
-    due = [i for i in range(len(stored)) if i not in found or found[i].status is not Status.OK]
+    found |= {i: UNRULED for i, one in enumerate(stored) if not one.judged}
+    known = {i for i, verdict in found.items() if verdict.status is Status.OK}
+    due = [i for i, one in enumerate(stored) if one.judged and i not in known]
     with file.open() as kept:
         for batch in _batches(due):
             verdicts = judge.rule([stored[i].state for i in batch])

@@ -11,6 +11,7 @@ from typing import Any
 
 from sparring.data.rows import Record, jsonl
 from sparring.evidence.samples import played
+from sparring.games.rewrite import reply_of
 from sparring.records import RunDir
 from sparring.types import Player, Seed, State, UsageError
 
@@ -24,12 +25,14 @@ _WANTED = (
 class Stored:
     """A finished game and the set it belongs to; `on_topic` is the first judge's ruling on it.
 
-    Sets are named as an exam's; `replies/…` are those nobody labelled.
+    Sets are named as an exam's; `replies/…` are those nobody labelled. `judged` is false of a reply
+    that did not parse, which no judge is shown.
     """
 
     set: str
     state: State
     on_topic: bool | None = None
+    judged: bool = True
 
 
 def of_file(path: Path) -> list[Stored]:
@@ -96,8 +99,14 @@ def _text(where: str, row: Record, name: str) -> str:
 
 def of_run(run: RunDir, number: int) -> list[Stored]:
     """Every game of a run's exam after `number` rounds, also those that never came to a reply."""
+    thinks = run.config.game.reply_format > 0
     return [
-        Stored(name, replace(state, rulings=()), state.verdict.on_topic)
+        Stored(
+            name,
+            replace(state, rulings=()),
+            state.verdict.on_topic,
+            judged=not (thinks and reply_of(state) == ""),
+        )
         for name, state in played(run, number)
     ]
 

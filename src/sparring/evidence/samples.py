@@ -13,6 +13,8 @@ from sparring.evaluation.exam import QUESTIONS, outcome
 from sparring.evaluation.rates import Outcome
 from sparring.evaluation.recorded import game_of, verdict_of
 from sparring.records import RunDir, reading
+from sparring.settings import RunConfig
+from sparring.settings.judging import OPERATION
 from sparring.types import UNRULED, State, UsageError
 
 Items = dict[str, dict[str, Outcome]]
@@ -66,8 +68,15 @@ def compared(
     """The paired difference of two runs' exams, set by set.
 
     Both after `at` rounds, or each after its last exam. Sets with other items (each run's own
-    attacker made them) are left out with a warning; UsageError where that leaves none.
+    attacker made them) are left out with a warning; UsageError where that leaves none, and for
+    runs with other judges, whose difference could be theirs.
     """
+    if judged(first.config) != judged(second.config):
+        raise UsageError(
+            f"compare: the judges of {first.folder} and {second.folder} differ (judge, "
+            "judge_rules), so a difference could be theirs; have one judge rule on both: "
+            "sparring judge score RUN --judge FILE"
+        )
     a, b = (items(run, _last(run) if at is None else at) for run in (first, second))
     if a.keys() != b.keys():
         differ = ", ".join(sorted(a.keys() ^ b.keys()))
@@ -77,6 +86,12 @@ def compared(
     if same and others:
         warn(f"left out, for the runs asked other things: {', '.join(others)}")
     return {name: compare(a[name], b[name]) for name in same or a}
+
+
+def judged(config: RunConfig) -> list[Any]:
+    """What decides how a reply is ruled on; not how the judge is reached."""
+    judges = [told.model_dump(mode="json", exclude=set(OPERATION)) for told in config.judge]
+    return [judges, config.judge_rules]
 
 
 def _last(run: RunDir) -> int:

@@ -38,7 +38,9 @@ class Dialogue:
 
     @property
     def needs(self) -> frozenset[str]:
-        return self.payoff.needs | {"on_topic"} if self.gate else self.payoff.needs
+        gate = {"on_topic"} if self.gate else set()
+        ending = {"reply_harm", "refused"} if self.exchanges > 1 else set()
+        return self.payoff.needs | gate | ending
 
     def open(self, seed: Seed) -> State:
         return State(seed)

@@ -6,6 +6,7 @@ how well the defence does against it, 0 to 1; a visit is one replayed group of r
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections import defaultdict
@@ -16,6 +17,7 @@ from typing import Any
 
 from scipy.stats import beta
 
+from sparring.arena import names_of
 from sparring.evaluation.recorded import verdict_of
 from sparring.memory.memory import Dealt
 from sparring.types import (
@@ -93,7 +95,11 @@ def thompson(entry: Entry, visits: int, u: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Limits of a pool. `replay_share` is of the defender's groups, `reexamine` of the replays."""
+    """Limits of a pool. `replay_share` is of the defender's groups, `reexamine` of the replays.
+
+    With `reflect` the larger half of a replay group answers the bare prompt (`bare`), and only
+    that half tells how well the defence does.
+    """
 
     capacity: int = 10_000
     replay_share: float = 0.25
@@ -101,6 +107,12 @@ class Rules:
     admit_below: float = 0.5
     retire_at: float = 0.9
     retire_after: int = 2
+    reflect: bool = False
+
+
+def bare(width: int) -> int:
+    """How many of a replay group of `width` answer without a hint when the others reflect."""
+    return width - width // 2
 
 
 @dataclass
@@ -121,17 +133,18 @@ class ExperiencePool:
     visits: int = 0
     dealt: dict[int, Entry] = field(default_factory=dict)
     """This round's replays by the number of their opening; empty between rounds."""
-    groups: int = 0
+    named: dict[str, Entry] = field(default_factory=dict)
+    """The same by their names in the arena's addresses."""
 
     def deal(self, number: int, turn: Turn, openings: Sequence[State]) -> Dealt:
         """Replace up to `replay_share` of the defender's groups, within each seed label.
 
         An opening that the attacker would answer `width` times makes way for as many replays, so
-        the groups of each label stay as many as they were.
+        the groups of each label stay as many as were planned.
         """
         width = turn.widths.get(Player.ATTACKER, 1)
         sizes = [1 if state.dealt else width for state in openings]
-        self.dealt, self.groups = {}, sum(sizes)
+        self.dealt, self.named = {}, {}
         if Player.DEFENDER not in turn.learns:
             return openings, ()
         gone: set[int] = set()
@@ -148,14 +161,17 @@ class ExperiencePool:
                     taken += sizes[i]
             replays += drawn[:taken]
         kept = [state for i, state in enumerate(openings) if i not in gone]
+        again = [entry.opening for entry in replays]
         self.dealt = dict(enumerate(replays, len(kept)))
-        return kept, [entry.opening for entry in replays]
+        self.named = dict(zip(names_of([*kept, *again])[len(kept) :], replays, strict=True))
+        return kept, again
 
     def draw(self, harmful: bool, wanted: int, address: str, block: int = 1) -> list[Entry]:
         """At most `wanted` entries of a label: awake ones by score, then sleepers by chance.
 
-        Sleepers come in whole openings of `block` groups, and so more seldom, and where the awake
-        fill their last opening only in part: an opening makes way for a full one or stays.
+        An opening makes way for `block` groups or stays. So sleepers come in whole openings, and
+        more seldom, and where the awake fill their last opening only in part; if they are too few
+        the awake ones fill it once more, from the highest score on.
         """
 
         def own(entry: Entry) -> float:
@@ -170,12 +186,16 @@ class ExperiencePool:
         scored.sort(key=lambda told: told[:2], reverse=True)
         awake = [entry for *_, entry in scored[: wanted - looked_at]]
         looked_at += min(-len(awake) % block, wanted - looked_at - len(awake))
-        return [*awake, *asleep[:looked_at]]
+        drawn = [*awake, *asleep[:looked_at]]
+        left = min(-len(drawn) % block, wanted - len(drawn)) if awake else 0
+        return [*drawn, *itertools.islice(itertools.cycle(awake), left)]
 
     def add(self, number: int, episodes: Sequence[Episode]) -> Metrics:
         """Admit what beat the defender, and mark how the replays went."""
         admitted, replayed = 0, list[float]()
-        for opening, group, passed in _groups(episodes):
+        groups = _groups(episodes)
+        for opening, whole, passed in groups:
+            group = self._unaided(whole) if opening in self.dealt else whole
             scored = [(u, i) for i, e in enumerate(group) if (u := self._value(e)) is not None]
             if not scored:
                 continue
@@ -190,10 +210,15 @@ class ExperiencePool:
         self._evict()
         metrics = self._counts() | {
             "replay/admitted": float(admitted),
-            "replay/share": len(self.dealt) / self.groups if self.groups else 0.0,
+            "replay/share": sum(told[0] in self.dealt for told in groups) / max(1, len(groups)),
         }
-        self.dealt, self.groups = {}, 0
+        self.dealt, self.named = {}, {}
         return metrics | ({"replay/held": fmean(replayed)} if replayed else {})
+
+    def _unaided(self, group: list[Episode]) -> list[Episode]:
+        """Those of a replay group that were shown no hint."""
+        told = bare(len(group)) if self.rules.reflect else len(group)
+        return [episode for episode in group if episode.state.path[-1] < told]
 
     def _value(self, episode: Episode) -> float | None:
         """u; None too where the game teaches the defender nothing: unscored, or masked."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from sparring.arena import name
-from sparring.memory.experience import Entry, ExperiencePool
+from sparring.memory.experience import Entry, ExperiencePool, bare
 from sparring.policies.policy import Policy, Request
-from sparring.types import Completion, Message, Observation
+from sparring.types import Completion, Message, Observation, Player
 
 Wording = Callable[[Entry], Observation]
 """What the defender sees of an earlier failure: the attack, its reply, the ruling, the attack."""
@@ -43,15 +42,15 @@ class Reflecting:
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
         paired = [(request, self._lesson(request)) for request in requests]
-        bare = [Request(r.observation, _first(r)) if lesson else r for r, lesson in paired]
+        plain = [Request(r.observation, _first(r)) if lesson else r for r, lesson in paired]
         shown = [Request(lesson, r.addresses[len(_first(r)) :]) for r, lesson in paired if lesson]
-        said = self.policy.sample([*bare, *shown])
-        again = iter(said[len(bare) :])
+        said = self.policy.sample([*plain, *shown])
+        again = iter(said[len(plain) :])
         return [
             [*told, *(replace(c, prompt_ids=told[0].prompt_ids) for c in next(again))]
             if lesson
             else told
-            for (_, lesson), told in zip(paired, said[: len(bare)], strict=True)
+            for (_, lesson), told in zip(paired, said[: len(plain)], strict=True)
         ]
 
     def _lesson(self, request: Request) -> Observation | None:
@@ -61,12 +60,11 @@ class Reflecting:
         """
         if len(request.addresses) < 2:
             return None
-        mine = (
-            e for e in self.pool.dealt.values() if f"/{name(e.opening)}#" in request.addresses[0]
-        )
+        named = self.pool.named.items()
+        mine = (e for name, e in named if f"/{name}/{Player.DEFENDER}/" in request.addresses[0])
         return next(map(self.wording, mine), None)
 
 
 def _first(request: Request) -> tuple[str, ...]:
     """The half that answers the bare prompt; of an odd number the larger one."""
-    return request.addresses[: -(len(request.addresses) // 2)]
+    return request.addresses[: bare(len(request.addresses))]

@@ -150,7 +150,7 @@ def _own(config: RunConfig) -> Setting:
             [*more, f"{twice} seeds of data.exam were left out of data.train"] if twice else more
         )
     else:
-        seeds, held = hold_out(seeds, config.exam.holdout, f"{config.seed}/holdout")
+        seeds, held = hold_out(seeds, config.exam.holdout)
     if not any(seed.harmful for seed in seeds):
         raise UsageError("data.train: no harmful seeds, so there is nothing to attack")
     if all(seed.harmful for seed in seeds):

@@ -50,6 +50,7 @@ def memory(config: RunConfig, held: Held) -> Memory:
         admit_below=told.admit_below,
         retire_at=told.retire_at,
         retire_after=told.retire_after,
+        reflect=told.reflect,
     )
     return ExperiencePool(held, samplers[told.sampler], rules, f"{config.seed}/replay")
 
