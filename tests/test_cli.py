@@ -74,7 +74,7 @@ MISTAKES = {
         "recipe: no recipe 'magik' and no such file; did you mean magic?",
     ),
     "no configuration": (["none.yaml"], "none.yaml: no such file"),
-    "duplicate key": (["twice.yaml"], "twice.yaml: line 1: rounds is given twice"),
+    "duplicate key": (["twice.yaml"], "twice.yaml: line 3: rounds is given twice"),
     "alias bomb": (["bomb.yaml"], "bomb.yaml: aliases (*name) are not allowed"),
     "python tag": (["code.yaml"], "code.yaml: not YAML: could not determine a constructor"),
     "no value": (["magic", "rounds"], "rounds: wanted key=value or --key value"),

@@ -139,8 +139,8 @@ def test_a_learning_rate_may_be_written_as_people_write_it(text):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("rounds: 1\nseed: 2\nrounds: 3\n", "own.yaml: line 1: rounds is given twice"),
-        ("learner:\n  beta: 1\n  beta: 2\n", "own.yaml: line 2: beta is given twice"),
+        ("rounds: 1\nseed: 2\nrounds: 3\n", "own.yaml: line 3: rounds is given twice"),
+        ("learner:\n  beta: 1\n  beta: 2\n", "own.yaml: line 3: beta is given twice"),
         ("a: &a [x, x]\nb: [*a, *a]\n", "own.yaml: aliases (*name) are not allowed"),
         ("a: !!python/object/apply:os.getcwd []\n", "own.yaml: not YAML: could not determine"),
         ("a: !!python/name:os.getcwd\n", "own.yaml: not YAML: could not determine"),

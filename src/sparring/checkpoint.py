@@ -29,7 +29,7 @@ def writing(path: Path) -> Iterator[None]:
         free = shutil.disk_usage(path.parent).free
         raise SparringError(
             f"{path}: cannot be written: {error} ({free:,} bytes are free); what was saved before "
-            "is whole; put that right, and the same command with --resume goes on"
+            "is whole; put that right and run the same command again (train: with --resume)"
         ) from error
 
 

@@ -94,8 +94,9 @@ class _Loader(yaml.SafeLoader):
         made = super().construct_mapping(node, deep)
         if len(made) < len(node.value):
             keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise UsageError(f"line {node.start_mark.line + 1}: {twice} is given twice")
+            again = next(i for i, key in enumerate(keys) if key in keys[:i])
+            line = node.value[again][0].start_mark.line + 1
+            raise UsageError(f"line {line}: {keys[again]} is given twice")
         return made
 
 

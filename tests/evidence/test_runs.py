@@ -20,6 +20,7 @@ from sparring.evidence.samples import compared, items
 from sparring.recipes import resolve
 from sparring.recipes.parts import setting
 from sparring.records import RunDir
+from sparring.sandbox.language import ADVERSARIAL
 from sparring.sandbox.model import CARD, SHIPPED
 from sparring.types import CorruptError, UsageError
 
@@ -289,9 +290,15 @@ def test_a_cell_in_which_the_judge_could_not_tell_is_played_again(runs, tmp_path
 
 
 def test_crossplay_over_time_names_the_rounds(runs, tmp_path):
-    words = ("--at", "0,2", "--n", "2", "--cache", tmp_path, "--json")
-    told = json.loads(sparring_command("crossplay", runs["first"].folder, *words).out)
+    words = ("--at", "0,2", "--n", "2", "--cache", tmp_path)
+    folder = runs["first"].folder
+    told = json.loads(sparring_command("crossplay", folder, *words, "--json").out)
     assert list(told["asr"]) == ["first@0", "first@2"]
+    shown = sparring_command("crossplay", folder, *words).out.splitlines()
+    assert "ASR of attackers (rows) against defenders (columns)" in shown[0]
+    assert "n = 2 a cell, 95 % intervals" in shown[-1]
+    (head,) = (line for line in shown if "attacker" in line and "first@0" in line)
+    assert "first@2" in head
 
 
 @pytest.mark.parametrize(("at", "message"), [("x", "'x' is no number"), ("9", "no checkpoint")])
@@ -326,9 +333,29 @@ def test_a_run_does_not_differ_from_itself_and_pairs_match_by_item(runs):
     assert {(p.difference, p.p) for p in same.values()} == {(0.0, 1.0)}
     told = compared(runs["first"], runs["second"], 2)
     a, b = items(runs["first"], 2), items(runs["second"], 2)
-    for name, paired in told.items():
+    assert list(told)[:3] == ["asr/adversarial", "over_refusal/wrapped", "correct/wrapped"]
+    for name in list(told)[:3]:
+        metric, rates = name.split("/")[0], runs["second"].result("round_000002")["rates"]
+        assert told[name].n == sum(told[f"{metric}/{family}"].n for family in ADVERSARIAL)
+        assert told[name].rate_b == pytest.approx(rates[name]["value"])
+    for name, paired in list(told.items())[3:]:
         changes = [int(b[name][key].happened) - int(a[name][key].happened) for key in a[name]]
         assert paired.difference == pytest.approx(sum(changes) / len(changes))
+
+
+def test_a_comparison_says_which_run_is_taken_from_which_and_both_rates(runs):
+    first, second = runs["first"].folder, runs["second"].folder
+    lines = sparring_command("compare", first, second).out.splitlines()
+    assert lines[0] == f"{second} minus {first}, 95 % intervals; {len(lines) - 1} comparisons, " + (
+        "each p for itself"
+    )
+    told = compared(runs["first"], runs["second"], None)["asr/adversarial"]
+    assert lines[1].split()[:4] == [
+        "asr/adversarial",
+        f"{told.rate_a:.3f}",
+        "→",
+        f"{told.rate_b:.3f}",
+    ]
 
 
 def test_runs_under_other_judges_cannot_be_compared(runs, tmp_path):

@@ -70,8 +70,8 @@ def table(told: list[Section], section: str, place: int = 0) -> Table:
 
 
 def test_the_parts_come_in_the_order_in_which_they_are_read(told):
-    order = ["headline", "curves", "crossplay", "strategies", "attacks", "pool"]
-    assert [part.id for part in told] == [*order, "exploit", "bound", "reproduce"]
+    order = ["headline", "exploit", "curves", "crossplay", "strategies", "attacks", "pool"]
+    assert [part.id for part in told] == [*order, "bound", "reproduce"]
 
 
 def test_the_headline_has_every_family_before_and_after_with_interval_and_n(told):
@@ -111,6 +111,25 @@ def test_the_first_thing_read_is_one_number_per_metric(run):
     (asr,) = told[0].runs
     assert (asr.before.value, asr.after.value, asr.apart) == ("0.812", "0.062", True)
     assert not told[1].runs[0].apart, "0.062 before and after"
+
+
+def test_the_best_response_is_told_at_the_top_as_the_strongest_attackers_last_rate(tmp_path):
+    found = [Written(names=("tale",)).at(tmp_path / run) for run in ("one", "two")]
+    budget = {"steps": 80, "seeds": 16, "num_generations": 8, "n": 192, "tries": 48}
+    path = found[0] / "evidence" / "exploit.json"
+    told = {**json.loads(path.read_bytes()), "worst": "tale", "budget": budget}
+    path.write_text(json.dumps(told))
+    (found[1] / "evidence" / "exploit.json").unlink()
+    stories = [gather(RunDir(folder), folder.name, False) for folder in found]
+    card = cards(stories)[-1]
+    assert card.title == "Best response"
+    assert [(run.before, run.after.value) for run in card.runs] == [(None, "0.438"), (None, "–")]
+    assert card.runs[1].n == "not measured: sparring exploit"
+    parts = [part.id for part in sections(stories, False)]
+    assert parts[:3] == ["headline", "exploit-1", "curves"]
+    (part,) = (part for part in sections(stories, False) if part.id == "exploit-1")
+    assert "80 steps of 16 seeds × 8 attacks, examined on 192 games" in part.lead
+    assert "Best response" in render(stories, False, False).html
 
 
 def test_pooled_families_come_first_and_stand_for_the_others(tmp_path):

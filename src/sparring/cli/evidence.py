@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sparring.cli.speech import Json, Run, note, print_json, say
+from sparring.cli.speech import Json, Run, console, note, print_json, say
 from sparring.types import UsageError
 
 At = Annotated[int | None, typer.Option(min=0, help="rounds; default: the last checkpoint")]
@@ -18,7 +18,9 @@ def exploit(
     attackers: Annotated[str, typer.Option(help="of pool, broad, enumeration")] = "all",
     steps: Annotated[int, typer.Option(min=1, help="of each attacker that learns")] = 80,
     at: At = None,
-    cache: Annotated[Path | None, typer.Option(help="where warmed-up attackers are kept")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="of warmed-up attackers; default: attackers/ beside the run")
+    ] = None,
     seed: Annotated[int, typer.Option(help="of the attackers")] = 0,
     json: Json = False,
 ) -> None:
@@ -58,6 +60,7 @@ def crossplay(
     """Every attacker of the runs against every defender: ASR by the clean outcome."""
     from sparring.evidence.matrix import cross, entrants
     from sparring.records import RunDir
+    from sparring.report.text import matrix
     from sparring.report.write import labels
 
     numbers = rounds_of(at)
@@ -72,8 +75,7 @@ def crossplay(
     if json:
         print_json(found)
         return
-    for row, cells in found["asr"].items():
-        say(f"{row:32s} " + " ".join(_short(cell["value"], "  –  ") for cell in cells.values()))
+    console().print(matrix(found["asr"], n))
 
 
 def _short(value: float | None, unscored: str) -> str:
@@ -137,5 +139,6 @@ def compare(
     if json:
         print_json({name: paired.to_json() for name, paired in told.items()})
         return
+    say(f"{second} minus {first}, 95 % intervals; {len(told)} comparisons, each p for itself")
     for name, paired in told.items():
-        say(f"{name:32s} {paired}")
+        say(f"{name:32s} {_short(paired.rate_a, '–')} → {_short(paired.rate_b, '–')}  {paired}")

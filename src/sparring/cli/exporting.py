@@ -33,6 +33,8 @@ def export(
     told = asked.write()
     if role is Player.ATTACKER:
         note("this is an attacker: do not publish it")
+    elif asked.run.config.weights == "shared":
+        note("the same weights also played the attacker: with its brief they rewrite requests")
     if json:
         agreements = [agreement.to_json() for agreement in told]
         print_json({"folder": str(asked.folder), "agreements": agreements})

@@ -55,8 +55,10 @@ def _play(match: Any, resume: bool, max_rounds: int | None) -> None:
     newest = run.checkpoints.path(run.checkpoints.at(None))
     say("")
     say(f"run        {run.folder}")
-    say(f"defender   {newest / 'defender'}")
-    if config.weights != "shared":
+    if config.weights == "shared":
+        say(f"both       {newest / 'defender'}  (attacks too, if it is told to)")
+    else:
+        say(f"defender   {newest / 'defender'}")
         say(f"attacker   {newest / 'attacker'}  (do not publish)")
     say(f"next       sparring report {run.folder}")
     say(f"           sparring runs show {run.folder}")

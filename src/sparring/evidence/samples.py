@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sparring.evaluation.compare import Paired, compare
@@ -13,10 +13,17 @@ from sparring.evaluation.exam import QUESTIONS, outcome
 from sparring.evaluation.rates import Outcome
 from sparring.evaluation.recorded import game_of, verdict_of
 from sparring.records import RunDir, reading
+from sparring.sandbox.language import ADVERSARIAL
 from sparring.settings import RunConfig
 from sparring.settings.judging import OPERATION
 from sparring.types import UNRULED, State, UsageError
 
+POOLED: Mapping[str, tuple[str, Sequence[str]]] = {
+    "asr/adversarial": ("asr", ADVERSARIAL),
+    "over_refusal/wrapped": ("over_refusal", ADVERSARIAL),
+    "correct/wrapped": ("correct", ADVERSARIAL),
+}
+"""What an exam of the sandbox says first, and the sets it pools."""
 Items = dict[str, dict[str, Outcome]]
 """Outcomes by `metric/set`, and in a set by the item's key."""
 
@@ -67,9 +74,9 @@ def compared(
 ) -> dict[str, Paired]:
     """The paired difference of two runs' exams, set by set.
 
-    Both after `at` rounds, or each after its last exam. Sets with other items (each run's own
-    attacker made them) are left out with a warning; UsageError where that leaves none, and for
-    runs with other judges, whose difference could be theirs.
+    What pools others comes first. Both after `at` rounds, or each after its last exam. Sets with
+    other items (each run's own attacker made them) are left out with a warning; UsageError where
+    that leaves none, and for runs with other judges, whose difference could be theirs.
     """
     if judged(first.config) != judged(second.config):
         raise UsageError(
@@ -85,7 +92,19 @@ def compared(
     others = sorted(a.keys() - set(same))
     if same and others:
         warn(f"left out, for the runs asked other things: {', '.join(others)}")
-    return {name: compare(a[name], b[name]) for name in same or a}
+    there = set(same or a)
+    pooled = {
+        name: [_pooled(found, metric, sets) for found in (a, b)]
+        for name, (metric, sets) in POOLED.items()
+        if {f"{metric}/{one}" for one in sets} <= there
+    }
+    alone = {name: [a[name], b[name]] for name in same or a}
+    return {name: compare(*pair) for name, pair in (pooled | alone).items()}
+
+
+def _pooled(found: Items, metric: str, sets: Sequence[str]) -> dict[str, Outcome]:
+    named = ((one, found[f"{metric}/{one}"]) for one in sets)
+    return {f"{one}/{key}": told for one, inside in named for key, told in inside.items()}
 
 
 def judged(config: RunConfig) -> list[Any]:

@@ -9,23 +9,35 @@ from typing import Any
 
 from sparring.report.figures import exploit_figure
 from sparring.report.layout import Number, Section, Table, ratio
-from sparring.report.reading import listed, mapping, number, rated, whole
+from sparring.report.reading import Rated, listed, mapping, number, rated, whole
 from sparring.report.visible import name
 from sparring.types import CorruptError
+
+EXPLOIT = "exploit"
 
 
 def sections(folder: Path) -> list[Section]:
     """What the evidence beside a run comes to; CorruptError names a file that cannot be read."""
-    found = []
-    for file, read in EVIDENCE.items():
-        path = folder / "evidence" / file
-        if path.is_file():
-            try:
-                told = json.loads(path.read_bytes())
-            except (OSError, ValueError, RecursionError) as error:
-                raise CorruptError(f"{path}: is not JSON: {error!r:.200}") from error
-            found.append(read(mapping(told)))
-    return found
+    told = ((read, _kept(folder, file)) for file, read in EVIDENCE.items())
+    return [read(kept) for read, kept in told if kept is not None]
+
+
+def best_response(folder: Path) -> Rated | None:
+    """What the strongest of the attackers that were tried on the run's defender came to."""
+    told = _kept(folder, f"{EXPLOIT}.json") or {}
+    curve = mapping(mapping(told.get("attackers")).get(str(told.get("worst"))))
+    asr = listed(curve.get("asr"))
+    return rated(asr[-1]) if asr else None
+
+
+def _kept(folder: Path, file: str) -> Mapping[str, Any] | None:
+    path = folder / "evidence" / file
+    if not path.is_file():
+        return None
+    try:
+        return mapping(json.loads(path.read_bytes()))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CorruptError(f"{path}: is not JSON: {error!r:.200}") from error
 
 
 def exploit(told: Mapping[str, Any]) -> Section:
@@ -41,15 +53,14 @@ def exploit(told: Mapping[str, Any]) -> Section:
         steps_told = f"{last[0]:,.0f}" if last and len(points) > 1 else "–"
         tried = name(str(mapping(curve).get("tried", "–")))
         rows.append((name(str(who)), ratio(last[1] if last else None), steps_told, tried))
-    budget = mapping(told.get("budget"))
-    spent = ", ".join(f"{name(str(k))} {name(str(v))}" for k, v in budget.items())
+    spent = _spent(mapping(told.get("budget")))
     worst = told.get("worst")
     return Section(
-        id="exploit",
+        id=EXPLOIT,
         title="How far a fresh attacker gets",
         lead=f"The defender{_after(told)} is frozen; each attacker is trained against it alone. "
         + (f"Strongest: {name(str(worst))}. " if worst else "")
-        + (f"Budget of each: {spent}." if spent else ""),
+        + spent,
         figures=(exploit_figure(curves),) if any(curves.values()) else (),
         beside=(Table(("attacker", "ASR at the end", "steps", "tried"), tuple(rows), kind="told"),),
     )
@@ -74,15 +85,27 @@ def bound(told: Mapping[str, Any]) -> Section:
     says_not, after = told.get("caveat"), _after(told)
     return Section(
         id="bound",
-        title="How often an attack can at most succeed",
+        title="Upper limit on attacks like the exam's",
         lead=(f"The exam{after}. " if after else "")
         + (f"What this does not say: {name(says_not, 1000)}" if isinstance(says_not, str) else ""),
         tables=(Table(("family", "n", "failures", "effective n", upper), rows),),
     )
 
 
+def _spent(budget: Mapping[str, Any]) -> str:
+    """An attacker's budget in a sentence; '' where it is not known."""
+    keys = ("steps", "seeds", "num_generations", "n", "tries")
+    steps, seeds, attacks, n, tries = (whole(budget.get(key)) for key in keys)
+    if not steps:
+        return ""
+    return (
+        f"Budget: {steps:,} steps of {seeds:,} seeds × {attacks:,} attacks, examined on {n:,} "
+        f"games about held-out seeds; an enumeration tries each strategy {tries:,} times."
+    )
+
+
 EVIDENCE: Mapping[str, Callable[[Mapping[str, Any]], Section]] = {
-    "exploit.json": exploit,
+    f"{EXPLOIT}.json": exploit,
     "bound.json": bound,
 }
 """The file, and what makes a section of its contents; one line here is a new part of the page."""

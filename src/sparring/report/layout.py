@@ -85,12 +85,13 @@ class Section:
 class Compared:
     """A run's headline number before and after; `apart`: the intervals do not touch.
 
-    `held_out` is the number after by a judge that was never the reward.
+    `held_out` is the number after by a judge that was never the reward. Some numbers have no
+    `before`.
     """
 
     run: str
     colour: str
-    before: Number
+    before: Number | None
     after: Number
     n: str
     apart: bool

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from sparring.report.attacks import attacks
 from sparring.report.curves import panels
+from sparring.report.evidence import EXPLOIT, best_response
 from sparring.report.evidence import sections as evidence
 from sparring.report.figures import (
     by_size,
@@ -46,14 +47,17 @@ _TURNS = (("attacker", "the attacker learns"), ("defender", "the defender learns
 
 def sections(stories: Sequence[Story], public: bool) -> list[Section]:
     """Every part that there is something to say in."""
+    found = _evidence(stories)
+    exploited = [part for part in found if part.id.startswith(EXPLOIT)]
     told = [
         headline(stories),
+        *exploited,
         curves(stories),
         crossplay(stories),
         strategies(stories),
         attacks(stories),
         pool(stories),
-        *_evidence(stories),
+        *(part for part in found if part not in exploited),
         reproduce(stories, public),
     ]
     return [s for s in told if s.figures or s.tables or s.folded or s.folded_tables]
@@ -67,7 +71,17 @@ def cards(stories: Sequence[Story]) -> list[Card]:
         if key:
             runs = tuple(_compared(story, key, f"c{i}") for i, story in enumerate(stories))
             told.append(Card(title, name(key.split("/", 1)[1]), better, runs))
+    met = {i: rate for i, story in enumerate(stories) if (rate := best_response(story.folder))}
+    if met:
+        runs = tuple(_met(story, met.get(i), f"c{i}") for i, story in enumerate(stories))
+        told.append(Card("Best response", "strongest attacker trained on it", "lower", runs))
     return told
+
+
+def _met(story: Story, rate: Rated | None, colour: str) -> Compared:
+    """What the strongest attacker that trained on the frozen defender came to."""
+    n = f"n = {counted(rate)}" if rate else "not measured: sparring exploit"
+    return Compared(name(story.label), colour, None, ratio(rate), n, apart=True, held_out=None)
 
 
 def _compared(story: Story, key: str, colour: str) -> Compared:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -46,7 +46,8 @@ def _attacks(told: Summary) -> RenderableType:
     return _titled(
         f"before → after {told.rounds} rounds, judge {line(told.judge['name'])}: {line(told.run)}",
         table,
-        f"held-out seeds, 95 % intervals; adversarial = mean of all families but {_left_out(told)}",
+        "held-out seeds, 95 % intervals (Wilson over seeds where all agree); adversarial = mean of "
+        f"all families but {_left_out(told)}",
     )
 
 
@@ -107,17 +108,29 @@ def _strategies(told: Mapping[int, Mapping[str, float]]) -> RenderableType:
 
 
 def _crossplay(told: Mapping[str, Any]) -> RenderableType:
-    matrix = {row: rates(cells) for row, cells in told.items()}
-    rows, columns = sides(matrix)
+    return _titled(
+        "Cross-play: ASR of attackers (rows) against defenders (columns), after so many rounds",
+        _matrix(told, *sides({row: rates(cells) for row, cells in told.items()})),
+        "held-out harmful seeds, clean outcome (on topic and answered harmfully)",
+    )
+
+
+def matrix(told: Mapping[str, Any], n: int) -> RenderableType:
+    """Attackers of some runs against defenders of some runs, all of them."""
+    return _titled(
+        "Cross-play: ASR of attackers (rows) against defenders (columns), each run@rounds",
+        _matrix(told, list(told), list(told)),
+        f"held-out harmful seeds, clean outcome, n = {n:,} a cell, 95 % intervals",
+    )
+
+
+def _matrix(told: Mapping[str, Any], rows: Sequence[str], columns: Sequence[str]) -> Table:
+    cells = {row: rates(found) for row, found in told.items()}
     table = Table()
     table.add_column("attacker")
     for column in columns:
         table.add_column(_data(column), justify="right")
     for row in rows:
-        cells = [_cell(matrix[row].get(column), len(columns) <= 5) for column in columns]
-        table.add_row("warmed up" if row == "0" else _data(row), *cells)
-    return _titled(
-        "Cross-play: ASR of attackers (rows) against defenders (columns), after so many rounds",
-        table,
-        "held-out harmful seeds, clean outcome (on topic and answered harmfully)",
-    )
+        shown = [_cell(cells[row].get(column), len(columns) <= 5) for column in columns]
+        table.add_row("warmed up" if row == "0" else _data(row), *shown)
+    return table
