@@ -160,9 +160,9 @@ def test_the_attackers_round_changes_the_attacker(played):
 
 def test_the_output_names_only_folders_that_exist(played):
     lines = [line.split() for line in played.told.out.splitlines() if line.strip()]
-    labels = ("run", "attacker", "defender")
+    labels = ("run", "attacker", "defender", "both")
     named = {words[0]: Path(words[1]) for words in lines if words[0] in labels}
-    assert sorted(named) == sorted(["run", *played.owners])
+    assert sorted(named) == sorted(["run", *(played.owners if played.owners[1:] else ["both"])])
     assert all(path.is_dir() for path in named.values())
 
 

@@ -16,7 +16,8 @@ import sparring
 from sparring import recipes
 from sparring.cli import app
 from sparring.config import from_words, merged, parse
-from sparring.memory.experience import Entry, ExperiencePool, Rules, ucb, uniform
+from sparring.memory.entry import Entry
+from sparring.memory.experience import ExperiencePool, Rules, ucb, uniform
 from sparring.settings import RunConfig
 from sparring.types import Player, Seed, State, Turn, Verdict
 from tests.command import sparring_command

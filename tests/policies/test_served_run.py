@@ -11,8 +11,9 @@ from vllm_server import serving
 KEYWORD = ("judge.kind=keyword", "game.gate=false", "game.helpfulness=0")
 SHORT = (
     *("rounds=4", "schedule.every=1", "saving.checkpoint_every=1", "saving.transcripts_every=0"),
-    *("learner.num_generations=3", "learner.seeds_per_round=2", "learner.learning_rate=1e-2"),
+    *("learner.num_generations=3", "learner.seeds_per_round={attacker: 2, defender: 16}"),
     *("sampling.max_completion_length=24", "attacker.lora.r=4", "defender.lora.r=4"),
+    "learner.learning_rate=1e-2",
     *("exam.holdout=0.5", "exam.crossplay=0", "exam.n=2", "warm_up.steps=0"),
     *("memory.experience.replay_share=0", "memory.league.opponents=uniform"),
     *("memory.league.keep_every=1", "memory.league.share=1.0", "learner.beta=0.01"),

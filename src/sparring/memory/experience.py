@@ -11,18 +11,17 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
 from scipy.stats import beta
 
 from sparring.arena import names_of
-from sparring.evaluation.recorded import verdict_of
+from sparring.memory.entry import Entry, entry_of
 from sparring.memory.memory import Dealt
 from sparring.types import (
     Episode,
-    Message,
     Metrics,
     Observation,
     Player,
@@ -34,36 +33,6 @@ from sparring.types import (
 
 Held = Callable[[Seed, Verdict], float | None]
 """u: how well the defence did, 0 (beaten) to 1 (held); None where the judge could not tell."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """An attack that beat the defender, what it saw and said then, and how it has fared since.
-
-    `seen` is the defender's observation: the attack, after any exchanges before it.
-    """
-
-    seed: Seed
-    seen: Observation
-    reply: str
-    ruling: Verdict
-    mean: float
-    visits: int = 0
-    asleep: bool = False
-
-    @property
-    def key(self) -> tuple[str, Observation]:
-        """Exact repeats of an attack on a seed are one entry."""
-        return (self.seed.id, self.seen)
-
-    @property
-    def opening(self) -> State:
-        """The state in which the defender answers this attack again."""
-        state = State(self.seed)
-        for message in self.seen:
-            who = Player.DEFENDER if message.role == "assistant" else Player.ATTACKER
-            state = state.deal(who, message.content)
-        return state
 
 
 Sampler = Callable[[Entry, int, float], float]
@@ -261,11 +230,11 @@ class ExperiencePool:
 
     def state(self) -> dict[str, Any]:
         """The entries in order of admission, and all visits so far."""
-        return {"visits": self.visits, "entries": [_written(e) for e in self.entries.values()]}
+        return {"visits": self.visits, "entries": [e.to_json() for e in self.entries.values()]}
 
     def load(self, told: Mapping[str, Any]) -> None:
         """Take up exactly where `state()` was taken, after a trip through JSON."""
-        found = [_read(row) for row in told["entries"]]
+        found = [entry_of(row) for row in told["entries"]]
         self.entries, self.visits = {entry.key: entry for entry in found}, told["visits"]
 
 
@@ -292,19 +261,3 @@ def _entry(episode: Episode, mean: float) -> Entry:
     state = episode.state
     last = state.moves[-1]
     return Entry(state.seed, last.observation, last.completion.text, state.verdict, mean)
-
-
-def _written(entry: Entry) -> dict[str, Any]:
-    return asdict(entry) | {"seed": entry.seed.to_json()}
-
-
-def _read(row: Mapping[str, Any]) -> Entry:
-    return Entry(
-        seed=Seed(**row["seed"]),
-        seen=tuple(Message(**message) for message in row["seen"]),
-        reply=row["reply"],
-        ruling=verdict_of(row["ruling"]),
-        mean=row["mean"],
-        visits=row["visits"],
-        asleep=row["asleep"],
-    )
