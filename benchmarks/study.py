@@ -63,7 +63,9 @@ METHODS: Mapping[str, Sequence[str]] = {
 }
 """Settings by method; of `base` what it was before its one round counts.
 
-Without a suffix: the recipe's defaults, the broad pool and diversity.
+Without a suffix: the recipe's defaults; those of magic and ssp are the broad pool and diversity,
+of magic the league too. A frozen attacker has no use for the last two, and self_redteam is on the
+narrow pool.
 
 Everything else varies one thing about the narrow pool; `-20`: a fifth of it encoded, not 4 %;
 `-timed`: as many rounds as take the computing time of 160 rounds of `magic`.

@@ -76,17 +76,24 @@ def row(runs: Mapping[int, Mapping[str, Any]], read: Reading) -> list[str]:
     ]
 
 
+def seconds(runs: Mapping[int, Mapping[str, Any]], read: Reading) -> str:
+    """CPU seconds of play and learning up to a reading, mean over seeds."""
+    told = [exam["seconds"] for run in runs.values() if (exam := read(run["exams"]))]
+    return f"{fmean(told):.0f}" if told else "–"
+
+
 def ablation(found: Kept) -> list[str]:
-    """Every method at equal defender steps, equal steps, equal CPU seconds."""
+    """Every method at equal defender steps, at equal steps, and within equal CPU seconds."""
     readings = {
         "80 defender steps": at("defender_steps", 80),
         "160 steps": at("rounds", 160),
-        "100 CPU seconds": at("seconds", 100),
+        "within 100 CPU s": at("seconds", 100),
     }
     head = " | ".join(f"{name}: ASR | benign" for name in readings)
-    lines = [f"| mean / worst | seeds | {head} |", "|---|--:|" + "--:|" * (2 * len(readings))]
+    lines = [f"| mean / worst | seeds | {head} | used |", "|---|--:|" + "--:|" * 7]
     for method, runs in found.items():
         cells = [value for read in readings.values() for value in row(runs, read)]
+        cells.append(f"{seconds(runs, readings['within 100 CPU s'])} s")
         lines.append(f"| {method} | {len(runs)} | {' | '.join(cells)} |")
     return lines
 
@@ -95,8 +102,9 @@ def exploitability(found: Kept) -> list[str]:
     """ASR of each attacker after its last step, and of the worst one, mean and worst seed."""
     names = ("pool", "broad", "enumeration")
     lines = [
-        f"| mean / worst | seeds | {' | '.join(names)} | worst of three | exam ASR | benign |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        f"| mean / worst | seeds | {' | '.join(names)} | worst of three | exam ASR | benign "
+        "| trained |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for method, runs in found.items():
         measured = {seed: run for seed, run in runs.items() if "exploit" in run}
@@ -108,7 +116,7 @@ def exploitability(found: Kept) -> list[str]:
         ]
         cells = [cell([told[name] for told in final], max) for name in names]
         cells.append(cell([max(told.values()) for told in final], max))
-        cells += row(measured, last)
+        cells += [*row(measured, last), f"{seconds(measured, last)} s"]
         lines.append(f"| {method} | {len(measured)} | {' | '.join(cells)} |")
     return lines
 
