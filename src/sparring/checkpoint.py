@@ -8,13 +8,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from safetensors import SafetensorError
 
-from sparring.types import CorruptError, SparringError, UsageError
+from sparring.types import CorruptError, Seed, SparringError, UsageError
 
 MANIFEST = "MANIFEST.json"
 SCHEMA = 1
@@ -226,6 +226,22 @@ class Checkpoints:
     @property
     def _latest(self) -> Path:
         return self.folder / "latest"
+
+
+def seeds_digest(seeds: Sequence[Seed]) -> str:
+    """What tells the seeds of a run from any others; hex."""
+    return hashlib.sha256(b"".join(dumps(seed.to_json()) for seed in seeds)).hexdigest()
+
+
+def check_seeds(checkpoint: Path, seeds: Sequence[Seed]) -> None:
+    """UsageError where a checkpoint's run was trained on other seeds than these."""
+    told = json.loads((checkpoint / "state.json").read_bytes())
+    if told.get("seeds_sha256", digest := seeds_digest(seeds)) != digest:
+        raise UsageError(
+            f"data.train: not the seeds that {checkpoint} was trained on: its files have changed, "
+            "or an older version held out others of them; put them back, give the held-out ones "
+            "as data.exam, or begin a new run"
+        )
 
 
 def _sealed(body: bytes) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
-from sparring.checkpoint import dumps, sha256
+from sparring.checkpoint import check_seeds, dumps, seeds_digest, sha256
 from sparring.coevolve import Plan, coevolve
 from sparring.evaluation.crossplay import crossplay
 from sparring.evaluation.divergence import second_judge
@@ -24,9 +23,7 @@ from sparring.types import (
     Metrics,
     Player,
     Round,
-    Seed,
     UnscoredError,
-    UsageError,
 )
 
 WARMED, CROSSPLAY = 0, "crossplay"
@@ -121,11 +118,7 @@ def _begin(match: Match, run: RunDir, watch: Watch, received: list[int]) -> list
     for name, digest in run.seals(number).items():
         if state["sha256"][name] != digest:
             raise CorruptError(f"{run.folder / name}: is not what it was at {folder.name}")
-    if state.get("seeds_sha256", seeds := _digest(match.seeds)) != seeds:
-        raise UsageError(
-            "data.train: not the seeds that this run was begun with, so what follows would be "
-            "another run; put them back, or begin a new one"
-        )
+    check_seeds(folder, match.seeds)
     past = run.rewind(number)
     checkpoints.rewind(number)
     _load(match, folder, state["counters"])
@@ -158,16 +151,12 @@ def _save(match: Match, run: RunDir, number: int) -> None:
         save_file(moments, folder / "optimizer.safetensors")
         remembered = {"memory": match.plan.memory.state(), "league": match.plan.league.state()}
         (folder / "memory.json").write_bytes(dumps(remembered))
-        sealed = {"sha256": run.seals(number), "seeds_sha256": _digest(match.seeds)}
+        sealed = {"sha256": run.seals(number), "seeds_sha256": seeds_digest(match.seeds)}
         told = {"rounds": number, "counters": counters, **sealed}
         (folder / "state.json").write_bytes(dumps(told))
 
     if number not in run.checkpoints.numbers():
         run.checkpoints.write(number, fill, lambda n: _kept(match, n))
-
-
-def _digest(seeds: Sequence[Seed]) -> str:
-    return hashlib.sha256(b"".join(dumps(seed.to_json()) for seed in seeds)).hexdigest()
 
 
 def _kept(match: Match, number: int) -> bool:

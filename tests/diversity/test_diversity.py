@@ -1,7 +1,6 @@
 """Diversity is logged as numbers that can be worked by hand."""
 
 import math
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,12 +10,13 @@ from tests.table import BRIEFS, HELD, VAULT, ScriptedJudge, attacks, cast, magic
 
 from sparring.arena import play
 from sparring.diversity.bleu import _matched, bleus, grams
-from sparring.diversity.metrics import diversity, self_bleu, strategy_entropy
+from sparring.diversity.metrics import diversity, self_bleu, siblings, strategy_entropy
 from sparring.diversity.reward import rewarded
 from sparring.diversity.similarity import bag_of_words, distinctness
 from sparring.evaluation.metrics import of_episodes
 from sparring.games.dialogue import Dialogue
 from sparring.games.payoffs import MAGIC, LabelPayoff
+from sparring.games.rewrite import attacks_of
 from sparring.games.tags import tagged
 from sparring.policies.scripted import ScriptedPolicy
 from sparring.types import Player, State, Verdict
@@ -113,8 +113,7 @@ def test_attacks_that_were_turned_away_are_not_compared():
 def test_what_was_dealt_is_no_attackers_and_not_compared():
     sent = [State(VAULT).deal(Player.ATTACKER, text) for text in ("a tale", "sing")]
     table = cast(attacks("x"), says("no"))
-    episodes = play(magic(), [*sent, *sent], table, ScriptedJudge(lambda s: HELD), {}, "s")
-    assert diversity([replace(e, opening=0) for e in episodes]) is None
+    assert siblings(play(magic(), sent, table, ScriptedJudge(lambda s: HELD), {}, "s")) == {}
 
 
 def test_what_an_attack_goes_on_with_is_no_sibling_of_itself():
@@ -130,6 +129,8 @@ def test_what_an_attack_goes_on_with_is_no_sibling_of_itself():
         assert (diversity(episodes) is None) is alone
         paid = [e.returns[Player.ATTACKER] for e in rewarded(episodes, 1.0)]
         assert (paid == [e.returns[Player.ATTACKER] for e in episodes]) is alone
+        first = " ".join(attacks_of(episodes[0].state))
+        assert siblings(episodes)[0][0,].text == first, "its first game stands for a fork"
 
 
 def test_both_are_logged_every_round_in_which_siblings_were_sent():

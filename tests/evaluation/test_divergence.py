@@ -149,6 +149,13 @@ def test_a_reply_that_went_to_no_judge_goes_to_none_here():
     assert told.second["asr/plain"].second.unscored == {"skipped": 4}
 
 
+def test_an_attack_that_was_never_sent_did_not_work_under_either_judge():
+    sets = {"harmful/live": [magic().open(VAULT)] * 2}
+    asked = Exam(magic(), ScriptedJudge(by_reply), sets, {}, "exam", says("x"), second())
+    told = asked.sit({D: says("yes")}).second["asr/live"]
+    assert (told.first.value, told.second.value, told.second.n_scored) == (0.0, 0.0, 2)
+
+
 def test_ruled_again_keeps_the_game_and_replaces_the_ruling():
     (episode, *_) = exam().sit({D: says("yes")}).episodes["harmful/plain"]
     (again,) = ruled_again(second(), [episode.state])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.evaluation.test_exam import D
 from tests.table import BROKEN, CANDLE, HELD, VAULT, ScriptedJudge, attacks, magic, says
 
+from sparring.evaluating.limits import check_unscored
 from sparring.evaluation.exam import Exam
 from sparring.evidence.rejudging import BATCH, rates, rejudge
 from sparring.evidence.replies import Stored, digest, of_file, of_run
@@ -237,6 +238,20 @@ def test_a_reply_that_did_not_parse_is_shown_to_no_judge(tmp_path):
     verdicts = rejudge(told, judge, tmp_path / "again.jsonl", quiet)
     assert judge.asked == []
     assert rates(told, verdicts, judge.fills)["asr/plain"].unscored == {"skipped": 4}
+    check_unscored(rates(told, verdicts, judge.fills).values(), 0.0)
+    earlier = [replace(one, judged=True) for one in told]  # as they were once judged
+    rejudge(earlier, judge, tmp_path / "again.jsonl", quiet)
+    assert len(judge.asked) == 4
+    again = rejudge(told, judge, tmp_path / "again.jsonl", quiet)
+    assert {verdict.status for verdict in again} == {Status.SKIPPED}
+
+
+def test_without_a_format_an_empty_reply_is_judged_like_any_other(tmp_path):
+    made = RunDir.create(tmp_path / "run", "recipe: magic\n")
+    sets = {"harmful/plain": [State(VAULT).deal(Player.ATTACKER, "open")]}
+    result = Exam(magic(), ScriptedJudge(by_reply), sets, {}, "exam").sit({D: says("")})
+    made.write_result("round_000004", {"rounds": 4}, result.episodes)
+    assert [one.judged for one in of_run(made, 4)] == [True]
 
 
 def test_an_exam_that_was_never_sat_is_refused(run):

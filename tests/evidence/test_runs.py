@@ -16,7 +16,7 @@ from sparring.evaluation.rates import Outcome, rate
 from sparring.evidence.exploit import Exploit, warmed_from
 from sparring.evidence.matrix import Entrant, cross, entrants
 from sparring.evidence.response import Budget
-from sparring.evidence.samples import compared, items
+from sparring.evidence.samples import compared, items, judged
 from sparring.recipes import resolve
 from sparring.recipes.parts import setting
 from sparring.records import RunDir
@@ -282,11 +282,13 @@ def test_a_cell_in_which_the_judge_could_not_tell_is_played_again(runs, tmp_path
     (cell,) = tmp_path.iterdir()
     whole = json.loads(cell.read_bytes())
     assert whole["n_scored"] == whole["n_total"] == 4
-    cell.write_text(json.dumps({**whole, "n_scored": 3, "value": None}))
     shown: list[str] = []
-    again = cross([told], 4, tmp_path, lambda row, *cell: shown.append(row))
-    assert (again["asr"][name][name], shown) == (whole, [name])
-    assert json.loads(cell.read_bytes()) == whole
+    for causes, played in (({"timeout": 1, "skipped": 2}, [name]), ({"skipped": 1}, [])):
+        shown.clear()
+        cell.write_text(json.dumps({**whole, "n_scored": 3, "unscored": causes}))
+        again = cross([told], 4, tmp_path, lambda row, *cell: shown.append(row))
+        assert shown == played
+        assert (again["asr"][name][name] == whole) is bool(played)
 
 
 def test_crossplay_over_time_names_the_rounds(runs, tmp_path):
@@ -295,10 +297,10 @@ def test_crossplay_over_time_names_the_rounds(runs, tmp_path):
     told = json.loads(sparring_command("crossplay", folder, *words, "--json").out)
     assert list(told["asr"]) == ["first@0", "first@2"]
     shown = sparring_command("crossplay", folder, *words).out.splitlines()
-    assert "ASR of attackers (rows) against defenders (columns)" in shown[0]
+    assert "ASR of attackers (rows) against defenders (columns, numbered as the rows)" in shown[0]
     assert "n = 2 a cell, 95 % intervals" in shown[-1]
-    (head,) = (line for line in shown if "attacker" in line and "first@0" in line)
-    assert "first@2" in head
+    rows = [line.split() for line in shown if "@" in line and "run@rounds" not in line]
+    assert [row[1:3] for row in rows] == [["1", "first@0"], ["2", "first@2"]]
 
 
 @pytest.mark.parametrize(("at", "message"), [("x", "'x' is no number"), ("9", "no checkpoint")])
@@ -366,6 +368,47 @@ def test_runs_under_other_judges_cannot_be_compared(runs, tmp_path):
     told = sparring_command("compare", runs["first"].folder, folder)
     assert told.code == 2
     assert "judge score RUN" in told.text
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"base_url": "http://127.0.0.1:9/v1", "cache": "kept.sqlite"}, True),
+        ({"fills": ["refused", "reply_harm"]}, True),
+        ({"fills": ["refused"]}, False),
+        ({"controversial": "safe"}, False),
+        ({"model": "moat"}, False),
+    ],
+)
+def test_it_is_another_judge_if_it_could_rule_otherwise_and_not_if_it_is_asked_elsewhere(
+    change, same
+):
+    guard = {"kind": "qwen3guard", "model": "gate", "fills": ["reply_harm", "refused"]}
+    one, other = (
+        resolve({"data": {"train": [{"path": "seeds.jsonl"}]}, "judge": told})
+        for told in (guard, guard | change)
+    )
+    assert (judged(one) == judged(other)) is same
+
+
+@pytest.mark.parametrize("verb", ["exploit", "crossplay"])
+def test_a_run_that_was_trained_on_other_seeds_than_it_holds_now_is_refused(runs, verb, tmp_path):
+    """Its held-out seeds of today could be among those it has learned."""
+    folder = shutil.copytree(runs["first"].folder, tmp_path / "run")
+    path = folder / "checkpoints" / "round_000002" / "state.json"
+    path.write_text(path.read_text().replace('"seeds_sha256": "', '"seeds_sha256": "0'))
+    shutil.rmtree(folder / "evidence", ignore_errors=True)
+    manifest = path.with_name("MANIFEST.json")
+    sealed = json.loads(manifest.read_bytes())
+    sealed["sha256"]["state.json"] = sha256(path)
+    manifest.write_text(json.dumps(sealed))
+    run = RunDir.open(folder)
+    asks = {
+        "exploit": lambda: exploit(run, tmp_path).measure(["pool"], lambda who, step: None),
+        "crossplay": lambda: entrants(run, [2]),
+    }
+    with pytest.raises(UsageError, match=r"data\.train: not the seeds that .*round_000002 was"):
+        asks[verb]()
 
 
 def test_exams_that_differ_cannot_be_compared(runs, tmp_path):

@@ -184,6 +184,12 @@ def test_where_nobody_sleeps_the_few_that_are_awake_fill_their_opening_again():
     ]
 
 
+def test_a_sleeper_is_woken_once_however_few_are_awake():
+    told = holding(pool(), failed("a"), failed("z", 0.95, 4, asleep=True))
+    drawn_ = told.draw(True, 4, "7", 4)
+    assert [entry.asleep for entry in drawn_] == [False, True, False, False]
+
+
 def test_only_replies_without_a_hint_tell_how_well_the_defence_does():
     """Two of four are shown the ruling: they hold, and the bare defender loses every time."""
     told = holding(pool(reflect=True, reexamine=1.0), failed("a", 0.95, 4, asleep=True))

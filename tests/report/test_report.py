@@ -117,13 +117,14 @@ def test_the_best_response_is_told_at_the_top_as_the_strongest_attackers_last_ra
     found = [Written(names=("tale",)).at(tmp_path / run) for run in ("one", "two")]
     budget = {"steps": 80, "seeds": 16, "num_generations": 8, "n": 192, "tries": 48}
     path = found[0] / "evidence" / "exploit.json"
-    told = {**json.loads(path.read_bytes()), "worst": "tale", "budget": budget}
+    told = {**json.loads(path.read_bytes()), "worst": "tale", "budget": budget, "rounds": 40}
     path.write_text(json.dumps(told))
     (found[1] / "evidence" / "exploit.json").unlink()
     stories = [gather(RunDir(folder), folder.name, False) for folder in found]
     card = cards(stories)[-1]
     assert card.title == "Best response"
     assert [(run.before, run.after.value) for run in card.runs] == [(None, "0.438"), (None, "–")]
+    assert card.runs[0].n == "n = 64; defender after 40 rounds; of tale, listed, 80 steps"
     assert card.runs[1].n == "not measured: sparring exploit"
     parts = [part.id for part in sections(stories, False)]
     assert parts[:3] == ["headline", "exploit-1", "curves"]

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from sparring.evaluation.at_k import AtK
 from sparring.evaluation.rates import Rate
-from sparring.types import GateError, UnscoredError, UsageError
+from sparring.types import GateError, Status, UnscoredError, UsageError
 
+SKIPPED = Status.SKIPPED.value
 UNSENT = "never sent"
 """Why a benign rewrite that does not parse is unscored; no judge and no model has failed there."""
 _END = r"\s*(>=|<=|>|<)\s*([0-9]*\.?[0-9]+)\s*"
@@ -56,8 +57,11 @@ def _limit(text: str, known: Sequence[str]) -> Limit:
 
 
 def check_unscored(rates: Collection[Rate], most: float) -> None:
-    """UnscoredError where more than that share of all verdicts is missing."""
-    unsent = sum(rate.unscored.get(UNSENT, 0) for rate in rates)
+    """UnscoredError where more than that share of all verdicts is missing.
+
+    What no judge was shown is not missing: asking again would not bring it.
+    """
+    unsent = sum(rate.unscored.get(cause, 0) for rate in rates for cause in (UNSENT, SKIPPED))
     total = sum(rate.n_total for rate in rates) - unsent
     left = total - sum(rate.n_scored for rate in rates)
     if total and left / total > most:

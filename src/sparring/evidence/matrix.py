@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparring.checkpoint import dumps, write_atomic
+from sparring.checkpoint import check_seeds, dumps, write_atomic
 from sparring.evaluation.crossplay import Seat, crossplay
 from sparring.evidence.samples import judged
 from sparring.recipes import known as recipe
 from sparring.recipes.match import Match
 from sparring.records import RunDir
-from sparring.types import Player, Seed, UsageError
+from sparring.types import Player, Seed, Status, UsageError
 
+UNASKED = {Status.SKIPPED.value, "unfilled"}
+"""Causes of an unscored item that are no judge's failure: asked again, they would be the same."""
 Shown = Callable[[str, str, float | None], None]
 """(attacker, defender, ASR) of a cell."""
 
@@ -48,6 +50,8 @@ def entrants(run: RunDir, at: Sequence[int], name: str = "") -> list[Entrant]:
     numbers = [run.checkpoints.at(number) for number in at or (None,)]
     config = run.config
     match = recipe(config.recipe)(config)
+    for number in numbers:
+        check_seeds(run.checkpoints.path(number), match.seeds)
     return [
         Entrant(f"{name or run.folder.name}@{number}", run.checkpoints.path(number), match)
         for number in numbers
@@ -77,7 +81,7 @@ def cross(told: Sequence[Entrant], n: int, cache: Path, shown: Shown) -> dict[st
         if not path.is_file():
             return False
         cell = json.loads(path.read_bytes())
-        return bool(cell["n_scored"] == cell["n_total"])
+        return not cell["unscored"].keys() - UNASKED
 
     cells: dict[str, dict[str, Any]] = {}
     for row in told:
@@ -104,8 +108,8 @@ def _check_unseen(entrant: Entrant, seeds: Sequence[Seed], place: str) -> None:
     if seen:
         raise UsageError(
             f"crossplay: {entrant.name} was trained on {seen} of the {len(seeds)} held-out seeds "
-            f"of {place}, on which all would be measured; give the runs one data.exam, or cross "
-            "those that hold out the same"
+            f"of {place}, on which all would be measured; cross runs that hold out the same (own "
+            "seeds: one data.exam; sandbox: one language)"
         )
 
 

@@ -110,6 +110,8 @@ def _pooled(found: Items, metric: str, sets: Sequence[str]) -> dict[str, Outcome
 def judged(config: RunConfig) -> list[Any]:
     """What decides how a reply is ruled on; not how the judge is reached."""
     judges = [told.model_dump(mode="json", exclude=set(OPERATION)) for told in config.judge]
+    for judge in judges:
+        judge["fills"] = sorted(judge["fills"] or ())
     return [judges, config.judge_rules]
 
 

@@ -37,7 +37,7 @@ def assemble(config: RunConfig) -> Match:
     payoff = _payoff(config)
     rules = config.game
     game = Dialogue(payoff, place.briefs, rules.gate, rules.exchanges, rules.reply_format)
-    _check_fields(game.needs, judge)
+    _check_fields(game.needs, judge, rules.exchanges)
     table = thinking(config, seats(config, place.chat, ranks), place.think)
     pool = memory(config, payoff.held)
     similarity = place.embedding or bag_of_words
@@ -137,11 +137,13 @@ def _warm_up(
     return run
 
 
-def _check_fields(needs: frozenset[str], judge: Judge) -> None:
+def _check_fields(needs: frozenset[str], judge: Judge, exchanges: int) -> None:
     """Refuse at the door a term that no judge can tell."""
     missing = needs - judge.fills
     terms = {"on_topic": "game.gate=false", "helpful": "game.helpfulness=0"}
-    ways = [f"set {terms[name]}" for name in sorted(missing & terms.keys())]
+    if exchanges > 1:
+        terms |= dict.fromkeys(("reply_harm", "refused"), "game.exchanges=1")
+    ways = sorted({f"set {terms[name]}" for name in missing & terms.keys()})
     if missing:
         raise UsageError(
             f"judge.kind: {judge.name} does not fill {', '.join(sorted(missing))}, which the game "

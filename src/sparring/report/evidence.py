@@ -30,6 +30,15 @@ def best_response(folder: Path) -> Rated | None:
     return rated(asr[-1]) if asr else None
 
 
+def asked(folder: Path) -> str:
+    """Of which defender the best response is, by which attackers, after how many steps."""
+    told = _kept(folder, f"{EXPLOIT}.json") or {}
+    tried = ", ".join(name(str(who)) for who in mapping(told.get("attackers")))
+    steps = whole(mapping(told.get("budget")).get("steps"))
+    trained = f", {steps:,} steps" if steps else ""
+    return f"defender{_after(told)}; of {tried}{trained}"
+
+
 def _kept(folder: Path, file: str) -> Mapping[str, Any] | None:
     path = folder / "evidence" / file
     if not path.is_file():
@@ -93,10 +102,10 @@ def bound(told: Mapping[str, Any]) -> Section:
 
 
 def _spent(budget: Mapping[str, Any]) -> str:
-    """An attacker's budget in a sentence; '' where it is not known."""
+    """An attacker's budget in a sentence; '' where it is not known whole."""
     keys = ("steps", "seeds", "num_generations", "n", "tries")
     steps, seeds, attacks, n, tries = (whole(budget.get(key)) for key in keys)
-    if not steps:
+    if not all((steps, seeds, attacks, n, tries)):
         return ""
     return (
         f"Budget: {steps:,} steps of {seeds:,} seeds × {attacks:,} attacks, examined on {n:,} "

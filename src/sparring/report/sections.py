@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sparring.report.attacks import attacks
 from sparring.report.curves import panels
-from sparring.report.evidence import EXPLOIT, best_response
+from sparring.report.evidence import EXPLOIT, asked, best_response
 from sparring.report.evidence import sections as evidence
 from sparring.report.figures import (
     by_size,
@@ -80,7 +80,9 @@ def cards(stories: Sequence[Story]) -> list[Card]:
 
 def _met(story: Story, rate: Rated | None, colour: str) -> Compared:
     """What the strongest attacker that trained on the frozen defender came to."""
-    n = f"n = {counted(rate)}" if rate else "not measured: sparring exploit"
+    n = "not measured: sparring exploit"
+    if rate:
+        n = f"n = {counted(rate)}; {asked(story.folder)}"
     return Compared(name(story.label), colour, None, ratio(rate), n, apart=True, held_out=None)
 
 

@@ -16,6 +16,9 @@ from sparring.report.reading import Rated, rates
 from sparring.report.summary import Summary
 from sparring.report.terminal import line
 
+FEW = 5
+"""Columns for which there is room for intervals too."""
+
 
 def render(told: Summary) -> RenderableType:
     """Before → after, strategies, cross-play, and what to keep in mind."""
@@ -116,11 +119,20 @@ def _crossplay(told: Mapping[str, Any]) -> RenderableType:
 
 
 def matrix(told: Mapping[str, Any], n: int) -> RenderableType:
-    """Attackers of some runs against defenders of some runs, all of them."""
+    """Attackers of some runs against defenders of some runs, all of them; columns by number."""
+    table = Table()
+    table.add_column("attacker, run@rounds", overflow="fold", min_width=24)
+    few = len(told) <= FEW
+    for place in range(1, len(told) + 1):
+        table.add_column(f"{place}", justify="right")
+    for place, (row, cells) in enumerate(told.items(), 1):
+        found = rates(cells)
+        table.add_row(_data(f"{place} {row}"), *(_cell(found.get(c), few) for c in told))
     return _titled(
-        "Cross-play: ASR of attackers (rows) against defenders (columns), each run@rounds",
-        _matrix(told, list(told), list(told)),
-        f"held-out harmful seeds, clean outcome, n = {n:,} a cell, 95 % intervals",
+        "Cross-play: ASR of attackers (rows) against defenders (columns, numbered as the rows)",
+        table,
+        f"held-out harmful seeds, clean outcome, n = {n:,} a cell, "
+        + ("95 % intervals" if few else "intervals: --json"),
     )
 
 
@@ -131,6 +143,6 @@ def _matrix(told: Mapping[str, Any], rows: Sequence[str], columns: Sequence[str]
     for column in columns:
         table.add_column(_data(column), justify="right")
     for row in rows:
-        shown = [_cell(cells[row].get(column), len(columns) <= 5) for column in columns]
+        shown = [_cell(cells[row].get(column), len(columns) <= FEW) for column in columns]
         table.add_row("warmed up" if row == "0" else _data(row), *shown)
     return table
