@@ -15,7 +15,7 @@ At = Annotated[int | None, typer.Option(min=0, help="rounds; default: the last c
 
 def exploit(
     run: Run,
-    attackers: Annotated[str, typer.Option(help="of pool, broad, enumeration")] = "all",
+    attackers: Annotated[str, typer.Option(help="of pool, broad, own, enumeration")] = "all",
     steps: Annotated[int, typer.Option(min=1, help="of each attacker that learns")] = 80,
     at: At = None,
     cache: Annotated[
@@ -24,7 +24,7 @@ def exploit(
     seed: Annotated[int, typer.Option(help="of the attackers")] = 0,
     json: Json = False,
 ) -> None:
-    """Train fresh attackers against a run's frozen defender; the worst of them counts."""
+    """Train attackers, fresh ones and the run's own, on its frozen defender; the worst counts."""
     from sparring.evidence.exploit import Exploit, asked_for
     from sparring.evidence.response import Budget
     from sparring.records import RunDir
