@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -102,9 +102,9 @@ def exploitability(found: Kept) -> list[str]:
     """ASR of each attacker after its last step, and of the worst one, mean and worst seed."""
     names = ("pool", "broad", "enumeration")
     lines = [
-        f"| mean / worst | seeds | {' | '.join(names)} | worst of three | exam ASR | benign "
+        f"| mean / worst | seeds | {' | '.join(names)} | worst of three | own | exam ASR | benign "
         "| trained |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for method, runs in found.items():
         measured = {seed: run for seed, run in runs.items() if "exploit" in run}
@@ -116,20 +116,28 @@ def exploitability(found: Kept) -> list[str]:
         ]
         cells = [cell([told[name] for told in final], max) for name in names]
         cells.append(cell([max(told.values()) for told in final], max))
+        cells.append(cell(list(ends("own", measured)), max))
         cells += [*row(measured, last), f"{seconds(measured, last)} s"]
         lines.append(f"| {method} | {len(measured)} | {' | '.join(cells)} |")
     return lines
 
 
+def ends(name: str, measured: Mapping[int, Mapping[str, Any]]) -> Iterator[float]:
+    """The last ASR of an attacker, of the seeds on which it was tried."""
+    for run in measured.values():
+        if name in run["exploit"]["attackers"]:
+            yield run["exploit"]["attackers"][name]["asr"][-1]["value"]
+
+
 def curves(found: Kept) -> list[str]:
-    """The worst attacker's ASR over its steps, mean over seeds."""
+    """The ASR of attackers that learn over their steps, mean over seeds."""
     lines = ["| steps of the attacker | 0 | 20 | 40 | 60 | 80 |", "|---|--:|--:|--:|--:|--:|"]
     for method, runs in found.items():
-        for name in ("pool", "broad"):
+        for name in ("pool", "broad", "own"):
             told = [
                 [rate["value"] for rate in run["exploit"]["attackers"][name]["asr"]]
                 for run in runs.values()
-                if "exploit" in run
+                if "exploit" in run and name in run["exploit"]["attackers"]
             ]
             if told:
                 means = [f"{fmean(column):.3f}" for column in zip(*told, strict=True)]

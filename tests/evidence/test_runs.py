@@ -13,7 +13,7 @@ from tests.short_run import SETTINGS
 
 from sparring.checkpoint import sha256
 from sparring.evaluation.rates import Outcome, rate
-from sparring.evidence.exploit import Exploit, warmed_from
+from sparring.evidence.exploit import Exploit, asked_for, warmed_from
 from sparring.evidence.matrix import Entrant, cross, entrants
 from sparring.evidence.response import Budget
 from sparring.evidence.samples import compared, items, judged
@@ -22,7 +22,7 @@ from sparring.recipes.parts import setting
 from sparring.records import RunDir
 from sparring.sandbox.language import ADVERSARIAL
 from sparring.sandbox.model import CARD, SHIPPED
-from sparring.types import CorruptError, UsageError
+from sparring.types import CorruptError, Player, UsageError
 
 SMALL = Budget(steps=1, seeds=2, num_generations=2, every=1, n=4, tries=1, warm_up_steps=2)
 WARM = (
@@ -83,6 +83,35 @@ def test_another_question_sets_the_last_answer_aside_and_finds_it_again(runs, tm
     assert len(list(shown.parent.glob("exploit*.json"))) == 2
 
 
+@pytest.mark.parametrize("name", ["first", "shared"])
+def test_the_runs_own_attacker_starts_as_the_run_left_it(runs, name, tmp_path, monkeypatch):
+    run, met = runs[name], []
+
+    def look(target, attacker, *more):
+        met.append(attacker.weights.snapshot())
+        yield 0, rate([])
+
+    monkeypatch.setattr("sparring.evidence.exploit.best_response", look)
+    copy = RunDir.open(shutil.copytree(run.folder, tmp_path / "run"))
+    shutil.rmtree(copy.folder / "evidence", ignore_errors=True)
+    exploit(copy, tmp_path / "cache").measure(["own"], lambda who, step: None)
+    owner = copy.config.owner(Player.ATTACKER)
+    saved = load_file(run.checkpoints.path(2) / owner / "model.safetensors")
+    (weights,) = met
+    assert all(torch.equal(weights[key], saved[key]) for key in saved.keys() & weights)
+    assert saved.keys() & weights
+    assert not (tmp_path / "cache").exists(), "nobody is warmed up"
+
+
+def test_with_ones_own_model_there_are_the_pools_attacker_and_the_runs(tmp_path):
+    told = {"data": {"train": [{"path": "seeds.csv"}]}, "judge": {"kind": "keyword"}}
+    asked = exploit(RunDir.create(tmp_path / "run", json.dumps(told)), tmp_path)
+    assert asked_for(asked, "all") == ["pool", "own"]
+    assert asked_for(asked, "own") == ["own"]
+    with pytest.raises(UsageError, match="outside the sandbox there are only pool and own"):
+        asked_for(asked, "pool,broad")
+
+
 def test_attackers_are_warmed_up_once_for_all_defenders(runs, tmp_path):
     exploit(runs["first"], tmp_path).measure(["broad"], lambda who, step: None)
     (kept,) = tmp_path.iterdir()
@@ -101,7 +130,7 @@ def test_the_pools_attacker_and_the_broad_one_differ(runs, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--attackers", "giant"), "--attackers: 'giant' is none of pool, broad, enumeration"),
+        (("--attackers", "giant"), "--attackers: 'giant' is none of pool, broad, own, enumeration"),
         (("--at", "7"), "no checkpoint after 7 rounds"),
     ],
 )
