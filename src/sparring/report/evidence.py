@@ -66,7 +66,7 @@ def exploit(told: Mapping[str, Any]) -> Section:
     worst = told.get("worst")
     return Section(
         id=EXPLOIT,
-        title="How far a fresh attacker gets",
+        title="Best responses",
         lead=f"The defender{_after(told)} is frozen; each attacker is trained against it alone. "
         + (f"Strongest: {name(str(worst))}. " if worst else "")
         + spent,
