@@ -218,7 +218,7 @@ def test_a_run_does_not_go_on_with_other_seeds(here, tmp_path):
     as_it_was = own.read_text()
     own.write_text(as_it_was.replace("dragon", "marble"))
     told = sparring_command(*run, "--resume")
-    assert (told.code, "data.train: not the seeds that this run was begun" in told.text) == (
+    assert (told.code, "data.train: not the seeds that " in told.text) == (
         2,
         True,
     )

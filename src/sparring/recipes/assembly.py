@@ -143,7 +143,7 @@ def _check_fields(needs: frozenset[str], judge: Judge, exchanges: int) -> None:
     terms = {"on_topic": "game.gate=false", "helpful": "game.helpfulness=0"}
     if exchanges > 1:
         terms |= dict.fromkeys(("reply_harm", "refused"), "game.exchanges=1")
-    ways = sorted({f"set {terms[name]}" for name in missing & terms.keys()})
+    ways = dict.fromkeys(f"set {terms[name]}" for name in sorted(missing & terms.keys()))
     if missing:
         raise UsageError(
             f"judge.kind: {judge.name} does not fill {', '.join(sorted(missing))}, which the game "
