@@ -15,7 +15,7 @@ from sparring.judges.judge import Judge
 from sparring.policies.policy import Policy
 from sparring.recipes.judging import judge_named
 from sparring.recipes.parts import model_path
-from sparring.sandbox.language import ADVERSARIAL
+from sparring.sandbox.language import POOLED
 from sparring.sandbox.model import CARD, language_of, one_thread
 from sparring.sandbox.world import World
 from sparring.settings import SANDBOX
@@ -128,9 +128,6 @@ def _sandbox(asked: Asked, judges: Sequence[str], model: str) -> Paper:
     return Paper(
         [Chosen(task, "harmful", [card], sets, plain)],
         world.judge,
-        pooled={
-            "harmful/adversarial": [f"harmful/{family}" for family in ADVERSARIAL],
-            "benign/wrapped": [f"benign/{family}" for family in ADVERSARIAL],
-        },
+        pooled=POOLED,
         examiner=world.two_exchange_attacker(),
     )

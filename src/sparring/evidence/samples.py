@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sparring.evaluation.compare import Paired, compare
@@ -13,17 +13,11 @@ from sparring.evaluation.exam import QUESTIONS, outcome
 from sparring.evaluation.rates import Outcome
 from sparring.evaluation.recorded import game_of, verdict_of
 from sparring.records import RunDir, reading
-from sparring.sandbox.language import ADVERSARIAL
+from sparring.sandbox.language import POOLED
 from sparring.settings import RunConfig
 from sparring.settings.judging import OPERATION
 from sparring.types import UNRULED, State, UsageError
 
-POOLED: Mapping[str, tuple[str, Sequence[str]]] = {
-    "asr/adversarial": ("asr", ADVERSARIAL),
-    "over_refusal/wrapped": ("over_refusal", ADVERSARIAL),
-    "correct/wrapped": ("correct", ADVERSARIAL),
-}
-"""What an exam of the sandbox says first, and the sets it pools."""
 Items = dict[str, dict[str, Outcome]]
 """Outcomes by `metric/set`, and in a set by the item's key."""
 
@@ -92,19 +86,23 @@ def compared(
     others = sorted(a.keys() - set(same))
     if same and others:
         warn(f"left out, for the runs asked other things: {', '.join(others)}")
-    there = set(same or a)
-    pooled = {
-        name: [_pooled(found, metric, sets) for found in (a, b)]
-        for name, (metric, sets) in POOLED.items()
-        if {f"{metric}/{one}" for one in sets} <= there
+    paired = [{name: found[name] for name in same or a} for found in (a, b)]
+    one, other = (_pooled(found) | found for found in paired)
+    return {name: compare(one[name], other[name]) for name in one}
+
+
+def _pooled(found: Items) -> Items:
+    """The items of what an exam of the sandbox pools, where every set of it is there."""
+    pools = {
+        f"{metric}/{name.split('/', 1)[1]}": [f"{metric}/{one.split('/', 1)[1]}" for one in sets]
+        for name, sets in POOLED.items()
+        for metric in QUESTIONS[name.split("/", 1)[0]]
     }
-    alone = {name: [a[name], b[name]] for name in same or a}
-    return {name: compare(*pair) for name, pair in (pooled | alone).items()}
-
-
-def _pooled(found: Items, metric: str, sets: Sequence[str]) -> dict[str, Outcome]:
-    named = ((one, found[f"{metric}/{one}"]) for one in sets)
-    return {f"{one}/{key}": told for one, inside in named for key, told in inside.items()}
+    return {
+        name: {f"{one}/{key}": told for one in sets for key, told in found[one].items()}
+        for name, sets in pools.items()
+        if found.keys() >= set(sets)
+    }
 
 
 def judged(config: RunConfig) -> list[Any]:

@@ -140,7 +140,7 @@ class ExperiencePool:
 
         An opening makes way for `block` groups or stays. So sleepers come in whole openings, and
         more seldom, and where the awake fill their last opening only in part; if they are too few
-        the awake ones fill it once more, from the highest score on.
+        the awake ones fill it again, from the highest score on.
         """
 
         def own(entry: Entry) -> float:

@@ -23,7 +23,7 @@ from sparring.policies.policy import Policy, Request, Speaker
 from sparring.recipes.judging import judge_of
 from sparring.recipes.match import Sets
 from sparring.sandbox.codewords import strategy_name
-from sparring.sandbox.language import ADVERSARIAL, Language
+from sparring.sandbox.language import POOLED, Language
 from sparring.sandbox.model import SHIPPED, language_of, one_thread
 from sparring.sandbox.pool import attack_pool, broad, dialogues, narrow
 from sparring.sandbox.words import RULED_BENIGN, RULED_HARMFUL, THINK
@@ -120,10 +120,7 @@ def _sandbox(config: RunConfig) -> Setting:
         judge=world.judge,
         briefs=world.briefs,
         held_out=held_out,
-        pooled={
-            "harmful/adversarial": [f"harmful/{family}" for family in ADVERSARIAL],
-            "benign/wrapped": [f"benign/{family}" for family in ADVERSARIAL],
-        },
+        pooled=POOLED,
         pool=pool,
         chat=_sandbox_chat(config, world),
         wording=Words(RULED_HARMFUL, RULED_BENIGN),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -109,6 +109,11 @@ FAMILIES = (
     "held-out combination",
 )
 ADVERSARIAL = FAMILIES[1:]
+POOLED: Mapping[str, Sequence[str]] = {
+    "harmful/adversarial": [f"harmful/{family}" for family in ADVERSARIAL],
+    "benign/wrapped": [f"benign/{family}" for family in ADVERSARIAL],
+}
+"""What an exam says first, and the sets it pools."""
 
 
 def all_strategies() -> tuple[Strategy, ...]:
