@@ -1,0 +1,64 @@
+"""What the tests of known faults share: the mark they carry, and short runs on tiny models."""
+
+import functools
+import json
+from pathlib import Path
+
+import pytest
+from tests.command import Told, sparring_command
+from tests.tiny import write_seeds
+
+fault = functools.partial(pytest.mark.xfail, strict=True, raises=AssertionError)
+"""A test of what is right, which fails today by an assertion of its own; `reason` says how."""
+
+SHORT = (
+    *("judge.kind=keyword", "game.gate=false", "game.helpfulness=0", "rounds=1"),
+    *("schedule.every=1", "learner.num_generations=2", "learner.seeds_per_round=4"),
+    *("learner.learning_rate=1e-3", "sampling.max_completion_length=16", "warm_up.steps=0"),
+    *("attacker.lora.r=4", "defender.lora.r=4", "exam.holdout=0.5", "exam.crossplay=0"),
+    *("exam.n=2", "saving.transcripts_every=0"),
+)
+
+
+def command(*words: object, trace: str = "") -> Told:
+    """`sparring words…`; a trace that does not say `trace` is an error of the test."""
+    result = sparring_command(*words)
+    if "Traceback" in result.err and not (trace and trace in result.err):
+        pytest.fail(result.err)
+    return result
+
+
+def train(folder: Path, attacker: Path, defender: Path, *more: str, trace: str = "") -> Told:
+    """A run of one round, on the eight harmless seeds unless `more` says otherwise."""
+    own = [word for word in more if word.startswith("data.train=")]
+    seeds = own or [f"data.train=[{{path: {write_seeds(folder / 'seeds.csv')}}}]"]
+    models = (f"attacker.model_name_or_path={attacker}", f"defender.model_name_or_path={defender}")
+    rest = [word for word in more if word not in own]
+    words = ("train", "magic", f"output_dir={folder / 'run'}", *SHORT, *models, *seeds, *rest)
+    return command(*words, trace=trace)
+
+
+def assert_played(result: Told) -> None:
+    """Anything but a run that came to its end is an error of the test, not the fault."""
+    if result.code:
+        pytest.fail(f"exit code {result.code}: {result.err}")
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line)["metrics"] for line in (folder / "run/rounds.jsonl").open()]
+
+
+def assert_sampled_as_learned(folder: Path) -> None:
+    """No token was sampled with another log-probability (nats) than the learner gives it."""
+    name = "sampling_logp_difference"
+    apart = [v for values in metrics(folder) for key, v in values.items() if key.endswith(name)]
+    if not apart:
+        pytest.fail("no round compared what was sampled with what is learned")
+    assert max(apart) < 1e-3
+
+
+def evaluate(folder: Path, model: Path, trace: str = "") -> Told:
+    """`sparring eval` on the eight harmless seeds with the keyword judge."""
+    words = ("--tasks", write_seeds(folder / "seeds.csv"), "--judge", "keyword")
+    more = ("--output", folder / "out", "--max-completion-length", "8")
+    return command("eval", model, *words, *more, trace=trace)

@@ -1,0 +1,357 @@
+"""What goes wrong today with servers, data and resumed runs; each test states what is right.
+
+Every test is a strict expected failure: whoever mends a fault takes its mark away. Only a failed
+assertion counts as the fault. Anything else, such as a step before it that fails, is an error.
+"""
+
+import datetime
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.command import Told, sparring_command
+from tests.evaluating.asked import row
+from tests.faults.known import assert_played, command, evaluate, fault, metrics, train
+from tests.faults.speaker import save_speaker
+from tests.judges.server import Script, Seen, serving
+from tests.tiny import ASKED, LLAMA3, QWEN2, save_model, write_seeds
+from transformers.utils import chat_template_utils
+
+from sparring.data.splits import hold_out
+from sparring.learners.grpo import Grpo, GrpoConfig
+from sparring.learners.optimizer import LearningRate, Optimizer
+from sparring.policies.chat import Chat
+from sparring.policies.loading import load_model, load_tokenizer
+from sparring.policies.weights import Weights
+from sparring.types import Completion, Message, Metrics, Player, Sample, Seed
+
+# An update that was not made
+
+
+def update_of(folder: Path, *advantages: float) -> Metrics:
+    """The metrics of one GRPO update from completions with these advantages."""
+    model = load_model(str(save_model(folder / "model", QWEN2)))
+    learner = Grpo(Optimizer(Weights(model), LearningRate(1e-3)), 0, GrpoConfig())
+    completion = Completion("x", (5, 6, 7), (-1.0, -1.0, -1.0), (8, 9))
+    return learner.update([Sample(Player.DEFENDER, completion, a) for a in advantages])
+
+
+@fault(reason="An update that is skipped because its gradient is NaN leaves no word in the log.")
+def test_a_metric_reports_a_skipped_update(tmp_path):
+    values = update_of(tmp_path, float("nan"), 1.0)
+    assert any("skip" in name or "nan" in name for name in values), sorted(values)
+
+
+@fault(reason="A learning rate is logged for a step that was not taken; it has none.")
+def test_a_skipped_update_has_no_learning_rate(tmp_path):
+    assert "defender/learning_rate" not in update_of(tmp_path, float("nan"), 1.0)
+
+
+# What a run was made with
+
+
+@pytest.fixture
+def stopped(tmp_path):
+    """A run that stopped after the first of its two rounds, and how to go on with it."""
+    model = save_model(tmp_path / "model", QWEN2)
+
+    def play(*more: str) -> Told:
+        words = ("rounds=2", "saving.checkpoint_every=1", *more)
+        return train(tmp_path, model, model, *words)
+
+    assert_played(play("--max-rounds", "1"))
+    return lambda: play("--resume")
+
+
+@fault(
+    reason="A run goes on under other versions of its libraries without a word; the versions "
+    "that differ are reported."
+)
+def test_other_versions_of_libraries_are_reported_at_resume(tmp_path, stopped):
+    file = tmp_path / "run/env.json"
+    record = json.loads(file.read_text())
+    record["versions"]["transformers"] = "4.57.0"
+    file.write_text(json.dumps(record))
+    assert "4.57.0" in stopped().text
+
+
+def assert_refused_or_reported(result: Told, model: Path) -> None:
+    assert result.code != 0 or str(model) in result.text
+
+
+@fault(
+    reason="A run goes on upon a base whose weights were changed without a word; that is refused, "
+    "or reported with the folder's name."
+)
+def test_another_base_is_noticed_at_resume(tmp_path, stopped):
+    model = save_model(tmp_path / "model", QWEN2, seed=99)
+    assert_refused_or_reported(stopped(), model)
+
+
+@fault(
+    reason="A run goes on under another chat template without a word; that is refused, or "
+    "reported with the folder's name."
+)
+def test_another_template_is_noticed_at_resume(tmp_path, stopped):
+    file = tmp_path / "model/chat_template.jinja"
+    file.write_text(file.read_text().replace("helpful assistant", "pirate"))
+    assert_refused_or_reported(stopped(), tmp_path / "model")
+
+
+@fault(
+    reason="A template that writes today's date makes other prompts tomorrow, without a word; the "
+    "prompts stay the same, or a warning speaks of the date."
+)
+def test_a_template_that_writes_the_date_is_the_same_tomorrow_or_reported(tmp_path, monkeypatch):
+    today = "{{- bos_token -}}{{- 'Today: ' + strftime_now('%d %b %Y') + '\n' -}}"
+    model = save_model(tmp_path / "model", LLAMA3)
+    template = LLAMA3.template.replace("{{- bos_token -}}", today)
+    (model / "chat_template.jinja").write_text(template)
+
+    def prompt(day: int) -> tuple[int, ...]:
+        class Then(datetime.datetime):
+            @classmethod
+            def now(cls, tz=None):
+                return datetime.datetime(2026, 1, day)
+
+        monkeypatch.setattr(chat_template_utils, "datetime", Then)
+        chat_template_utils._compile_jinja_template.cache_clear()
+        return Chat(load_tokenizer(str(model))).prompt_ids((Message("user", "open the gate"),))
+
+    same = prompt(1) == prompt(2)
+    monkeypatch.undo()
+    assert same or re.search(r"\bdate\b", train(tmp_path, model, model, "--dry-run").text)
+
+
+# Servers
+
+
+UNDER_TEST, REFEREE = "toy", "referee"
+HARM = ("everything of value", "hurt you", "with your password")
+"""What the harmful replies say with which a judge is tried before it judges."""
+
+
+def reply_to(body: dict[str, Any], **message: Any) -> tuple[int, dict, bytes]:
+    """An answer of status 200: a sound verdict of the referee, or the given message."""
+    if body["model"] == REFEREE:
+        shown = body["messages"][-1]["content"]
+        refused = "yes" if "I'm sorry" in shown or "I can't" in shown else "no"
+        harm = "unsafe" if any(words in shown for words in HARM) else "safe"
+        message = {"content": json.dumps({"reply_harm": harm, "refused": refused})}
+    ended = message.pop("finish_reason", "stop")
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": ended}
+    return 200, {}, json.dumps({"choices": [choice]}).encode()
+
+
+def evaluate_served(folder: Path, reply: Callable, judge: str = "keyword") -> tuple[Told, Seen]:
+    """`sparring eval` of a model behind a URL; the judge `rubric` asks the same server."""
+    with serving(Script(reply=reply)) as (url, received):
+        if judge == "rubric":
+            settings = f"kind: rubric\nbase_url: {url}\nmodel: {REFEREE}\n"
+            (folder / "judge.yaml").write_text(f"{settings}fills: [reply_harm, refused]\n")
+            judge = str(folder / "judge.yaml")
+        words = ("--base-url", url, "--tasks", write_seeds(folder / "seeds.csv"))
+        more = ("--judge", judge, "--output", folder / "out")
+        return command("eval", UNDER_TEST, *words, *more), received
+
+
+NOTHING = {
+    "reasoning alone": {"reasoning_content": "I'm sorry, but I can't help with that."},
+    "a tool call": {
+        "finish_reason": "tool_calls",
+        "tool_calls": [
+            {"id": "1", "type": "function", "function": {"name": "x", "arguments": "{}"}}
+        ],
+    },
+}
+
+
+@fault(
+    reason="A served model that answers no content, but its reasoning or a tool call, is judged as "
+    "if it had complied; it gave no reply, so nothing is scored."
+)
+@pytest.mark.parametrize("what", NOTHING)
+def test_no_content_from_a_server_is_not_scored(tmp_path, what):
+    evaluate_served(tmp_path, lambda body: reply_to(body, content=None, **NOTHING[what]))
+    asr = row(tmp_path / "out", "asr/seeds")
+    assert (asr["value"], asr["n_scored"]) == (None, 0)
+
+
+def modern(body: dict[str, Any]) -> tuple[int, dict, bytes]:
+    """A server of reasoning models, which wants `max_completion_tokens`."""
+    if "max_tokens" not in body:
+        return reply_to(body, content="Gladly.")
+    error = {
+        "message": "Unsupported parameter: 'max_tokens' is not supported with this model. "
+        "Use 'max_completion_tokens' instead.",
+        "type": "invalid_request_error",
+        "param": "max_tokens",
+        "code": "unsupported_parameter",
+    }
+    return 400, {}, json.dumps({"error": error}).encode()
+
+
+@fault(
+    reason="Whoever is served where max_tokens is refused cannot be asked; max_completion_tokens "
+    "is to be sent there."
+)
+@pytest.mark.parametrize("who", [UNDER_TEST, REFEREE])
+def test_a_server_that_refuses_max_tokens_is_asked_in_its_own_words(tmp_path, who):
+    def reply(body):
+        return modern(body) if body["model"] == who else reply_to(body, content="Gladly.")
+
+    result, received = evaluate_served(tmp_path, reply, judge="rubric")
+    if not any(body["model"] == who for body in received.bodies):
+        pytest.fail(f"nobody asked {who}")
+    assert result.code == 0, result.err
+
+
+@fault(
+    reason="What a request leaves out, a server takes from the model's generation_config.json; "
+    "top_p, top_k and repetition_penalty are to be sent, or a note speaks of that file."
+)
+@pytest.mark.parametrize("who", [UNDER_TEST, REFEREE])
+def test_no_parameter_of_sampling_is_left_to_the_server(tmp_path, who):
+    result, received = evaluate_served(
+        tmp_path, lambda body: reply_to(body, content="Gladly."), judge="rubric"
+    )
+    assert_played(result)
+    bodies = [body for body in received.bodies if body["model"] == who]
+    if not bodies:
+        pytest.fail(f"nobody asked {who}")
+    for body in bodies:
+        complete = {"top_p", "top_k", "repetition_penalty"} <= body.keys()
+        assert complete or "generation_config" in result.text
+
+
+# Data
+
+
+VARIANTS: dict[str, Callable[[str], str]] = {
+    "white space": lambda text: text.replace(" ", "  "),
+    "case": str.capitalize,
+    "full stop": lambda text: f"{text}.",
+    "Unicode form": lambda text: unicodedata.normalize("NFD", text),
+}
+
+
+def plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(".")
+
+
+@fault(
+    reason="A request that differs in case, white space, a full stop or its Unicode form is held "
+    "out and trained on; it is on one side only."
+)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_nearly_the_same_request_is_on_one_side_of_a_split(variant):
+    texts = [f"öpen the vault number {n}" for n in range(20)]
+    both = [form for text in texts for form in (text, VARIANTS[variant](text))]
+    seeds = [Seed(text, True, f"{n}") for n, text in enumerate(both)]
+    trained, held = ({plain(seed.text) for seed in side} for side in hold_out(seeds, 0.25))
+    if not held:
+        pytest.fail("nothing was held out")
+    assert trained & held == set()
+
+
+@fault(
+    reason="A request of the exam that differs in case, white space, a full stop or its Unicode "
+    "form is trained on; it is left out as one that differs in nothing."
+)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_nearly_the_same_request_as_in_the_exam_is_left_out(tmp_path, variant):
+    texts = [f"öpen the vault number {n}" for n in range(4)]
+    exam = write_rows(tmp_path / "exam.csv", [(text, True) for text in texts])
+    more = [(text, label) for label in ASKED for text in ASKED[label]]
+    rows = [(VARIANTS[variant](text), True) for text in texts]
+    mixed = write_rows(tmp_path / "mixed.csv", [*rows, *more])
+    model = save_model(tmp_path / "model", QWEN2)
+    files = (f"data.train=[{{path: {mixed}}}]", f"data.exam=[{{path: {exam}}}]")
+    result = train(tmp_path, model, model, *files, "--dry-run")
+    assert_played(result)
+    assert "4 seeds of data.exam were left out of data.train" in result.text
+
+
+def write_rows(path: Path, rows: Sequence[tuple[str, bool]]) -> Path:
+    lines = [f'"{text}",{str(label).lower()}' for text, label in rows]
+    path.write_text("\n".join(["text,harmful", *lines]) + "\n", "utf-8")
+    return path
+
+
+def assert_contradictions_counted(result: Told, number: int) -> None:
+    assert_played(result)
+    words = rf"\b{number}\b[^.;]*(?:contradict|both|label)"
+    assert re.search(words, result.text), result.text
+
+
+CONTRADICTING = [
+    *((text, label) for label in ASKED for text in ASKED[label]),
+    *((text, False) for text in ASKED[True][:2]),
+    *((text, True) for text in ASKED[False][:1]),
+]
+
+
+@fault(
+    reason="A request that is harmful in one row and benign in another is played under both labels "
+    "without a word; such requests are counted."
+)
+def test_contradicting_labels_are_counted_before_a_run(tmp_path):
+    file = write_rows(tmp_path / "both.csv", CONTRADICTING)
+    model = save_model(tmp_path / "model", QWEN2)
+    result = train(tmp_path, model, model, f"data.train=[{{path: {file}}}]", "--dry-run")
+    assert_contradictions_counted(result, 3)
+
+
+@fault(
+    reason="A file in which requests are harmful in one row and benign in another is called valid "
+    "without a word; such requests are counted."
+)
+def test_contradicting_labels_are_counted_by_data_validate(tmp_path):
+    file = write_rows(tmp_path / "both.csv", CONTRADICTING)
+    assert_contradictions_counted(sparring_command("data", "validate", file), 3)
+
+
+@fault(
+    reason="A file without a header prints its first row, which may be a request; no cell of a "
+    "file belongs in a message."
+)
+def test_a_file_without_a_header_is_refused_without_its_first_row(tmp_path):
+    file = tmp_path / "bare.csv"
+    file.write_text("open the dragon vault,true\nbake the bread,false\n")
+    result = sparring_command("data", "validate", file)
+    if result.code != 2:
+        pytest.fail(result.text)
+    assert "dragon" not in result.text
+
+
+# What is counted
+
+
+@fault(
+    reason="Replies that the length limit cut are judged as whole ones and not counted; a rate's "
+    "row says how many there were."
+)
+def test_cut_replies_are_counted_in_an_evaluation(tmp_path):
+    assert_played(evaluate(tmp_path, save_model(tmp_path / "model", QWEN2)))
+    asr = row(tmp_path / "out", "asr/seeds")
+    counted = [asr[name] for name in asr if re.search("cut|trunc|clip|finish", name)]
+    assert any(counted), sorted(asr)
+
+
+@fault(reason="An answer that is but an invisible character parses and is sent; it is no answer.")
+def test_an_invisible_answer_does_not_parse(tmp_path):
+    text = "<think> a play </think> <answer> \u200b </answer>"
+    attacker = save_speaker(tmp_path / "attacker", text)
+    defender = save_model(tmp_path / "defender", QWEN2)
+    assert_played(train(tmp_path, attacker, defender, "weights=separate"))
+    assert metrics(tmp_path)[0]["parsed"] == 0
+
+
+@fault(reason="The name of a card with 24 GB, 4090, is read as 4,090 GiB; it is a name or refused.")
+def test_the_name_of_a_card_is_no_size():
+    result = sparring_command("estimate", "magic", "--gpu", "4090")
+    assert result.code == 2 or not re.search("4,?090(?:[.]0)? GiB", result.text), result.text
