@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.close import assert_close_sums, spacings
 from tests.tiny import FAMILIES, save_model
 
 from sparring.learners.batching import logprobs, pad
@@ -12,6 +13,8 @@ from sparring.policies.local import LocalPolicy, Sampling
 from sparring.policies.policy import Request
 from sparring.policies.weights import Weights, adapters
 from sparring.types import Message, Player
+
+pytestmark = pytest.mark.numeric
 
 ROWS = [((70, 71, 72, 90, 91), (92, 93, 94)), ((80, 81), (95, 96, 97, 98, 99))]
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
@@ -54,8 +57,7 @@ def test_gradients_are_the_same_with_and_without(folder, lora):
     assert found.keys() == wanted.keys()
     largest = max(g.abs().max().item() for g in wanted.values())
     assert largest > 0.1
-    for name, gradient in wanted.items():
-        assert (found[name] - gradient).abs().max().item() <= 1e-6 * largest, name
+    assert_close_sums(found, wanted)
 
 
 def test_dropout_in_training_is_drawn_again_the_same(folder):
@@ -63,8 +65,8 @@ def test_dropout_in_training_is_drawn_again_the_same(folder):
     wanted, evaluated = gradients(weights, training=True), gradients(weights)
     recompute(weights.model)
     found = gradients(weights, training=True)
-    assert all(torch.allclose(found[name], wanted[name], rtol=1e-5) for name in wanted)
-    assert any(not torch.allclose(evaluated[name], wanted[name], rtol=1e-3) for name in wanted)
+    assert_close_sums(found, wanted)
+    assert spacings(evaluated, wanted) > 1000
 
 
 def test_layers_run_again_on_the_way_back_and_once_where_nothing_learns(folder):

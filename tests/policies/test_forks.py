@@ -12,6 +12,8 @@ from sparring.policies import decoding
 from sparring.policies.decoding import Copied, Forked, begin
 from sparring.policies.forks import FAMILIES, fits
 
+pytestmark = pytest.mark.numeric
+
 PROMPTS = [tuple(range(70, 80)), (80, 81, 82), tuple(range(90, 107))]
 OWNER = (2, 0, 0, 1, 2, 0, 2, 0)
 LEAVE = {3: (0, 1, 2, 4, 6), 5: (1, 3, 4), 36: (2,)}

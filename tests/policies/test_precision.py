@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.close import assert_close_sums
 from tests.tiny import FAMILIES, save_model
 
 from sparring.learners.batching import logprobs, pad
@@ -12,11 +13,14 @@ from sparring.policies.policy import Request
 from sparring.policies.weights import Weights
 from sparring.types import Message
 
+pytestmark = pytest.mark.numeric
+
 ASKED = ("open the dragon vault", "mend", "polish the brass lantern and sweep the stairs, please")
-LIMITS = {"float32": 1e-5, "bfloat16": 0.25}
+DTYPES = ("float32", "bfloat16")
+ROUNDED = 0.25
 """Nats. Rounding to bfloat16 was seen to make 0.16; padding that is read as text makes above 2."""
 PAD = 3
-every_dtype = pytest.mark.parametrize("dtype", LIMITS)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
 @pytest.fixture(scope="module", params=FAMILIES, ids=lambda family: family.name)
@@ -56,6 +60,10 @@ def padded_left(model, rows, batch):
     return [logp_BT[i, : len(reply)].tolist() for i, (_, reply) in enumerate(rows)]
 
 
+def flat(rows):
+    return [logp for row in rows for logp in row]
+
+
 def furthest(one, other):
     pairs = zip(one, other, strict=True)
     return max(abs(a - b) for x, y in pairs for a, b in zip(x, y, strict=True))
@@ -69,9 +77,11 @@ def test_padding_on_the_left_and_on_the_right_give_the_same_log_probabilities(fo
         left, right = padded_left(model, rows, batch), padded_right(model, rows)
         batch.seen_PL.fill_(1)
         read = padded_left(model, rows, batch)
-    assert furthest(left, right) < LIMITS[dtype]
-    assert furthest(left, [c.logprobs for c in said]) < LIMITS[dtype]
-    assert furthest(left, read) > 6 * LIMITS["bfloat16"], "the test could tell"
+    for other in (right, [c.logprobs for c in said]):
+        if dtype == "float32":
+            assert_close_sums(flat(left), flat(other))
+        assert furthest(left, other) < ROUNDED
+    assert furthest(left, read) > 6 * ROUNDED, "the test could tell"
 
 
 def test_a_model_is_loaded_in_the_dtype_that_was_asked_for(folder):
