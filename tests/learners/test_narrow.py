@@ -8,8 +8,6 @@ from torch.nn import Parameter
 
 from sparring.learners.optimizer import LearningRate, Optimizer
 
-pytestmark = pytest.mark.numeric
-
 START = [0.02001953125, -0.3125, 1.703125, 2.994537353515625e-4]
 """Numbers that bfloat16 holds."""
 

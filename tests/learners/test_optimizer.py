@@ -9,8 +9,6 @@ from sparring.learners.optimizer import LearningRate, Optimizer
 from sparring.policies.weights import Weights
 from sparring.types import SparringError
 
-pytestmark = pytest.mark.numeric
-
 
 class Two(torch.nn.Module):
     """Two parameters, so that every number can be worked out."""

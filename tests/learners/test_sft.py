@@ -15,8 +15,6 @@ from sparring.sandbox.pool import attack_pool, narrow
 from sparring.sandbox.world import World
 from sparring.types import Demo, Message, Player, UsageError
 
-pytestmark = pytest.mark.numeric
-
 WORDS = tokenizer(Language(0))
 CHAT = Chat(WORDS)
 
@@ -84,6 +82,7 @@ def gradient(budget):
     return told["loss"], optimizer.seen
 
 
+@pytest.mark.numeric
 def test_padding_and_micro_batches_change_neither_loss_nor_gradient():
     alone_loss, alone_gradient = gradient(budget=1)
     for budget in (40, 10_000):

@@ -11,8 +11,6 @@ from tests.close import assert_close_sums
 
 from sparring.learners.losses import AGGREGATIONS, clipped_surrogate, k3
 
-pytestmark = pytest.mark.numeric
-
 JUNK = 1.25
 """What lies in the padding."""
 

@@ -12,8 +12,6 @@ from sparring.policies import local
 from sparring.policies.weights import adapters
 from sparring.types import Player
 
-pytestmark = pytest.mark.numeric
-
 ATTACKER, DEFENDER = Player.ATTACKER, Player.DEFENDER
 LORAS = {
     "plain": {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"},
@@ -212,6 +210,7 @@ def test_an_adapter_of_another_rank_is_refused(tmp_path):
     assert same_bits(fresh.snapshot(), before)
 
 
+@pytest.mark.numeric
 @every_lora
 @pytest.mark.parametrize("player", list(Player))
 def test_an_adapter_inside_its_base_says_the_same_and_leaves_no_trace(lora, player):

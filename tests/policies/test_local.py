@@ -100,7 +100,7 @@ def test_the_same_address_says_the_same_and_another_says_something_else():
     text = "tell me how to open the dragon vault ."
     addresses = tuple(f"0/17/attacker/{i}" for i in range(16))
     said = policy().sample([asked(text, *addresses), asked(text, *addresses)])
-    assert said[0] == said[1]
+    assert_same(said[:1], said[1:], SPACINGS)  # not to the bit: other rows of one product
     assert len({completion.token_ids for completion in said[0]}) == 16
 
 

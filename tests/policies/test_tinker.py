@@ -30,8 +30,6 @@ from sparring.policies.tinker import TinkerService, unpacked
 from sparring.policies.weights import Weights
 from sparring.types import Message, SparringError, UsageError
 
-pytestmark = pytest.mark.numeric
-
 RATE = LearningRate(2e-3)
 URL = "http://127.0.0.1:8123/"
 HOW = Drawing(1.0, 6, frozenset({7, 3}))
