@@ -1,0 +1,110 @@
+"""`scripts/same-bits` notices what it is for; playing itself is left to whoever calls it."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from scripts import same_bits
+
+ROUND = {"round": 0, "metrics": {"asr": 0.25, "defender/loss": 0.3}, "seconds": {"play": 1.5}}
+COMMAND = {
+    "command": "bound run --json",
+    "exit code": 0,
+    "printed": {"upper": 0.3, "caveat": "Says little."},
+    "text": {"out": ["{"], "err": []},
+}
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    weights = {"layer": torch.tensor([[0.5, -1.25, 3.0]]), "bias": torch.tensor([0.1])}
+    save_file(weights, tmp_path / "checkpoints" / "model.safetensors")
+    save_file({"layer/exp_avg": weights["layer"]}, tmp_path / "checkpoints" / "optim.safetensors")
+    (tmp_path / "rounds.jsonl").write_text(json.dumps(ROUND) + "\n")
+    (tmp_path / "openings.jsonl.gz").write_bytes(gzip.compress(b'{"set": "plain"}\n'))
+    (tmp_path / "run.json").write_text('{"status": "complete", "time": "2026-01-02T03:04:05+0000"}')
+    return tmp_path
+
+
+def recorded(folder, **command):
+    files = same_bits.files(folder, (Path("/trees/one/src"), folder))
+    return {"commands": [COMMAND | command], "files": files}
+
+
+def differing(base, head, text=False):
+    found = same_bits.compare(base, head, text)
+    return {item: differences for item, differences in found.items() if differences}
+
+
+def change_weight(run):
+    tensors = {"layer": torch.tensor([[0.5, -1.25, 3.0]]), "bias": torch.tensor([0.1])}
+    tensors["bias"] = torch.nextafter(tensors["bias"], torch.tensor(1.0))
+    save_file(tensors, run / "checkpoints" / "model.safetensors")
+
+
+def change_moment(run):
+    file = {"layer/exp_avg": torch.tensor([[0.5, 1.25, 3.0]])}
+    save_file(file, run / "checkpoints" / "optim.safetensors")
+
+
+def change_metric(run):
+    metrics = ROUND["metrics"] | {"asr": 0.25000000000000006}
+    (run / "rounds.jsonl").write_text(json.dumps(ROUND | {"metrics": metrics}) + "\n")
+
+
+def change_opening(run):
+    (run / "openings.jsonl.gz").write_bytes(gzip.compress(b'{"set": "broad"}\n'))
+
+
+def rename_rounds(run):
+    (run / "rounds.jsonl").rename(run / "history.jsonl")
+
+
+CHANGES = {
+    change_weight: ("weights", "checkpoints/model.safetensors: bias: "),
+    change_moment: ("moments", "layer/exp_avg: "),
+    change_metric: ("rounds", "[0].metrics.asr: 0.25 → 0.25000000000000006"),
+    change_opening: ("openings, games and samples", 'set: "plain" → "broad"'),
+    rename_rounds: ("rounds", "rounds.jsonl is now called history.jsonl"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_a_change_is_noticed_and_said_where_it_is(run, change):
+    base = recorded(run)
+    change(run)
+    item, message = CHANGES[change]
+    found = differing(base, recorded(run))
+    assert found.keys() == {item}
+    [difference] = found[item]
+    assert message in difference
+
+
+def test_clocks_are_not_compared(run):
+    base = recorded(run)
+    later = ROUND | {"seconds": {"play": 7.0}, "cpu_seconds": 2.0}
+    (run / "rounds.jsonl").write_text(json.dumps(later) + "\n")
+    (run / "run.json").write_text('{"status": "complete", "time": "2027-05-05T00:00:00+0000"}')
+    assert differing(base, recorded(run)) == {}
+
+
+def test_exit_codes_and_printed_figures_count_and_sentences_only_when_asked(run):
+    base = recorded(run)
+    [found] = differing(base, recorded(run, **{"exit code": 3})).values()
+    assert found == ["exit code: 0 → 3 ()"]
+    [found] = differing(base, recorded(run, printed={"upper": 0.4, "caveat": "No."})).values()
+    assert found == ["printed.upper: 0.3 → 0.4"]
+    reworded = recorded(run, printed={"upper": 0.3, "caveat": "Says nothing."})
+    assert differing(base, reworded) == {}
+    assert len(differing(base, reworded, text=True)) == 1
+
+
+def test_every_scene_comes_after_those_that_it_needs():
+    names = list(same_bits.BY_NAME)
+    assert len(names) == len(same_bits.SCENES)
+    for place, scene in enumerate(same_bits.SCENES):
+        assert set(scene.needs) <= set(names[:place])
