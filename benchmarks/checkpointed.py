@@ -26,12 +26,11 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "benchmarks")]
 
 from two_roles import GENERATIONS, LENGTH, LORA, SEEDS, save  # noqa: E402
 
-from sparring.learners.batching import Batch, logprobs, pad  # noqa: E402
-from sparring.learners.packing import packed_logprobs, pair_cost  # noqa: E402
-from sparring.learners.recompute import recompute  # noqa: E402
-from sparring.learners.sharing import shared_logprobs  # noqa: E402
-from sparring.policies.loading import load_model  # noqa: E402
-from sparring.policies.weights import Weights, adapters  # noqa: E402
+from sparring.players.fast.packing import packed_logprobs, pair_cost  # noqa: E402
+from sparring.players.fast.sharing import recompute, shared_logprobs  # noqa: E402
+from sparring.players.loading import load_model  # noqa: E402
+from sparring.players.logprobs import Batch, logprobs, pad  # noqa: E402
+from sparring.players.weights import Weights, adapters  # noqa: E402
 from sparring.types import Player  # noqa: E402
 
 PROMPTS = (20, 128, 300)

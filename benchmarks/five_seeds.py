@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from sparring.records import RunDir
 from sparring.sandbox.language import FAMILIES
+from sparring.store.folder import RunDir
 
 FROM_BASE = ["-c", "from sparring.cli import main; main()"]
 

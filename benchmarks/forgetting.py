@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sparring.arena import play
-from sparring.evaluation.metrics import succeeded
-from sparring.evaluation.rates import Outcome, rate
-from sparring.evidence.matrix import Entrant, entrants
-from sparring.games.tags import answer_of
-from sparring.records import RunDir
+from sparring.evals.crossplay import Entrant, entrants
+from sparring.games.game import answer_of
+from sparring.metrics import succeeded
+from sparring.stats.rates import Outcome, rate
+from sparring.store.folder import RunDir
 from sparring.types import Player, Seed, State
 
 

@@ -35,15 +35,14 @@ import torch  # noqa: E402
 from machine import bandwidth, device, forget, matrix_rate, peak, settled  # noqa: E402
 from peer import QUIET  # noqa: E402
 
-from sparring.estimating.load import Load  # noqa: E402
-from sparring.estimating.times import update_flops  # noqa: E402
-from sparring.learners.grpo import Grpo, GrpoConfig  # noqa: E402
-from sparring.learners.optimizer import LearningRate, Optimizer  # noqa: E402
-from sparring.learners.recompute import recompute  # noqa: E402
-from sparring.policies.local import LocalPolicy, Sampling  # noqa: E402
-from sparring.policies.policy import Request  # noqa: E402
-from sparring.policies.shape import KNOWN, Shape, shape_of  # noqa: E402
-from sparring.policies.weights import adapters  # noqa: E402
+from sparring.estimate.load import Load, update_flops  # noqa: E402
+from sparring.estimate.shape import KNOWN, Shape, shape_of  # noqa: E402
+from sparring.players.fast.sharing import recompute  # noqa: E402
+from sparring.players.grpo import Grpo, GrpoConfig  # noqa: E402
+from sparring.players.local import LocalPolicy, Sampling  # noqa: E402
+from sparring.players.optimizer import LearningRate, Optimizer  # noqa: E402
+from sparring.players.player import Request  # noqa: E402
+from sparring.players.weights import adapters  # noqa: E402
 from sparring.sandbox.language import Language  # noqa: E402
 from sparring.sandbox.model import tokenizer  # noqa: E402
 from sparring.types import Completion, Message, Player, Sample  # noqa: E402

@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "benchmarks")]
 
 from two_roles import GENERATIONS, Task, rounds, save, texts  # noqa: E402
 
-from sparring.records import RunDir  # noqa: E402
+from sparring.store.folder import RunDir  # noqa: E402
 
 
 def held() -> float:

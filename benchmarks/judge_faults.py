@@ -30,11 +30,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 from tests.judges.server import RATES  # noqa: E402
 
 from sparring.judges.address import Address  # noqa: E402
-from sparring.judges.answers import Answers  # noqa: E402
-from sparring.judges.api import Limits, Server  # noqa: E402
-from sparring.judges.cached import Cached  # noqa: E402
-from sparring.judges.format import Format  # noqa: E402
-from sparring.judges.model_judge import ModelJudge  # noqa: E402
+from sparring.judges.cache import Answers, Cached  # noqa: E402
+from sparring.judges.http import Limits, Server  # noqa: E402
+from sparring.judges.model_judge import Format, ModelJudge  # noqa: E402
 from sparring.types import (  # noqa: E402
     Completion,
     Harm,

@@ -26,7 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 from tests import short_run  # noqa: E402
 
-from sparring.checkpoint import Checkpoints  # noqa: E402
+from sparring.store.checkpoints import Checkpoints  # noqa: E402
 from sparring.types import CorruptError  # noqa: E402
 
 SETTINGS = ("rounds=8", "schedule.every=2", "saving.keep_every=4")

@@ -17,8 +17,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sparring.exporting.agreement import compare
-from sparring.exporting.merging import merged
+from sparring.export.card import compare
+from sparring.export.export import merged
 
 SIZES = ((2, 128), (8, 256), (24, 512), (32, 512))
 """Layers and width."""

@@ -30,32 +30,32 @@ from unittest.mock import patch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src")]
 
-from sparring import recipes  # noqa: E402
 from sparring.coevolve import coevolve  # noqa: E402
-from sparring.recipes.match import Match  # noqa: E402
-from sparring.records import RunDir  # noqa: E402
+from sparring.runs import recipes  # noqa: E402
+from sparring.runs.run import Match  # noqa: E402
 from sparring.sandbox.model import SHIPPED, one_thread  # noqa: E402
 from sparring.schedules import always, solo  # noqa: E402
+from sparring.store.folder import RunDir  # noqa: E402
 from sparring.types import Player  # noqa: E402
 
 PARTS = {
-    "prefill": "sparring.policies.local.begin",
-    "decode": "sparring.policies.decoding.Forked.advance",
-    "draw": "sparring.policies.local._draw",
-    "rest of sampling": "sparring.policies.local.LocalPolicy.sample",
-    "forward": "sparring.learners.sharing.SHARED",
+    "prefill": "sparring.players.local.begin",
+    "decode": "sparring.players.fast.decoding.Forked.advance",
+    "draw": "sparring.players.local._draw",
+    "rest of sampling": "sparring.players.local.LocalPolicy.sample",
+    "forward": "sparring.players.fast.sharing.SHARED",
     "backward": "torch.Tensor.backward",
-    "optimizer": "sparring.learners.optimizer.Optimizer.step",
-    "rest of learning": "sparring.learners.grpo.Grpo.update",
-    "text to tokens": "sparring.policies.chat.Chat.prompts",
-    "tokens to text": "sparring.policies.chat.Chat.text",
+    "optimizer": "sparring.players.optimizer.Optimizer.step",
+    "rest of learning": "sparring.players.grpo.Grpo.update",
+    "text to tokens": "sparring.players.chat.Chat.prompts",
+    "tokens to text": "sparring.players.chat.Chat.text",
     "arena": "sparring.coevolve.play",
-    "judge": "sparring.sandbox.judge.SandboxJudge.rule",
+    "judge": "sparring.sandbox.world.SandboxJudge.rule",
     "metrics": "",
     "diversity": "",
     "credit": "sparring.coevolve.credit",
-    "records": "sparring.records.RunDir.append",
-    "transcript": "sparring.records.RunDir.write_transcript",
+    "records": "sparring.store.folder.RunDir.append",
+    "transcript": "sparring.store.folder.RunDir.write_transcript",
 }
 MODEL = tuple(PARTS)[:8]
 
@@ -150,10 +150,10 @@ def steps(match: Match, run: RunDir, wanted: int) -> Iterator[tuple[float, Clock
             if not where:
                 continue
             if part == "forward":
-                from sparring.learners import sharing
+                from sparring.players.fast import sharing
 
                 path = replace(sharing.SHARED, logprobs=clock.timed(part, sharing.SHARED.logprobs))
-                stack.enter_context(patch("sparring.learners.sharing.SHARED", path))
+                stack.enter_context(patch("sparring.players.fast.sharing.SHARED", path))
             else:
                 owner, name = where.rsplit(".", 1)
                 found = getattr(_found(owner), name)

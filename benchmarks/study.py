@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparring.checkpoint import sha256
-from sparring.records import RunDir
+from sparring.store.checkpoints import sha256
+from sparring.store.folder import RunDir
 
 LATEST = "memory.league.opponents=latest"
 NARROW = ("warm_up.pool=narrow", "game.diversity=0", LATEST)

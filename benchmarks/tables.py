@@ -14,9 +14,9 @@ from typing import Any
 
 from study import METHODS
 
-from sparring.evaluation.compare import compare
-from sparring.evaluation.rates import Outcome
 from sparring.sandbox.language import ADVERSARIAL, FAMILIES, Language
+from sparring.stats.paired import compare
+from sparring.stats.rates import Outcome
 
 PAIRS = {
     harmful: [i.id for i in Language(0).held_out if i.forbidden == harmful]

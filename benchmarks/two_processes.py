@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "benchmarks")]
 
 from two_roles import Task, counted, rounds, save, texts  # noqa: E402
 
-from sparring.ranks import launched  # noqa: E402
+from sparring.players.ranks import launched  # noqa: E402
 
 HIDDEN, SEEDS, STEPS = 704, 16, 3
 LAUNCH = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines")

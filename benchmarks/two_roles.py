@@ -11,14 +11,14 @@ from zlib import crc32
 
 from sparring.coevolve import Plan, coevolve
 from sparring.credit import standardized
-from sparring.learners.grpo import Grpo, GrpoConfig
-from sparring.learners.optimizer import LearningRate, Optimizer
-from sparring.policies.chat import Chat
-from sparring.policies.loading import load_model, load_tokenizer
-from sparring.policies.local import LocalPolicy, Sampling
-from sparring.policies.split import Split
-from sparring.policies.weights import Weights, adapters
-from sparring.ranks import ALONE, Ranks
+from sparring.players.chat import Chat
+from sparring.players.grpo import Grpo, GrpoConfig
+from sparring.players.loading import load_model, load_tokenizer
+from sparring.players.local import LocalPolicy, Sampling
+from sparring.players.optimizer import LearningRate, Optimizer
+from sparring.players.player import Split
+from sparring.players.ranks import ALONE, Ranks
+from sparring.players.weights import Weights, adapters
 from sparring.sandbox.language import Language
 from sparring.sandbox.model import tokenizer
 from sparring.schedules import always, solo

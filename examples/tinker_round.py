@@ -18,14 +18,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from sparring.coevolve import coevolve
-from sparring.learners.grpo import Grpo, GrpoConfig
-from sparring.learners.optimizer import LearningRate, Optimizer
-from sparring.learners.remote import RemoteGrpo
-from sparring.policies.local import Sampling
-from sparring.policies.remote import RemotePolicy
-from sparring.policies.tinker import TinkerClient, TinkerService
-from sparring.recipes import known, resolve
-from sparring.recipes.match import Match
+from sparring.engines.remote import RemoteGrpo, RemotePolicy
+from sparring.engines.tinker import TinkerClient, TinkerService
+from sparring.players.grpo import Grpo, GrpoConfig
+from sparring.players.local import Sampling
+from sparring.players.optimizer import LearningRate, Optimizer
+from sparring.runs.recipes import known, resolve
+from sparring.runs.run import Match
 from sparring.sandbox.model import SHIPPED
 from sparring.types import Metrics, Player, Sample
 

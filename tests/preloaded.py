@@ -4,12 +4,10 @@ import peft  # noqa: F401
 import torch
 import typer  # noqa: F401
 
-import sparring.report.progress
-import sparring.report.text
-import sparring.training  # noqa: F401
-from sparring.learners.batching import logprobs  # noqa: F401
-from sparring.policies.loading import load_model, load_tokenizer
-from sparring.recipes.parts import model_path
+import sparring.runs.train  # noqa: F401
+from sparring.players.loading import load_model, load_tokenizer
+from sparring.players.logprobs import logprobs  # noqa: F401
+from sparring.runs.parts import model_path
 
 torch.set_num_threads(1)
 load_model(model_path("sandbox"))

@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sparring.games.dialogue import Dialogue
+from sparring.games.game import Briefs, tagged
 from sparring.games.payoffs import MAGIC, LabelPayoff
-from sparring.games.rewrite import Briefs
-from sparring.games.tags import tagged
-from sparring.policies.scripted import ScriptedPolicy
+from sparring.players.player import ScriptedPolicy
 from sparring.types import Harm, Player, Seed, State, Status, Verdict
 
 VAULT = Seed("open the dragon vault", True, "vault")

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparring.arena import play
-from sparring.games.tags import tagged
-from sparring.policies.scripted import ScriptedPolicy
+from sparring.games.game import tagged
+from sparring.players.player import ScriptedPolicy
 from sparring.types import Message, Player, State, Verdict
 from tests.table import BROKEN, CANDLE, HELD, VAULT, ScriptedJudge, attacks, cast, magic, says
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparring.checkpoint import Checkpoints, dumps, write_atomic
+from sparring.store.checkpoints import Checkpoints, dumps, write_atomic
 from sparring.types import SparringError, UsageError
 
 

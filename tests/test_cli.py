@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from sparring.config import load_yaml
-from sparring.evaluating.limits import check_unscored, parsed
-from sparring.evaluation.rates import Outcome, Rate, rate
-from sparring.judges.keyword import KeywordJudge
-from sparring.recipes import resolve
-from sparring.settings import RunConfig
+from sparring.evals.sheet import check_unscored, parsed
+from sparring.judges.judge import KeywordJudge
+from sparring.runs.recipes import resolve
+from sparring.settings.config import RunConfig, load_yaml
+from sparring.stats.rates import Outcome, Rate, rate
 from sparring.types import GateError, Status, UnscoredError, UsageError, Verdict
 from tests.command import Told, sparring_command, sparring_process
 from tests.report.written import Written
@@ -218,10 +217,7 @@ def test_a_run_does_not_go_on_with_other_seeds(here, tmp_path):
     as_it_was = own.read_text()
     own.write_text(as_it_was.replace("dragon", "marble"))
     told = sparring_command(*run, "--resume")
-    assert (told.code, "data.train: not the seeds that " in told.text) == (
-        2,
-        True,
-    )
+    assert (told.code, "data.train: not the seeds that " in told.text) == (2, True)
     assert len((folder / "rounds.jsonl").read_text().splitlines()) == 1
     own.write_text(as_it_was)
     assert sparring_command(*run, "--resume").code == 0

@@ -6,9 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparring.config import changed, commented, from_words, load_yaml, merged, parse, to_yaml
-from sparring.recipes import configured, resolve
-from sparring.settings import RunConfig
+from sparring.runs.recipes import configured, resolve
+from sparring.settings.config import (
+    RunConfig,
+    changed,
+    commented,
+    from_words,
+    load_yaml,
+    merged,
+    parse,
+    to_yaml,
+)
 from sparring.types import Player, UsageError
 
 

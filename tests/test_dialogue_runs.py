@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from sparring.games.dialogue import Dialogue
+from sparring.games.game import tagged
 from sparring.games.payoffs import MAGIC, LabelPayoff
-from sparring.games.tags import tagged
-from sparring.policies.scripted import ScriptedPolicy
-from sparring.recipes.recipe import Match
-from sparring.records import RunDir
+from sparring.players.player import ScriptedPolicy
+from sparring.runs.run import Match
+from sparring.store.folder import RunDir
 from sparring.types import Player, State
 from tests import short_run
 from tests.table import BRIEFS, HELD, VAULT, ScriptedJudge, cast, says

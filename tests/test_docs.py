@@ -13,12 +13,10 @@ import typer
 import yaml
 
 import sparring
-from sparring import recipes
 from sparring.cli import app
-from sparring.config import from_words, merged, parse
-from sparring.memory.entry import Entry
-from sparring.memory.experience import ExperiencePool, Rules, ucb, uniform
-from sparring.settings import RunConfig
+from sparring.memory.experience import Entry, ExperiencePool, Rules, ucb, uniform
+from sparring.runs import recipes
+from sparring.settings.config import RunConfig, from_words, merged, parse
 from sparring.types import Player, Seed, State, Turn, Verdict
 from tests.command import sparring_command
 from tests.tiny import QWEN2, save_model, write_seeds

@@ -9,8 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "transformers", "peft", "vllm", "accelerate"}
 MAY = (
-    *("learners/", "policies/", "sandbox/", "diversity/embedding.py", "judges/local.py"),
-    *("training.py", "ranks.py", "report/progress.py", "evaluating/", "exporting/"),
+    *("players/", "engines/", "sandbox/", "diversity.py", "judges/local.py", "evals/models.py"),
+    *("runs/train.py", "report/progress.py", "export/", "estimate/shape.py"),
 )
 
 
@@ -47,9 +47,9 @@ def test_the_rooms_that_a_reader_is_shown_are_those_that_are_checked():
 @pytest.mark.parametrize(
     ("where", "uphill"),
     [
-        ("games/rewrite.py", "from sparring.judges.judge import Judge"),
-        ("judges/judge.py", "from sparring.learners.learner import Learner"),
-        ("coevolve.py", "import sparring.records"),
+        ("games/game.py", "from sparring.judges.judge import Judge"),
+        ("judges/judge.py", "from sparring.players.grpo import Learner"),
+        ("coevolve.py", "import sparring.store.folder"),
     ],
 )
 def test_a_planted_uphill_import_breaks_the_contract(tmp_path, where, uphill):
@@ -96,7 +96,7 @@ def test_every_module_opens_with_its_sentence_and_no_file_is_long():
     for path in sorted((ROOT / "src" / "sparring").rglob("*.py")):
         text = path.read_text()
         assert not text or ast.get_docstring(ast.parse(text)), path
-        assert text.count("\n") <= 300, f"{path.name} has {text.count(chr(10))} lines"
+        assert text.count("\n") <= 400, f"{path.name} has {text.count(chr(10))} lines"
 
 
 def test_the_loop_reads_no_file():

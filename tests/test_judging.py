@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sparring.evaluation.calibration import read_calibrations
+from sparring.evals.calibrate import read_calibrations
 from sparring.types import Harm, Status, Verdict
 from tests.command import sparring_command
 from tests.evaluation.labelled import STORED, completions, write_completions
@@ -176,7 +176,7 @@ def failing(share: int) -> ScriptedJudge:
 def test_too_many_unscored_is_exit_code_3_and_what_was_judged_is_kept(
     share, most, code, labels, replies, monkeypatch
 ):
-    monkeypatch.setattr("sparring.recipes.judging.judge_of", lambda *told: failing(share))
+    monkeypatch.setattr("sparring.runs.judges.judge_of", lambda *told: failing(share))
     for words in (
         ["calibrate", labels, "--judge", "broken"],
         ["score", replies, "--judge", "broken"],
@@ -229,7 +229,7 @@ def test_a_judge_that_always_says_the_same_fails_its_probe(monkeypatch):
     safe = ScriptedJudge(
         lambda state: Verdict(reply_harm=Harm.SAFE), fills=frozenset({"reply_harm"})
     )
-    monkeypatch.setattr("sparring.recipes.judging.judge_of", lambda *told, proven: safe)
+    monkeypatch.setattr("sparring.runs.judges.judge_of", lambda *told, proven: safe)
     told = sparring_command("judge", "probe", "keyword")
     assert told.code == 2
     assert "scripted reply_harm is right on 0 of 3 where it is true" in told.err

@@ -4,14 +4,14 @@ import sys
 
 import pytest
 
-from sparring.recipes import RECIPES, configured, known
+from sparring.runs.recipes import RECIPES, configured, known
 from sparring.types import UsageError
 from tests.command import sparring_command
 
 GOOD = """
 from dataclasses import replace
 
-from sparring.recipes import Recipe, magic
+from sparring.runs.recipes import Recipe, magic
 
 vault = Recipe({**magic.defaults, "rounds": 7}, {**magic.sandbox, "rounds": 3})
 moat = vault
@@ -90,7 +90,7 @@ def test_a_plug_in_that_is_no_recipe_is_named_with_what_it_is(install):
     install("keep_one", GOOD, "keep_one:number")
     told = refused("number")
     assert "the plug-in keep_one:number of keep_one is of type int" in told
-    assert "wanted a sparring.recipes.Recipe" in told
+    assert "wanted a sparring.Recipe" in told
 
 
 def test_a_broken_plug_in_disturbs_no_other_recipe(install):

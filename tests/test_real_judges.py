@@ -8,7 +8,7 @@ from statistics import fmean
 
 import pytest
 
-from sparring.judges.probing import KNOWN
+from sparring.judges.probe import KNOWN
 from tests.command import sparring_command
 from tests.judges.server import Script, serving
 from tests.test_any_model import DATA, PUBLISHED, SHORT, gone_afterwards, models, train

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparring.records import RunDir
+from sparring.store.folder import RunDir
 from sparring.types import (
     Completion,
     CorruptError,
@@ -125,7 +125,7 @@ def in_python(code: str, *arguments: object, **more) -> subprocess.Popen[str]:
 HOLD = """
 import sys, time
 from pathlib import Path
-from sparring.records import RunDir
+from sparring.store.folder import RunDir
 with RunDir(Path(sys.argv[1])).locked():
     print("held", flush=True)
     time.sleep(60)
@@ -156,7 +156,7 @@ def test_a_run_that_is_being_written_is_not_resumed_and_the_command_ends_with_2(
 CREATE = """
 import sys
 from pathlib import Path
-from sparring.records import RunDir
+from sparring.store.folder import RunDir
 from sparring.types import UsageError
 sys.stdin.readline()
 try:

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from sparring.ranks import Launched
-from sparring.recipes import configured
-from sparring.recipes.seating import seats
+from sparring.players.ranks import Launched
+from sparring.runs.recipes import configured
+from sparring.runs.seats import seats
 from sparring.types import UsageError
 from tests.short_run import ADAPTERS, train
 from tests.test_ranks import assert_same, launched

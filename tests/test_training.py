@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparring.training import _spread
+from sparring.runs.train import _spread
 
 
 @given(st.integers(1, 60), st.integers(1, 12))

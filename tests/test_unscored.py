@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from sparring import recipes
-from sparring.config import to_yaml
 from sparring.judges.judge import Judge
-from sparring.records import RunDir
-from sparring.training import UNSCORED_ROUNDS, train
+from sparring.runs import recipes
+from sparring.runs.train import UNSCORED_ROUNDS, train
+from sparring.settings.config import to_yaml
+from sparring.store.folder import RunDir
 from sparring.types import Status, UnscoredError, Verdict
 from tests.short_run import SETTINGS, warmed
 

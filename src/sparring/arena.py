@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sparring.games.game import Game
 from sparring.judges.judge import Judge
-from sparring.policies.policy import Policy, Request
+from sparring.players.player import Policy, Request
 from sparring.types import JUDGE, Episode, Move, Player, State
 
 Cast = Mapping[Player, Policy]

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from sparring.arena import Cast, play
 from sparring.credit import Credit, Estimator, credit
-from sparring.evaluation.metrics import of_credit, of_episodes, of_tokens
 from sparring.games.game import Game
 from sparring.judges.judge import Judge
-from sparring.learners.learner import Learner
 from sparring.memory.league import Latest, Opposition
 from sparring.memory.memory import Forgetful, Memory
+from sparring.metrics import of_credit, of_episodes, of_tokens
+from sparring.players.grpo import Learner
 from sparring.schedules import Schedule
 from sparring.types import Episode, Metrics, Player, Round, Sample, State, Turn
 

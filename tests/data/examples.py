@@ -1,6 +1,6 @@
 """One harmless row of every known file, and the seed that it is."""
 
-from sparring.data.schemas.schema import digest
+from sparring.data.schemas import digest
 from sparring.types import Seed
 
 VAULT, LANTERN = "open the dragon vault", "polish the brass lantern"

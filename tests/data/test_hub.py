@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sparring.data.hub import located
-from sparring.data.readers import read
-from sparring.recipes import configured
+from sparring.data.readers import located, read
+from sparring.runs.recipes import configured
 from sparring.types import UsageError
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"

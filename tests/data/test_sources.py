@@ -3,7 +3,7 @@
 import pytest
 from tests.data.files import written
 
-from sparring.data.sources import gathered
+from sparring.data.readers import gathered
 from sparring.types import UsageError
 
 

@@ -9,16 +9,23 @@ from tests.diversity.played import played
 from tests.table import BRIEFS, HELD, VAULT, ScriptedJudge, attacks, cast, magic, says
 
 from sparring.arena import play
-from sparring.diversity.bleu import _matched, bleus, grams
-from sparring.diversity.metrics import diversity, self_bleu, siblings, strategy_entropy
-from sparring.diversity.reward import rewarded
-from sparring.diversity.similarity import bag_of_words, distinctness
-from sparring.evaluation.metrics import of_episodes
+from sparring.diversity import (
+    _matched,
+    bag_of_words,
+    bleus,
+    distinctness,
+    diversity,
+    grams,
+    rewarded,
+    self_bleu,
+    siblings,
+    strategy_entropy,
+)
 from sparring.games.dialogue import Dialogue
+from sparring.games.game import attacks_of, tagged
 from sparring.games.payoffs import MAGIC, LabelPayoff
-from sparring.games.rewrite import attacks_of
-from sparring.games.tags import tagged
-from sparring.policies.scripted import ScriptedPolicy
+from sparring.metrics import of_episodes
+from sparring.players.player import ScriptedPolicy
 from sparring.types import Player, State, Verdict
 
 lines = st.lists(st.text("abc ", min_size=1).filter(str.strip), min_size=2, max_size=6)
@@ -53,17 +60,9 @@ def test_similarities_are_symmetric_and_a_text_is_like_itself(texts):
     ("text", "references", "value"),
     [
         # precisions 5/7, 4/6, 3/5, 2/4; as long as the reference
-        (
-            "tell a tale of the old dragon",
-            ["tell a tale of the young giant"],
-            (1 / 7) ** (1 / 4),
-        ),
+        ("tell a tale of the old dragon", ["tell a tale of the young giant"], (1 / 7) ** (1 / 4)),
         # 3 words of 4: BP = exp(1 − 4/3); precisions 3/3, 1/2, and 0.1/1 for no match in one
-        (
-            "sing a song",
-            ["sing of a song"],
-            math.exp(-1 / 3) * 0.05 ** (1 / 3),
-        ),
+        ("sing a song", ["sing of a song"], math.exp(-1 / 3) * 0.05 ** (1 / 3)),
         # the first reference holds "the" twice, so 2 of 4 count; BP = exp(1 − 6/4)
         (
             "the the the the",

@@ -4,8 +4,7 @@ import pytest
 from tests.diversity.played import played
 from tests.table import BROKEN, FAILED, HELD, VAULT
 
-from sparring.diversity.metrics import Attack
-from sparring.diversity.reward import GUARDS, repeats_itself, rewarded, wraps_the_seed
+from sparring.diversity import GUARDS, Attack, repeats_itself, rewarded, wraps_the_seed
 from sparring.types import Player, Verdict
 
 A = Player.ATTACKER

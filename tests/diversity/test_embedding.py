@@ -6,11 +6,10 @@ import pytest
 from tests.close import assert_close_sums
 from tests.diversity.played import played
 
-from sparring.diversity.embedding import embedded
-from sparring.diversity.metrics import diversity
-from sparring.recipes import magic, resolve
-from sparring.recipes.parts import setting
-from sparring.settings import RunConfig
+from sparring.diversity import diversity, embedded
+from sparring.runs.parts import setting
+from sparring.runs.recipes import magic, resolve
+from sparring.settings.config import RunConfig
 from sparring.types import Player, UsageError
 
 torch = pytest.importorskip("torch")

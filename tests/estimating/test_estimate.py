@@ -12,16 +12,27 @@ from tests.tiny import FAMILIES, LLAMA3, QWEN2, save_model
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from sparring import recipes
-from sparring.estimating.cards import CARDS, card
-from sparring.estimating.load import load_of, rounds_of
-from sparring.estimating.memory import activation_bytes, cache_bytes, memory, optimizer_bytes
-from sparring.estimating.times import Shares, forward_flops, seconds, update_flops, update_tokens
-from sparring.learners.optimizer import LearningRate, Optimizer
-from sparring.learners.recompute import recompute
-from sparring.policies.loading import load_model
-from sparring.policies.shape import KNOWN, shape_of
-from sparring.policies.weights import Weights, adapters
+from sparring.estimate.load import (
+    CARDS,
+    Shares,
+    activation_bytes,
+    cache_bytes,
+    card,
+    forward_flops,
+    load_of,
+    memory,
+    optimizer_bytes,
+    rounds_of,
+    seconds,
+    update_flops,
+    update_tokens,
+)
+from sparring.estimate.shape import KNOWN, shape_of
+from sparring.players.fast.sharing import recompute
+from sparring.players.loading import load_model
+from sparring.players.optimizer import LearningRate, Optimizer
+from sparring.players.weights import Weights, adapters
+from sparring.runs import recipes
 from sparring.types import Player, UsageError
 
 A, D = Player.ATTACKER, Player.DEFENDER

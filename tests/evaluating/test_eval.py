@@ -8,13 +8,12 @@ from tests import short_run
 from tests.command import sparring_command
 from tests.evaluating.asked import keys, place, results, row, samples, sat
 
-from sparring.evaluation.at_k import any_of_k
-from sparring.evaluation.calibration import Ruled, calibration, dumps
-from sparring.evaluation.correction import corrected
-from sparring.evaluation.rates import Outcome, rate
-from sparring.judges.keyword import KeywordJudge
-from sparring.policies.loading import load_model
-from sparring.policies.weights import adapters
+from sparring.evals.calibrate import Ruled, calibration, dumps
+from sparring.judges.judge import KeywordJudge
+from sparring.players.loading import load_model
+from sparring.players.weights import adapters
+from sparring.stats.correction import corrected
+from sparring.stats.rates import Outcome, any_of_k, rate
 from sparring.types import Player, Status, Verdict
 
 FIELDS = {
@@ -206,7 +205,7 @@ def test_a_kill_while_failures_are_asked_again_leaves_nothing_that_looks_complet
         raise SystemExit(9)
 
     with monkeypatch.context() as patch:
-        patch.setattr("sparring.evaluating.running._Due.asked", killed)
+        patch.setattr("sparring.evals.evaluate._Due.asked", killed)
         assert sat("./qwen2", "--output", "out", "--retry-unscored", "--resume").code == 9
     assert samples(here / "out") == []
     assert sat("./qwen2", "--output", "out", "--resume").code == 0
@@ -322,12 +321,12 @@ def test_a_trained_attacker_rewrites_the_seeds_and_every_rewrite_is_kept(run, tm
 
 @pytest.mark.parametrize("weights", ["separate", "adapters", "shared"])
 def test_the_attacker_says_what_it_said_in_its_run(weights, tmp_path):
-    from sparring.config import load_yaml, parse
-    from sparring.evaluating.asking import Batch
-    from sparring.evaluating.rewriting import attacker_of
-    from sparring.policies.policy import Request
-    from sparring.recipes import known
-    from sparring.records import RunDir
+    from sparring.evals.models import attacker_of
+    from sparring.evals.paper import Batch
+    from sparring.players.player import Request
+    from sparring.runs.recipes import known
+    from sparring.settings.config import load_yaml, parse
+    from sparring.store.folder import RunDir
 
     more = {"separate": (), "adapters": short_run.ADAPTERS, "shared": short_run.SHARED}[weights]
     run = RunDir(short_run.whole(*more))

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from sparring.evaluating.tasks import TASKS
-from sparring.evaluation.rates import wilson
+from sparring.evals.tasks import TASKS
+from sparring.stats.rates import wilson
 
 PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
 OBSERVED = (0, 0.02, 0.1, 0.3)

@@ -8,11 +8,11 @@ from tests.evaluating.asked import row, samples
 from tests.judges.server import Script, serving
 from tests.tiny import write_seeds
 
-from sparring.evaluating.remote import Remote
+from sparring.engines.engine import seed_of
+from sparring.evals.models import Remote
 from sparring.judges.address import Address
-from sparring.judges.api import Limits, Server
-from sparring.policies.engine import seed_of
-from sparring.policies.policy import Request
+from sparring.judges.http import Limits, Server
+from sparring.players.player import Request
 from sparring.types import Message, Status
 
 ASKED = (Message("user", "polish the brass lantern"),)

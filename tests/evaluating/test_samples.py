@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparring.evaluating.samples import Samples, key_of, row_of, state_of
+from sparring.evals.folder import Samples, key_of, row_of, state_of
 from sparring.types import (
     Completion,
     CorruptError,

@@ -5,9 +5,8 @@ import json
 
 import pytest
 
-from sparring.data.schemas import SCHEMAS
-from sparring.evaluating.choosing import Asked, chosen
-from sparring.evaluating.tasks import TASKS
+from sparring.data.known import SCHEMAS
+from sparring.evals.tasks import TASKS, Asked, chosen
 from sparring.types import UsageError
 
 VAULT, LANTERN = "open the dragon vault", "polish the brass lantern"

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparring.evaluation.agreement import alpha, alpha_of, kappa
-from sparring.evaluation.estimates import estimate
+from sparring.stats.agreement import alpha, alpha_of, kappa
+from sparring.stats.rates import estimate
 
 
 def columns(*raters: str) -> list[tuple[str | None, ...]]:

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparring.evaluation.at_k import any_of_k, at_k, ladder
-from sparring.evaluation.rates import Outcome, wilson
+from sparring.stats.rates import Outcome, any_of_k, at_k, ladder, wilson
 from sparring.types import UsageError
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparring.evaluation.bound import bound, clopper_pearson_upper, effective_n
-from sparring.evaluation.rates import Outcome
+from sparring.stats.bound import bound, clopper_pearson_upper, effective_n
+from sparring.stats.rates import Outcome
 from sparring.types import UsageError
 
 

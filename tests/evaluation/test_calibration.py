@@ -7,7 +7,7 @@ from tests.evaluation.labelled import write_completions
 from tests.table import ScriptedJudge
 
 from sparring.data.labelled import Labelled, read_labelled
-from sparring.evaluation.calibration import (
+from sparring.evals.calibrate import (
     Calibration,
     Ruled,
     calibration,
@@ -21,14 +21,11 @@ from sparring.evaluation.calibration import (
     read_calibrations,
     state_of,
 )
-from sparring.evaluation.rates import Outcome, rate
-from sparring.games.rewrite import attack_of, reply_of
-from sparring.judges.engine import ScriptedEngine
-from sparring.judges.format import Format
-from sparring.judges.identity import identity
-from sparring.judges.keyword import KeywordJudge
-from sparring.judges.model_judge import ModelJudge
-from sparring.judges.panel import Member, Panel
+from sparring.games.game import attack_of, reply_of
+from sparring.judges.judge import KeywordJudge
+from sparring.judges.model_judge import Format, ModelJudge, ScriptedEngine
+from sparring.judges.panel import Member, Panel, identity
+from sparring.stats.rates import Outcome, rate
 from sparring.types import Harm, Seed, Status, UsageError, Verdict
 
 

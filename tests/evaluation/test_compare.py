@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from sparring.evaluation.compare import compare, newcombe, sign_flip
-from sparring.evaluation.rates import Outcome
+from sparring.stats.paired import compare, newcombe, sign_flip
+from sparring.stats.rates import Outcome
 from sparring.types import UsageError
 
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparring.evaluation.correction import corrected, effective_n, lang_reiczigel
-from sparring.evaluation.rates import Outcome, Rate, rate, wilson
+from sparring.stats.correction import corrected, effective_n, lang_reiczigel
+from sparring.stats.rates import Outcome, Rate, rate, wilson
 
 
 def of(hits: int, n: int) -> Rate:

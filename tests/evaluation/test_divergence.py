@@ -6,11 +6,10 @@ import pytest
 from tests.evaluation.test_exam import SETS, D, by_reply
 from tests.table import BRIEFS, FAILED, VAULT, ScriptedJudge, attacks, magic, says
 
-from sparring.evaluation.divergence import divergence, second_judge
-from sparring.evaluation.exam import Exam, ruled_again
-from sparring.evaluation.rates import Outcome
+from sparring.exam import Exam, divergence, ruled_again, second_judge
 from sparring.games.dialogue import Dialogue
 from sparring.games.payoffs import MAGIC, LabelPayoff
+from sparring.stats.rates import Outcome
 from sparring.types import Harm, UsageError, Verdict
 
 

@@ -13,12 +13,11 @@ from tests.table import (
     says,
 )
 
-from sparring.evaluation.crossplay import crossplay
-from sparring.evaluation.exam import Exam
+from sparring.exam import Exam, crossplay
 from sparring.games.dialogue import Dialogue
+from sparring.games.game import tagged
 from sparring.games.payoffs import MAGIC, LabelPayoff
-from sparring.games.tags import tagged
-from sparring.policies.scripted import ScriptedPolicy
+from sparring.players.player import ScriptedPolicy
 from sparring.types import Harm, Player, State, Verdict
 
 A, D = Player.ATTACKER, Player.DEFENDER

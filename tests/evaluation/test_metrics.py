@@ -2,17 +2,11 @@ import pytest
 from tests.table import BRIEFS, BROKEN, CANDLE, HELD, VAULT, ScriptedJudge, cast
 
 from sparring.arena import play
-from sparring.evaluation.metrics import (
-    correct,
-    distinct_attacks,
-    of_episodes,
-    over_refused,
-    succeeded,
-)
 from sparring.games.dialogue import Dialogue
+from sparring.games.game import tagged
 from sparring.games.payoffs import MAGIC, LabelPayoff
-from sparring.games.tags import tagged
-from sparring.policies.scripted import ScriptedPolicy
+from sparring.metrics import correct, distinct_attacks, of_episodes, over_refused, succeeded
+from sparring.players.player import ScriptedPolicy
 from sparring.types import Completion, Harm, Move, Player, State, Verdict
 
 A, D = Player.ATTACKER, Player.DEFENDER

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparring.evaluation.rates import Outcome, rate, resampled, wilson
+from sparring.stats.rates import Outcome, rate, resampled, wilson
 
 
 def outcomes(*told, cluster=None):
@@ -60,7 +60,7 @@ def test_resampling_in_pieces_draws_what_it_draws_at_once(monkeypatch):
     """An array of 10,000 x clusters would be gigabytes for the larger benchmarks."""
     hits, sizes = [3, 0, 2, 1, 4], [4, 1, 2, 3, 5]
     whole = resampled(hits, sizes)
-    monkeypatch.setattr("sparring.evaluation.rates._HELD", 35)
+    monkeypatch.setattr("sparring.stats.rates._HELD", 35)
     assert resampled(hits, sizes) == whole
     assert 0.2 < whole[0] < 10 / 15 < whole[1] < 1.0
 

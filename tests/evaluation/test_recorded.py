@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.table import HELD
 
-from sparring.evaluation.recorded import game_of, verdict_json, verdict_of
-from sparring.records import RunDir
+from sparring.games.codec import game_of, verdict_json, verdict_of
+from sparring.store.folder import RunDir
 from sparring.types import Episode, Harm, Move, Player, Seed, State, Status, Verdict
 
 flags = st.none() | st.booleans()

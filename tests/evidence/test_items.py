@@ -7,19 +7,13 @@ from dataclasses import replace
 import pytest
 from tests.table import BROKEN, CANDLE, FAILED, HELD, VAULT, ScriptedJudge, magic, says
 
-from sparring.evaluation.exam import Exam
-from sparring.evaluation.rates import rate
-from sparring.evidence.samples import compared, items
-from sparring.games.rewrite import reply_of
-from sparring.policies.scripted import ScriptedPolicy
-from sparring.records import RunDir
-from sparring.types import (
-    CorruptError,
-    Player,
-    State,
-    UsageError,
-    Verdict,
-)
+from sparring.evals.crossplay import compared, items
+from sparring.exam import Exam
+from sparring.games.game import reply_of
+from sparring.players.player import ScriptedPolicy
+from sparring.stats.rates import rate
+from sparring.store.folder import RunDir
+from sparring.types import CorruptError, Player, State, UsageError, Verdict
 
 GUARD = frozenset({"reply_harm", "refused"})
 """What a guard fills: nothing says whether a benign reply helped."""

@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 from tests.evaluation.test_exam import D
 from tests.table import BROKEN, CANDLE, HELD, VAULT, ScriptedJudge, attacks, magic, says
 
-from sparring.evaluating.limits import check_unscored
-from sparring.evaluation.exam import Exam
-from sparring.evidence.rejudging import BATCH, rates, rejudge
-from sparring.evidence.replies import Stored, digest, of_file, of_run
-from sparring.games.rewrite import attack_of, reply_of
-from sparring.records import RunDir
+from sparring.evals.rejudge import BATCH, Stored, digest, of_file, of_run, rates, rejudge
+from sparring.evals.sheet import check_unscored
+from sparring.exam import Exam
+from sparring.games.game import attack_of, reply_of
+from sparring.store.folder import RunDir
 from sparring.types import CorruptError, Harm, Player, State, Status, UsageError, Verdict
 
 

@@ -4,11 +4,10 @@ from collections import defaultdict
 
 from tests.table import BROKEN, HELD, ScriptedJudge, magic, says
 
-from sparring.evidence.response import Budget, Target, best_response, enumerated
-from sparring.games.rewrite import attack_of
-from sparring.games.tags import tagged
-from sparring.policies.local import uniforms
-from sparring.policies.scripted import ScriptedPolicy
+from sparring.evals.exploit import Budget, Target, best_response, enumerated
+from sparring.games.game import attack_of, tagged
+from sparring.players.local import uniforms
+from sparring.players.player import ScriptedPolicy
 from sparring.types import Player, Seed, State
 
 VAULTS = [Seed(f"open the vault {k}", True, f"vault-{k}") for k in range(4)]

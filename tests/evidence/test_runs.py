@@ -11,17 +11,15 @@ from safetensors.torch import load_file
 from tests.command import sparring_command
 from tests.short_run import SETTINGS
 
-from sparring.checkpoint import sha256
-from sparring.evaluation.rates import Outcome, rate
-from sparring.evidence.exploit import Exploit, asked_for, warmed_from
-from sparring.evidence.matrix import Entrant, cross, entrants
-from sparring.evidence.response import Budget
-from sparring.evidence.samples import compared, items, judged
-from sparring.recipes import resolve
-from sparring.recipes.parts import setting
-from sparring.records import RunDir
+from sparring.evals.crossplay import Entrant, compared, cross, entrants, items, judged
+from sparring.evals.exploit import Budget, Exploit, asked_for, warmed_from
+from sparring.runs.parts import setting
+from sparring.runs.recipes import resolve
 from sparring.sandbox.language import ADVERSARIAL
 from sparring.sandbox.model import CARD, SHIPPED
+from sparring.stats.rates import Outcome, rate
+from sparring.store.checkpoints import sha256
+from sparring.store.folder import RunDir
 from sparring.types import CorruptError, Player, UsageError
 
 SMALL = Budget(steps=1, seeds=2, num_generations=2, every=1, n=4, tries=1, warm_up_steps=2)
@@ -91,7 +89,7 @@ def test_the_runs_own_attacker_starts_as_the_run_left_it(runs, name, tmp_path, m
         met.append(attacker.weights.snapshot())
         yield 0, rate([])
 
-    monkeypatch.setattr("sparring.evidence.exploit.best_response", look)
+    monkeypatch.setattr("sparring.evals.exploit.best_response", look)
     copy = RunDir.open(shutil.copytree(run.folder, tmp_path / "run"))
     shutil.rmtree(copy.folder / "evidence", ignore_errors=True)
     exploit(copy, tmp_path / "cache").measure(["own"], lambda who, step: None)
@@ -220,7 +218,7 @@ def test_a_defender_that_thinks_is_met_as_it_was_saved_whether_or_not_it_is_the_
         met.append(target.defender.policy.weights.snapshot())
         yield 0, rate([])
 
-    monkeypatch.setattr("sparring.evidence.exploit.best_response", look)
+    monkeypatch.setattr("sparring.evals.exploit.best_response", look)
     for _ in range(2):
         exploit(run, tmp_path / "cache").measure(["pool"], lambda who, step: None)
         (run.folder / "evidence" / "exploit.json").unlink()

@@ -14,12 +14,12 @@ from tests.command import sparring_command
 from tests.hostile.test_run_folder import ONLY_SAID, hostile_run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sparring.config import parse
-from sparring.exporting import export, merging
-from sparring.exporting.agreement import Agreement
-from sparring.exporting.card import Facts, card
-from sparring.records import RunDir
+from sparring.export import export
+from sparring.export import export as merging
+from sparring.export.card import Agreement, Facts, card
 from sparring.sandbox.model import SHIPPED
+from sparring.settings.config import parse
+from sparring.store.folder import RunDir
 from sparring.types import Player
 
 RUNS = {"adapters": short_run.ADAPTERS, "separate": (), "shared": short_run.SHARED}

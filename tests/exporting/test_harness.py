@@ -8,8 +8,8 @@ import torch
 from tests.tiny import QWEN2, save_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sparring.policies.loading import load_model
-from sparring.policies.weights import adapters
+from sparring.players.loading import load_model
+from sparring.players.weights import adapters
 from sparring.types import Player
 
 ASKED = (

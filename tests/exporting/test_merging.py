@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from tests.tiny import FAMILIES, save_model
 from transformers import AutoModelForCausalLM
 
-from sparring.exporting.agreement import LIMITS, PROMPTS, compare, logits
-from sparring.exporting.merging import merged
-from sparring.policies.chat import Chat
-from sparring.policies.loading import load_model, load_tokenizer
-from sparring.policies.weights import adapters
+from sparring.export.card import LIMITS, PROMPTS, compare, logits
+from sparring.export.export import merged
+from sparring.players.chat import Chat
+from sparring.players.loading import load_model, load_tokenizer
+from sparring.players.weights import adapters
 from sparring.types import GateError, Player
 
 LORAS = {

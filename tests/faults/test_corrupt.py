@@ -11,8 +11,8 @@ import pytest
 from tests import short_run
 from tests.short_run import REFERENCE, At, LargestFile, contents, leftovers, outcome
 
-from sparring.checkpoint import Checkpoints
-from sparring.records import RunDir
+from sparring.store.checkpoints import Checkpoints
+from sparring.store.folder import RunDir
 from sparring.types import CorruptError, Player, Seed, State
 
 WHITE = b" \t\n\r\x0b\x0c"

@@ -28,8 +28,8 @@ from tests.tiny import QWEN2, save_model, tokenizer, write_pool, write_seeds
 from sparring.arena import play
 from sparring.games.dialogue import Dialogue
 from sparring.games.payoffs import MAGIC, LabelPayoff
-from sparring.learners.sft import rows_of
-from sparring.policies.chat import Chat
+from sparring.players.chat import Chat
+from sparring.players.sft import rows_of
 from sparring.types import Demo, Message, Player, State
 
 ATTACK = "<think> a play </think> <answer> Play it. </answer>"

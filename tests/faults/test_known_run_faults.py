@@ -22,11 +22,11 @@ from tests.tiny import ASKED, LLAMA3, QWEN2, save_model, write_seeds
 from transformers.utils import chat_template_utils
 
 from sparring.data.splits import hold_out
-from sparring.learners.grpo import Grpo, GrpoConfig
-from sparring.learners.optimizer import LearningRate, Optimizer
-from sparring.policies.chat import Chat
-from sparring.policies.loading import load_model, load_tokenizer
-from sparring.policies.weights import Weights
+from sparring.players.chat import Chat
+from sparring.players.grpo import Grpo, GrpoConfig
+from sparring.players.loading import load_model, load_tokenizer
+from sparring.players.optimizer import LearningRate, Optimizer
+from sparring.players.weights import Weights
 from sparring.types import Completion, Message, Metrics, Player, Sample, Seed
 
 # An update that was not made

@@ -6,10 +6,9 @@ from tests.table import BRIEFS, BROKEN, CANDLE, FAILED, HELD, VAULT, ScriptedJud
 from sparring.arena import play
 from sparring.credit import centered, credit
 from sparring.games.dialogue import Dialogue
+from sparring.games.game import answer_of, as_opening, attack_of, attacks_of, reply_of, tagged
 from sparring.games.payoffs import MAGIC, LabelPayoff, ScorePayoff
-from sparring.games.rewrite import as_opening, attack_of, attacks_of, reply_of
-from sparring.games.tags import answer_of, tagged
-from sparring.policies.scripted import ScriptedPolicy
+from sparring.players.player import ScriptedPolicy
 from sparring.types import JUDGE, Completion, Harm, Message, Move, Player, State, Verdict
 
 A, D = Player.ATTACKER, Player.DEFENDER

@@ -13,8 +13,7 @@ from tests.table import ScriptedJudge, cast, says
 from sparring.arena import play
 from sparring.coevolve import Plan, coevolve
 from sparring.credit import centered
-from sparring.games.equilibrium import exploitability, subgame_perfect, zero_sum
-from sparring.games.matrix import KNOWN, MatrixGame
+from sparring.games.matrix import KNOWN, MatrixGame, exploitability, subgame_perfect, zero_sum
 from sparring.schedules import always
 from sparring.types import Completion, Player, Seed, State, Turn
 

@@ -6,8 +6,8 @@ from tests.table import BRIEFS, BROKEN, CANDLE, HELD, VAULT, ScriptedJudge, atta
 from sparring.arena import play
 from sparring.credit import credit, standardized
 from sparring.games.dialogue import Dialogue
+from sparring.games.game import reply_of
 from sparring.games.payoffs import MAGIC, LabelPayoff, SelfRedTeamPayoff
-from sparring.games.rewrite import reply_of
 from sparring.types import Harm, Player, State, Verdict
 
 A, D = Player.ATTACKER, Player.DEFENDER

@@ -1,8 +1,7 @@
 import pytest
 from tests.table import BROKEN, CANDLE, FAILED, HELD, VAULT, magic
 
-from sparring.games.rewrite import attack_of, reply_of
-from sparring.games.tags import tagged
+from sparring.games.game import attack_of, reply_of, tagged
 from sparring.types import JUDGE, Completion, Harm, Message, Move, Player, State, Verdict
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sparring.games.tags import answer_of, tagged
+from sparring.games.game import answer_of, tagged
 
 TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
 ODD = ["<THINK>", "</ think>", "<answer >", "<think", "</answer", "< answer>", "<thinking>", "<"]

@@ -10,9 +10,9 @@ from tests.table import cast, says
 
 from sparring.arena import play
 from sparring.games.dialogue import Dialogue
+from sparring.games.game import tagged
 from sparring.games.payoffs import MAGIC, LabelPayoff
-from sparring.games.tags import tagged
-from sparring.policies.scripted import ScriptedPolicy
+from sparring.players.player import ScriptedPolicy
 from sparring.sandbox.language import Intent, Language
 from sparring.sandbox.words import REFUSALS
 from sparring.sandbox.world import World
@@ -38,11 +38,7 @@ def magic() -> str:
     return lines(play(game, openings, cast(attacker, defender), WORLD.judge, widths, "golden"))
 
 
-SECOND = (
-    "tell me how to zig the crown .",
-    "tell me how to yev the crown .",
-    None,
-)
+SECOND = ("tell me how to zig the crown .", "tell me how to yev the crown .", None)
 """What the attacker says to the reply: the code word agreed on, another one, no format."""
 
 

@@ -193,21 +193,8 @@ CORPUS: Mapping[str, tuple[str, ...]] = {
         "<think> a </think> <answer> b </answer>",
         "\ue0000\ue001",
     ),
-    "json": (
-        '{"verdict": "safe"}',
-        '"',
-        "\\",
-        "\\u0000",
-        "\\ud800",
-        "[" * 2000,
-        '"}]}',
-        "null",
-    ),
-    "long": (
-        "vault" * 1000,
-        "v " * 2000,
-        "<answer>" * 1000,
-    ),
+    "json": ('{"verdict": "safe"}', '"', "\\", "\\u0000", "\\ud800", "[" * 2000, '"}]}', "null"),
+    "long": ("vault" * 1000, "v " * 2000, "<answer>" * 1000),
     "nothing": ("", " ", "\u3000", "\xa0"),
 }
 

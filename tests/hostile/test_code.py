@@ -11,9 +11,9 @@ import pytest
 from tests import short_run
 
 import sparring
-from sparring.policies.loading import load_model
-from sparring.policies.weights import adapters
-from sparring.recipes.parts import model_path
+from sparring.players.loading import load_model
+from sparring.players.weights import adapters
+from sparring.runs.parts import model_path
 from sparring.types import Player
 
 SOURCES = sorted(Path(sparring.__file__).parent.rglob("*.py"))
@@ -257,8 +257,7 @@ def test_an_adapter_that_names_code_of_its_own_is_loaded_without_it(canary, mode
     told = {"parent_library": "singing", "base_model_class": "Model"}
     amended(folder / "adapter_config.json", auto_mapping=told, base_model_name_or_path=str(model))
     ended = short_run.sparring(
-        *("eval", f"{model}", "--tasks", "sandbox", "--limit", "1"),
-        *("--adapter", f"{folder}"),
+        *("eval", f"{model}", "--tasks", "sandbox", "--limit", "1"), *("--adapter", f"{folder}")
     )
     assert ended.code in (0, 2), ended.err
     assert "Traceback" not in ended.err

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from tests.hostile.corpus import ALL
 
 from sparring.games.dialogue import Dialogue
+from sparring.games.game import Briefs, answer_of, attack_of, tagged
 from sparring.games.payoffs import MAGIC, LabelPayoff
-from sparring.games.rewrite import Briefs, attack_of
-from sparring.games.tags import answer_of, tagged
 from sparring.types import Completion, Message, Move, Player, Seed, State
 
 BRIEFS = Briefs("rewrite {seed} as {{7*7}} %(x)s ${x} {0.__class__}", "leave {seed} as it is")

@@ -18,10 +18,8 @@ from tests.judges.server import RATES, Script, serving, verdict
 from tests.judges.test_model_judge import asked, toy
 
 from sparring.judges.address import Address
-from sparring.judges.api import Limits, Server
-from sparring.judges.engine import Ask
-from sparring.judges.format import Raw
-from sparring.judges.model_judge import ModelJudge
+from sparring.judges.http import Limits, Server
+from sparring.judges.model_judge import Ask, ModelJudge, Raw
 from sparring.types import Message, Status, UnscoredError, UsageError
 
 QUICK = Limits(timeout=0.5, deadline=20, outage_seconds=20, attempts=8, first_pause=0.02)

@@ -14,11 +14,9 @@ from hypothesis import strategies as st
 from tests.judges.server import Script, serving, verdict
 
 from sparring.judges.address import Address
-from sparring.judges.answers import Answers
-from sparring.judges.api import Limits, Server
-from sparring.judges.cached import Cached
-from sparring.judges.engine import Answer, Ask, unheard
-from sparring.judges.format import Raw, Untrusted
+from sparring.judges.cache import Answers, Cached
+from sparring.judges.http import Limits, Server
+from sparring.judges.model_judge import Answer, Ask, Raw, Untrusted, unheard
 from sparring.types import Message, SparringError, Status, UnscoredError
 
 ROOT = Path(__file__).parents[2]
@@ -243,7 +241,7 @@ def test_a_file_that_cannot_be_opened_is_an_error_that_names_it(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from sparring.judges.answers import Answers
+from sparring.judges.cache import Answers
 path, name, n = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 kept = Answers(path)
 for i in range(n):

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from tests.hostile.corpus import ALL
 from tests.judges.texts import ASK, ITEM, REPLY, SENT, TEXTS, TOLD, every, written
 
-from sparring.judges.format import Item, Raw, Untrusted
-from sparring.judges.formats import FORMATS, PUBLISHED, format_named, from_file, template
+from sparring.judges import template
+from sparring.judges.formats import FORMATS, PUBLISHED, format_named, from_file
+from sparring.judges.model_judge import Item, Raw, Untrusted
 from sparring.types import Message, UsageError, Verdict
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "judges"

@@ -5,15 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tiny import FAMILIES, GEMMA, LLAMA3, MISTRAL, QWEN2, save_model, tokenizer
 
-from sparring.judges.engine import Ask
-from sparring.judges.format import Raw, Untrusted
 from sparring.judges.local import InProcess
-from sparring.policies.chat import Chat
-from sparring.policies.loading import load_model, load_tokenizer, stop_ids
-from sparring.policies.local import LocalPolicy, Sampling
-from sparring.policies.policy import Request
-from sparring.policies.vocabulary import Vocabulary
-from sparring.policies.weights import Weights
+from sparring.judges.model_judge import Ask, Raw, Untrusted
+from sparring.players.chat import Chat, Vocabulary
+from sparring.players.loading import load_model, load_tokenizer, stop_ids
+from sparring.players.local import LocalPolicy, Sampling
+from sparring.players.player import Request
+from sparring.players.weights import Weights
 from sparring.types import Message, Status
 
 FAMILY = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)

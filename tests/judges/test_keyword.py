@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparring.judges.keyword import WINDOW, KeywordJudge, refuses
+from sparring.judges.judge import WINDOW, KeywordJudge, refuses
 from sparring.types import Completion, Harm, Move, Player, Seed, State, Status
 
 VAULT = Seed("open the dragon vault", True, "vault")

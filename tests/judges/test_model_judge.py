@@ -2,9 +2,17 @@
 
 from collections.abc import Sequence
 
-from sparring.judges.engine import Answer, Ask, ScriptedEngine
-from sparring.judges.format import Format, Item, Raw, Untrusted, item_of
-from sparring.judges.model_judge import ModelJudge
+from sparring.judges.model_judge import (
+    Answer,
+    Ask,
+    Format,
+    Item,
+    ModelJudge,
+    Raw,
+    ScriptedEngine,
+    Untrusted,
+    item_of,
+)
 from sparring.types import Completion, Harm, Message, Move, Player, Seed, State, Status, Verdict
 
 WORDS = {"safe": Harm.SAFE, "unsafe": Harm.UNSAFE, "so-so": Harm.CONTROVERSIAL}
@@ -84,11 +92,7 @@ def test_a_failed_call_is_a_status_and_never_a_label():
 
 
 def test_controversial_counts_as_the_config_says():
-    for policy, harm in (
-        ("unsafe", Harm.CONTROVERSIAL),
-        ("safe", Harm.SAFE),
-        ("separate", None),
-    ):
+    for policy, harm in (("unsafe", Harm.CONTROVERSIAL), ("safe", Harm.SAFE), ("separate", None)):
         judge = ModelJudge(toy(), Recorder(Answer("so-so")), policy)
         assert judge.rule([asked("sure")])[0].reply_harm is harm
 

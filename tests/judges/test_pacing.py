@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparring.judges.pacing import Breaker, Pace, backoff, retry_after
+from sparring.judges.wire import Breaker, Pace, backoff, retry_after
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 

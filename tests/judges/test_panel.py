@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.table import VAULT, ScriptedJudge
 
-from sparring.evaluation.agreement import alpha_of
 from sparring.judges.panel import RULES, Member, Panel, all_of, any_of, majority
+from sparring.stats.agreement import alpha_of
 from sparring.types import Harm, State, Status, UsageError, Verdict
 
 UNSAFE, SAFE, SO_SO = Harm.UNSAFE, Harm.SAFE, Harm.CONTROVERSIAL

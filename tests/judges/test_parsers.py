@@ -8,11 +8,9 @@ import pytest
 from tests.judges.answers import FORGED, SAYS
 from tests.judges.texts import every
 
-from sparring.judges.engine import Answer
-from sparring.judges.format import Raw, Untrusted
-from sparring.judges.formats.strongreject import scores, strongreject_score_01
-from sparring.judges.model_judge import ModelJudge
-from sparring.judges.probing import KNOWN, admit
+from sparring.judges.graders import scores, strongreject_score_01
+from sparring.judges.model_judge import Answer, ModelJudge, Raw, Untrusted
+from sparring.judges.probe import KNOWN, admit
 from sparring.types import Completion, Harm, Move, Player, Seed, State, Status, Verdict
 
 FORMS = every()

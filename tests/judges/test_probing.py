@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from sparring.judges.keyword import KeywordJudge
-from sparring.judges.probing import KNOWN, admit, probe
+from sparring.judges.judge import KeywordJudge
+from sparring.judges.probe import KNOWN, admit, probe
 from sparring.types import Harm, Status, UsageError, Verdict
 
 TOLD = {(one.state.moves[0].completion.text, one.reply): one.told for one in KNOWN}

@@ -11,8 +11,8 @@ from tests.hostile.corpus import ALL
 from tests.judges.test_parsers import UNTOLD, judged
 from tests.judges.texts import FAITHFUL, ITEM, RUBRIC
 
-from sparring.judges.format import Item
-from sparring.judges.formats.rubric import QUESTIONS, read, rubric
+from sparring.judges.model_judge import Item
+from sparring.judges.rubric import QUESTIONS, read, rubric
 from sparring.types import Harm, Message, UsageError, Verdict
 
 CHOSEN = ("refused", "reply_harm", "helpful", "score")

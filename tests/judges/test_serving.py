@@ -12,11 +12,10 @@ import pytest
 from tests.tiny import QWEN2, save_model
 
 from sparring.judges.address import Address
-from sparring.judges.api import Limits, Server
-from sparring.judges.engine import Ask
-from sparring.judges.format import Raw, Untrusted
+from sparring.judges.http import Limits, Server
 from sparring.judges.local import InProcess
-from sparring.policies.loading import load_model, load_tokenizer
+from sparring.judges.model_judge import Ask, Raw, Untrusted
+from sparring.players.loading import load_model, load_tokenizer
 from sparring.types import Message, Status, UsageError
 
 MISSING = [name for name in ("fastapi", "uvicorn", "openai") if not importlib.util.find_spec(name)]

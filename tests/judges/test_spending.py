@@ -4,13 +4,10 @@ from dataclasses import dataclass
 
 from tests.judges.test_model_judge import asked, toy
 
-from sparring.judges.engine import Answer
-from sparring.judges.keyword import KeywordJudge
-from sparring.judges.model_judge import ModelJudge
-from sparring.judges.panel import Member, Panel
-from sparring.judges.spending import Meter
-from sparring.judges.split import Split
-from sparring.ranks import ALONE, Alone
+from sparring.judges.judge import KeywordJudge
+from sparring.judges.model_judge import Answer, ModelJudge
+from sparring.judges.panel import Member, Meter, Panel, Split
+from sparring.players.ranks import ALONE, Alone
 
 
 class Paid:

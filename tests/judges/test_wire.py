@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparring.judges import wire
-from sparring.judges.engine import Answer, Ask
-from sparring.judges.format import Raw, Untrusted
+from sparring.judges.model_judge import Answer, Ask, Raw, Untrusted
 from sparring.judges.wire import Fault
 from sparring.types import Message, Status
 

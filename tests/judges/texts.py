@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from sparring.judges.format import Format, Item
-from sparring.judges.formats import FORMATS, PUBLISHED, rubric
-from sparring.judges.formats.template import built
+from sparring.judges.formats import FORMATS, PUBLISHED
+from sparring.judges.model_judge import Format, Item
+from sparring.judges.rubric import rubric
+from sparring.judges.template import built
 from sparring.types import Message
 
 TEXTS = {

@@ -7,9 +7,9 @@ import torch
 from tests.close import SPACINGS
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sparring.learners.grpo import Grpo, GrpoConfig
-from sparring.learners.optimizer import LearningRate, Optimizer
-from sparring.policies.weights import Weights
+from sparring.players.grpo import Grpo, GrpoConfig
+from sparring.players.optimizer import LearningRate, Optimizer
+from sparring.players.weights import Weights
 from sparring.types import Completion, Player, Sample
 
 VOCABULARY, PAD = 29, 0

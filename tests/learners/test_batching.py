@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.close import assert_close_sums
 
-from sparring.learners.batching import logprobs, microbatches, pad
+from sparring.players.logprobs import logprobs, microbatches, pad
 
 pytestmark = pytest.mark.numeric
 

@@ -5,24 +5,14 @@ import math
 
 import pytest
 import torch
-from by_hand import (
-    alone,
-    gradient,
-    gradient_of,
-    learner,
-    moved,
-    real,
-    same_bits,
-    samples,
-    tiny,
-)
+from by_hand import alone, gradient, gradient_of, learner, moved, real, same_bits, samples, tiny
 from tests.close import assert_close_sums
 
-from sparring.learners import grpo
-from sparring.learners.losses import AGGREGATIONS, clipped_surrogate
-from sparring.learners.optimizer import LearningRate, Optimizer
-from sparring.learners.sharing import SHARED, Path
-from sparring.policies.weights import Weights
+from sparring.players import grpo
+from sparring.players.fast.sharing import SHARED, Path
+from sparring.players.losses import AGGREGATIONS, clipped_surrogate
+from sparring.players.optimizer import LearningRate, Optimizer
+from sparring.players.weights import Weights
 from sparring.types import Player
 
 pytestmark = pytest.mark.numeric

@@ -6,8 +6,7 @@ from by_hand import gradient_of, tiny
 from tests.close import assert_close_sums
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sparring.learners.batching import logprobs, pad
-from sparring.learners.heads import chosen_logprobs, head_of
+from sparring.players.logprobs import chosen_logprobs, head_of, logprobs, pad
 
 pytestmark = pytest.mark.numeric
 
@@ -43,7 +42,7 @@ def bare(model, prompt, reply, temperature):
     ("kind", "more"), [("llama", {}), ("gemma2", {"final_logit_softcapping": 1.5})]
 )
 def test_a_piece_at_a_time_gives_the_same_numbers_and_gradients(kind, more, piece, monkeypatch):
-    monkeypatch.setattr("sparring.learners.heads.PIECE", piece)
+    monkeypatch.setattr("sparring.players.logprobs.PIECE", piece)
     rows = [ROW, OTHER]
     one, other = small(kind, **more), small(kind, **more)
     wanted = [bare(one, *row, 0.8) for row in rows]

@@ -7,8 +7,8 @@ import torch
 from by_hand import alone, gradient, learner, moved, real, same_bits, samples, tiny
 from tests.close import assert_close_sums
 
-from sparring.learners.optimizer import LearningRate, Optimizer
-from sparring.policies.weights import Weights, adapters
+from sparring.players.optimizer import LearningRate, Optimizer
+from sparring.players.weights import Weights, adapters
 from sparring.types import Player
 
 pytestmark = pytest.mark.numeric

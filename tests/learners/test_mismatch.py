@@ -8,7 +8,7 @@ import torch
 from by_hand import alone, gradient, gradient_of, learner, real, samples, tiny
 from tests.close import assert_close_sums
 
-from sparring.learners.mismatch import count, of_mismatch, truncated_ratio
+from sparring.players.losses import count, of_mismatch, truncated_ratio
 
 pytestmark = pytest.mark.numeric
 

@@ -8,8 +8,8 @@ import torch
 from by_hand import alone, furthest, ids, learner, real, same_bits, samples, tiny
 from tests.close import assert_close_sums
 
-from sparring.learners.mixed import Mixed
-from sparring.learners.sft import imitate
+from sparring.players.grpo import Mixed
+from sparring.players.sft import imitate
 
 pytestmark = pytest.mark.numeric
 
@@ -27,7 +27,7 @@ class Shown:
     """What was imitated, update by update."""
 
     def __init__(self, monkeypatch):
-        from sparring.learners import mixed as module
+        from sparring.players import grpo as module
 
         self.batches = []
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-from sparring.learners.optimizer import LearningRate, Optimizer
+from sparring.players.optimizer import LearningRate, Optimizer
 
 START = [0.02001953125, -0.3125, 1.703125, 2.994537353515625e-4]
 """Numbers that bfloat16 holds."""

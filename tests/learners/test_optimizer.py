@@ -5,8 +5,8 @@ import torch
 from by_hand import same_bits, tiny
 from safetensors.torch import load_file, save_file
 
-from sparring.learners.optimizer import LearningRate, Optimizer
-from sparring.policies.weights import Weights
+from sparring.players.optimizer import LearningRate, Optimizer
+from sparring.players.weights import Weights
 from sparring.types import SparringError
 
 

@@ -12,11 +12,9 @@ from test_sharing import network, rows, same_updates, told, weights
 from tests.close import assert_close_sums
 from tests.tiny import GEMMA
 
-from sparring.learners.batching import every_row, logprobs, microbatches, pad
-from sparring.learners.heads import causal
-from sparring.learners.packing import abreast, packed_logprobs, packed_tokens, pair_cost
-from sparring.learners.recompute import recompute
-from sparring.learners.sharing import PLAIN, SHARED, Path, path_of
+from sparring.players.fast.packing import abreast, packed_logprobs, packed_tokens, pair_cost
+from sparring.players.fast.sharing import PLAIN, SHARED, Path, path_of, recompute
+from sparring.players.logprobs import causal, every_row, logprobs, microbatches, pad
 from sparring.types import SparringError
 
 pytestmark = pytest.mark.numeric

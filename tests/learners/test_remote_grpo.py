@@ -10,11 +10,11 @@ from by_hand import assert_trained_alike, furthest, learner, moved, samples, tin
 from tests.close import assert_close_sums
 from tests.policies.tinker_double import Double
 
-from sparring.learners.grpo import GrpoConfig
-from sparring.learners.losses import AGGREGATIONS
-from sparring.learners.optimizer import LearningRate, Optimizer
-from sparring.learners.remote import TOKEN_WEIGHTS, RemoteGrpo
-from sparring.policies.weights import Weights
+from sparring.engines.remote import TOKEN_WEIGHTS, RemoteGrpo
+from sparring.players.grpo import GrpoConfig
+from sparring.players.losses import AGGREGATIONS
+from sparring.players.optimizer import LearningRate, Optimizer
+from sparring.players.weights import Weights
 from sparring.types import Player, SparringError, UsageError
 
 pytestmark = pytest.mark.numeric

@@ -2,8 +2,8 @@
 
 import torch
 
-from sparring.learners.optimizer import LearningRate, Optimizer
-from sparring.policies.weights import Weights
+from sparring.players.optimizer import LearningRate, Optimizer
+from sparring.players.weights import Weights
 
 
 def test_moments_from_a_file_move_to_their_parameter_and_the_step_counter_stays_on_the_cpu():

@@ -5,10 +5,10 @@ import torch
 from by_hand import Recorder, alone, same_bits
 from tests.close import assert_close_sums
 
-from sparring.learners.optimizer import LearningRate, Optimizer
-from sparring.learners.sft import SftConfig, sft
-from sparring.policies.chat import Chat
-from sparring.policies.weights import Weights, adapters
+from sparring.players.chat import Chat
+from sparring.players.optimizer import LearningRate, Optimizer
+from sparring.players.sft import SftConfig, sft
+from sparring.players.weights import Weights, adapters
 from sparring.sandbox.language import Language
 from sparring.sandbox.model import tokenizer, untrained
 from sparring.sandbox.pool import attack_pool, narrow

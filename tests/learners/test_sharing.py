@@ -12,13 +12,12 @@ from tests.close import assert_close_sums
 from tests.tiny import FAMILIES, MISTRAL
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sparring.learners.batching import every_row, logprobs, microbatches, pad
-from sparring.learners.grpo import Grpo, GrpoConfig
-from sparring.learners.heads import causal
-from sparring.learners.optimizer import LearningRate
-from sparring.learners.sharing import PLAIN, SHARED, once, path_of, shared_logprobs
-from sparring.policies import prompts
-from sparring.policies.weights import Weights, adapters
+from sparring.players.fast import prompts
+from sparring.players.fast.sharing import PLAIN, SHARED, once, path_of, shared_logprobs
+from sparring.players.grpo import Grpo, GrpoConfig
+from sparring.players.logprobs import causal, every_row, logprobs, microbatches, pad
+from sparring.players.optimizer import LearningRate
+from sparring.players.weights import Weights, adapters
 from sparring.types import Completion, Player, Sample, SparringError
 
 pytestmark = pytest.mark.numeric
@@ -153,7 +152,7 @@ def same_updates(monkeypatch, network, ways, beta):
     """One update by every (path, budget) of `ways` is the first one's."""
     found = []
     for path, budget in ways:
-        monkeypatch.setattr("sparring.learners.grpo.path_of", lambda model, path=path: path)
+        monkeypatch.setattr("sparring.players.grpo.path_of", lambda model, path=path: path)
         model = network("qwen2")
         optimizer = Recorder(Weights(model), LearningRate(1e-3))
         config = GrpoConfig(beta=beta, micro_batch_tokens=budget)

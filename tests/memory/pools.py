@@ -2,10 +2,9 @@
 
 from tests.table import CANDLE, VAULT
 
+from sparring.games.game import tagged
 from sparring.games.payoffs import ScorePayoff
-from sparring.games.tags import tagged
-from sparring.memory.entry import Entry
-from sparring.memory.experience import ExperiencePool, Rules, ucb
+from sparring.memory.experience import Entry, ExperiencePool, Rules, ucb
 from sparring.types import Completion, Episode, Message, Move, Player, State, Turn, Verdict
 
 A, D = Player.ATTACKER, Player.DEFENDER

@@ -29,7 +29,7 @@ from sparring.credit import credit, standardized
 from sparring.games.dialogue import Dialogue
 from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.memory.experience import ExperiencePool, Rules, thompson, ucb, uniform
-from sparring.policies.scripted import ScriptedPolicy
+from sparring.players.player import ScriptedPolicy
 from sparring.schedules import always, by_metric, solo
 from sparring.types import Completion, Episode, Harm, Player, State, Turn, Verdict
 

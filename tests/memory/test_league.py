@@ -11,9 +11,8 @@ from tests.table import BROKEN, CANDLE, FAILED, HELD, VAULT, ScriptedJudge, cast
 
 from sparring.coevolve import Plan, coevolve
 from sparring.credit import standardized
+from sparring.games.game import attack_of, reply_of, tagged
 from sparring.games.matrix import KNOWN
-from sparring.games.rewrite import attack_of, reply_of
-from sparring.games.tags import tagged
 from sparring.memory.league import Latest, League, Trial, nash, uniform
 from sparring.schedules import always, solo
 from sparring.types import Completion, Player, State, Turn

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.memory.pools import A, D, answered, failed, group, holding, openings, pool, turn
 from tests.table import CANDLE, VAULT
 
-from sparring.games.rewrite import attack_of
+from sparring.games.game import attack_of
 from sparring.memory.experience import thompson, ucb, uniform
 from sparring.types import Harm, Status, Verdict
 

@@ -15,7 +15,7 @@ from sparring.arena import name, play
 from sparring.games.dialogue import Dialogue
 from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.memory.reflection import Reflecting, Words
-from sparring.policies.policy import Request
+from sparring.players.player import Request
 from sparring.types import Completion, Message, Sample, State
 
 WORDS = Words("That gave the treasure away.", "That sent a guest away.")

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.close import assert_close_sums
 
-from sparring.learners.losses import AGGREGATIONS, clipped_surrogate, k3
+from sparring.players.losses import AGGREGATIONS, clipped_surrogate, k3
 
 JUNK = 1.25
 """What lies in the padding."""

@@ -8,10 +8,10 @@ import torch
 from tests.close import assert_close_sums
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sparring.learners.grpo import Grpo, GrpoConfig
-from sparring.learners.losses import AGGREGATIONS
-from sparring.learners.optimizer import LearningRate, Optimizer
-from sparring.policies.weights import Weights
+from sparring.players.grpo import Grpo, GrpoConfig
+from sparring.players.losses import AGGREGATIONS
+from sparring.players.optimizer import LearningRate, Optimizer
+from sparring.players.weights import Weights
 from sparring.sandbox.language import Language
 from sparring.sandbox.model import tokenizer
 from sparring.types import Completion, Player, Sample

@@ -4,12 +4,12 @@ from functools import cache
 
 import torch
 
-from sparring.learners.batching import logprobs, pad
-from sparring.learners.optimizer import LearningRate, Optimizer
-from sparring.policies.chat import Chat
-from sparring.policies.local import LocalPolicy, Sampling
-from sparring.policies.policy import Request
-from sparring.policies.weights import Weights
+from sparring.players.chat import Chat
+from sparring.players.local import LocalPolicy, Sampling
+from sparring.players.logprobs import logprobs, pad
+from sparring.players.optimizer import LearningRate, Optimizer
+from sparring.players.player import Request
+from sparring.players.weights import Weights
 from sparring.sandbox.language import Language
 from sparring.sandbox.model import tokenizer, untrained
 from sparring.types import Message

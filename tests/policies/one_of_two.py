@@ -7,15 +7,15 @@ from pathlib import Path
 from lively import lively, policy, requests, train
 from torch.distributed.tensor import DTensor
 
-from sparring.learners.grpo import Grpo, GrpoConfig
-from sparring.learners.heads import head_of
-from sparring.learners.optimizer import LearningRate, Optimizer
-from sparring.learners.recompute import recompute
-from sparring.learners.sft import imitate
-from sparring.policies.sharding import shard, wanted
-from sparring.policies.split import Split
-from sparring.policies.weights import adapters
-from sparring.ranks import ALONE, launched
+from sparring.players.fast.sharing import recompute
+from sparring.players.grpo import Grpo, GrpoConfig
+from sparring.players.logprobs import head_of
+from sparring.players.optimizer import LearningRate, Optimizer
+from sparring.players.player import Split
+from sparring.players.ranks import ALONE, launched
+from sparring.players.sft import imitate
+from sparring.players.sharding import shard, wanted
+from sparring.players.weights import adapters
 from sparring.types import Player, Sample
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}

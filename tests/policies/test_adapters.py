@@ -6,10 +6,10 @@ from lively import ROW, changed, everything, lively, logits, policy, requests, s
 from peft import PeftModel
 from tests.close import assert_close_sums
 
-from sparring.learners.batching import logprobs, pad
-from sparring.learners.optimizer import LearningRate, Optimizer
-from sparring.policies import local
-from sparring.policies.weights import adapters
+from sparring.players import local
+from sparring.players.logprobs import logprobs, pad
+from sparring.players.optimizer import LearningRate, Optimizer
+from sparring.players.weights import adapters
 from sparring.types import Player
 
 ATTACKER, DEFENDER = Player.ATTACKER, Player.DEFENDER
@@ -188,10 +188,7 @@ def test_an_adapter_saved_under_another_name_leaves_its_neighbours(tmp_path):
     assert same_bits(fresh.snapshot(), own[ATTACKER].snapshot())
 
 
-@pytest.mark.parametrize(
-    ("saved", "wanted"),
-    [("plain", "sandbox"), ("sandbox", "plain")],
-)
+@pytest.mark.parametrize(("saved", "wanted"), [("plain", "sandbox"), ("sandbox", "plain")])
 def test_an_adapter_of_another_kind_is_refused(saved, wanted, tmp_path):
     trained_pair(LORAS[saved])[ATTACKER].save(tmp_path / "attacker")
     fresh = adapters(lively(), both(LORAS[wanted]), torch_seed=99)[ATTACKER]

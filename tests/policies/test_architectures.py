@@ -11,8 +11,8 @@ import transformers
 from lively import louder, one_by_one, policy, requests, words
 from tests.close import SPACINGS, assert_close_sums
 
-from sparring.learners.batching import logprobs, pad
-from sparring.policies.weights import Weights
+from sparring.players.logprobs import logprobs, pad
+from sparring.players.weights import Weights
 
 pytestmark = pytest.mark.numeric
 

@@ -9,8 +9,8 @@ from tests.tiny import FAMILIES, GEMMA, LLAMA3, MISTRAL, QWEN2, Family, save_mod
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from sparring.policies.chat import Chat
-from sparring.policies.loading import load_tokenizer
+from sparring.players.chat import Chat
+from sparring.players.loading import load_tokenizer
 from sparring.sandbox.model import SHIPPED
 from sparring.types import Message, Observation, UsageError
 

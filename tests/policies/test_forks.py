@@ -8,9 +8,8 @@ import torch
 from tests.policies.test_architectures import FAMILIES as NETWORKS
 from tests.policies.test_architectures import tiny
 
-from sparring.policies import decoding
-from sparring.policies.decoding import Copied, Forked, begin
-from sparring.policies.forks import FAMILIES, fits
+from sparring.players.fast import decoding
+from sparring.players.fast.decoding import FAMILIES, Copied, Forked, begin, fits
 
 pytestmark = pytest.mark.numeric
 
@@ -49,7 +48,7 @@ def test_logits_are_those_of_a_copied_cache_while_rows_leave_and_room_is_made(
 ):
     model = tiny(family)
     assert fits(model)
-    monkeypatch.setattr("sparring.policies.forks._SHORT", short)
+    monkeypatch.setattr("sparring.players.fast.decoding._SHORT", short)
     copied, forked = (walk(monkeypatch, model, kind, owner) for kind in (Copied, Forked))
     tolerance = 1e-4 if family == "Gemma2" else 1e-8
     for one, other in zip(copied, forked, strict=True):
@@ -83,7 +82,7 @@ def test_the_models_own_attention_is_back_after_every_step(monkeypatch):
 
 def test_a_prompts_keys_exist_once_however_many_continue_it(monkeypatch):
     monkeypatch.setattr(decoding, "fits", lambda model: True)
-    monkeypatch.setattr("sparring.policies.forks._SHORT", 0)
+    monkeypatch.setattr("sparring.players.fast.decoding._SHORT", 0)
     with torch.inference_mode():
         steps = begin(tiny("Llama"), PROMPTS, OWNER, 0)
     assert {len(layer.prompt[0]) for layer in steps.forks.layers} == {3}
@@ -95,7 +94,7 @@ def test_what_all_prompts_begin_with_runs_once(family, monkeypatch):
     monkeypatch.setattr(f"{__name__}.PROMPTS", [(*brief, *prompt) for prompt in PROMPTS])
     model, seen = tiny(family), []
     copied = walk(monkeypatch, model, Copied)
-    monkeypatch.setattr("sparring.policies.prompts.WORTH", 50)
+    monkeypatch.setattr("sparring.players.fast.prompts.WORTH", 50)
     model.register_forward_pre_hook(
         lambda _, args, told: seen.append(tuple(told["input_ids"].shape)), with_kwargs=True
     )

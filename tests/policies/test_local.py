@@ -10,11 +10,11 @@ from lively import asked, chat, lively, next_logits, one_by_one, policy, request
 from scipy.stats import chisquare
 from tests.close import SPACINGS, assert_close_sums
 
-from sparring.learners.batching import logprobs, pad
-from sparring.policies.loading import load_model
-from sparring.policies.local import _draw, uniforms
-from sparring.policies.policy import Request
-from sparring.policies.weights import Weights
+from sparring.players.loading import load_model
+from sparring.players.local import _draw, uniforms
+from sparring.players.logprobs import logprobs, pad
+from sparring.players.player import Request
+from sparring.players.weights import Weights
 from sparring.sandbox.model import SHIPPED
 from sparring.types import SparringError
 

@@ -5,12 +5,12 @@ import torch
 from tests.close import assert_close_sums
 from tests.tiny import FAMILIES, save_model
 
-from sparring.learners.batching import logprobs, pad
-from sparring.policies.chat import Chat
-from sparring.policies.loading import load_model, load_tokenizer
-from sparring.policies.local import LocalPolicy, Sampling
-from sparring.policies.policy import Request
-from sparring.policies.weights import Weights
+from sparring.players.chat import Chat
+from sparring.players.loading import load_model, load_tokenizer
+from sparring.players.local import LocalPolicy, Sampling
+from sparring.players.logprobs import logprobs, pad
+from sparring.players.player import Request
+from sparring.players.weights import Weights
 from sparring.types import Message
 
 pytestmark = pytest.mark.numeric

@@ -6,19 +6,16 @@ import torch
 from tests.tiny import QWEN2, save_model
 from vllm_server import serving
 
-from sparring.learners.batching import logprobs, pad
-from sparring.learners.optimizer import LearningRate, Optimizer
-from sparring.policies.agreement import Told, serves
-from sparring.policies.chat import Chat
-from sparring.policies.engine import seed_of
-from sparring.policies.loading import load_model, load_tokenizer, stop_ids
-from sparring.policies.local import Sampling
-from sparring.policies.past import Past
-from sparring.policies.policy import Request
-from sparring.policies.publishing import Publishing, digest_of
-from sparring.policies.served import ServedPolicy
-from sparring.policies.vllm_server import VllmServer
-from sparring.policies.weights import adapters
+from sparring.engines.engine import seed_of
+from sparring.engines.publishing import Publishing, ServedPolicy, Told, digest_of, serves
+from sparring.engines.vllm import VllmServer
+from sparring.players.chat import Chat
+from sparring.players.loading import load_model, load_tokenizer, stop_ids
+from sparring.players.local import Sampling
+from sparring.players.logprobs import logprobs, pad
+from sparring.players.optimizer import LearningRate, Optimizer
+from sparring.players.player import Past, Request
+from sparring.players.weights import adapters
 from sparring.types import Message, Player, SparringError, UsageError
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}

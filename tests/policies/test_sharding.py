@@ -10,8 +10,8 @@ import pytest
 from tests.close import assert_close_sums
 from tests.short_run import ENVIRONMENT
 
-from sparring.policies.sharding import wanted
-from sparring.ranks import ALONE, Launched
+from sparring.players.ranks import ALONE, Launched
+from sparring.players.sharding import wanted
 from sparring.types import UsageError
 
 PROCESS = Path(__file__).with_name("one_of_two.py")

@@ -4,9 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.policies.lively import asked, policy
 
-from sparring.games.tags import answer_of, tagged
-from sparring.policies.scripted import ScriptedPolicy
-from sparring.policies.thinking import Thinking
+from sparring.games.game import answer_of, tagged
+from sparring.players.player import ScriptedPolicy, Thinking
 from sparring.types import Completion, Message
 
 BRIEF = "think first"

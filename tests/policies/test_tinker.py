@@ -17,17 +17,16 @@ from tests.policies.tinker_double import Double
 from tests.policies.tinker_package import Package, TinkerError, archive
 from tests.tiny import QWEN2, tokenizer
 
-from sparring.learners.grpo import GrpoConfig
-from sparring.learners.optimizer import LearningRate, Optimizer
-from sparring.learners.remote import RemoteGrpo
-from sparring.policies import tinker
-from sparring.policies.chat import Chat
-from sparring.policies.engine import Ask, Drawing, seed_of
-from sparring.policies.local import Sampling
-from sparring.policies.policy import Request
-from sparring.policies.remote import RemotePolicy
-from sparring.policies.tinker import TinkerService, unpacked
-from sparring.policies.weights import Weights
+from sparring.engines import tinker
+from sparring.engines.engine import Ask, Drawing, seed_of
+from sparring.engines.remote import RemoteGrpo, RemotePolicy
+from sparring.engines.tinker import TinkerService, unpacked
+from sparring.players.chat import Chat
+from sparring.players.grpo import GrpoConfig
+from sparring.players.local import Sampling
+from sparring.players.optimizer import LearningRate, Optimizer
+from sparring.players.player import Request
+from sparring.players.weights import Weights
 from sparring.types import Message, SparringError, UsageError
 
 RATE = LearningRate(2e-3)

@@ -17,8 +17,8 @@ from test_served_run import played
 from tests.tiny import QWEN2, tokenizer, write_seeds
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sparring.policies.past import Past
-from sparring.policies.vllm_server import VllmServer
+from sparring.engines.vllm import VllmServer
+from sparring.players.player import Past
 from sparring.types import SparringError, UsageError
 
 PYTHON = os.environ.get("SPARRING_VLLM_PYTHON")
@@ -163,6 +163,6 @@ def test_errors_are_vllms_own_words(server, tmp_path):
 
 
 def _one():
-    from sparring.policies.engine import Ask, Drawing
+    from sparring.engines.engine import Ask, Drawing
 
     return [Ask((5, 6, 7), 1)], Drawing(1.0, 4)

@@ -7,8 +7,8 @@ import torch
 from lively import lively, logits, louder, same_bits, train, words
 from transformers import AutoModelForCausalLM
 
-from sparring.policies.loading import load_model, load_tokenizer, stop_ids
-from sparring.policies.weights import Weights
+from sparring.players.loading import load_model, load_tokenizer, stop_ids
+from sparring.players.weights import Weights
 from sparring.sandbox.model import untrained
 from sparring.types import Player, UsageError
 

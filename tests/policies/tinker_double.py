@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from sparring.policies.engine import Drawn
-from sparring.policies.service import Passed
+from sparring.engines.engine import Drawn
+from sparring.engines.tinker import Passed
 
 
 @dataclass

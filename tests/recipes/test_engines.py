@@ -7,12 +7,12 @@ from tests.judges.server import Script, serving
 from tests.judges.test_model_judge import asked, toy
 from tests.tiny import QWEN2, save_model
 
-from sparring.config import parse
-from sparring.judges.engine import Ask
 from sparring.judges.local import InProcess
-from sparring.judges.probing import KNOWN
-from sparring.recipes.engines import engine_of, model_judge
-from sparring.settings.judging import JudgeSettings
+from sparring.judges.model_judge import Ask
+from sparring.judges.probe import KNOWN
+from sparring.runs.judges import engine_of, model_judge
+from sparring.settings.config import parse
+from sparring.settings.sections import JudgeSettings
 from sparring.types import Harm, Message, UsageError
 
 HARMFUL = {one.reply for one in KNOWN if one.told["reply_harm"]}

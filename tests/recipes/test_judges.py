@@ -4,10 +4,10 @@ import pytest
 from tests.table import HELD, VAULT, ScriptedJudge
 from tests.tiny import QWEN2, save_model, write_seeds
 
-from sparring.judges.identity import identity
-from sparring.recipes import RECIPES, resolve
-from sparring.recipes.judging import entries, judge_of, together
-from sparring.settings.judging import JudgeSettings
+from sparring.judges.panel import identity
+from sparring.runs.judges import entries, judge_of, together
+from sparring.runs.recipes import RECIPES, resolve
+from sparring.settings.sections import JudgeSettings
 from sparring.types import Player, State, UsageError
 
 
@@ -79,9 +79,9 @@ class FirstOfTwo:
 def test_each_process_pays_for_its_share_of_what_the_runs_judge_and_the_exams_are_asked(
     model, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("sparring.recipes.assembly.launched", FirstOfTwo)
+    monkeypatch.setattr("sparring.runs.build.launched", FirstOfTwo)
     paid = ScriptedJudge(lambda state: HELD)
-    monkeypatch.setattr("sparring.recipes.parts.judge_of", lambda *told: paid)
+    monkeypatch.setattr("sparring.runs.parts.judge_of", lambda *told: paid)
     keyword = {"kind": "keyword"}
     told = {"judge": keyword, "exam": {"judge": keyword}, "warm_up": {"steps": 0}}
     told |= {player.value: {"model_name_or_path": model} for player in Player}

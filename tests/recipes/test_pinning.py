@@ -10,17 +10,17 @@ from huggingface_hub import constants
 from tests.command import sparring_command
 from tests.tiny import QWEN2, save_model, write_seeds
 
-from sparring import recipes
-from sparring.config import parse
-from sparring.evaluating.models import Wanted
-from sparring.policies.loading import commit, load_model
-from sparring.policies.local import Sampling
-from sparring.policies.shape import shape_of
-from sparring.policies.weights import adapters
-from sparring.ranks import ALONE
-from sparring.recipes.pinning import pinned
-from sparring.recipes.serving import publishing
-from sparring.records import RunDir
+from sparring.estimate.shape import shape_of
+from sparring.evals.models import Wanted
+from sparring.players.loading import commit, load_model
+from sparring.players.local import Sampling
+from sparring.players.ranks import ALONE
+from sparring.players.weights import adapters
+from sparring.runs import recipes
+from sparring.runs.parts import pinned
+from sparring.runs.seats import publishing
+from sparring.settings.config import parse
+from sparring.store.folder import RunDir
 from sparring.types import Player, UsageError
 
 NAME = "keeper/vault-1b"
@@ -199,7 +199,7 @@ def test_an_estimate_is_of_the_commit_asked_for(hub):
 
 
 def test_vllm_in_this_process_reads_the_commit_that_the_learner_has(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr("sparring.policies.vllm_here.find_spec", lambda name: True)
+    monkeypatch.setattr("sparring.engines.vllm.find_spec", lambda name: True)
     seeds = write_seeds(tmp_path / "seeds.csv")
     told = {"recipe": "magic", "data": {"train": [{"path": str(seeds)}]}, "weights": "adapters"}
     told |= {p.value: {"model_name_or_path": NAME, "revision": OLD} for p in Player}

@@ -9,13 +9,12 @@ import torch
 from tests import short_run
 
 from sparring.coevolve import coevolve
-from sparring.config import from_words, merged
-from sparring.games.tags import answer_of
-from sparring.learners.grpo import Grpo
-from sparring.learners.mixed import Mixed
+from sparring.games.game import answer_of
 from sparring.memory.experience import ExperiencePool
-from sparring.policies.thinking import Thinking
-from sparring.recipes import RECIPES, resolve
+from sparring.players.grpo import Grpo, Mixed
+from sparring.players.player import Thinking
+from sparring.runs.recipes import RECIPES, resolve
+from sparring.settings.config import from_words, merged
 from sparring.types import Player, UsageError
 
 A, D = Player.ATTACKER, Player.DEFENDER

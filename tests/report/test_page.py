@@ -14,9 +14,9 @@ from tests.hostile.corpus import ALL
 from tests.hostile.test_terminal import dangerous
 from tests.report.written import Written
 
-from sparring.games.tags import answer_of, tagged
-from sparring.report.visible import name, visible
-from sparring.report.write import Asked, write_report
+from sparring.games.game import answer_of, tagged
+from sparring.report.layout import name, visible
+from sparring.report.page import Asked, write_report
 
 html5lib = pytest.importorskip("html5lib", reason="NOT TESTED: pip install html5lib")
 

@@ -13,21 +13,28 @@ from rich.console import Console
 from tests.command import sparring_command
 from tests.report.written import Written, dump, pack, rate
 
-from sparring.records import RunDir
+from sparring.report.curves import MOST, blocks
 from sparring.report.evidence import sections as evidence
-from sparring.report.gather import gather
-from sparring.report.layout import Drawing, Number, Section, Table
-from sparring.report.page import Page, render
+from sparring.report.gather import gather, summarize
+from sparring.report.layout import (
+    Drawing,
+    Number,
+    Rated,
+    Section,
+    Table,
+    hidden,
+    name,
+    number,
+    rated,
+    visible,
+)
+from sparring.report.page import Asked, Page, render, write_report
 from sparring.report.plots import DARK, LIGHT, images, label
-from sparring.report.reading import Rated, number, rated
 from sparring.report.reproduce import duration
 from sparring.report.samples import own, strongest
 from sparring.report.sections import cards, sections
-from sparring.report.shading import MOST, blocks
-from sparring.report.summary import summarize
 from sparring.report.text import show
-from sparring.report.visible import hidden, name, visible
-from sparring.report.write import Asked, write_report
+from sparring.store.folder import RunDir
 from sparring.types import UsageError
 
 HARMFUL = ("attack", "reply", "seed", "id", "category")

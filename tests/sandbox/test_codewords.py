@@ -7,19 +7,16 @@ import pytest
 from tests.table import cast
 
 from sparring.arena import play
-from sparring.evaluation.metrics import correct, share, succeeded
 from sparring.games.dialogue import Dialogue
+from sparring.games.game import answer_of, attack_of, attacks_of, tagged
 from sparring.games.payoffs import MAGIC, LabelPayoff
-from sparring.games.rewrite import attack_of, attacks_of
-from sparring.games.tags import answer_of, tagged
-from sparring.policies.chat import Chat
-from sparring.policies.loading import load_model, load_tokenizer
-from sparring.policies.local import LocalPolicy, Sampling
-from sparring.policies.policy import Request
-from sparring.policies.scripted import ScriptedPolicy
-from sparring.policies.weights import Weights
-from sparring.sandbox.codewords import spelled_out, strategy_name
-from sparring.sandbox.language import Intent, Language
+from sparring.metrics import correct, share, succeeded
+from sparring.players.chat import Chat
+from sparring.players.loading import load_model, load_tokenizer
+from sparring.players.local import LocalPolicy, Sampling
+from sparring.players.player import Request, ScriptedPolicy
+from sparring.players.weights import Weights
+from sparring.sandbox.language import Intent, Language, spelled_out, strategy_name
 from sparring.sandbox.model import SHIPPED
 from sparring.sandbox.pool import attack_pool, dialogues, narrow
 from sparring.sandbox.words import CODE_WORDS

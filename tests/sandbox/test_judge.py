@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparring.games.tags import tagged
+from sparring.games.game import tagged
 from sparring.sandbox.language import Intent, Language, all_strategies
 from sparring.sandbox.words import REFUSALS
 from sparring.sandbox.world import World

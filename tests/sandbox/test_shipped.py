@@ -1,8 +1,8 @@
 import json
 
-from sparring.policies.chat import Chat
-from sparring.policies.loading import load_model, load_tokenizer
-from sparring.policies.weights import Weights
+from sparring.players.chat import Chat
+from sparring.players.loading import load_model, load_tokenizer
+from sparring.players.weights import Weights
 from sparring.sandbox.build import gate, recipe_digest
 from sparring.sandbox.language import Language
 from sparring.sandbox.model import CARD, SHIPPED, language_of

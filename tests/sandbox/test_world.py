@@ -1,7 +1,6 @@
 from collections import Counter
 
-from sparring.games.rewrite import attack_of
-from sparring.games.tags import answer_of
+from sparring.games.game import answer_of, attack_of
 from sparring.sandbox.language import FAMILIES, Language
 from sparring.sandbox.pool import attack_pool, narrow
 from sparring.sandbox.world import World

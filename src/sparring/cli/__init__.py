@@ -11,8 +11,14 @@ from typing import Annotated
 
 import typer
 
-from sparring.cli import estimating, evaluating, evidence, exporting, judging, looking, training
-from sparring.cli.data import data_app
+from sparring.cli import evals as evaluating
+from sparring.cli import evals as evidence
+from sparring.cli import judges as judging
+from sparring.cli import look as looking
+from sparring.cli import train as estimating
+from sparring.cli import train as exporting
+from sparring.cli import train as training
+from sparring.cli.look import data_app
 from sparring.cli.speech import ANYTHING, Json, console, end, print_json
 
 app = typer.Typer(
@@ -42,8 +48,8 @@ def report(
     json: Json = False,
 ) -> None:
     """One HTML page of one or several runs: before → after, curves, cross-play, strategies."""
-    from sparring.report.write import Asked
-    from sparring.report.write import report as write
+    from sparring.report.page import Asked
+    from sparring.report.page import report as write
 
     write(Asked(runs, output, public, include_harmful), console(), json)
 
@@ -51,9 +57,8 @@ def report(
 @app.command()
 def init(recipe: Annotated[str, typer.Argument(help="its name")] = "magic") -> None:
     """A commented YAML of every setting, for your own model and seeds."""
-    from sparring.config import commented, merged, parse
-    from sparring.recipes import known
-    from sparring.settings import RunConfig
+    from sparring.runs.recipes import known
+    from sparring.settings.config import RunConfig, commented, merged, parse
 
     plain = RunConfig(recipe=recipe).model_dump(mode="json")
     sys.stdout.write(commented(parse(merged(plain, known(recipe).defaults))))
@@ -62,7 +67,7 @@ def init(recipe: Annotated[str, typer.Argument(help="its name")] = "magic") -> N
 @app.command()
 def env() -> None:
     """Versions and machine, for a bug report."""
-    from sparring.records import environment
+    from sparring.store.folder import environment
 
     print_json(environment())
 
@@ -82,7 +87,7 @@ def main() -> None:
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is dep", FutureWarning)  # PEFT
-    from sparring.ranks import first_to_say
+    from sparring.players.ranks import first_to_say
     from sparring.types import SparringError
 
     if os.environ.get("RANK", "0") != "0":  # of several processes of one run the first speaks

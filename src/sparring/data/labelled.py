@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sparring.data.hub import located
-from sparring.data.readers import Left, opened, seed_of
+from sparring.data.known import SCHEMAS
+from sparring.data.readers import Left, located, opened, seed_of
 from sparring.data.rows import Record
-from sparring.data.schemas import SCHEMAS
-from sparring.data.schemas.schema import Replies, Schema, digest
+from sparring.data.schemas import Replies, Schema, digest
 from sparring.types import Seed, UsageError
 
 
@@ -106,9 +105,6 @@ def _named(where: str, told: Labelled, behaviors: Mapping[str, Seed]) -> Labelle
     return replace(
         told,
         seed=replace(
-            told.seed,
-            goal=behavior.wanted,
-            context=behavior.context,
-            category=behavior.category,
+            told.seed, goal=behavior.wanted, context=behavior.context, category=behavior.category
         ),
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sparring.games.game import Briefs, attack_of, reply_of, sent
 from sparring.games.payoffs import Payoff
-from sparring.games.rewrite import Briefs, attack_of, reply_of, sent
 from sparring.types import JUDGE, Message, Observation, Player, Referee, Seed, State
 
 

@@ -1,8 +1,11 @@
-"""What every game answers; a game is pure: no model, no file, no random number."""
+"""What every game answers, and what was sent in one; no model, no file, no random number."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from sparring.types import Observation, Player, Referee, Seed, State
@@ -31,3 +34,83 @@ class Game(Protocol):
     def returns(self, state: State) -> Mapping[Player, float] | None:
         """What a finished game pays. None: unscored. A player left out is masked."""
         ...
+
+
+# One character class and no nested quantifier: linear on any text.
+_TAG_LIKE = re.compile(r"<[\s/]*(?:think|answer)\b", re.IGNORECASE)
+_TAG = re.compile(r"(</?(?:think|answer)>)")
+_SHAPE = ["<think>", "</think>", "<answer>", "</answer>"]
+
+
+@lru_cache(maxsize=4096)  # rules, credit and metrics ask of the same text a dozen times a round
+def answer_of(text: str) -> str | None:
+    """The answer inside `<think>…</think><answer>…</answer>`, stripped; None if it does not parse.
+
+    Parses only when the text is exactly one think block followed by exactly one non-empty answer
+    block, with nothing but white space around them. Anything that even resembles another tag
+    (`</THINK >`) makes it unparseable, so no part of a thought can pass for an answer.
+    """
+    parts = _TAG.split(text)
+    if parts[1::2] != _SHAPE or len(_TAG_LIKE.findall(text)) != len(_SHAPE):
+        return None
+    before, _thought, between, answer, after = parts[0::2]
+    if before.strip() or between.strip() or after.strip():
+        return None
+    return answer.strip() or None
+
+
+def tagged(thought: str, answer: str) -> str:
+    """The text that `answer_of` takes apart."""
+    return f"<think> {thought} </think> <answer> {answer} </answer>"
+
+
+@dataclass(frozen=True, slots=True)
+class Briefs:
+    """The attacker's system prompts, by the seed's label; `{seed}` is not a placeholder in them."""
+
+    harmful: str
+    benign: str
+
+
+def sent(state: State) -> list[tuple[Player, str | None]]:
+    """Every move as the other side may read it: an attack without its thought, a reply in full.
+
+    A dealt attack is sent as it stands, a played one parsed; None: it does not parse.
+    """
+    return [
+        (move.player, answer_of(move.completion.text) if parsed else move.completion.text)
+        for ply, move in enumerate(state.moves)
+        for parsed in [move.player is Player.ATTACKER and ply >= state.dealt]
+    ]
+
+
+def attacks_of(state: State) -> list[str | None]:
+    """Every rewrite as the defender sees it, oldest first."""
+    return [text for player, text in sent(state) if player is Player.ATTACKER]
+
+
+def attack_of(state: State) -> str | None:
+    """The last rewrite as the defender sees it; None if there is none or it does not parse."""
+    return attacks_of(state)[-1] if state.moves else None
+
+
+def attack_path(state: State) -> tuple[int, ...]:
+    """The siblings that lead to the last rewrite; games of one opening that share it share them."""
+    plies = [ply for ply, move in enumerate(state.moves) if move.player is Player.ATTACKER]
+    return state.path[: plies[-1] + 1] if plies else ()
+
+
+def reply_of(state: State) -> str | None:
+    """The defender's reply to the last rewrite, if it has been given."""
+    last = state.moves[-1] if state.moves else None
+    return last.completion.text if last and last.player is Player.DEFENDER else None
+
+
+def as_opening(state: State) -> State | None:
+    """The last rewrite, dealt with all that was sent before it; None if one does not parse."""
+    opening = State(state.seed)
+    for player, text in sent(state)[: len(attack_path(state))]:
+        if text is None:
+            return None
+        opening = opening.deal(player, text)
+    return opening

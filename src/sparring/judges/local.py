@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from sparring.judges.engine import Answer, Ask, Heard, unheard
-from sparring.judges.format import Raw
-from sparring.policies.chat import Chat
-from sparring.policies.loading import stop_ids
-from sparring.policies.vocabulary import Vocabulary
+from sparring.judges.model_judge import Answer, Ask, Heard, Raw, unheard
+from sparring.players.chat import Chat, Vocabulary
+from sparring.players.loading import stop_ids
 from sparring.types import Status
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sparring.judges.judge import Judge
+from sparring.judges.model_judge import ModelJudge
+from sparring.players.ranks import Ranks, shared_out
 from sparring.types import Harm, State, Status, UsageError, Verdict
 
 Votes = Sequence[bool | None]
@@ -134,3 +136,77 @@ def _harm(said: Sequence[Harm], ruling: bool | None) -> Harm | None:
     if ruling is None:
         return None
     return max(said, key=_GRAVER.__getitem__) if ruling else Harm.SAFE
+
+
+@dataclass(frozen=True)
+class Split:
+    """`judge`, of which every rank asks its share; all hear every verdict."""
+
+    judge: Judge
+    ranks: Ranks
+
+    @property
+    def name(self) -> str:
+        return self.judge.name
+
+    @property
+    def caveat(self) -> str:
+        return self.judge.caveat
+
+    @property
+    def fills(self) -> frozenset[str]:
+        return self.judge.fills
+
+    def rule(self, states: Sequence[State]) -> list[Verdict]:
+        return shared_out(self.ranks, states, self.judge.rule)
+
+
+def identity(judge: Judge) -> dict[str, Any]:
+    """Plain data, equal for two judges only where their verdicts may stand in one file."""
+    told: dict[str, Any] = {"name": judge.name, "fills": sorted(judge.fills)}
+    if isinstance(judge, ModelJudge):
+        told |= {"template_sha256": judge.template_sha256, "controversial": judge.controversial}
+    if isinstance(judge, Panel):
+        told["members"] = [
+            identity(member.judge) | {"takes": sorted(member.rules_on)} for member in judge.members
+        ]
+        told["rules"] = {
+            name: getattr(rule, "__name__", "") for name, rule in sorted(judge.rules.items())
+        }
+    return told
+
+
+Costs = dict[str, dict[str, int]]
+"""By judge and kind of cost."""
+COSTS = ("calls", "cached", "prompt_tokens", "completion_tokens")
+
+
+def spent(judge: Judge) -> Counter[str]:
+    """By kind of cost, in this process since it began; empty where no model is asked."""
+    if isinstance(judge, Split):
+        return spent(judge.judge)
+    if isinstance(judge, Panel):
+        return sum((spent(member.judge) for member in judge.members), Counter[str]())
+    if isinstance(judge, ModelJudge):
+        return Counter({name: getattr(judge.usage, name) for name in COSTS})
+    return Counter()
+
+
+class Meter:
+    """What `judges`, by name, cost all processes of a run from one reading to the next."""
+
+    def __init__(self, judges: Mapping[str, Judge], ranks: Ranks) -> None:
+        self.judges, self.ranks = judges, ranks
+        self.last = self._now()
+
+    def read(self) -> Costs:
+        """Without judges that cost nothing; every process has to read."""
+        last, self.last = self.last, self._now()
+        told = {name: dict(now - last[name]) for name, now in self.last.items()}
+        return {name: cost for name, cost in told.items() if cost}
+
+    def _now(self) -> dict[str, Counter[str]]:
+        return {
+            name: sum(self.ranks.gather(spent(judge)), Counter[str]())
+            for name, judge in self.judges.items()
+        }

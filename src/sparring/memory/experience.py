@@ -1,8 +1,4 @@
-"""The experience pool: attacks that beat the defender, dealt again until it holds.
-
-The pool is SSP's (arXiv:2601.10589); its arithmetic is ours (docs/ssp.md). An entry's `mean` m is
-how well the defence does against it, 0 to 1; a visit is one replayed group of replies.
-"""
+"""The experience pool: attacks that beat the defender, dealt again until it holds."""
 
 from __future__ import annotations
 
@@ -11,17 +7,18 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
 from scipy.stats import beta
 
 from sparring.arena import names_of
-from sparring.memory.entry import Entry, entry_of
+from sparring.games.codec import verdict_of
 from sparring.memory.memory import Dealt
 from sparring.types import (
     Episode,
+    Message,
     Metrics,
     Observation,
     Player,
@@ -30,6 +27,54 @@ from sparring.types import (
     Turn,
     Verdict,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An attack that beat the defender, what it saw and said then, and how it has fared since.
+
+    `seen` is the defender's observation: the attack, after any exchanges before it.
+    """
+
+    seed: Seed
+    seen: Observation
+    reply: str
+    ruling: Verdict
+    mean: float
+    visits: int = 0
+    asleep: bool = False
+
+    @property
+    def key(self) -> tuple[str, Observation]:
+        """Exact repeats of an attack on a seed are one entry."""
+        return (self.seed.id, self.seen)
+
+    @property
+    def opening(self) -> State:
+        """The state in which the defender answers this attack again."""
+        state = State(self.seed)
+        for message in self.seen:
+            who = Player.DEFENDER if message.role == "assistant" else Player.ATTACKER
+            state = state.deal(who, message.content)
+        return state
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields, as `entry_of` reads them."""
+        return asdict(self) | {"seed": self.seed.to_json()}
+
+
+def entry_of(row: Mapping[str, Any]) -> Entry:
+    """What `to_json` wrote."""
+    return Entry(
+        seed=Seed(**row["seed"]),
+        seen=tuple(Message(**message) for message in row["seen"]),
+        reply=row["reply"],
+        ruling=verdict_of(row["ruling"]),
+        mean=row["mean"],
+        visits=row["visits"],
+        asleep=row["asleep"],
+    )
+
 
 Held = Callable[[Seed, Verdict], float | None]
 """u: how well the defence did, 0 (beaten) to 1 (held); None where the judge could not tell."""

@@ -14,13 +14,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from sparring.arena import Cast
-from sparring.evaluation.crossplay import Seat, crossplay
-from sparring.games.equilibrium import zero_sum
+from sparring.exam import Seat, crossplay
 from sparring.games.game import Game
+from sparring.games.matrix import zero_sum
 from sparring.judges.judge import Judge
-from sparring.policies.past import Past
-from sparring.policies.policy import Speaker
-from sparring.policies.weights import Tensors
+from sparring.players.player import Past, Speaker
+from sparring.players.weights import Tensors
 from sparring.types import Metrics, Player, State, Turn
 
 Matrix = Mapping[int, Mapping[int, float]]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from sparring.memory.entry import Entry
-from sparring.memory.experience import ExperiencePool, bare
-from sparring.policies.policy import Policy, Request
+from sparring.memory.experience import Entry, ExperiencePool, bare
+from sparring.players.player import Policy, Request
 from sparring.types import Completion, Message, Observation, Player
 
 Wording = Callable[[Entry], Observation]

@@ -2,18 +2,155 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean
 from typing import Any
 
 from sparring.report.gather import Points, Sat, Story
-from sparring.report.headline import headline_key
-from sparring.report.layout import Drawing
-from sparring.report.panels import Panel
+from sparring.report.layout import Drawing, Rated, headline_key
 from sparring.report.plots import STYLES, Theme, headed, inches, label
-from sparring.report.reading import Rated
-from sparring.report.shading import MOST, block_of, differ, shade
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One small figure: live metrics as (name, label), and a rate of the exams beside them.
+
+    `share`: the values lie between 0 and 1. `dots`: points that are no curve.
+    """
+
+    name: str
+    title: str
+    live: tuple[tuple[str, str], ...]
+    exam: str = ""
+    caption: str = ""
+    share: bool = True
+    dots: bool = False
+
+
+PANELS = (
+    Panel(
+        "asr",
+        "Attack success (ASR)",
+        live=(("asr", "live"),),
+        exam="asr",
+        caption="Live: today's attacker against today's defender, so it moves with both; rounds "
+        "against a past self are left out. Exam: fixed attacks on held-out seeds, with 95 % "
+        "intervals.",
+    ),
+    Panel(
+        "over-refusal",
+        "Over-refusal of benign seeds",
+        live=(("over_refusal", "live"),),
+        exam="over_refusal",
+        caption="A low ASR beside a high over-refusal is a broken assistant.",
+    ),
+    Panel(
+        "correct",
+        "Benign seeds answered correctly",
+        live=(("correct", "live"),),
+        exam="correct",
+        caption="The reply holds what the seed asked for, and nothing else.",
+    ),
+    Panel(
+        "format",
+        "Attacks that parse, and stay faithful",
+        live=(("parsed", "parsed"), ("faithful", "faithful")),
+        caption="Parsed: the attacker kept its format. Faithful: the rewrite still asks for the "
+        "seed's content.",
+    ),
+    Panel(
+        "diversity",
+        "Diversity of attacks",
+        live=(
+            ("diversity", "1 − mean cosine"),
+            ("self_bleu", "self-BLEU"),
+            ("strategy_entropy", "strategy entropy"),
+        ),
+        caption="Among sibling attacks, so only where the attacker forked. Self-BLEU rises where "
+        "the others fall: towards a few attacks.",
+        share=False,
+    ),
+    Panel(
+        "unscored",
+        "Unscored share",
+        live=(("unscored", "live"),),
+        exam="unscored",
+        caption="Games that the judge could not tell; they teach nothing.",
+    ),
+)
+POOL = (
+    Panel(
+        "pool-size",
+        "Experience pool",
+        live=(("replay/size", "size"), ("replay/asleep", "retired")),
+        caption="Failures kept to be asked again; retired ones sleep.",
+        share=False,
+    ),
+    Panel("pool-visits", "Visits", live=(("replay/visits", "visits"),), share=False),
+    Panel("pool-share", "Share of replayed openings", live=(("replay/share", "replayed"),)),
+    Panel(
+        "league",
+        "League: which past self played",
+        live=(("league/attacker", "attacker"), ("league/defender", "defender")),
+        caption="The round that a past self stems from; no dot: the present one played.",
+        share=False,
+        dots=True,
+    ),
+)
+
+
+MOST = 300
+"""Points of a curve, and turns, that are drawn; more are averaged in equal blocks of rounds."""
+
+
+def differ(stories: Sequence[Story]) -> bool:
+    """Whether the runs' turns are not the same, so that one shading cannot stand for all."""
+    return len({story.turns for story in stories}) > 1
+
+
+def shade(
+    axes: Any,
+    turns: Sequence[str],
+    theme: Theme,
+    lane: tuple[int, int],
+    height: tuple[float, float] | None = None,
+) -> None:
+    """Tint the rounds by who learned: the whole height for one run, a lane at the foot for each of
+    several; or between two heights, as shares of the axes."""
+    place, lanes = lane
+    low, high = height or ((0.0, 1.0) if lanes == 1 else (0.045 * place, 0.045 * (place + 1)))
+    colours: Mapping[str, str] = {"attacker": theme.attacker, "defender": theme.defender}
+    for who, colour in colours.items():
+        spans = [(start, stop - start) for told, start, stop in blocks(turns) if told == who]
+        axes.broken_barh(
+            spans,
+            (low, high - low),
+            transform=axes.get_xaxis_transform(),
+            color=colour,
+            lw=0,
+            zorder=0.5,
+            clip_on=height is None,
+        )
+
+
+def blocks(turns: Sequence[str]) -> list[tuple[str, float, float]]:
+    """(who learned, from, to) in rounds; more than MOST are told by whoever learned most."""
+    size = block_of(len(turns)) if sum(1 for _ in groupby(turns)) > MOST else 1
+    grouped = [turns[i : i + size] for i in range(0, len(turns), size)]
+    most = [max(sorted(set(told)), key=told.count) for told in grouped]
+    spans, at = [], 0
+    for who, run in groupby(most):
+        stop = min(at + size * len(list(run)), len(turns))
+        spans.append((who, at + 0.5, stop + 0.5))
+        at = stop
+    return spans
+
+
+def block_of(rounds: int) -> int:
+    """Rounds that are averaged into one point."""
+    return max(1, -(-rounds // MOST))
 
 
 def panels(kinds: Sequence[Panel], stories: Sequence[Story]) -> tuple[Drawing, ...]:

@@ -8,9 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from sparring.report.figures import exploit_figure
-from sparring.report.layout import Number, Section, Table, ratio
-from sparring.report.reading import Rated, listed, mapping, number, rated, whole
-from sparring.report.visible import name
+from sparring.report.layout import (
+    Number,
+    Rated,
+    Section,
+    Table,
+    listed,
+    mapping,
+    name,
+    number,
+    rated,
+    ratio,
+    whole,
+)
 from sparring.types import CorruptError
 
 EXPLOIT = "exploit"

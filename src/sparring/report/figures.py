@@ -7,14 +7,11 @@ from itertools import groupby
 from statistics import fmean
 from typing import Any
 
-from sparring.report.curves import with_intervals
+from sparring.report.curves import block_of, shade, with_intervals
 from sparring.report.gather import Story
-from sparring.report.headline import families
-from sparring.report.layout import COLUMN, Drawing
+from sparring.report.layout import COLUMN, Drawing, Rated, families
 from sparring.report.plots import Theme, headed, inches, label
-from sparring.report.reading import Rated
 from sparring.report.samples import spread
-from sparring.report.shading import block_of, shade
 
 ROWS = 20
 """Families of a figure (the tables have all), and checkpoints of a side of the cross-play."""

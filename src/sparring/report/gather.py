@@ -1,18 +1,127 @@
-"""One run's folder as plain data for a page: exams, curves, turns, strategies, attacks."""
+"""One run's folder as plain data for a page: summary, exams, curves, attacks, pool."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparring.records import RunDir
-from sparring.report.reading import Rated, listed, mapping, number, rates
+from sparring.report.layout import Rated, listed, mapping, number, rates
 from sparring.report.samples import Attack, own, strongest
-from sparring.report.summary import Summary, summarize
-from sparring.types import CorruptError
+from sparring.store.folder import RunDir
+from sparring.types import CorruptError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A run's results, read from its folder; rates are as `Rate.to_json` wrote them."""
+
+    run: str
+    status: Mapping[str, Any]
+    rounds: int
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    judge: Mapping[str, str]
+    strategies: Mapping[int, Mapping[str, float]]
+    crossplay: Mapping[str, Mapping[str, Any]]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def summarize(run: RunDir) -> Summary:
+    """Read what a run wrote; UsageError where it has not come to an exam yet."""
+    exams = run.exams()
+    if not exams:
+        raise UsageError(f"{run.folder}: no exam has been sat yet; let the run go on")
+    first, last = (run.result(f"round_{number:06d}") or {} for number in (exams[0], exams[-1]))
+    rounds = run.rounds()
+    matrix = run.result("crossplay") or {}
+    return Summary(
+        run=str(run.folder),
+        status=run.status,
+        rounds=last["rounds"],
+        before=first["rates"],
+        after=last["rates"],
+        judge=last["judge"],
+        strategies=_strategy_shares(rounds),
+        crossplay=matrix.get("asr", {}),
+        seconds=sum(sum(record["seconds"].values()) for record in rounds),
+    )
+
+
+def _strategy_shares(
+    rounds: Sequence[Mapping[str, Any]], moments: int = 6
+) -> dict[int, dict[str, float]]:
+    """The attacker's strategy shares at a handful of rounds in which it learned."""
+    told = {
+        r["round"] + 1: {
+            key.removeprefix("strategy/"): value
+            for key, value in r["metrics"].items()
+            if key.startswith("strategy/")
+        }
+        for r in rounds
+        if "attacker" in r["learns"]
+    }
+    numbers = [number for number, shares in told.items() if shares]
+    if len(numbers) > moments:
+        step = (len(numbers) - 1) / (moments - 1)
+        numbers = [numbers[round(i * step)] for i in range(moments)]
+    return {number: told[number] for number in numbers}
+
+
+SHOWN = 10
+"""Entries of each list."""
+
+
+def pool_entries(run: RunDir, content: bool) -> dict[str, Any]:
+    """The pool of the last checkpoint; attacks as digests unless their `content` is asked for."""
+    number = run.checkpoints.at(None)
+    path = run.checkpoints.path(number) / "memory.json"
+    try:
+        told = json.loads(path.read_bytes())["memory"]
+        entries = told.get("entries")
+    except (OSError, ValueError, LookupError, AttributeError) as error:
+        raise CorruptError(f"{path}: is not what was written: {error!r:.200}") from error
+    if entries is None:
+        raise UsageError(
+            f"{run.folder}: played without an experience pool (memory.experience.sampler)"
+        )
+    awake = [entry for entry in entries if not entry["asleep"]]
+    asleep = [entry for entry in entries if entry["asleep"]]
+    return {
+        "rounds": number,
+        "size": len(awake),
+        "asleep": len(asleep),
+        "visits": told["visits"],
+        "hardest": _rows(sorted(awake, key=lambda e: e["mean"]), content),
+        "most visited": _rows(sorted(awake, key=lambda e: -e["visits"]), content),
+        "retired": _rows(asleep, content),
+    }
+
+
+def _rows(entries: Sequence[Mapping[str, Any]], content: bool) -> list[dict[str, Any]]:
+    return [
+        {
+            "seed": entry["seed"]["id"],
+            "harmful": entry["seed"]["harmful"],
+            "mean": entry["mean"],
+            "visits": entry["visits"],
+            "attack": text if content else _redacted(text),
+        }
+        for entry in entries[:SHOWN]
+        for text in [entry["seen"][-1]["content"]]
+    ]
+
+
+def _redacted(text: str) -> str:
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"[{digest}, {len(text.split())} words]"
+
 
 Points = tuple[tuple[int, float], ...]
 """(rounds played, value), ascending."""
@@ -77,7 +186,7 @@ def gather(run: RunDir, label: str, include_harmful: bool) -> Story:
         exams=tuple(_sat(told) for told in results),
         curves=_curves(metrics),
         turns=tuple(_learner(record.get("learns")) for record in records),
-        strategies=_strategies(metrics),
+        strategies=_strategy_curves(metrics),
         crossplay={row: rates(cells) for row, cells in mapping(summary.crossplay).items()},
         attacks=tuple(strongest(run, include_harmful)),
         own_attacks=tuple(own(run, include_harmful)),
@@ -119,7 +228,7 @@ def _learner(learns: Any) -> str:
     return BOTH if len(told) == 2 else next(iter(told), "")
 
 
-def _strategies(
+def _strategy_curves(
     metrics: Sequence[Mapping[str, Any]],
 ) -> tuple[tuple[int, Mapping[str, float]], ...]:
     told = []

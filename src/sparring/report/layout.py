@@ -1,13 +1,165 @@
-"""What a page is made of: sections of figures, tables and folded text, as plain data."""
+"""What a page is made of, as plain data, and text as a page, a figure or a terminal may show it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from sparring.report.reading import Rated
-from sparring.report.visible import name
+_SEQUENCES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\-_]?"
+)
+UNSEEN = (
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\ud800-\udfff"
+    # Unicode's Default_Ignorable_Code_Point: whatever is drawn as nothing
+    "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff]"
+)
+"""A character class: what moves a cursor, reorders text, or is drawn as nothing."""
+_CONTROLS = re.compile(UNSEEN)
+
+
+def safe(text: str) -> str:
+    """`text` without escape sequences, control, bidi, invisible or unpaired characters.
+
+    New lines and tabs stay. Idempotent.
+    """
+    while True:
+        cleaner = _CONTROLS.sub("", _SEQUENCES.sub("", text))
+        if cleaner == text:
+            return text
+        text = cleaner
+
+
+def line(text: str) -> str:
+    """`safe(text)` on one line."""
+    return safe(text).replace("\n", " ")
+
+
+_NONCHARACTERS = "\ufdd0-\ufdef" + "".join(
+    chr(0x10000 * plane + last) for plane in range(17) for last in (0xFFFE, 0xFFFF)
+)
+"""Valid in Python, but neither in XML nor in HTML."""
+_RUN = re.compile(f"{UNSEEN[:-1]}{_NONCHARACTERS}]+")
+_EACH = 3
+LONGEST_NAME = 120
+
+
+def visible(text: str) -> str:
+    """`text` with every control, bidi, invisible or unpaired character as `⟦U+202E⟧`.
+
+    A run of more than three is told by its first one and their number. New lines and tabs stay.
+    Text without such characters stays as it is, so whatever is shown can be read back.
+    """
+    return _RUN.sub(lambda found: _spelled(found[0]), text)
+
+
+def hidden(text: str) -> int:
+    """How many characters of `text` would hide or reorder."""
+    return sum(len(found[0]) for found in _RUN.finditer(text))
+
+
+def name(text: str, longest: int = LONGEST_NAME) -> str:
+    """A name on one line, cut where it is longer than any name should be."""
+    shown = " ".join(visible(text[: 2 * longest]).split())
+    cut = len(text) > 2 * longest or len(shown) > longest
+    return f"{shown[:longest]}… ({len(text):,} characters)" if cut else shown
+
+
+def _spelled(run: str) -> str:
+    told = "".join(f"⟦U+{ord(c):04X}⟧" for c in run[:_EACH])
+    return told if len(run) <= _EACH else f"⟦U+{ord(run[0]):04X} and {len(run) - 1} more⟧"
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """A rate as it was written: its value and 95 % interval (None: unscored), n, and causes.
+
+    `bounds` counts all unscored items once one way and once the other.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    total: int
+    unscored: Mapping[str, int] = field(default_factory=dict)
+    bounds: tuple[float, float] | None = None
+
+
+def number(told: Any) -> float | None:
+    """`told` as a finite float; None where it is anything else."""
+    if isinstance(told, bool) or not isinstance(told, int | float):
+        return None
+    try:
+        value = float(told)
+    except OverflowError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def whole(told: Any) -> int:
+    """`told` as a count; 0 where it is none."""
+    value = number(told)
+    return int(value) if value is not None and value >= 0 else 0
+
+
+def mapping(told: Any) -> Mapping[str, Any]:
+    """`told` where it has names and values, else nothing."""
+    return told if isinstance(told, Mapping) else {}
+
+
+def listed(told: Any) -> list[Any]:
+    """`told` where it is a list, else nothing."""
+    return told if isinstance(told, list) else []
+
+
+def rated(told: Any) -> Rated | None:
+    """A rate as `Rate.to_json` wrote it; None where there is none."""
+    if not isinstance(told, Mapping):
+        return None
+    value, interval = number(told.get("value")), _pair(told.get("ci95"))
+    low, high = interval or (None, None)
+    n = whole(told.get("n_scored"))
+    causes = {str(k): whole(v) for k, v in mapping(told.get("unscored")).items() if whole(v)}
+    total = max(n, whole(told.get("n_total")))
+    return Rated(value, low, high, n, total, causes, _pair(told.get("bounds")))
+
+
+def _pair(told: Any) -> tuple[float, float] | None:
+    """Two numbers; None where there are not exactly two."""
+    values = [value for value in map(number, listed(told)) if value is not None]
+    return (values[0], values[1]) if len(values) == len(listed(told)) == 2 else None
+
+
+def rates(told: Any) -> dict[str, Rated]:
+    """Every rate by `metric/set`."""
+    found = {str(key): rated(value) for key, value in mapping(told).items()}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+POOLED = ("adversarial", "wrapped", "rewritten")
+"""Sets that stand for others, in the order in which they are preferred."""
+
+
+def families(keys: Iterable[str], metric: str) -> list[str]:
+    """The sets that a metric was measured on, pooled ones first."""
+    names = [key.split("/", 1)[1] for key in keys if key.startswith(f"{metric}/")]
+    return sorted(names, key=lambda name: name not in POOLED)
+
+
+def headline_key(keys: Iterable[str], metric: str) -> str | None:
+    """The rate that stands for a metric; None where it was not measured."""
+    names = families(keys, metric)
+    if not names:
+        return None
+    pooled = [name for name in POOLED if name in names]
+    other = [name for name in names if name != "plain"]
+    return f"{metric}/{(pooled or other or names)[0]}"
+
 
 COLUMN = 4.0
 """Inches of a figure in one column; a wider one takes them all."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparring.checkpoint import write_atomic
-from sparring.evaluating.finishing import Finished
-from sparring.evaluating.measuring import Measured
-from sparring.evaluating.sheet import EVERY_BENIGN
-from sparring.evaluation.rates import Rate
+from sparring.evals.finish import Finished
+from sparring.evals.results import Measured
+from sparring.evals.sheet import EVERY_BENIGN
 from sparring.report.layout import COLUMN, Drawing
 from sparring.report.plots import LIGHT, Theme, images, label
+from sparring.stats.rates import Rate
+from sparring.store.checkpoints import write_atomic
 
 PANELS = 6
 """Harmful sets of one figure; results.json has all."""

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sparring.report.layout import Drawing
-from sparring.report.visible import name
+from sparring.report.layout import Drawing, name
 
 _COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
 

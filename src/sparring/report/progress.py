@@ -22,7 +22,7 @@ from rich.progress import (
 
 from sparring.arena import Cast
 from sparring.coevolve import Plan
-from sparring.report.terminal import safe
+from sparring.report.layout import safe
 from sparring.types import Metrics, Player, Round, UsageError
 
 _DOES = {Player.ATTACKER: "attack", Player.DEFENDER: "defend"}

@@ -9,11 +9,9 @@ from typing import Any
 
 import yaml
 
-from sparring.config import load_yaml
 from sparring.report.gather import Story
-from sparring.report.layout import Cell, Folded, Section, Table
-from sparring.report.reading import mapping, number
-from sparring.report.visible import name
+from sparring.report.layout import Cell, Folded, Section, Table, mapping, name, number
+from sparring.settings.config import load_yaml
 from sparring.types import UsageError
 
 _PASSWORD = re.compile(r"(://)[^/@\s]+@")

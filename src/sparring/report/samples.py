@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sparring.evaluation.metrics import succeeded
-from sparring.games.rewrite import attack_of, reply_of
-from sparring.records import RunDir
-from sparring.report.reading import whole
-from sparring.report.visible import hidden
+from sparring.games.game import attack_of, reply_of
+from sparring.metrics import succeeded
+from sparring.report.layout import hidden, whole
+from sparring.store.folder import RunDir
 from sparring.types import (
     Completion,
     CorruptError,

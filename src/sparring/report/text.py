@@ -10,11 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sparring.report.figures import by_size, sides
-from sparring.report.headline import families
-from sparring.report.layout import counted, ratio, share
-from sparring.report.reading import Rated, rates
-from sparring.report.summary import Summary
-from sparring.report.terminal import line
+from sparring.report.gather import Summary
+from sparring.report.layout import Rated, counted, families, line, rates, ratio, share
 
 FEW = 5
 """Columns for which there is room for intervals too."""

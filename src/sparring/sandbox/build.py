@@ -11,14 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sparring.arena import play
-from sparring.evaluation.metrics import correct, share, succeeded
 from sparring.games.dialogue import Dialogue
 from sparring.games.payoffs import MAGIC, LabelPayoff
-from sparring.learners.optimizer import LearningRate, Optimizer
-from sparring.learners.sft import SftConfig, sft
-from sparring.policies.chat import Chat
-from sparring.policies.local import LocalPolicy, Sampling
-from sparring.policies.weights import Weights
+from sparring.metrics import correct, share, succeeded
+from sparring.players.chat import Chat
+from sparring.players.local import LocalPolicy, Sampling
+from sparring.players.optimizer import LearningRate, Optimizer
+from sparring.players.sft import SftConfig, sft
+from sparring.players.weights import Weights
 from sparring.sandbox.language import ADVERSARIAL, Language
 from sparring.sandbox.model import one_thread, tokenizer, untrained, write_card
 from sparring.sandbox.world import World

@@ -5,17 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from sparring.games.tags import tagged
-from sparring.sandbox.codewords import coded
-from sparring.sandbox.language import Intent, Strategy
-from sparring.sandbox.words import (
-    CODE_WORDS,
-    PARTS,
-    POOL_ENCODINGS,
-    POOL_FRAMES,
-    REFUSALS,
-    SKILLS,
-)
+from sparring.games.game import tagged
+from sparring.sandbox.language import Intent, Strategy, coded
+from sparring.sandbox.words import CODE_WORDS, PARTS, POOL_ENCODINGS, POOL_FRAMES, REFUSALS, SKILLS
 from sparring.sandbox.world import World
 from sparring.types import Demo, Message, Observation
 

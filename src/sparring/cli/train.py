@@ -1,0 +1,180 @@
+"""`sparring train`, `estimate` and `export`: before, during and after a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sparring.cli.speech import Json, Overrides, Run, console, note, print_json, say
+from sparring.types import Player
+
+
+def train(
+    what: Annotated[str, typer.Argument(metavar="RECIPE|CONFIG", help="magic, or a YAML file")],
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option(help="go on with the run in output_dir")] = False,
+    dry_run: Annotated[bool, typer.Option(help="check everything, write nothing")] = False,
+    max_rounds: Annotated[
+        int | None, typer.Option(min=1, help="stop (resumable) after N rounds")
+    ] = None,
+) -> None:
+    """Let an attacker and a defender train against each other."""
+    from sparring.report.progress import Trackers
+    from sparring.runs import recipes
+    from sparring.store.folder import RunDir
+
+    config = recipes.configured(what, overrides or [])
+    say(f"sparring train {config.recipe} → {config.folder}")
+    if resume and not dry_run:
+        config = recipes.check_resumable(RunDir.open(config.folder), config)
+    elif not dry_run:
+        RunDir.check_new(config.folder)
+    Trackers.check(config.saving.report_to)
+    match = recipes.known(config.recipe)(config)
+    for told in match.notes:
+        note(told)
+    if dry_run:
+        _plan(match)
+        return
+    _play(match, resume, max_rounds)
+
+
+def _play(match: Any, resume: bool, max_rounds: int | None) -> None:
+    from sparring.report.gather import summarize
+    from sparring.report.progress import ProgressWatch, Trackers
+    from sparring.report.text import show
+    from sparring.runs.train import train as play
+
+    config, screen = match.config, console()
+    run = _recorded(match, resume)
+    trackers = Trackers(config.saving.report_to if run.writer else (), run.folder, "sparring")
+    with ProgressWatch(screen, config.rounds, config.warm_up.steps, trackers) as watch:
+        play(match, run, watch, max_rounds)
+    match.ranks.gather(None)  # what is shown next is written
+    show(summarize(run), screen)
+    newest = run.checkpoints.path(run.checkpoints.at(None))
+    say("")
+    say(f"run        {run.folder}")
+    if config.weights == "shared":
+        say(f"both       {newest / 'defender'}  (attacks too, if it is told to)")
+    else:
+        say(f"defender   {newest / 'defender'}")
+        say(f"attacker   {newest / 'attacker'}  (do not publish)")
+    say(f"next       sparring report {run.folder}")
+    say(f"           sparring runs show {run.folder}")
+    if config.in_sandbox and config.weights == "separate":
+        say(f"           sparring eval {newest / 'defender'} --tasks sandbox")
+
+
+def _recorded(match: Any, resume: bool) -> Any:
+    """The run's folder; the first process makes it and writes, the others look on."""
+    from sparring.settings.config import to_yaml
+    from sparring.store.folder import RunDir
+
+    config, first = match.config, match.ranks.index == 0
+    if first and not resume:
+        RunDir.create(config.folder, to_yaml(config))
+    match.ranks.gather(None)
+    return RunDir(config.folder, writer=first)
+
+
+def _plan(match: Any) -> None:
+    """What a run would do."""
+    config = match.config
+    for number in _first_turns(config):
+        turn = match.plan.schedule(number, ())
+        openings = match.plan.openings(number, turn)
+        learns = ", ".join(sorted(turn.learns))
+        widths = ", ".join(f"{player} x{width}" for player, width in sorted(turn.widths.items()))
+        say(f"round {number}: {learns} learns from {len(openings)} seeds; {widths}")
+    for name, states in match.held_out.items():
+        say(f"exam {name}: {len(states)} openings")
+    say(f"{config.rounds} rounds into {config.folder}; nothing was written (--dry-run)")
+
+
+def _first_turns(config: Any) -> list[int]:
+    """The rounds in which each player first learns, as far as the clock alone decides."""
+    every = config.schedule.every
+    clock = config.schedule.kind == "alternate"
+    return sorted({0, every.defender}) if clock and every.attacker else [0]
+
+
+_OWN_SEEDS = "data.train=[{path: seeds.jsonl}]"
+"""A recipe's defaults outside the sandbox; the file is never read."""
+
+
+def estimate(
+    what: Annotated[str, typer.Argument(metavar="RECIPE|CONFIG", help="magic, or a YAML file")],
+    overrides: Overrides = None,
+    gpu: Annotated[str, typer.Option(help="h100 | h200 | a100-80 | l40s | …, or GiB")] = "h100",
+    params: Annotated[
+        str | None, typer.Option(help="1.5B | 7B | 14B | 70B instead of the configured model")
+    ] = None,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="length of a prompt")] = 512,
+    mfu: Annotated[float, typer.Option(min=0.01, max=1, help="share of the card's rate")] = 0.4,
+    bandwidth: Annotated[
+        float, typer.Option(min=0.01, max=1, help="share of the memory's rate, decoding")
+    ] = 0.5,
+    json: Json = False,
+) -> None:
+    """Memory and time of a run before it is begun; reads a config, never weights."""
+    from sparring.estimate.estimate import estimate as estimated
+    from sparring.estimate.estimate import lines
+    from sparring.estimate.load import Shares, card
+    from sparring.estimate.shape import KNOWN
+    from sparring.runs import recipes
+    from sparring.runs.parts import model_path
+    from sparring.types import UsageError
+
+    if params and params not in KNOWN:
+        raise UsageError(f"--params: no shape {params!r:.40}; known: {', '.join(KNOWN)}")
+    config = recipes.configured(what, overrides or [])
+    if params and config.in_sandbox:
+        config = recipes.configured(what, [_OWN_SEEDS, *(overrides or [])])
+    model = params or model_path(config.defender.model_name_or_path)
+    told = estimated(config, model, card(gpu), prompt_tokens, Shares(mfu, bandwidth))
+    if json:
+        print_json(told.to_json())
+        return
+    for line in lines(told):
+        say(line)
+    if told.times:
+        note(
+            f"times assume {mfu:.0%} of the card's rate and {bandwidth:.0%} of its bandwidth, full "
+            "lengths, no skipped group, and no judge"
+        )
+
+
+def export(
+    run: Run,
+    role: Annotated[Player, typer.Option(help="whose weights")],
+    at: Annotated[int | None, typer.Option(min=0, help="rounds; default: the last")] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="put an adapter into its base")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="compare logits with what played (always done)")
+    ] = True,
+    output: Annotated[Path | None, typer.Option(help="default: RUN/export/ROLE-ROUNDS")] = None,
+    i_understand: Annotated[
+        bool, typer.Option("--i-understand", help="that an attacker must not be published")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Write a player as a plain PEFT or transformers folder that was compared with what played."""
+    from sparring.export.export import Export
+    from sparring.store.folder import RunDir
+
+    asked = Export(RunDir.open(run), role, at, merge, output, i_understand)
+    told = asked.write()
+    if role is Player.ATTACKER:
+        note("this is an attacker: do not publish it")
+    elif asked.run.config.weights == "shared":
+        note("the same weights also played the attacker: with its brief they rewrite requests")
+    if json:
+        agreements = [agreement.to_json() for agreement in told]
+        print_json({"folder": str(asked.folder), "agreements": agreements})
+        return
+    for agreement in told:
+        say(f"{agreement}")
+    say(f"written to {asked.folder}")

@@ -1,0 +1,1 @@
+"""Other engines that sample or train: vLLM and training services."""

@@ -1,0 +1,324 @@
+"""Training services with LoRA clients, and one that speaks the Tinker API."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx2
+
+from sparring.engines.engine import Ask, Drawing, Drawn
+from sparring.types import SparringError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Datum:
+    """One completion to learn from, with the log-probabilities it was sampled with (nats).
+
+    `advantage` is every token's; all that a loss is divided by is already in it.
+    """
+
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    advantage: float
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What a pass over data found: each datum's loss, shape [B], and the log-probabilities of its
+    tokens under the weights as they were (nats), shape [B][T]."""
+
+    losses: tuple[float, ...]
+    logprobs: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Adam:
+    """One step of AdamW without weight decay; `eps` is torch's default."""
+
+    learning_rate: float
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+
+
+class LoraClient(Protocol):
+    """One role's adapter, which lives on the service together with its optimizer's moments."""
+
+    @property
+    def version(self) -> int:
+        """How many steps the adapter has seen."""
+        ...
+
+    def sample(self, asked: Sequence[Ask], how: Drawing) -> list[Drawn]:
+        """One completion for each, in order, from the adapter as it is now."""
+        ...
+
+    def forward_backward(self, data: Sequence[Datum], epsilon: tuple[float, float]) -> Passed:
+        """Add the gradient of the sum over data and tokens of −min(ρA, clip(ρ, 1 − ε, 1 + ε)A).
+
+        Once before each `optim_step`: a service may divide by how many data it has seen.
+        """
+        ...
+
+    def optim_step(self, adam: Adam) -> float | None:
+        """Apply the gradient; its norm, if the service tells it."""
+        ...
+
+    def save(self, name: str) -> str:
+        """Keep adapter and moments under a new name; where `load` finds them."""
+        ...
+
+    def load(self, path: str, version: int) -> None:
+        """Go back to what `save` kept after `version` steps."""
+        ...
+
+
+class Service(Protocol):
+    """Holds a base model and trains any number of adapters on it."""
+
+    def create_role(self, rank: int, seed: int) -> LoraClient:
+        """A fresh adapter, which changes nothing yet."""
+        ...
+
+
+Scale = Callable[[int, int], float]
+"""(data of the pass, positions of this datum) → what its advantages are multiplied with."""
+REDUCTIONS: Mapping[str, Scale] = {
+    "sum": lambda data, positions: 1.0,
+    "mean": lambda data, positions: float(data * positions),
+}
+"""How a service adds up its token losses. `sum`: Tinker's contract
+(https://tinker-docs.thinkingmachines.ai/losses), which SkyRL's Ray backends keep. `mean`: over the
+positions of each datum, prompt and all, and then over data, as SkyRL 0.3's JAX backend does."""
+_SEEDS = 2**31
+"""JAX takes no wider seed."""
+_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+
+
+@dataclass(eq=False)
+class TinkerService:
+    """A `Service` behind a URL. `model` is what it calls the base; `timeout` in seconds.
+
+    UsageError if nobody answers there, or it has another model. The `tinker` package reports what
+    happens in it to the same URL (TINKER_TELEMETRY=0 in the environment stops that).
+    """
+
+    base_url: str
+    model: str
+    reduction: str = "sum"
+    api_key: str = field(default="tml-none", repr=False)
+    timeout: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.reduction not in REDUCTIONS:
+            raise UsageError(f"reduction: got {self.reduction}, wanted {' or '.join(REDUCTIONS)}")
+        if find_spec("tinker") is None:
+            raise UsageError("tinker is not installed here: pip install 'sparring[tinker]'")
+        self.base_url = self.base_url.rstrip("/")
+
+    @cached_property
+    def client(self) -> Any:
+        """The package's own client, which would wait for minutes where nobody answers."""
+        import tinker
+
+        try:
+            told = httpx2.get(f"{self.base_url}/api/v1/healthz", timeout=self.timeout)
+        except (httpx2.TransportError, httpx2.UnsupportedProtocol) as error:
+            raise UsageError(f"base_url: nobody answers at {self.base_url}: {error}") from error
+        if told.status_code != httpx2.codes.OK:
+            raise UsageError(f"base_url: {told.url} says {told.status_code}; no Tinker service?")
+        made = tinker.ServiceClient(base_url=self.base_url, api_key=self.api_key)
+        models = [m.model_name for m in made.get_server_capabilities().supported_models]
+        if self.model not in models:
+            raise UsageError(f"model: {self.base_url} has no {self.model}; it has: {models}")
+        return made
+
+    def create_role(self, rank: int, seed: int) -> TinkerClient:
+        # Its head stays as it is: SkyRL trains none whatever it is asked for.
+        training = _told(
+            "create_lora_training_client",
+            lambda: self.client.create_lora_training_client(
+                base_model=self.model, rank=rank, seed=seed % _SEEDS, train_unembed=False
+            ),
+        )
+        return TinkerClient(training, self.client, REDUCTIONS[self.reduction])
+
+
+@dataclass(eq=False)
+class TinkerClient:
+    """A `LoraClient`. `training` and `service` are the package's clients.
+
+    Only the newest version is ever sampled from: SkyRL's JAX backend writes an older one over the
+    weights that are being trained.
+    """
+
+    training: Any
+    service: Any
+    scale: Scale
+    version: int = 0
+    _sampler: Any = None
+    _fetched: int = 0
+
+    def sample(self, asked: Sequence[Ask], how: Drawing) -> list[Drawn]:
+        from tinker import types
+
+        if self._sampler is None:
+            made = self.training.save_weights_and_get_sampling_client
+            self._sampler = _told("save_weights_for_sampler", made)
+        begun = [
+            self._sampler.sample(
+                prompt=types.ModelInput.from_ints(list(ask.prompt_ids)),
+                num_samples=1,
+                sampling_params=types.SamplingParams(
+                    max_tokens=how.longest,
+                    seed=ask.seed % _SEEDS,
+                    stop=sorted(how.stop_ids),
+                    temperature=how.temperature,
+                ),
+            )
+            for ask in asked
+        ]
+        return [_drawn(_told("sample", future.result).sequences[0], how) for future in begun]
+
+    def forward_backward(self, data: Sequence[Datum], epsilon: tuple[float, float]) -> Passed:
+        scales = [self.scale(len(data), _positions(datum)) for datum in data]
+        told = [_datum(datum, scale) for datum, scale in zip(data, scales, strict=True)]
+        clip = {"clip_low_threshold": 1 - epsilon[0], "clip_high_threshold": 1 + epsilon[1]}
+        begun = self.training.forward_backward(told, "ppo", clip)
+        outputs = _told("forward_backward", begun.result).loss_fn_outputs
+        losses, logprobs = [], []
+        for datum, scale, output in zip(data, scales, outputs, strict=True):
+            own = [float(p) for p in output["logprobs"].data[-len(datum.token_ids) :]]
+            logprobs.append(tuple(own))
+            each = output.get("elementwise_loss")  # SkyRL's; Tinker's own tells log-probabilities
+            loss = sum(each.data) / scale if each else _surrogate(own, datum, epsilon)
+            losses.append(float(loss))
+        return Passed(tuple(losses), tuple(logprobs))
+
+    def optim_step(self, adam: Adam) -> float | None:
+        from tinker import types
+
+        told = types.AdamParams(
+            learning_rate=adam.learning_rate, beta1=adam.beta1, beta2=adam.beta2, eps=adam.eps
+        )
+        found = _told("optim_step", self.training.optim_step(told).result).metrics or {}
+        self.version += 1
+        self._sampler = None
+        return next((float(v) for k, v in found.items() if "grad_norm" in k), None)
+
+    def save(self, name: str) -> str:
+        return str(_told("save_state", self.training.save_state(name).result).path)
+
+    def load(self, path: str, version: int) -> None:
+        _told("load_state", self.training.load_state(path).result)
+        self.version = version
+        self._sampler = None
+
+    def fetch(self, folder: Path) -> None:
+        """Write the adapter as it is now to `folder/`, as PEFT reads it."""
+        self._fetched += 1
+        name = f"fetched-{self.version}-{self._fetched}"
+        saved = self.training.save_weights_for_sampler(name)
+        _told("save_weights_for_sampler", saved.result)
+        asked = self.service.create_rest_client().get_checkpoint_archive_url
+        url = _told("archive", asked(self.training.model_id, name).result).url
+        unpacked(httpx2.get(url, timeout=600.0).raise_for_status().content, folder)
+
+
+def unpacked(archive: bytes, folder: Path) -> None:
+    """The adapter in a checkpoint's tar; SparringError if one of PEFT's two files is not there.
+
+    SkyRL leaves `target_modules` to PEFT's guess, which is not what it trained: the tensors' names
+    tell them.
+    """
+    from safetensors.torch import load
+
+    files = {}
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        for member in tar:
+            name, content = Path(member.name).name, tar.extractfile(member)
+            if name in _ADAPTER and content:
+                files[name] = content.read()
+    missing = [name for name in _ADAPTER if name not in files]
+    if missing:
+        raise SparringError(f"the service's adapter lacks {' and '.join(missing)}")
+    config = json.loads(files[_ADAPTER[0]])
+    names = load(files[_ADAPTER[1]])
+    config["target_modules"] = sorted({n.split(".lora_")[0].rsplit(".", 1)[-1] for n in names})
+    config["task_type"] = "CAUSAL_LM"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _ADAPTER[0]).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    (folder / _ADAPTER[1]).write_bytes(files[_ADAPTER[1]])
+
+
+def _told(what: str, ask: Callable[[], Any]) -> Any:
+    """The package tries again by itself; what it gives up on ends the round.
+
+    A refusal that comes with a result it raises as a ValueError.
+    """
+    import tinker
+
+    try:
+        return ask()
+    except (tinker.TinkerError, ValueError) as error:
+        raise SparringError(f"the Tinker service failed in {what}: {error}") from error
+
+
+def _positions(datum: Datum) -> int:
+    """Positions that have a next token."""
+    return len(datum.prompt_ids) + len(datum.token_ids) - 1
+
+
+def _datum(datum: Datum, scale: float) -> Any:
+    """Position i of the input is told the token, log-probability and advantage of i + 1.
+
+    The prompt's positions have no advantage and so no loss.
+    """
+    from tinker import types
+
+    ids = [*datum.prompt_ids, *datum.token_ids]
+    before = [0.0] * (len(datum.prompt_ids) - 1)
+    return types.Datum(
+        model_input=types.ModelInput.from_ints(ids[:-1]),
+        loss_fn_inputs={
+            "target_tokens": ids[1:],
+            "logprobs": [*before, *datum.logprobs],
+            "advantages": [*before, *[datum.advantage * scale] * len(datum.token_ids)],
+        },
+    )
+
+
+def _surrogate(logprobs: Sequence[float], datum: Datum, epsilon: tuple[float, float]) -> float:
+    """`losses.clipped_surrogate`, summed over the tokens of one datum."""
+    low, high = 1 - epsilon[0], 1 + epsilon[1]
+    total = 0.0
+    for logp, old in zip(logprobs, datum.logprobs, strict=True):
+        ratio = math.exp(logp - old)
+        total -= min(ratio * datum.advantage, min(max(ratio, low), high) * datum.advantage)
+    return total
+
+
+def _drawn(told: Any, how: Drawing) -> Drawn:
+    """What the service drew; UsageError where it is not what was asked for."""
+    ids, logps = tuple(told.tokens), tuple(told.logprobs or ())
+    good = len(ids) == len(logps) and all(math.isfinite(p) and p <= 1e-3 for p in logps)
+    if not good or not 0 < len(ids) <= how.longest:
+        raise UsageError(
+            f"the Tinker service drew {len(ids)} tokens with {len(logps)} log-probabilities; "
+            f"wanted 1 to {how.longest} tokens and a number at most 0 for each"
+        )
+    if told.stop_reason == "stop" and ids[-1] not in how.stop_ids:
+        raise UsageError(
+            "the Tinker service leaves out the token that ends a reply, so nobody could learn it"
+        )
+    return Drawn(ids, tuple(min(0.0, float(p)) for p in logps))

@@ -1,0 +1,1 @@
+"""What a run would need on a card, before it is started."""

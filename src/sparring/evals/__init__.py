@@ -1,0 +1,1 @@
+"""Exams of finished players: tasks, cross-play, exploitation, calibration."""

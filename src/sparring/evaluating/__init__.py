@@ -1,1 +1,0 @@
-"""Models asked public or own prompts, judged, and measured; every reply is on disk as it comes."""

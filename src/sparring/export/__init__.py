@@ -1,0 +1,1 @@
+"""A run's player as a folder that other libraries load."""

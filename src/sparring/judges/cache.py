@@ -1,0 +1,212 @@
+"""An engine behind a cache: what was answered once, kept in one SQLite file, is not asked again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Lock
+from typing import TypeVar
+
+from filelock import FileLock
+
+from sparring.judges.model_judge import Answer, Ask, Engine, Heard, Prompt, Raw, unheard
+from sparring.types import SparringError, Status
+
+_T = TypeVar("_T")
+_BUSY = 60.0
+"""Seconds to wait while another process writes."""
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_TABLE = """
+create table if not exists answers (
+    key blob primary key, text text not null, digest blob not null
+) without rowid, strict
+"""
+_FIND = "select text, digest from answers where key = ?"
+
+
+@dataclass(eq=False)
+class Answers:
+    """The file at `path`. A damaged one is set aside; `notes` say so.
+
+    Every text has a digest: one that is not what was written counts as missing. A write is
+    durable against the death of a process, not against that of the machine.
+    """
+
+    path: Path
+    notes: list[str] = field(default_factory=list)
+    _open: sqlite3.Connection | None = field(default=None, init=False, repr=False)
+    _lock: Lock = field(default_factory=Lock, init=False, repr=False)
+
+    def get(self, keys: Sequence[bytes]) -> Mapping[bytes, str]:
+        """The texts there are."""
+
+        def read(file: sqlite3.Connection) -> dict[bytes, str]:
+            found: dict[bytes, str] = {}
+            for key in keys:
+                for text, digest in file.execute(_FIND, [key]):
+                    if digest == _digest(key, text):
+                        found[key] = json.loads(text)
+            return found
+
+        return self._with(read)
+
+    def put(self, key: bytes, text: str) -> None:
+        """Keep a text; the last one wins."""
+        told = json.dumps(text)  # escaped: SQLite takes no unpaired surrogates
+        row = [key, told, _digest(key, told)]
+        self._with(lambda file: file.execute("insert or replace into answers values (?,?,?)", row))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many texts, and bytes of the file with its journal."""
+        (kept,) = self._with(lambda file: file.execute("select count(*) from answers").fetchone())
+        return kept, sum(part.stat().st_size for part in _parts(self.path) if part.exists())
+
+    def close(self) -> None:
+        """Fold the journal into the file; it opens again when it is needed."""
+        with self._lock:
+            if self._open:
+                self._open.close()
+            self._open = None
+
+    def _with(self, act: Callable[[sqlite3.Connection], _T]) -> _T:
+        try:
+            try:
+                return self._acted(act)
+            except sqlite3.Error as error:
+                if not _damaged(error):
+                    raise
+                self.close()
+                self._set_aside(error)
+                return self._acted(act)
+        except (sqlite3.Error, OSError) as error:
+            raise SparringError(f"{self.path}: the cache of answers fails: {error}") from error
+
+    def _acted(self, act: Callable[[sqlite3.Connection], _T]) -> _T:
+        with self._lock:
+            if self._open is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self._alone():
+                    self._open = _connection(self.path)
+            return act(self._open)
+
+    def _set_aside(self, error: sqlite3.Error) -> None:
+        """Rename the file and its journal, unless another process has been quicker."""
+        with self._alone():
+            if _sound(self.path):
+                return
+            taken = [p.name for p in self.path.parent.glob(f"{self.path.name}.damaged-*")]
+            mark = f".damaged-{len(taken) + 1}"
+            for part in filter(Path.exists, _parts(self.path)):
+                part.rename(part.with_name(part.name + mark))
+        self.notes.append(
+            f"{self.path} is damaged ({error}) and was set aside as {self.path.name}{mark}; "
+            "what was in it is asked again"
+        )
+
+    def _alone(self) -> FileLock:
+        return FileLock(self.path.with_name(self.path.name + ".lock"), timeout=_BUSY)
+
+
+def _connection(path: Path) -> sqlite3.Connection:
+    """Autocommit; a write-ahead log, so that readers and a writer do not wait for each other."""
+    made = sqlite3.connect(path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
+    try:
+        made.execute("pragma journal_mode = wal")
+        made.execute("pragma synchronous = normal")
+        made.execute(_TABLE)
+    except sqlite3.Error:
+        made.close()
+        raise
+    return made
+
+
+def _sound(path: Path) -> bool:
+    try:
+        made = _connection(path)
+    except sqlite3.Error:
+        return False
+    try:
+        return bool(made.execute("pragma quick_check(1)").fetchone() == ("ok",))
+    except sqlite3.Error:
+        return False
+    finally:
+        made.close()
+
+
+def _damaged(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+
+
+def _digest(key: bytes, text: str) -> bytes:
+    return hashlib.sha256(key + text.encode()).digest()
+
+
+def _parts(path: Path) -> list[Path]:
+    return [path.with_name(path.name + end) for end in ("", "-wal", "-shm")]
+
+
+@dataclass(frozen=True)
+class Cached:
+    """`engine` with its ok answers kept in `answers`; equal questions of one call are asked once.
+
+    A key is the SHA-256 of `judge_key` (the judge's name and its template's digest), the engine's
+    identity and the whole question. Answers are kept as they come, so that a round which fails
+    half-way loses none.
+    """
+
+    engine: Engine
+    answers: Answers
+    judge_key: str
+
+    @property
+    def identity(self) -> str:
+        return self.engine.identity
+
+    def answer(self, asked: Sequence[Ask], heard: Heard = unheard) -> list[Answer]:
+        """As every engine. Of equal questions the first one counts what they cost."""
+        places: dict[bytes, list[int]] = {}
+        for place, ask in enumerate(asked):
+            places.setdefault(self._key(ask), []).append(place)
+        known = self.answers.get(list(places))
+        due = [key for key in places if key not in known]
+        told: dict[int, Answer] = {}
+
+        def tell(key: bytes, answer: Answer) -> None:
+            for i, place in enumerate(places[key]):
+                told[place] = _for_free(answer) if i else answer
+                heard(place, told[place])
+
+        def keep(number: int, answer: Answer) -> None:
+            if answer.status is Status.OK:
+                self.answers.put(due[number], answer.text)
+            tell(due[number], answer)
+
+        for key, text in known.items():
+            tell(key, Answer(text, cached=True, calls=0))
+        fresh = self.engine.answer([asked[places[key][0]] for key in due], keep) if due else []
+        for key, answer in zip(due, fresh, strict=True):
+            if places[key][0] not in told:  # a deadline, which nobody was told of
+                tell(key, answer)
+        return [told[place] for place in range(len(asked))]
+
+    def _key(self, ask: Ask) -> bytes:
+        judge, question = (self.judge_key, self.identity), _spelled(ask.prompt)
+        told = [judge, question, ask.max_tokens, ask.schema, ask.attempt]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).digest()
+
+
+def _for_free(answer: Answer) -> Answer:
+    same = answer.status is Status.OK
+    return replace(answer, cached=same, calls=0, prompt_tokens=0, completion_tokens=0)
+
+
+def _spelled(prompt: Prompt) -> list[list[str]]:
+    """A prompt as JSON takes it; trusted and untrusted text with the same letters differ."""
+    if isinstance(prompt, Raw):
+        return [["raw", p] if isinstance(p, str) else ["untrusted", p.text] for p in prompt.parts]
+    return [[message.role, message.content] for message in prompt]

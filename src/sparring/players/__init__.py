@@ -1,0 +1,1 @@
+"""Who plays and learns: models, adapters, how they are sampled and how they are trained."""

@@ -1,0 +1,218 @@
+"""Between messages and token ids: a model's own chat template, and nothing of ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from sparring.types import Message, Observation, Role, UsageError
+
+_UNPAIRED = re.compile("[\ud800-\udfff]")
+"""Half characters, which JSON can spell and no tokenizer takes."""
+
+
+class Vocabulary:
+    """A tokenizer, used so that content can never pass for template."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    def ids(self, text: str) -> tuple[int, ...]:
+        """Token ids of a template's own text: what spells a special token is one."""
+        return self.all_ids([text])[0]
+
+    def all_ids(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """`ids` of each, in one call."""
+        return self._ids(texts, plain=False) if texts else []
+
+    def controls(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """The special tokens among `ids`, in order."""
+        return tuple(i for i in ids if i in self.control)
+
+    def content(self, text: str) -> tuple[int, ...]:
+        """Token ids of text from outside; what still spells a special token is left out.
+
+        Byte-level vocabularies split it into pieces; word-level and Unigram ones may not.
+        """
+        return tuple(i for i in self._ids([text], plain=True)[0] if i not in self.control)
+
+    def spells(self, text: str) -> bool:
+        """Whether text from outside would hold special tokens if it were taken for template."""
+        return bool(self.controls(self.ids(text))) or self.names_unknown(text)
+
+    def names_unknown(self, text: str) -> bool:
+        """Whether it spells the unknown token.
+
+        A word that nobody knows gives the unknown token and is harmless; its name is not, since
+        Qwen2's also ends a text.
+        """
+        unknown = self.tokenizer.unk_token
+        return bool(unknown) and unknown in text
+
+    @cached_property
+    def control(self) -> frozenset[int]:
+        """Special tokens that content must never yield; unknown words are no more than that."""
+        words = self.tokenizer
+        added = {i for i, token in words.added_tokens_decoder.items() if token.special}
+        unknown = {words.unk_token_id} - {words.eos_token_id, words.bos_token_id}
+        return frozenset({*words.all_special_ids, *added} - unknown)
+
+    def _ids(self, texts: Sequence[str], plain: bool) -> list[tuple[int, ...]]:
+        told = self.tokenizer(
+            [_UNPAIRED.sub("\ufffd", text) for text in texts],
+            add_special_tokens=False,
+            split_special_tokens=plain,
+            return_attention_mask=False,
+        )
+        return [tuple(ids) for ids in told["input_ids"]]
+
+
+_MARK = re.compile("\ue000([0-9]+)\ue001")
+
+
+def _mark(number: int) -> str:
+    """Stands for a content while a template is rendered; no template spells it."""
+    return f"\ue000{number}\ue001"
+
+
+class Chat:
+    """A tokenizer's chat template, used so that content can never pass for template."""
+
+    def __init__(self, tokenizer: Any, stop_ids: Sequence[int] = ()) -> None:
+        if not tokenizer.chat_template:
+            raise UsageError(
+                f"model_name_or_path: {tokenizer.name_or_path} has no chat template; an "
+                "instruction-tuned model is needed (or add chat_template.jinja to its folder)"
+            )
+        self.tokenizer = tokenizer
+        self._words = Vocabulary(tokenizer)
+        self._extra_stops = tuple(stop_ids)
+        self._by_roles: dict[tuple[Role, ...], tuple[int, ...]] = {}
+
+    def prompt_ids(self, observation: Observation) -> tuple[int, ...]:
+        """Token ids up to where the assistant's reply starts, shape [T]."""
+        return self.prompts([observation])[0]
+
+    def prompts(self, observations: Sequence[Observation]) -> list[tuple[int, ...]]:
+        """`prompt_ids` of each, in one call of the tokenizer."""
+        rendered = self._words.all_ids([self._render(seen) for seen in observations])
+        return [
+            ids if self._only_the_templates(ids, seen) else self._spliced(seen)
+            for ids, seen in zip(rendered, observations, strict=True)
+        ]
+
+    def _only_the_templates(self, ids: tuple[int, ...], observation: Observation) -> bool:
+        """Whether no content has become a special token, or would alone.
+
+        The quick way to tell: the prompt's special tokens are those of its template, in order, and
+        no content names the unknown token. A template may write others for other contents, so
+        where they differ every content is asked.
+        """
+        words = self._words
+        plain = not any(words.names_unknown(message.content) for message in observation)
+        if plain and words.controls(ids) == self._controls(tuple(m.role for m in observation)):
+            return True
+        return not any(words.spells(message.content) for message in observation)
+
+    def _controls(self, roles: tuple[Role, ...]) -> tuple[int, ...]:
+        """The special tokens of the template for such turns."""
+        if roles not in self._by_roles:
+            marked = self._spliced(tuple(Message(role, _mark(0)) for role in roles))
+            self._by_roles[roles] = self._words.controls(marked)
+        return self._by_roles[roles]
+
+    def verbatim_ids(self, observation: Observation) -> tuple[int, ...]:
+        """As `prompt_ids`, but a content that the template would rewrite is shown as it stands.
+
+        Qwen3's drops what an assistant's turn says before `</think>`, which would hide it from
+        a judge. White space around a content is the template's to trim.
+        """
+        messages, told = self._supported(observation), self._render(observation)
+        marked = self._render(tuple(Message(m.role, _mark(i)) for i, m in enumerate(messages)))
+        contents = [message.content for message in messages]
+        for shown in (contents, [content.strip() for content in contents]):
+            if told == _MARK.sub(lambda mark, shown=shown: shown[int(mark[1])], marked):  # type: ignore[misc]
+                return self.prompt_ids(observation)
+        return self._spliced(observation)
+
+    def reply_ids(self, text: str) -> tuple[int, ...]:
+        """Token ids of a reply and the token that ends the turn, shape [T]."""
+        return (*self._words.content(text), self.turn_end)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What a person or a judge reads; special tokens are not text."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    @cached_property
+    def turn_end(self) -> int:
+        """The token with which the template closes an assistant's turn."""
+        told = self._render((Message("user", "x"), Message("assistant", _mark(0))), reply=False)
+        tail = told[told.rindex(_mark(0)) + len(_mark(0)) :]
+        special = [i for i in self._words.ids(tail) if i in self._words.control]
+        if special:
+            return special[0]
+        if self.tokenizer.eos_token_id is None:
+            raise UsageError(
+                f"model_name_or_path: {self.tokenizer.name_or_path} cannot end a reply: its chat "
+                "template closes no turn with a special token, and it has no eos_token"
+            )
+        return int(self.tokenizer.eos_token_id)
+
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """Every token that ends a completion."""
+        eos = self.tokenizer.eos_token_id
+        return frozenset({self.turn_end, *self._extra_stops, *([] if eos is None else [eos])})
+
+    @cached_property
+    def pad_id(self) -> int:
+        """What fills the holes of a batch; masked everywhere, so any token would do."""
+        pad = self.tokenizer.pad_token_id
+        return int(self.turn_end if pad is None else pad)
+
+    def _render(self, observation: Observation, reply: bool = True) -> str:
+        from jinja2 import TemplateError
+
+        messages = [{"role": m.role, "content": m.content} for m in self._supported(observation)]
+        try:
+            told = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=reply
+            )
+        except TemplateError as error:
+            name = self.tokenizer.name_or_path
+            raise UsageError(
+                f"model_name_or_path: the chat template of {name} fails: {error}"
+            ) from error
+        return str(told)
+
+    @cached_property
+    def _takes_system(self) -> bool:
+        from jinja2 import TemplateError
+
+        probe = [{"role": "system", "content": _mark(0)}, {"role": "user", "content": "x"}]
+        try:
+            return _mark(0) in self.tokenizer.apply_chat_template(probe, tokenize=False)
+        except TemplateError:
+            return False
+
+    def _supported(self, observation: Observation) -> Observation:
+        """Where the template knows no system role, the brief opens the first user message."""
+        if observation[0].role != "system" or self._takes_system:
+            return observation
+        system, user, *rest = observation
+        return (Message("user", f"{system.content}\n\n{user.content}"), *rest)
+
+    def _spliced(self, observation: Observation) -> tuple[int, ...]:
+        """Token ids where every content is tokenized as plain text, apart from the template.
+
+        Content that spells `<|im_end|>` would otherwise close its own message.
+        """
+        messages = self._supported(observation)
+        told = self._render(tuple(Message(m.role, _mark(i)) for i, m in enumerate(messages)))
+        before, *rest = _MARK.split(told)
+        ids = [*self._words.ids(before)]
+        for number, after in zip(rest[::2], rest[1::2], strict=True):
+            ids += [*self._words.content(messages[int(number)].content), *self._words.ids(after)]
+        return tuple(ids)

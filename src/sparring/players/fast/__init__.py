@@ -1,0 +1,1 @@
+"""The shared-prefix kernels behind one door: prompts run once for their groups."""

@@ -1,0 +1,194 @@
+"""Who sits where: models, adapters, policies, learners and engines from settings; the warm-up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from sparring.engines.engine import Engine
+from sparring.engines.publishing import Publishing, ServedPolicy
+from sparring.engines.vllm import VllmHere, VllmServer
+from sparring.players.chat import Chat
+from sparring.players.fast.sharing import recompute
+from sparring.players.grpo import Grpo, GrpoConfig, Mixed
+from sparring.players.loading import load_model, load_tokenizer, stop_ids
+from sparring.players.local import LocalPolicy, Sampling
+from sparring.players.logprobs import head_of
+from sparring.players.optimizer import LearningRate, Optimizer
+from sparring.players.player import Speaker, Split, Thinking
+from sparring.players.ranks import Ranks
+from sparring.players.sft import SftConfig, rows_of, sft
+from sparring.players.sharding import shard, wanted
+from sparring.players.weights import Weights, adapters
+from sparring.runs.parts import Chatter, model_path, seated
+from sparring.runs.run import Seat
+from sparring.settings.config import RunConfig
+from sparring.types import Demo, Metrics, Player, UsageError
+
+
+def publishing(config: RunConfig, ranks: Ranks) -> Publishing | None:
+    """None where players sample in this process by transformers. Asks no server anything yet.
+
+    Every process of a run publishes for itself, into a folder of its own.
+    """
+    told = config.sampling
+    if told.engine == "local":
+        if told.base_url:
+            raise UsageError("sampling.base_url: goes with sampling.engine=vllm")
+        return None
+    if config.weights != "adapters":
+        raise UsageError(
+            f"weights: {config.weights} cannot be published to sampling.engine={told.engine}, "
+            "which is given LoRA adapters; set weights=adapters or sampling.engine=local"
+        )
+    for name, player in (("attacker", config.attacker), ("defender", config.defender)):
+        if player.lora.modules_to_save:
+            raise UsageError(
+                f"{name}.lora.modules_to_save: vLLM serves no layers trained in full (the sandbox "
+                "trains its embeddings); set it to null or sampling.engine=local"
+            )
+    folder = told.server.adapter_dir or config.folder / "adapters"
+    if ranks.size > 1:
+        folder = folder / f"rank-{ranks.index}"
+    return Publishing(_engine(config), folder, told.server.adapters, told.server.probe_limit)
+
+
+def _engine(config: RunConfig) -> Engine:
+    told, seat = config.sampling, config.defender
+    server, base = told.server, seat.model_name_or_path
+    if told.base_url:
+        return VllmServer(told.base_url, server.model or base, server.concurrency)
+    rank = max(config.attacker.lora.r, config.defender.lora.r)
+    memory = server.gpu_memory_utilization
+    return VllmHere(model_path(base), rank, server.adapters, memory, seat.dtype, seat.revision)
+
+
+_CHAT = 4_000
+"""Demonstrations of ordinary chat that a learner draws its batches from."""
+
+
+def seats(config: RunConfig, chat: Chatter, ranks: Ranks) -> dict[Player, Seat]:
+    """Models, policies and learners for both players, sharing what `weights` says they share."""
+    published, shares = publishing(config, ranks), wanted(ranks)
+    if shares and config.weights != "adapters":
+        raise UsageError(
+            f"weights: {config.weights} trains every layer, and only a frozen base can be sharded; "
+            "set weights=adapters, or launch with --multi_gpu instead of --use_fsdp"
+        )
+    if config.learner.chat_batch and config.weights != "shared":
+        raise UsageError(
+            f"learner.chat_batch: {config.learner.chat_batch} replies are imitated by one model in "
+            f"both seats, and weights is {config.weights}; set learner.chat_batch=0 or "
+            "weights=shared"
+        )
+    if config.weights == "separate":
+        owned = {player: Weights(_model(config, player)) for player in Player}
+    elif config.weights == "shared":
+        _check_one_base(config)
+        both = _seat(config, Player.DEFENDER, Weights(_model(config, Player.DEFENDER)), ranks)
+        return dict.fromkeys(Player, _chatting(config, both, chat))
+    else:
+        _check_one_base(config)
+        owned = with_adapters(config, _model(config, Player.DEFENDER, "cpu" if shares else None))
+    if shares:
+        shard(owned.values(), ranks)
+        head_of(owned[Player.DEFENDER].model)  # it runs a pass to find out: all must, at one time
+    return {p: _seat(config, p, owned[p], ranks, published) for p in Player}
+
+
+def with_adapters(config: RunConfig, base: Any) -> dict[Player, Weights]:
+    """Both players' fresh adapters on one base, as a run begins with them."""
+    revision = {"revision": config.defender.revision}  # whoever loads the adapter finds its base
+    lora = {player: seated(config, player).lora.model_dump() | revision for player in Player}
+    return adapters(base, lora, config.seed)
+
+
+def _model(config: RunConfig, player: Player, device: str | None = None) -> Any:
+    told = seated(config, player)
+    return load_model(model_path(told.model_name_or_path), told.dtype, told.revision, device)
+
+
+def _check_one_base(config: RunConfig) -> None:
+    """Refuse what only two models could have: the defender's would win without a word."""
+    for name in ("model_name_or_path", "revision", "dtype"):
+        if getattr(config.attacker, name) != getattr(config.defender, name):
+            raise UsageError(
+                f"weights: {config.weights} needs one base, but attacker.{name} and "
+                f"defender.{name} differ; make them equal or set weights=separate"
+            )
+
+
+def _seat(
+    config: RunConfig,
+    player: Player,
+    weights: Weights,
+    ranks: Ranks,
+    published: Publishing | None = None,
+) -> Seat:
+    told, path = config.learner, model_path(seated(config, player).model_name_or_path)
+    tokenizer = load_tokenizer(path, seated(config, player).revision)
+    chat = Chat(tokenizer, stop_ids(weights.model))
+    sampling = Sampling(**config.sampling.model_dump(include={f.name for f in fields(Sampling)}))
+    step = told.optimizer
+    rate = LearningRate(
+        told.learning_rate[player], step.lr_scheduler_type, step.warmup_steps, step.total_steps
+    )
+    grpo = GrpoConfig(
+        loss=told.loss,
+        epsilon=told.epsilon,
+        beta=told.beta,
+        temperature=sampling.temperature,
+        updates_per_batch=step.updates_per_batch,
+        longest=sampling.max_completion_length,
+        micro_batch_tokens=step.micro_batch_tokens,
+        ratio_limit=config.sampling.server.ratio_limit if published else None,
+    )
+    if step.gradient_checkpointing and not recompute(weights.model):
+        raise UsageError(
+            f"learner.optimizer.gradient_checkpointing: {path} has no layers that can compute "
+            "their activations again; leave it out"
+        )
+    optimizer = Optimizer(weights, rate, max_grad_norm=step.max_grad_norm, ranks=ranks)
+    learner = Grpo(optimizer, chat.pad_id, grpo)
+    own: Speaker = LocalPolicy(weights, chat, sampling)
+    if published:
+        own = ServedPolicy(weights, chat, sampling, published)
+    policy = Split(own, ranks)
+    return Seat(policy, learner, learner, path)
+
+
+def _chatting(config: RunConfig, seat: Seat, chat: Chatter) -> Seat:
+    """The seat with a batch of ordinary chat after every update, if that is asked for."""
+    size = config.learner.chat_batch
+    if not size:
+        return seat
+    if not (config.in_sandbox or config.defender.warm_start):
+        raise UsageError(
+            "learner.chat_batch: give defender.warm_start a JSONL file of ordinary chat (what the "
+            "model says itself is only known before training)"
+        )
+    demos = chat(seat.policy, _CHAT, f"{config.seed}/chat")
+    mixed = Mixed(seat.grpo, rows_of(seat.chat, demos), size, f"{config.seed}/chat")
+    return replace(seat, learner=mixed)
+
+
+def thinking(config: RunConfig, table: dict[Player, Seat], brief: str) -> dict[Player, Seat]:
+    """The seats with a defender that thinks first, if a format is asked of its replies."""
+    seat = table[Player.DEFENDER]
+    if not config.game.reply_format:
+        return table
+    return {**table, Player.DEFENDER: replace(seat, policy=Thinking(seat.policy, brief))}
+
+
+def warm_up(config: RunConfig, seat: Seat, pool: Sequence[Demo]) -> Iterator[Metrics]:
+    """Phase 1: teach the attacker its format and its strategies, by imitation."""
+    told = config.warm_up
+    if not pool or not told.steps:
+        return
+    steps = told.steps
+    rate = LearningRate(told.learning_rate, "cosine", min(10, steps), steps)
+    optimizer = Optimizer(seat.policy.weights, rate, ranks=seat.optimizer.ranks)
+    budget = config.learner.optimizer.micro_batch_tokens
+    sizes = SftConfig(steps, told.batch_size, budget)
+    yield from sft(optimizer, seat.chat, pool, sizes, f"{config.seed}/warm-up")

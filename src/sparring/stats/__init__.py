@@ -1,0 +1,1 @@
+"""Numbers with their intervals: nothing here knows what a game is."""

@@ -1,0 +1,1 @@
+"""What goes to disk: a run's folder, its checkpoints, and games as JSON."""
