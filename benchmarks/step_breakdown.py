@@ -141,8 +141,8 @@ def steps(match: Match, run: RunDir, wanted: int) -> Iterator[tuple[float, Clock
     import torch
 
     clock = Clock()
-    for seat in match.seats.values():
-        for name, module in seat.policy.weights.model.named_modules():
+    for trainer in match.trainers.values():
+        for name, module in trainer.weights.model.named_modules():
             if isinstance(module, torch.nn.Linear) and "lm_head" not in name:
                 module.register_forward_pre_hook(clock.count)
     with ExitStack() as stack:

@@ -16,8 +16,8 @@ from sparring.players.grpo import Grpo, GrpoConfig
 from sparring.players.loading import load_model, load_tokenizer
 from sparring.players.local import LocalPolicy, Sampling
 from sparring.players.optimizer import LearningRate, Optimizer
-from sparring.players.player import Split
 from sparring.players.ranks import ALONE, Ranks
+from sparring.players.trainer import Trainer
 from sparring.players.weights import Weights, adapters
 from sparring.sandbox.language import Language
 from sparring.sandbox.model import tokenizer
@@ -147,12 +147,21 @@ def rounds(folder: Path, asked: Sequence[str], task: Task, ranks: Ranks = ALONE)
     else:
         own = {player: Weights(load_model(path)) for player in Player}
     chat = Chat(load_tokenizer(path))
-    cast = {p: Split(LocalPolicy(own[p], chat, Sampling(1.0, length)), ranks) for p in Player}
-    learns = own[Player.ATTACKER]
-    optimizer = Optimizer(learns, LearningRate(RATE), betas=(0.9, 0.999), ranks=ranks)
     # One micro-batch of the whole step, as the peer has.
     config = GrpoConfig(beta=task.beta, longest=length, micro_batch_tokens=10**9)
-    learner = Grpo(optimizer, chat.pad_id, config, learns.snapshot() if task.beta else {})
+    trainers = {
+        player: Trainer(
+            LocalPolicy(weights, chat, Sampling(1.0, length)),
+            chat,
+            Grpo(
+                Optimizer(weights, LearningRate(RATE), betas=(0.9, 0.999), ranks=ranks),
+                chat.pad_id,
+                config,
+            ),
+        )
+        for player, weights in own.items()
+    }
+    trainers[Player.ATTACKER].begin()
     game = Pair(task.flat)
     openings = [game.open(Seed(text, True, str(i))) for i, text in enumerate(asked)]
     return coevolve(
@@ -161,8 +170,8 @@ def rounds(folder: Path, asked: Sequence[str], task: Task, ranks: Ranks = ALONE)
             judge=Nobody(),
             openings=lambda number, turn: openings,
             schedule=always(solo(Player.ATTACKER, GENERATIONS)),
-            cast=cast,
-            learners={Player.ATTACKER: learner},
+            cast=trainers,
+            learners={Player.ATTACKER: trainers[Player.ATTACKER]},
             estimator=standardized,
             rounds=10**6,
             rng_seed="0",

@@ -71,7 +71,7 @@ def base(folder: Path) -> None:
     made = match(str(SHIPPED), **shared)
     for metrics in made.warm_up():
         last = metrics
-    made.seats[Player.DEFENDER].save(folder)
+    made.trainers[Player.DEFENDER].save(folder)
     print(f"{folder}: warmed up, loss {last['loss']:.3f}")
 
 
@@ -112,13 +112,13 @@ def play(folder: Path, url: str, reduction: str) -> int:
     cast, learners = {}, {}
     for number, player in enumerate(Player):
         client = service.create_role(RANK, seed=number)
-        seat = here.seats[player]
-        cast[player] = RemotePolicy(client, seat.chat, sampling)
+        trainer = here.trainers[player]
+        cast[player] = RemotePolicy(client, trainer.chat, sampling)
         rate = LearningRate(LEARNING_RATE)
         remote = RemoteGrpo(client, rate, config)
         # A service clips no gradient norm.
-        own = Optimizer(seat.policy.weights, rate, max_grad_norm=float("inf"))
-        learners[player] = Beside(remote, client, Grpo(own, seat.chat.pad_id, config))
+        own = Optimizer(trainer.weights, rate, max_grad_norm=float("inf"))
+        learners[player] = Beside(remote, client, Grpo(own, trainer.chat.pad_id, config))
     for told in coevolve(replace(here.plan, cast=cast, learners=learners)):
         names = "/".join(sorted(told.turn.learns))
         print(f"round {told.number}: {names} learned from {len(told.episodes)} games")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sparring.players.grpo import Grpo, GrpoConfig
     from sparring.players.local import LocalPolicy, Sampling
     from sparring.players.player import Policy, Request, ScriptedPolicy
+    from sparring.players.trainer import Trainer
     from sparring.players.weights import Weights
     from sparring.runs.recipes import Recipe, configured
     from sparring.runs.train import train
@@ -69,6 +70,7 @@ _MODULES = {
     "players.grpo": ("Grpo", "GrpoConfig"),
     "players.local": ("LocalPolicy", "Sampling"),
     "players.player": ("Policy", "Request", "ScriptedPolicy"),
+    "players.trainer": ("Trainer",),
     "players.weights": ("Weights",),
     "runs.recipes": ("Recipe", "configured"),
     "runs.train": ("train",),

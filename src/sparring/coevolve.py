@@ -13,7 +13,7 @@ from sparring.judges.judge import Judge
 from sparring.memory.league import Latest, Opposition
 from sparring.memory.memory import Forgetful, Memory
 from sparring.metrics import of_credit, of_episodes, of_tokens
-from sparring.players.grpo import Learner
+from sparring.players.player import Learner
 from sparring.schedules import Schedule
 from sparring.types import Episode, Metrics, Player, Round, Sample, State, Turn
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -136,24 +135,6 @@ def outcome(state: State, question: Question) -> Outcome:
     return Outcome(told, state.seed.group, "ok" if told is not None else cause)
 
 
-Seat = Callable[[], AbstractContextManager[Policy]]
-"""Opens a past player for the length of a block."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seated:
-    """A past player that takes its seat to speak, and leaves it to the next one.
-
-    Players that share weights cannot sit at one time.
-    """
-
-    seat: Seat
-
-    def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        with self.seat() as policy:
-            return policy.sample(requests)
-
-
 @dataclass(frozen=True, slots=True)
 class Remembered:
     """A policy that is asked nothing twice: what it has said once, it says again."""
@@ -171,8 +152,8 @@ class Remembered:
 def crossplay(
     game: Game,
     openings: Sequence[State],
-    attackers: Mapping[str, Seat],
-    defenders: Mapping[str, Seat],
+    attackers: Mapping[str, Policy],
+    defenders: Mapping[str, Policy],
     judge: Judge,
     rng_seed: str,
 ) -> Iterator[tuple[str, str, Rate]]:
@@ -181,10 +162,10 @@ def crossplay(
     An attacker meets every defender with the same first attacks, drawn once at addresses that do
     not depend on the defender. What it says to a reply is drawn live.
     """
-    for row, seat in attackers.items():
-        attacker = Remembered(Seated(seat))
-        for column, other in defenders.items():
-            cast: dict[Player, Policy] = {Player.ATTACKER: attacker, Player.DEFENDER: Seated(other)}
+    for row, policy in attackers.items():
+        attacker = Remembered(policy)
+        for column, defender in defenders.items():
+            cast: dict[Player, Policy] = {Player.ATTACKER: attacker, Player.DEFENDER: defender}
             episodes = play(game, openings, cast, judge, {}, rng_seed)
             yield row, column, rate([outcome(e.state, succeeded) for e in episodes])
 

@@ -324,6 +324,7 @@ def test_the_attacker_says_what_it_said_in_its_run(weights, tmp_path):
     from sparring.evals.models import attacker_of
     from sparring.evals.paper import Batch
     from sparring.players.player import Request
+    from sparring.players.trainer import Past
     from sparring.runs.recipes import known
     from sparring.settings.config import load_yaml, parse
     from sparring.store.folder import RunDir
@@ -338,7 +339,7 @@ def test_the_attacker_says_what_it_said_in_its_run(weights, tmp_path):
         [told] = rewriting.ask(Batch("harmful/x", 0, {0: state}, ["vault"]))
     own = Player.DEFENDER if weights == "shared" else Player.ATTACKER
     folder = run.checkpoints.path(4) / own
-    with match.seats[Player.ATTACKER].past(folder) as policy:
-        address = "exam/harmful/x/attacker/vault"
-        [[wanted]] = policy.sample([Request(match.plan.game.observe(state), (address,))])
+    policy = Past(match.trainers[Player.ATTACKER], folder)
+    address = "exam/harmful/x/attacker/vault"
+    [[wanted]] = policy.sample([Request(match.plan.game.observe(state), (address,))])
     assert told["text"] == wanted.text

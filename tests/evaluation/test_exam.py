@@ -85,17 +85,6 @@ def test_an_off_topic_attack_did_not_work_however_harmful_the_reply():
     assert sit(says("yes"), lambda state: verdict)["asr/plain"].value == 0.0
 
 
-class Sitting:
-    def __init__(self, policy):
-        self.policy = policy
-
-    def __enter__(self):
-        return self.policy
-
-    def __exit__(self, *error):
-        return None
-
-
 def test_crossplay_pays_the_clean_outcome_in_every_cell_and_an_attacker_speaks_once():
     spoken = []
     tale, song = attacks("a tale"), attacks("a song")
@@ -104,8 +93,8 @@ def test_crossplay_pays_the_clean_outcome_in_every_cell_and_an_attacker_speaks_o
     cells = crossplay(
         magic(),
         [magic().open(VAULT)] * 3,
-        {"tale": lambda: Sitting(loud), "song": lambda: Sitting(song)},
-        {"naive": lambda: Sitting(naive), "wise": lambda: Sitting(says("no"))},
+        {"tale": loud, "song": song},
+        {"naive": naive, "wise": says("no")},
         ScriptedJudge(lambda s: Verdict(on_topic=True) if len(s.moves) == 1 else by_reply(s)),
         "x",
     )
@@ -164,33 +153,10 @@ def test_in_crossplay_an_attacker_opens_once_and_answers_every_defender_live():
     cells = crossplay(
         TWICE,
         [TWICE.open(VAULT)] * 3,
-        {"only": lambda: Sitting(loud)},
-        {"stubborn": lambda: Sitting(stubborn), "wavering": lambda: Sitting(wavering)},
+        {"only": loud},
+        {"stubborn": stubborn, "wavering": wavering},
         ScriptedJudge(by_last),
         "x",
     )
     assert {column: r.value for _, column, r in cells} == {"stubborn": 0.0, "wavering": 1.0}
     assert spoken == [2] * 3 + [4] * 3, "the same replies get the same answers"
-
-
-def test_players_that_share_weights_never_sit_at_one_time():
-    seated = []
-
-    class Alone(Sitting):
-        def __enter__(self):
-            seated.append(self)
-            assert len(seated) == 1
-            return self.policy
-
-        def __exit__(self, *error):
-            seated.pop()
-
-    cells = crossplay(
-        TWICE,
-        [TWICE.open(VAULT)],
-        {"only": lambda: Alone(ScriptedPolicy(second_try))},
-        {"no": lambda: Alone(says("no"))},
-        ScriptedJudge(by_last),
-        "x",
-    )
-    assert [r.value for _, _, r in cells] == [0.0]

@@ -2,14 +2,15 @@
 
 import copy
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
-from by_hand import alone, furthest, ids, learner, real, same_bits, samples, tiny
+from by_hand import PAD, alone, furthest, ids, learner, real, same_bits, samples, tiny
 from tests.close import assert_close_sums
 
-from sparring.players.grpo import Mixed
 from sparring.players.sft import imitate
+from sparring.players.trainer import ChatBatch, Trainer
 
 pytestmark = pytest.mark.numeric
 
@@ -20,14 +21,15 @@ PEAK = 0.01
 
 
 def mixed(model, batch_size=4, rows=ROWS):
-    return Mixed(learner(model, optimizer=real(model, PEAK)), rows, batch_size, "7/chat")
+    grpo = learner(model, optimizer=real(model, PEAK))
+    return Trainer(None, SimpleNamespace(pad_id=PAD), grpo, ChatBatch(rows, batch_size, "7/chat"))
 
 
 class Shown:
     """What was imitated, update by update."""
 
     def __init__(self, monkeypatch):
-        from sparring.players import grpo as module
+        from sparring.players import trainer as module
 
         self.batches = []
 
@@ -49,7 +51,7 @@ def test_an_update_is_the_players_and_then_one_step_of_imitation(monkeypatch):
     loss = mean_loss(other, shown.batches[0])
     imitate(alike.optimizer, shown.batches[0], 0, 16_384, "dropout is 0 here")
     assert same_bits(weights(model), weights(other))
-    assert learns.grpo.optimizer.steps == 2
+    assert learns.optimizer.steps == 2
     assert {k: v for k, v in metrics.items() if not k.startswith("chat/")} == before
     assert_close_sums(metrics["chat/loss"], loss)
     assert metrics["chat/grad_norm"] > 0
@@ -94,12 +96,12 @@ def test_a_resumed_learner_imitates_what_the_whole_one_would_have(monkeypatch):
     whole = mixed(tiny())
     for _ in range(2):
         whole.update(told)
-    saved = weights(whole.grpo.optimizer.weights.model)
-    moments, counters = whole.grpo.optimizer.tensors(), whole.grpo.optimizer.counters()
+    saved = weights(whole.optimizer.weights.model)
+    moments, counters = whole.optimizer.tensors(), whole.optimizer.counters()
     resumed = mixed(tiny(torch_seed=8))
-    resumed.grpo.optimizer.weights.load(saved)
-    resumed.grpo.optimizer.load(moments, counters)
+    resumed.optimizer.weights.load(saved)
+    resumed.optimizer.load(moments, counters)
     assert whole.update(told) == resumed.update(told)
     assert shown.batches[-1] == shown.batches[-2] != shown.batches[-3]
-    found = [weights(each.grpo.optimizer.weights.model) for each in (whole, resumed)]
+    found = [weights(each.optimizer.weights.model) for each in (whole, resumed)]
     assert same_bits(*found)

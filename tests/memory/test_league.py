@@ -1,12 +1,14 @@
 """Who sits in which seat when past selves are kept, and how they are measured."""
 
+import gc
 import json
 from collections import Counter
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
-from tests.policies.lively import asked, everything, policy, same_bits, train
+import torch
+from tests.policies.lively import asked, everything, policy, same_bits, train, trainer
 from tests.table import BROKEN, CANDLE, FAILED, HELD, VAULT, ScriptedJudge, cast, magic, says
 
 from sparring.coevolve import Plan, coevolve
@@ -23,32 +25,24 @@ BOTH = Turn(frozenset({A, D}), {A: 4, D: 3})
 
 
 @dataclass
-class Age:
-    """Weights that are one number, and whose it is."""
+class Aging:
+    """A player whose every completion is its age; kept selves by number."""
 
-    whose: Player
+    player: Player
     age: int = 0
-
-    def snapshot(self):
-        return {self.whose: self.age}
-
-    @contextmanager
-    def holding(self, tensors):
-        present, self.age = self.age, tensors[self.whose]
-        yield
-        self.age = present
-
-
-@dataclass
-class Speaks:
-    """Says how old it is."""
-
-    weights: Age
+    kept: dict = field(default_factory=dict)
 
     def sample(self, requests):
-        age = str(self.weights.age)
-        said = Completion(tagged("plan", age) if self.weights.whose is A else age)
-        return [[said for _ in request.addresses] for request in requests]
+        completion = Completion(
+            tagged("plan", f"{self.age}") if self.player is A else f"{self.age}"
+        )
+        return [[completion for _ in request.addresses] for request in requests]
+
+    def keep(self, number):
+        self.kept[number] = self.age
+
+    def at(self, number):
+        return Aging(self.player, self.kept[number])
 
 
 def ages(state):
@@ -60,23 +54,24 @@ def older_wins(state):
     return HELD if reply_of(state) is None else (HELD, BROKEN)[ages(state)[0] > ages(state)[1]]
 
 
-def league(opponents=uniform, share=1.0, every=1, script=older_wins, trials=2, seats=None):
+def league(opponents=uniform, share=1.0, every=1, script=older_wins, trials=2, players=None):
     judge = ScriptedJudge(script)
     trial = Trial(magic(), judge, [State(VAULT)] * trials, "league")
-    return League(seats or {p: Speaks(Age(p)) for p in Player}, opponents, trial, every, share, "7")
+    players = players or {p: Aging(p) for p in Player}
+    return League(players, opponents, trial, every, share, "7")
 
 
 def grown(told, *numbers):
     """The league after keeping selves of these ages."""
     for number in numbers:
-        for speaks in told.policies.values():
-            speaks.weights.age = number
+        for player in told.players.values():
+            player.age = number
         told.keep(number)
     return told
 
 
 def present(told):
-    return dict(told.policies)
+    return dict(told.players)
 
 
 def test_without_a_league_everybody_meets_the_present_opponent():
@@ -97,8 +92,8 @@ def test_a_league_that_has_kept_nobody_or_draws_nobody_leaves_everything():
 
 def test_selves_are_kept_every_so_many_rounds_from_the_start():
     told = grown(league(every=3), 0, 1, 2, 3, 4, 5, 6)
-    assert list(told.selves) == [0, 3, 6]
-    assert told.selves[3] == {A: {A: 3}, D: {D: 3}}
+    assert told.selves == [0, 3, 6]
+    assert told.players[A].kept == told.players[D].kept == {0: 0, 3: 3, 6: 6}
 
 
 def test_a_share_of_rounds_meets_a_past_self_each_as_likely_under_uniform():
@@ -124,8 +119,8 @@ def test_in_a_turn_of_one_player_the_past_self_sits_opposite(learns, replaced):
     for number in range(30):
         table, turn, metrics = told.cast(number, TURNS[learns], present(told))
         assert turn == TURNS[learns]
-        assert table[learns] is told.policies[learns]
-        assert table[replaced].tensors == {replaced: metrics[f"league/{replaced}"]}
+        assert table[learns] is told.players[learns]
+        assert table[replaced] == Aging(replaced, metrics[f"league/{replaced}"])
 
 
 def test_where_both_would_learn_only_the_one_who_stayed_does():
@@ -137,7 +132,7 @@ def test_where_both_would_learn_only_the_one_who_stayed_does():
         replaced = Player(name.removeprefix("league/"))
         assert turn.learns == set(Player) - {replaced}
         assert turn.widths == BOTH.widths
-        assert table[replaced] is not told.policies[replaced]
+        assert table[replaced] is not told.players[replaced]
         seen[replaced] += 1
     assert min(seen.values()) > 75  # 100, standard error 7
 
@@ -216,6 +211,7 @@ def test_a_league_takes_up_where_its_state_was_taken():
     told.crossed()
     state = json.loads(json.dumps(told.state()))
     again = league(nash, share=0.6)
+    again.players = told.players
     again.load(state, told.selves)
     assert again.matrix == told.matrix
     rounds = [[one.cast(n, BOTH, present(told)) for n in range(30)] for one in (told, again)]
@@ -224,10 +220,10 @@ def test_a_league_takes_up_where_its_state_was_taken():
 
 
 def test_a_past_self_speaks_with_its_old_weights_and_the_present_ones_are_back():
-    speaks = policy(length=8)
+    speaks = trainer(policy(length=8))
     request = asked("open the vault", "0/a", "0/b", "0/c")
     young = speaks.sample([request])
-    told = league(seats={A: speaks, D: speaks})
+    told = league(players={A: speaks, D: speaks})
     told.keep(0)
     train(speaks.weights, steps=4, rate=3e-2)
     old, before = speaks.sample([request]), everything(speaks.weights.model)
@@ -239,6 +235,30 @@ def test_a_past_self_speaks_with_its_old_weights_and_the_present_ones_are_back()
     ]
     assert same_bits(before, everything(speaks.weights.model))
     assert table[D].sample([request]) == old
+
+
+def test_kept_selves_take_no_memory_and_their_files_go_with_the_trainer():
+    speaks = trainer(policy(length=8))
+    told = league(nash, players={A: speaks, D: speaks})
+
+    def tensors():
+        gc.collect()
+        alive = [t for t in gc.get_objects() if issubclass(type(t), torch.Tensor)]
+        return len(alive), sum(t.nbytes for t in alive)
+
+    sizes = []
+    for number in range(6):
+        told.keep(number)
+        train(speaks.weights, steps=1, rate=3e-2)
+        for kept in told.selves:
+            speaks.at(kept).sample([asked("open the vault", "0/a")])
+        sizes.append(tensors())
+    assert sizes[1:] == sizes[:1] * 5
+    folder = Path(speaks._temporary.name)
+    assert len(list(folder.iterdir())) == 6
+    del speaks, told
+    gc.collect()
+    assert not folder.exists()
 
 
 class Counts:
@@ -253,7 +273,7 @@ class Counts:
 def test_in_the_loop_only_who_stayed_is_updated_and_the_record_says_whom_it_met():
     told = league(share=0.5)
     learners = {A: Counts(), D: Counts()}
-    told.policies[A].weights.age = 1
+    told.players[A].age = 1
     plan = Plan(
         game=magic(),
         judge=ScriptedJudge(older_wins),

@@ -5,10 +5,13 @@ from functools import cache
 import torch
 
 from sparring.players.chat import Chat
+from sparring.players.grpo import Grpo, GrpoConfig
 from sparring.players.local import LocalPolicy, Sampling
 from sparring.players.logprobs import logprobs, pad
 from sparring.players.optimizer import LearningRate, Optimizer
 from sparring.players.player import Request
+from sparring.players.ranks import ALONE
+from sparring.players.trainer import Trainer
 from sparring.players.weights import Weights
 from sparring.sandbox.language import Language
 from sparring.sandbox.model import tokenizer, untrained
@@ -62,6 +65,12 @@ def requests():
 def policy(model=None, temperature=1.0, length=12, stops=STOPS, batch_tokens=65_536):
     weights = model if isinstance(model, Weights) else Weights(model or lively())
     return LocalPolicy(weights, chat(stops), Sampling(temperature, length, batch_tokens))
+
+
+def trainer(sampler, rate=0.0, ranks=ALONE, **config):
+    """A policy's weights behind their door."""
+    optimizer = Optimizer(sampler.weights, LearningRate(rate), ranks=ranks)
+    return Trainer(sampler, sampler.chat, Grpo(optimizer, 0, GrpoConfig(**config)))
 
 
 def one_by_one(policy, wanted):

@@ -4,14 +4,13 @@ import json
 import sys
 from pathlib import Path
 
-from lively import lively, policy, requests, train
+from lively import lively, policy, requests, train, trainer
 from torch.distributed.tensor import DTensor
 
 from sparring.players.fast.sharing import recompute
 from sparring.players.grpo import Grpo, GrpoConfig
 from sparring.players.logprobs import head_of
 from sparring.players.optimizer import LearningRate, Optimizer
-from sparring.players.player import Split
 from sparring.players.ranks import ALONE, launched
 from sparring.players.sft import imitate
 from sparring.players.sharding import shard, wanted
@@ -64,7 +63,7 @@ def found(again, ranks):
     wanted_metrics = metrics(weights, samples, ALONE)
     shard(own.values(), ranks)
     head_of(weights.model)
-    split = Split(speaks, ranks)
+    split = trainer(speaks, ranks=ranks)
     here = [p for p in weights.model.parameters() if isinstance(p, DTensor)]
     return {
         "bytes": [sum(p.to_local().nbytes for p in here), whole],

@@ -14,7 +14,7 @@ from sparring.players.loading import load_model, load_tokenizer, stop_ids
 from sparring.players.local import Sampling
 from sparring.players.logprobs import logprobs, pad
 from sparring.players.optimizer import LearningRate, Optimizer
-from sparring.players.player import Past, Request
+from sparring.players.player import Request
 from sparring.players.weights import adapters
 from sparring.types import Message, Player, SparringError, UsageError
 
@@ -46,6 +46,11 @@ class Table:
         self.policy = {
             p: ServedPolicy(self.own[p], chat, sampling, self.publishing) for p in Player
         }
+
+    def past(self, player, tensors):
+        """What the player says with other weights in the place of its own."""
+        with self.own[player].holding(tensors):
+            return self.policy[player].sample(REQUESTS)
 
     def learn(self, player, rate=1e-2, steps=1):
         """Real updates, towards one reply."""
@@ -157,7 +162,7 @@ def test_a_past_self_is_published_under_its_own_name_and_the_present_one_stays(t
     kept = table.own[D].snapshot()
     table.learn(D, rate=0.1, steps=3)
     present = table.policy[D].sample(REQUESTS)
-    past = Past(table.policy[D], kept).sample(REQUESTS)
+    past = table.past(D, kept)
     assert past != present
     assert [n.rsplit("-", 1)[0] for n in vllm.roots] == ["defender-v4", "defender-past"]
     assert table.policy[D].sample(REQUESTS) == present
@@ -194,7 +199,7 @@ def test_an_evicted_adapter_comes_back_under_its_name(path, served, tmp_path):
         table.learn(D, rate=0.1)
         table.policy[D].sample(REQUESTS)
     assert name not in served[0].roots
-    assert Past(table.policy[D], kept).sample(REQUESTS)[0] != table.policy[D].sample(REQUESTS)[0]
+    assert table.past(D, kept)[0] != table.policy[D].sample(REQUESTS)[0]
     table.own[D].load(kept)
     assert [c.token_ids for c in table.policy[D].sample(REQUESTS)[0]] == [
         c.token_ids for c in first[0]
@@ -234,7 +239,7 @@ def test_a_past_self_between_two_versions_hides_no_stale_one(path, served, tmp_p
     table.learn(D, rate=1e-3)
     table.policy[D].sample(REQUESTS)
     (present,) = vllm.roots
-    Past(table.policy[D], kept).sample(REQUESTS)
+    table.past(D, kept)
     vllm.stale = present
     table.learn(D, rate=1e-3)
     with pytest.raises(SparringError, match="serves the version before it"):

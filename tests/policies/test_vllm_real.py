@@ -18,7 +18,6 @@ from tests.tiny import QWEN2, tokenizer, write_seeds
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sparring.engines.vllm import VllmServer
-from sparring.players.player import Past
 from sparring.types import SparringError, UsageError
 
 PYTHON = os.environ.get("SPARRING_VLLM_PYTHON")
@@ -105,7 +104,7 @@ def test_the_same_address_says_the_same_and_a_past_self_speaks(server, tmp_path)
     again = [c.token_ids for c in table.policy[D].sample(REQUESTS)[0]]
     assert again == [c.token_ids for c in first[0]]
     table.learn(D, rate=0.1, steps=3)
-    past = Past(table.policy[D], kept).sample(REQUESTS)
+    past = table.past(D, kept)
     assert [c.token_ids for c in past[0]] == again
     assert [c.token_ids for c in table.policy[D].sample(REQUESTS)[0]] != again
 

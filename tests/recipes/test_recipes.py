@@ -11,7 +11,6 @@ from tests import short_run
 from sparring.coevolve import coevolve
 from sparring.games.game import answer_of
 from sparring.memory.experience import ExperiencePool
-from sparring.players.grpo import Grpo, Mixed
 from sparring.players.player import Thinking
 from sparring.runs.recipes import RECIPES, resolve
 from sparring.settings.config import from_words, merged
@@ -54,7 +53,7 @@ MORE = {
 
 
 def weights(match):
-    return {p: seat.policy.weights.snapshot() for p, seat in match.seats.items()}
+    return {p: trainer.weights.snapshot() for p, trainer in match.trainers.items()}
 
 
 def changed(one, other):
@@ -138,7 +137,7 @@ def test_magic_trains_two_models_in_turn_the_defender_first():
     assert learns("magic") == [{D}, {A}]
     assert widths("magic") == [{A: 1, D: 3}, {A: 3, D: 1}]
     assert (told.taught, told.learned) == ({A}, {A, D})
-    assert told.match.seats[A].optimizer is not told.match.seats[D].optimizer
+    assert told.match.trainers[A] is not told.match.trainers[D]
     assert sent("magic")[1] == []
     assert {"defender/reward", "attacker/reward"} <= told.rounds[0].metrics.keys()
 
@@ -147,8 +146,8 @@ def test_ssp_is_one_model_that_learns_both_roles_in_every_round_from_a_four_by_f
     told, (live, _) = played("ssp"), sent("ssp")
     assert learns("ssp") == [{A, D}] * 2
     assert widths("ssp") == [{A: 4, D: 4}] * 2
-    assert told.match.seats[A].learner is told.match.seats[D].learner
-    assert isinstance(told.match.seats[A].learner, Grpo)
+    assert told.match.trainers[A] is told.match.trainers[D]
+    assert told.match.trainers[A].chat_batch is None
     assert told.learned == {A, D}
     for each in told.rounds:
         assert each.metrics["attacker/grad_norm"] == each.metrics["defender/grad_norm"] > 0
@@ -225,9 +224,8 @@ def test_self_redteam_asks_half_of_each_labels_seeds_as_they_stand():
 
 def test_self_redteam_imitates_a_batch_of_chat_and_logs_its_kl():
     told = played("self_redteam")
-    learner = told.match.seats[A].learner
-    assert isinstance(learner, Mixed)
-    assert (learner.batch_size, learner.grpo.config.beta) == (8, 0.01)
+    trainer = told.match.trainers[A]
+    assert (trainer.chat_batch.size, trainer.grpo.config.beta) == (8, 0.01)
     for each in told.rounds:
         assert each.metrics["chat/loss"] > 0
         assert {"attacker/kl", "defender/kl"} <= each.metrics.keys()
@@ -243,13 +241,13 @@ def test_self_redteam_imitates_a_batch_of_chat_and_logs_its_kl():
 def test_a_defender_that_thinks_says_its_answer_alone_and_is_paid_for_its_format(name, worth):
     told = played(name)
     match = told.match
-    assert isinstance(match.seats[D].policy, Thinking)
+    assert isinstance(match.players[D], Thinking)
     assert match.config.game.reply_format == worth
     games = [e for r in told.rounds for e in r.episodes if e.state.moves[-1].player is D]
     parsed = 0
     for episode in games:
         said = episode.state.moves[-1].completion
-        whole = match.seats[D].chat.text(said.token_ids)
+        whole = match.trainers[D].chat.text(said.token_ids)
         assert said.text == (answer_of(whole) or "")
         assert "<" not in said.text
         if not said.text:

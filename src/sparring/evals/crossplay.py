@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparring.exam import QUESTIONS, Seat, crossplay, outcome
+from sparring.exam import QUESTIONS, crossplay, outcome
 from sparring.games.codec import game_of, verdict_of
+from sparring.players.player import Policy
 from sparring.runs.recipes import known as recipe
 from sparring.runs.run import Match
 from sparring.sandbox.language import POOLED
@@ -134,13 +135,13 @@ class Entrant:
     """The players of one run after some rounds of it."""
 
     name: str
+    number: int
     folder: Path
     match: Match
 
-    def seat(self, player: Player) -> Seat:
-        """Opens the player as it was then."""
-        own = self.folder / self.match.config.owner(player)
-        return lambda: self.match.seats[player].past(own)
+    def policy(self, player: Player) -> Policy:
+        """The player as it was then."""
+        return self.match.players[player].at(self.number)
 
     @property
     def digest(self) -> bytes:
@@ -156,10 +157,11 @@ def entrants(run: RunDir, at: Sequence[int], name: str = "") -> list[Entrant]:
     numbers = [run.checkpoints.at(number) for number in at or (None,)]
     config = run.config
     match = recipe(config.recipe)(config)
+    match.recorded_in(run.checkpoints.path)
     for number in numbers:
         check_seeds(run.checkpoints.path(number), match.seeds)
     return [
-        Entrant(f"{name or run.folder.name}@{number}", run.checkpoints.path(number), match)
+        Entrant(f"{name or run.folder.name}@{number}", number, run.checkpoints.path(number), match)
         for number in numbers
     ]
 
@@ -195,8 +197,8 @@ def cross(told: Sequence[Entrant], n: int, cache: Path, shown: Shown) -> dict[st
         played = crossplay(
             place.plan.game,
             openings,
-            {row.name: row.seat(Player.ATTACKER)},
-            {str(i): column.seat(Player.DEFENDER) for i, column in enumerate(missing)},
+            {row.name: row.policy(Player.ATTACKER)},
+            {str(i): column.policy(Player.DEFENDER) for i, column in enumerate(missing)},
             place.plan.judge,
             "evidence/crossplay",
         )

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from sparring.arena import Cast
-from sparring.exam import Seat, crossplay
+from sparring.exam import crossplay
 from sparring.games.game import Game
 from sparring.games.matrix import zero_sum
 from sparring.judges.judge import Judge
-from sparring.players.player import Past, Speaker
-from sparring.players.weights import Tensors
+from sparring.players.player import Policy
 from sparring.types import Metrics, Player, State, Turn
 
 Matrix = Mapping[int, Mapping[int, float]]
@@ -50,32 +48,44 @@ def nash(
     return dict(zip(order, rows if player is Player.ATTACKER else columns, strict=True))
 
 
+class Versioned(Policy, Protocol):
+    """A player whose present self can be kept, and met again in later rounds."""
+
+    def keep(self, number: int) -> None:
+        """Keep the present self as the one after `number` rounds."""
+        ...
+
+    def at(self, number: int) -> Policy:
+        """The self that was kept after `number` rounds."""
+        ...
+
+
 class Opposition(Protocol):
-    """Who sits where in a round, and which present selves are kept for later rounds."""
+    """Decides whom a round is played against, and which selves are kept for later rounds."""
 
     def cast(self, number: int, turn: Turn, cast: Cast) -> tuple[Cast, Turn, Metrics]:
         """The round's cast and who still learns in it; metrics start with `league/`."""
         ...
 
     def keeps(self, number: int) -> bool:
-        """Whether the selves after `number` rounds are wanted later."""
+        """Whether the selves after `number` rounds are needed later."""
         ...
 
     def keep(self, number: int) -> None:
-        """Called before round `number`: keeps the selves after `number` rounds if they are."""
+        """Keep the selves after `number` rounds if `keeps` says so; called before that round."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """What is known of the kept selves, as JSON can hold it; their weights lie elsewhere."""
+        """What was measured of past selves, as JSON can hold it."""
         ...
 
-    def load(self, told: Mapping[str, Any], selves: Mapping[int, Mapping[Player, Tensors]]) -> None:
-        """Take up where `state()` was taken, with the weights of the kept selves."""
+    def load(self, state: Mapping[str, Any], selves: Sequence[int]) -> None:
+        """Go on from what `state()` returned; `selves` are the rounds that have kept selves."""
         ...
 
 
 class Latest:
-    """No league: everybody meets the present opponent."""
+    """No league: every round is played by the present selves."""
 
     def cast(self, number: int, turn: Turn, cast: Cast) -> tuple[Cast, Turn, Metrics]:
         return cast, turn, {}
@@ -89,7 +99,7 @@ class Latest:
     def state(self) -> dict[str, Any]:
         return {}
 
-    def load(self, told: Mapping[str, Any], selves: Mapping[int, Mapping[Player, Tensors]]) -> None:
+    def load(self, state: Mapping[str, Any], selves: Sequence[int]) -> None:
         return None
 
 
@@ -105,21 +115,22 @@ class Trial:
 
 @dataclass
 class League:
-    """Past selves in the seats of those who do not learn; an `Opposition`.
+    """Past selves play those who do not learn; an `Opposition`.
 
     A share of rounds, drawn by address, is played against one past self. Where both players
     would learn, a coin decides who is replaced, and only the other one learns in that round.
-    Cells of the matrix are played when a draw first asks for them; one in which the judge could
-    tell nothing stays empty, and is played again.
+    Cells of the matrix are played when a draw first needs them; one in which the judge could
+    score nothing stays empty, and is played again. Only the numbers of past selves are held here:
+    each player reads its own weights back when it plays.
     """
 
-    policies: Mapping[Player, Speaker]
+    players: Mapping[Player, Versioned]
     opponents: Opponents
     trial: Trial
     every: int
     share: float
     rng_seed: str
-    selves: dict[int, Mapping[Player, Tensors]] = field(default_factory=dict)
+    selves: list[int] = field(default_factory=list)
     matrix: dict[int, dict[int, float]] = field(default_factory=dict)
 
     def cast(self, number: int, turn: Turn, cast: Cast) -> tuple[Cast, Turn, Metrics]:
@@ -128,48 +139,45 @@ class League:
         if not self.selves or rng.random() >= self.share:
             return cast, turn, {}
         replaced = rng.choice([p for p in Player if turn.learns != {p}])
-        chances = self.opponents(replaced, list(self.selves), self.crossed)
-        met = rng.choices(list(chances), list(chances.values()))[0]
-        past = Past(self.policies[replaced], self.selves[met][replaced])
-        learns = turn.learns - {replaced}
-        told = {f"league/{replaced}": float(met)}
-        return {**cast, replaced: past}, replace(turn, learns=learns), told
+        chances = self.opponents(replaced, self.selves, self.crossed)
+        past = rng.choices(list(chances), list(chances.values()))[0]
+        present = replace(turn, learns=turn.learns - {replaced})
+        metrics = {f"league/{replaced}": float(past)}
+        return {**cast, replaced: self.players[replaced].at(past)}, present, metrics
 
     def keeps(self, number: int) -> bool:
         return number % self.every == 0
 
     def keep(self, number: int) -> None:
         if self.keeps(number):
-            self.selves[number] = {p: told.weights.snapshot() for p, told in self.policies.items()}
+            for player in {id(player): player for player in self.players.values()}.values():
+                player.keep(number)
+            self.selves.append(number)
 
     def crossed(self) -> Matrix:
         """The matrix over all kept selves; plays what is missing."""
         for row in self.selves:
-            known = self.matrix.setdefault(row, {})
-            missing = [column for column in self.selves if column not in known]
-            if not missing:
-                continue
-            cells = crossplay(
+            cells = self.matrix.setdefault(row, {})
+            missing = [column for column in self.selves if column not in cells]
+            played = crossplay(
                 self.trial.game,
                 self.trial.openings,
-                {str(row): self._seat(Player.ATTACKER, row)},
-                {str(column): self._seat(Player.DEFENDER, column) for column in missing},
+                {str(row): self.players[Player.ATTACKER].at(row)},
+                {str(column): self.players[Player.DEFENDER].at(column) for column in missing},
                 self.trial.judge,
                 self.trial.rng_seed,
             )
-            told = {int(column): asr.value for _, column, asr in cells}
-            known |= {column: value for column, value in told.items() if value is not None}
+            for _, column, asr in played:
+                if asr.value is not None:
+                    cells[int(column)] = asr.value
         return self.matrix
-
-    def _seat(self, player: Player, number: int) -> Seat:
-        return lambda: nullcontext(Past(self.policies[player], self.selves[number][player]))
 
     def state(self) -> dict[str, Any]:
         """The matrix as JSON can hold it; the selves are the run's kept checkpoints."""
         return {"matrix": [[a, d, v] for a, row in self.matrix.items() for d, v in row.items()]}
 
-    def load(self, told: Mapping[str, Any], selves: Mapping[int, Mapping[Player, Tensors]]) -> None:
-        """Take up where `state()` was taken, with the weights of the kept checkpoints."""
-        self.selves, self.matrix = dict(selves), {}
-        for row, column, value in told["matrix"]:
+    def load(self, state: Mapping[str, Any], selves: Sequence[int]) -> None:
+        """Go on from what `state()` returned, with the selves kept after so many rounds each."""
+        self.selves, self.matrix = list(selves), {}
+        for row, column, value in state["matrix"]:
             self.matrix.setdefault(row, {})[column] = value

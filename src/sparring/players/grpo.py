@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from sparring.players.fast.sharing import path_of
 from sparring.players.logprobs import Batch, Row, microbatches, pad
@@ -21,21 +20,12 @@ from sparring.players.losses import (
     truncated_ratio,
 )
 from sparring.players.optimizer import Optimizer
-from sparring.players.sft import imitate
 from sparring.players.sharding import in_step
 from sparring.players.weights import Tensors
 from sparring.types import Metrics, Player, Sample
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-class Learner(Protocol):
-    """Turns samples into an update of the weights it was made with."""
-
-    def update(self, samples: Sequence[Sample]) -> Metrics:
-        """One update; metrics are prefixed by the player they are about."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,24 +199,3 @@ def _sampled(samples: Sequence[Sample], batch: Batch) -> Tensor:
     told = [samples[i].completion.logprobs for i in batch.index]
     padded = [(*row, *[0.0] * (longest - len(row))) for row in told]
     return torch.tensor(padded).to(batch.mask_BT)
-
-
-@dataclass(frozen=True)
-class Mixed:
-    """`grpo`, then one step on `batch_size` of `rows`.
-
-    Which rows is drawn from the optimizer's count of steps, so a resumed run goes on alike.
-    """
-
-    grpo: Grpo
-    rows: Sequence[Row]
-    batch_size: int
-    rng_seed: str
-
-    def update(self, samples: Sequence[Sample]) -> Metrics:
-        metrics = self.grpo.update(samples)
-        optimizer, budget = self.grpo.optimizer, self.grpo.config.micro_batch_tokens
-        address = f"{self.rng_seed}/{optimizer.steps}"
-        batch = random.Random(address).choices(self.rows, k=self.batch_size)
-        told = imitate(optimizer, batch, self.grpo.pad_id, budget, address)
-        return metrics | {f"chat/{name}": value for name, value in told.items()}

@@ -1,21 +1,13 @@
-"""Who plays: the protocol of a policy, and wrappers that change one thing about one."""
+"""Who plays and who learns: the protocols of a policy and a learner, and a scripted policy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 from sparring.games.game import answer_of
-from sparring.players.chat import Chat
-from sparring.players.ranks import Ranks, shared_out
-from sparring.players.sharding import in_step
-from sparring.players.weights import Tensors, Weights
-from sparring.types import Completion, Message, Observation
-
-if TYPE_CHECKING:
-    from sparring.players.chat import Chat
-    from sparring.players.weights import Weights
+from sparring.types import Completion, Message, Metrics, Observation, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,30 +23,24 @@ class Request:
 
 
 class Policy(Protocol):
-    """Who sits in a seat."""
+    """Whoever makes a player's moves."""
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
         """For each request, one completion per address, in order."""
         ...
 
 
-class Speaker(Policy, Protocol):
-    """A policy with weights of its own, which a learner may change and a checkpoint may hold."""
+class Learner(Protocol):
+    """Turns samples into an update of the weights it was made with."""
 
-    @property
-    def weights(self) -> Weights:
-        """What speaks."""
-        ...
-
-    @property
-    def chat(self) -> Chat:
-        """How messages become tokens."""
+    def update(self, samples: Sequence[Sample]) -> Metrics:
+        """One update; metrics are prefixed by the player they are about."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptedPolicy:
-    """Says `script(observation, address)`."""
+    """A policy without a model: it answers `script(observation, address)`."""
 
     script: Callable[[Observation, str], str]
 
@@ -66,44 +52,6 @@ class ScriptedPolicy:
 
 
 @dataclass(frozen=True)
-class Past:
-    """`policy` as it was with `tensors`; the present weights are back after every call.
-
-    So one set of weights can sit in both seats at different ages.
-    """
-
-    policy: Speaker
-    tensors: Tensors
-
-    def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        with self.policy.weights.holding(self.tensors):
-            return self.policy.sample(requests)
-
-
-@dataclass(frozen=True)
-class Split:
-    """`policy`, of which every rank samples its share; what is said does not depend on how many."""
-
-    policy: Speaker
-    ranks: Ranks
-
-    @property
-    def weights(self) -> Weights:
-        return self.policy.weights
-
-    @property
-    def chat(self) -> Chat:
-        return self.policy.chat
-
-    def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        return shared_out(self.ranks, requests, self._share)
-
-    def _share(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        with in_step(self.weights.model):
-            return self.policy.sample(requests)
-
-
-@dataclass(frozen=True)
 class Thinking:
     """`policy` under a brief that asks for `<think>…</think><answer>…</answer>`.
 
@@ -111,21 +59,19 @@ class Thinking:
     that was sampled, so the thought is learned from.
     """
 
-    policy: Speaker
+    policy: Any
     brief: str
-
-    @property
-    def weights(self) -> Weights:
-        return self.policy.weights
-
-    @property
-    def chat(self) -> Chat:
-        return self.policy.chat
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
         system = Message("system", self.brief)
-        asked = [replace(r, observation=(system, *r.observation)) for r in requests]
+        briefed = [replace(r, observation=(system, *r.observation)) for r in requests]
         return [
-            [replace(said, text=answer_of(said.text) or "") for said in told]
-            for told in self.policy.sample(asked)
+            [replace(whole, text=answer_of(whole.text) or "") for whole in completions]
+            for completions in self.policy.sample(briefed)
         ]
+
+    def at(self, number: int) -> Policy:
+        return Thinking(self.policy.at(number), self.brief)
+
+    def keep(self, number: int) -> None:
+        self.policy.keep(number)

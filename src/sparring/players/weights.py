@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -57,13 +57,20 @@ class Weights:
         for name, parameter in self.parameters.items():
             parameter.data.copy_(tensors[name])
 
+    def holding(self, tensors: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        """Within the block these weights are `tensors`, such as those KL is measured to."""
+        return self._replaced(lambda: self.load(tensors))
+
+    def reading(self, folder: Path) -> AbstractContextManager[None]:
+        """Within the block these weights are those that `save` wrote to `folder`."""
+        return self._replaced(lambda: self.read(folder))
+
     @contextmanager
-    def holding(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-        """Within the block these weights are `tensors`: a reference, a past self, an opponent."""
+    def _replaced(self, replace: Callable[[], None]) -> Iterator[None]:
         present, held = self.snapshot(), self.held
-        self.load(tensors)
-        self.held = True
         try:
+            replace()
+            self.held = True
             yield
         finally:
             self.load(present)

@@ -16,15 +16,15 @@ from sparring.games.payoffs import MAGIC, LabelPayoff, Payoff, ScorePayoff, Self
 from sparring.judges.judge import Judge
 from sparring.judges.panel import Split
 from sparring.memory.experience import ExperiencePool, Held, Rules, Sampler, thompson, ucb, uniform
-from sparring.memory.league import Latest, League, Opposition, Trial, nash
+from sparring.memory.league import Latest, League, Opposition, Trial, Versioned, nash
 from sparring.memory.league import uniform as anyone
 from sparring.memory.memory import Forgetful, Memory
 from sparring.memory.reflection import Reflecting, Wording
-from sparring.players.player import Speaker
 from sparring.players.ranks import launched
+from sparring.players.trainer import Trainer
 from sparring.runs.parts import Setting, pinned, setting
-from sparring.runs.run import Match, Seat
-from sparring.runs.seats import seats, thinking, warm_up
+from sparring.runs.run import Match
+from sparring.runs.seats import thinking, trainers, warm_up
 from sparring.schedules import Schedule, alternate, always, by_metric, solo
 from sparring.settings.config import RunConfig
 from sparring.types import Metrics, Player, Seed, State, Turn, UsageError
@@ -69,7 +69,7 @@ def reflecting(config: RunConfig, cast: Cast, pool: Memory, wording: Wording) ->
 
 def league(
     config: RunConfig,
-    policies: Mapping[Player, Speaker],
+    players: Mapping[Player, Versioned],
     game: Game,
     judge: Judge,
     seeds: Sequence[Seed],
@@ -84,7 +84,7 @@ def league(
     harmful = [seed for seed in seeds if seed.harmful]
     openings = [game.open(harmful[k % len(harmful)]) for k in range(told.trials)]
     return League(
-        policies=policies,
+        players=players,
         opponents=nash if told.opponents == "nash" else anyone,
         trial=Trial(game, judge, openings, "league"),
         every=told.keep_every,
@@ -106,35 +106,36 @@ def assemble(config: RunConfig) -> Match:
     rules = config.game
     game = Dialogue(payoff, place.briefs, rules.gate, rules.exchanges, rules.reply_format)
     _check_fields(game.needs, judge, rules.exchanges)
-    table = thinking(config, seats(config, place.chat, ranks), place.think)
+    trained = trainers(config, place.chat, ranks)
+    players = thinking(config, trained, place.think)
     pool = memory(config, payoff.held)
     similarity = place.embedding or bag_of_words
-    policies = {player: seat.policy for player, seat in table.items()}
     plan = Plan(
         game=game,
         judge=judge,
         openings=_openings(config, place, game),
         schedule=_schedule(config),
-        cast=reflecting(config, policies, pool, place.wording),
-        learners={player: seat.learner for player, seat in table.items()},
+        cast=reflecting(config, players, pool, place.wording),
+        learners=trained,
         estimator=getattr(credit, config.learner.advantage),
         rounds=config.rounds,
         rng_seed=str(config.seed),
         measure=place.measure,
         shape=lambda episodes: rewarded(episodes, config.game.diversity, similarity),
         memory=pool,
-        league=league(config, policies, game, judge, place.seeds),
+        league=league(config, players, game, judge, place.seeds),
     )
     return Match(
         config=config,
         plan=plan,
         examined=replace(game, exchanges=2) if place.examiner else game,
-        seats=table,
+        trainers=trained,
+        players=players,
         seeds=place.seeds,
         held_out=place.held_out,
         pooled=place.pooled,
         record_attacks=place.world is None,
-        warm_up=_warm_up(config, place, table),
+        warm_up=_warm_up(config, place, trained),
         notes=(*place.notes, *found),
         world=place.world,
         examiner=place.examiner,
@@ -184,7 +185,7 @@ def _schedule(config: RunConfig) -> Schedule:
 
 
 def _warm_up(
-    config: RunConfig, place: Setting, table: Mapping[Player, Seat]
+    config: RunConfig, place: Setting, trained: Mapping[Player, Trainer]
 ) -> Callable[[], Iterator[Metrics]]:
     """The attack pool, with ordinary chat beside it if a share is asked for.
 
@@ -192,15 +193,15 @@ def _warm_up(
     """
 
     def run() -> Iterator[Metrics]:
-        share, demos, seat = config.warm_up.chat, list(place.pool), table[Player.ATTACKER]
+        share, demos, attacker = config.warm_up.chat, list(place.pool), trained[Player.ATTACKER]
         if demos and share:
             wanted = round(len(demos) * share / (1 - share))
-            demos += place.chat(seat.policy, wanted, f"{config.seed}/chat")
-        yield from warm_up(config, seat, demos)
-        own = table[Player.DEFENDER]
-        if place.world and config.game.reply_format and own.optimizer is not seat.optimizer:
-            told = place.world.thinking(config.warm_up.pool_size, f"{config.seed}")
-            yield from warm_up(config, own, told)
+            demos += place.chat(attacker, wanted, f"{config.seed}/chat")
+        yield from warm_up(config, attacker, demos)
+        defender = trained[Player.DEFENDER]
+        if place.world and config.game.reply_format and defender is not attacker:
+            thoughts = place.world.thinking(config.warm_up.pool_size, f"{config.seed}")
+            yield from warm_up(config, defender, thoughts)
 
     return run
 

@@ -18,7 +18,7 @@ from sparring.judges.judge import Judge
 from sparring.memory.reflection import Wording, Words
 from sparring.metrics import distinct_attacks, of_episodes
 from sparring.players.loading import commit
-from sparring.players.player import Policy, Request, Speaker
+from sparring.players.player import Policy, Request
 from sparring.runs.judges import judge_of
 from sparring.runs.run import Sets
 from sparring.sandbox.language import POOLED, Language, strategy_name
@@ -30,7 +30,7 @@ from sparring.settings.config import RunConfig
 from sparring.settings.sections import SANDBOX, PlayerSettings
 from sparring.types import Demo, Episode, Message, Metrics, Player, Seed, State, UsageError
 
-Chatter = Callable[[Speaker, int, str], list[Demo]]
+Chatter = Callable[[Policy, int, str], list[Demo]]
 """(the model as it is, how many, an address) → ordinary chat for it to go on with."""
 
 
@@ -183,7 +183,7 @@ def _own_chat(config: RunConfig, seeds: Sequence[Seed]) -> Chatter:
         return lambda _policy, n, rng_seed: random.Random(rng_seed).choices(told, k=n)
     asked = [(Message("user", seed.text),) for seed in seeds if not seed.harmful]
 
-    def chat(policy: Speaker, n: int, rng_seed: str) -> list[Demo]:
+    def chat(policy: Policy, n: int, rng_seed: str) -> list[Demo]:
         if not asked:
             raise UsageError(
                 "warm_up.chat: there are no benign seeds to answer; give defender.warm_start a "

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,65 +11,16 @@ from sparring.coevolve import Plan, coevolve
 from sparring.exam import Exam
 from sparring.games.game import Game, as_opening
 from sparring.judges.judge import Judge
-from sparring.players.chat import Chat
-from sparring.players.grpo import Grpo, Learner
-from sparring.players.optimizer import Optimizer
-from sparring.players.player import Policy, Speaker
+from sparring.memory.league import Versioned
+from sparring.players.player import Policy
 from sparring.players.ranks import ALONE, Ranks
-from sparring.players.weights import Tensors
-from sparring.sandbox.model import CARD
+from sparring.players.trainer import Trainer
 from sparring.sandbox.world import World
 from sparring.settings.config import RunConfig
 from sparring.types import Metrics, Player, Round, Seed, State, UsageError
 
 Sets = dict[str, list[State]]
 """Exam openings by set."""
-
-
-@dataclass(frozen=True)
-class Seat:
-    """One player's place at the table: what speaks, what learns (by `grpo`, perhaps among others).
-
-    `source` is where the model came from.
-    """
-
-    policy: Speaker
-    learner: Learner
-    grpo: Grpo
-    source: str
-
-    @property
-    def chat(self) -> Chat:
-        return self.policy.chat
-
-    @property
-    def optimizer(self) -> Optimizer:
-        return self.grpo.optimizer
-
-    def save(self, folder: Path) -> None:
-        """Write the weights as PEFT or transformers read them; a whole model with its tokenizer.
-
-        A sandbox base's card goes with them, so that every checkpoint names its language.
-        """
-        self.policy.weights.save(folder)
-        if not self.policy.weights.adapter:
-            self.chat.tokenizer.save_pretrained(folder)
-        card = Path(self.source) / CARD
-        if card.is_file():
-            shutil.copyfile(card, folder / CARD)
-
-    @contextmanager
-    def past(self, folder: Path) -> Iterator[Policy]:
-        """Within the block a checkpoint's weights sit here."""
-        weights = self.policy.weights
-        with weights.holding(weights.snapshot()):
-            weights.read(folder)
-            yield self.policy
-
-    def past_tensors(self, folder: Path) -> Tensors:
-        """A checkpoint's trainable tensors."""
-        with self.past(folder):
-            return self.policy.weights.snapshot()
 
 
 @dataclass(frozen=True)
@@ -82,14 +31,17 @@ class Match:
     openings and fixed attack sets of the exam; with `record_attacks` the warmed-up attacker's
     rewrites of the held-out seeds join them; `seeds` are those trained on, `world` is the sandbox
     if it is played there. The exam is sat under `examined`; where it leaves openings undealt,
-    `examiner` attacks; `second` rules on its games once more, and never on a reward. Iterating
-    plays it all without writing a file. `ranks` are the processes that play it together.
+    `examiner` attacks; `second` rules on its games once more, and never on a reward. `players` are
+    the `trainers`, the defender thinking before it replies where that is asked for. Iterating
+    plays it all; what it keeps of past selves goes to temporary files. `ranks` are the processes
+    that play it together.
     """
 
     config: RunConfig
     plan: Plan
     examined: Game
-    seats: Mapping[Player, Seat]
+    trainers: Mapping[Player, Trainer]
+    players: Mapping[Player, Versioned]
     seeds: Sequence[Seed]
     held_out: Sets
     pooled: Mapping[str, Sequence[str]]
@@ -113,12 +65,20 @@ class Match:
         held_out = {"held_out_judge": self.second} if self.second else {}
         return {"judge": self.plan.judge, **held_out}
 
-    def begin(self, references: Mapping[Player, Tensors] | None = None) -> None:
-        """RL begins: from here on KL is measured to the present (or the given) weights."""
-        for player, seat in self.seats.items():
-            if seat.grpo.config.beta:
-                told = references[player] if references else seat.policy.weights.snapshot()
-                seat.grpo.reference = told
+    @property
+    def owners(self) -> dict[str, Trainer]:
+        """Trainers by the folder of their weights in a checkpoint."""
+        return {self.config.owner(player).value: t for player, t in self.trainers.items()}
+
+    def recorded_in(self, checkpoint: Callable[[int], Path]) -> None:
+        """From here on past selves are read from `checkpoint(rounds)`."""
+        for name, trainer in self.owners.items():
+            trainer.checkpoint = lambda number, name=name: checkpoint(number) / name
+
+    def begin(self, start: Path | None = None) -> None:
+        """RL begins: KL is measured to the present weights, or to those in checkpoint `start`."""
+        for name, trainer in self.owners.items():
+            trainer.begin(start and start / name)
 
     def exam_sets(self) -> Sets:
         """The fixed openings of every exam of this run; call it once, after the warm-up."""

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from sparring.engines.engine import Engine
 from sparring.engines.publishing import Publishing, ServedPolicy
 from sparring.engines.vllm import VllmHere, VllmServer
+from sparring.memory.league import Versioned
 from sparring.players.chat import Chat
 from sparring.players.fast.sharing import recompute
-from sparring.players.grpo import Grpo, GrpoConfig, Mixed
+from sparring.players.grpo import Grpo, GrpoConfig
 from sparring.players.loading import load_model, load_tokenizer, stop_ids
 from sparring.players.local import LocalPolicy, Sampling
 from sparring.players.logprobs import head_of
 from sparring.players.optimizer import LearningRate, Optimizer
-from sparring.players.player import Speaker, Split, Thinking
+from sparring.players.player import Policy, Thinking
 from sparring.players.ranks import Ranks
-from sparring.players.sft import SftConfig, rows_of, sft
+from sparring.players.sft import SftConfig, rows_of
 from sparring.players.sharding import shard, wanted
+from sparring.players.trainer import ChatBatch, Trainer
 from sparring.players.weights import Weights, adapters
 from sparring.runs.parts import Chatter, model_path, seated
-from sparring.runs.run import Seat
+from sparring.sandbox.model import CARD
 from sparring.settings.config import RunConfig
 from sparring.types import Demo, Metrics, Player, UsageError
 
@@ -68,8 +71,8 @@ _CHAT = 4_000
 """Demonstrations of ordinary chat that a learner draws its batches from."""
 
 
-def seats(config: RunConfig, chat: Chatter, ranks: Ranks) -> dict[Player, Seat]:
-    """Models, policies and learners for both players, sharing what `weights` says they share."""
+def trainers(config: RunConfig, chat: Chatter, ranks: Ranks) -> dict[Player, Trainer]:
+    """A trainer for each player; with `weights: shared` the same one for both."""
     published, shares = publishing(config, ranks), wanted(ranks)
     if shares and config.weights != "adapters":
         raise UsageError(
@@ -86,15 +89,16 @@ def seats(config: RunConfig, chat: Chatter, ranks: Ranks) -> dict[Player, Seat]:
         owned = {player: Weights(_model(config, player)) for player in Player}
     elif config.weights == "shared":
         _check_one_base(config)
-        both = _seat(config, Player.DEFENDER, Weights(_model(config, Player.DEFENDER)), ranks)
-        return dict.fromkeys(Player, _chatting(config, both, chat))
+        both = _trainer(config, Player.DEFENDER, Weights(_model(config, Player.DEFENDER)), ranks)
+        _add_chat(config, both, chat)
+        return dict.fromkeys(Player, both)
     else:
         _check_one_base(config)
         owned = with_adapters(config, _model(config, Player.DEFENDER, "cpu" if shares else None))
     if shares:
         shard(owned.values(), ranks)
         head_of(owned[Player.DEFENDER].model)  # it runs a pass to find out: all must, at one time
-    return {p: _seat(config, p, owned[p], ranks, published) for p in Player}
+    return {p: _trainer(config, p, owned[p], ranks, published) for p in Player}
 
 
 def with_adapters(config: RunConfig, base: Any) -> dict[Player, Weights]:
@@ -119,13 +123,13 @@ def _check_one_base(config: RunConfig) -> None:
             )
 
 
-def _seat(
+def _trainer(
     config: RunConfig,
     player: Player,
     weights: Weights,
     ranks: Ranks,
     published: Publishing | None = None,
-) -> Seat:
+) -> Trainer:
     told, path = config.learner, model_path(seated(config, player).model_name_or_path)
     tokenizer = load_tokenizer(path, seated(config, player).revision)
     chat = Chat(tokenizer, stop_ids(weights.model))
@@ -150,45 +154,44 @@ def _seat(
             "their activations again; leave it out"
         )
     optimizer = Optimizer(weights, rate, max_grad_norm=step.max_grad_norm, ranks=ranks)
-    learner = Grpo(optimizer, chat.pad_id, grpo)
-    own: Speaker = LocalPolicy(weights, chat, sampling)
+    sampler: Policy = LocalPolicy(weights, chat, sampling)
     if published:
-        own = ServedPolicy(weights, chat, sampling, published)
-    policy = Split(own, ranks)
-    return Seat(policy, learner, learner, path)
+        sampler = ServedPolicy(weights, chat, sampling, published)
+    card = Path(path) / CARD  # names the sandbox's language, wherever its weights go
+    files = (card,) if card.is_file() else ()
+    return Trainer(sampler, chat, Grpo(optimizer, chat.pad_id, grpo), extra_files=files)
 
 
-def _chatting(config: RunConfig, seat: Seat, chat: Chatter) -> Seat:
-    """The seat with a batch of ordinary chat after every update, if that is asked for."""
+def _add_chat(config: RunConfig, trainer: Trainer, chat: Chatter) -> None:
+    """Let the trainer imitate a batch of ordinary chat after every update, if that is asked for."""
     size = config.learner.chat_batch
     if not size:
-        return seat
+        return
     if not (config.in_sandbox or config.defender.warm_start):
         raise UsageError(
             "learner.chat_batch: give defender.warm_start a JSONL file of ordinary chat (what the "
             "model says itself is only known before training)"
         )
-    demos = chat(seat.policy, _CHAT, f"{config.seed}/chat")
-    mixed = Mixed(seat.grpo, rows_of(seat.chat, demos), size, f"{config.seed}/chat")
-    return replace(seat, learner=mixed)
+    address = f"{config.seed}/chat"
+    rows = rows_of(trainer.chat, chat(trainer, _CHAT, address))
+    trainer.chat_batch = ChatBatch(rows, size, address)
 
 
-def thinking(config: RunConfig, table: dict[Player, Seat], brief: str) -> dict[Player, Seat]:
-    """The seats with a defender that thinks first, if a format is asked of its replies."""
-    seat = table[Player.DEFENDER]
+def thinking(
+    config: RunConfig, trained: Mapping[Player, Trainer], brief: str
+) -> Mapping[Player, Versioned]:
+    """The players, the defender thinking before it replies if a format is asked of its replies."""
     if not config.game.reply_format:
-        return table
-    return {**table, Player.DEFENDER: replace(seat, policy=Thinking(seat.policy, brief))}
+        return trained
+    return {**trained, Player.DEFENDER: Thinking(trained[Player.DEFENDER], brief)}
 
 
-def warm_up(config: RunConfig, seat: Seat, pool: Sequence[Demo]) -> Iterator[Metrics]:
+def warm_up(config: RunConfig, trainer: Trainer, pool: Sequence[Demo]) -> Iterator[Metrics]:
     """Phase 1: teach the attacker its format and its strategies, by imitation."""
-    told = config.warm_up
-    if not pool or not told.steps:
-        return
-    steps = told.steps
-    rate = LearningRate(told.learning_rate, "cosine", min(10, steps), steps)
-    optimizer = Optimizer(seat.policy.weights, rate, ranks=seat.optimizer.ranks)
-    budget = config.learner.optimizer.micro_batch_tokens
-    sizes = SftConfig(steps, told.batch_size, budget)
-    yield from sft(optimizer, seat.chat, pool, sizes, f"{config.seed}/warm-up")
+    settings = config.warm_up
+    steps = settings.steps
+    if pool and steps:
+        rate = LearningRate(settings.learning_rate, "cosine", min(10, steps), steps)
+        budget = config.learner.optimizer.micro_batch_tokens
+        sizes = SftConfig(steps, settings.batch_size, budget)
+        yield from trainer.warm_up(pool, rate, sizes, f"{config.seed}/warm-up")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from sparring.coevolve import Plan, coevolve
 from sparring.exam import Exam, crossplay, second_judge
 from sparring.judges.panel import Costs, Meter
-from sparring.runs.run import Match, Seat
+from sparring.players.trainer import load_trainers, save_trainers
+from sparring.runs.run import Match
 from sparring.store.checkpoints import check_seeds, dumps, seeds_digest, sha256
 from sparring.store.folder import RunDir
 from sparring.types import CorruptError, Metrics, Player, Round, SparringError, UnscoredError
@@ -120,6 +121,7 @@ def _too_many(share: float, limit: float) -> UnscoredError:
 def _begin(match: Match, run: RunDir, watch: Watch, received: list[int]) -> list[Metrics]:
     """Warm up, or take up the last checkpoint; returns the metrics of the rounds behind it."""
     checkpoints = run.checkpoints
+    match.recorded_in(checkpoints.path)
     checkpoints.sweep()
     number = checkpoints.newest(watch.note)
     match.ranks.gather(None)  # nobody goes on to change files that another has yet to see
@@ -143,34 +145,18 @@ def _begin(match: Match, run: RunDir, watch: Watch, received: list[int]) -> list
     check_seeds(folder, match.seeds)
     past = run.rewind(number)
     checkpoints.rewind(number)
-    _load(match, folder, state["counters"])
+    load_trainers(match.owners, folder, state["counters"])
     if number < match.plan.rounds:
         _recall(match, run, number)
     if match.config.learner.beta:
-        start = checkpoints.path(WARMED)
         checkpoints.verify(WARMED)
-        match.begin(
-            {p: s.past_tensors(start / match.config.owner(p)) for p, s in match.seats.items()}
-        )
+        match.begin(checkpoints.path(WARMED))
     return past
-
-
-def _owners(match: Match) -> Mapping[str, Seat]:
-    """Seats by the folder of their weights in a checkpoint."""
-    return {match.config.owner(player).value: seat for player, seat in match.seats.items()}
 
 
 def _save(match: Match, run: RunDir, number: int) -> None:
     def fill(folder: Path) -> None:
-        from safetensors.torch import save_file
-
-        moments: dict[str, Any] = {}
-        counters: dict[str, Mapping[str, int]] = {}
-        for name, seat in _owners(match).items():
-            seat.save(folder / name)
-            moments |= {f"{name}:{k}": v for k, v in seat.optimizer.tensors().items()}
-            counters[name] = seat.optimizer.counters()
-        save_file(moments, folder / "optimizer.safetensors")
+        counters = save_trainers(match.owners, folder)
         remembered = {"memory": match.plan.memory.state(), "league": match.plan.league.state()}
         (folder / "memory.json").write_bytes(dumps(remembered))
         sealed = {"sha256": run.seals(number), "seeds_sha256": seeds_digest(match.seeds)}
@@ -187,16 +173,6 @@ def _kept(match: Match, number: int) -> bool:
     return milestone or match.plan.league.keeps(number)
 
 
-def _load(match: Match, folder: Path, counters: Mapping[str, Mapping[str, int]]) -> None:
-    from safetensors.torch import load_file
-
-    moments = load_file(folder / "optimizer.safetensors")
-    for name, seat in _owners(match).items():
-        seat.policy.weights.read(folder / name)
-        own = {k.split(":", 1)[1]: v for k, v in moments.items() if k.startswith(f"{name}:")}
-        seat.optimizer.load(own, counters[name])
-
-
 def _recall(match: Match, run: RunDir, number: int) -> None:
     """Give memory and league back what they held after `number` rounds.
 
@@ -207,14 +183,7 @@ def _recall(match: Match, run: RunDir, number: int) -> None:
     kept = [n for n in range(number) if match.plan.league.keeps(n)]
     for n in kept:
         run.checkpoints.verify(n)
-    selves = {
-        n: {
-            p: seat.past_tensors(run.checkpoints.path(n) / match.config.owner(p))
-            for p, seat in match.seats.items()
-        }
-        for n in kept
-    }
-    match.plan.league.load(told["league"], selves)
+    match.plan.league.load(told["league"], kept)
 
 
 def _record(match: Match, run: RunDir, told: Round, costs: Costs) -> None:
@@ -234,7 +203,7 @@ def _examine(match: Match, run: RunDir, exam: Exam, done: int, watch: Watch, met
     if not due or run.result(name):
         return
     watch.phase("exam", 0, 1)
-    defender = {Player.DEFENDER: match.seats[Player.DEFENDER].policy}
+    defender = {Player.DEFENDER: match.players[Player.DEFENDER]}
     told, judge = exam.sit(defender), match.plan.judge
     costs = meter.read()
     second = match.second and second_judge(match.second, told.second)
@@ -271,15 +240,11 @@ def _cross(match: Match, run: RunDir, watch: Watch, meter: Meter) -> None:
     sets = run.openings() or {}
     asked = [match.plan.game.open(s.seed) for s in sets.get("harmful/plain", [])]
 
-    def seat(player: Player, number: int) -> Callable[[], Any]:
-        folder = run.checkpoints.path(number) / match.config.owner(player)
-        return lambda: match.seats[player].past(folder)
-
     cells = crossplay(
         match.plan.game,
         asked,
-        {str(n): seat(Player.ATTACKER, n) for n in numbers},
-        {str(n): seat(Player.DEFENDER, n) for n in numbers},
+        {str(n): match.players[Player.ATTACKER].at(n) for n in numbers},
+        {str(n): match.players[Player.DEFENDER].at(n) for n in numbers},
         match.plan.judge,
         CROSSPLAY,
     )
