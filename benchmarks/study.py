@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparring.store.checkpoints import sha256
+from sparring.store.files import sha256
 from sparring.store.folder import RunDir
 
 LATEST = "memory.league.opponents=latest"

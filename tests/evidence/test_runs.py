@@ -18,7 +18,7 @@ from sparring.runs.recipes import resolve
 from sparring.sandbox.language import ADVERSARIAL
 from sparring.sandbox.model import CARD, SHIPPED
 from sparring.stats.rates import Outcome, rate
-from sparring.store.checkpoints import sha256
+from sparring.store.files import sha256
 from sparring.store.folder import RunDir
 from sparring.types import CorruptError, Player, UsageError
 

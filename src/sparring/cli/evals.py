@@ -339,7 +339,7 @@ def bound(
     """An upper limit on how often the run's defender fails, by attack family of its exam."""
     from sparring.evals.crossplay import items
     from sparring.stats.bound import bound as limit
-    from sparring.store.checkpoints import dumps, write_atomic
+    from sparring.store.files import dumps, write_atomic
     from sparring.store.folder import RunDir
 
     opened = RunDir.open(run)

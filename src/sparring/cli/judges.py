@@ -105,7 +105,7 @@ def _asked(judge: Judge, items: Sequence[Labelled], source: str) -> list[Calibra
 
 def _source(labelled: str, schema: str) -> str:
     from sparring.data.readers import located
-    from sparring.store.checkpoints import sha256
+    from sparring.store.files import sha256
 
     path = located(labelled)
     return f"{Path(path).name}, {schema}, sha256 {sha256(path)[:12]}"
@@ -113,7 +113,7 @@ def _source(labelled: str, schema: str) -> str:
 
 def _write(output: Path, told: Sequence[Calibration]) -> None:
     from sparring.evals.calibrate import dumps, read_calibrations
-    from sparring.store.checkpoints import write_atomic
+    from sparring.store.files import write_atomic
 
     new = {(one.judge, one.field) for one in told}
     old = read_calibrations(output) if output.exists() else []
@@ -148,7 +148,7 @@ def score(
     from sparring.evals.rejudge import rates, rejudge
     from sparring.evals.sheet import check_unscored
     from sparring.stats.correction import TRANSFER
-    from sparring.store.checkpoints import dumps, write_atomic
+    from sparring.store.files import dumps, write_atomic
 
     known = read_calibrations(calibration) if calibration else []
     asked = _panel(judge or [], known)

@@ -20,8 +20,9 @@ from sparring.settings.config import RunConfig
 from sparring.settings.sections import OPERATION
 from sparring.stats.paired import Paired, compare
 from sparring.stats.rates import Outcome
-from sparring.store.checkpoints import check_seeds, dumps, write_atomic
-from sparring.store.folder import RunDir, reading
+from sparring.store.checkpoints import check_seeds
+from sparring.store.files import dumps, reading, write_atomic
+from sparring.store.folder import RunDir
 from sparring.types import UNRULED, Player, Seed, State, Status, UsageError
 
 Items = dict[str, dict[str, Outcome]]

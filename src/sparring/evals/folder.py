@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sparring.games.codec import game_of, verdict_json, verdict_of
-from sparring.store.checkpoints import dumps, write_atomic, writing
+from sparring.store.files import dumps, write_atomic, writing
 from sparring.types import CorruptError, Move, State, Status, UsageError, Verdict
 
 Key = tuple[str, str, int, int]

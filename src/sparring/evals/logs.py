@@ -15,7 +15,7 @@ from sparring.evals.results import Measured
 from sparring.exam import outcome
 from sparring.games.game import sent
 from sparring.stats.rates import Outcome
-from sparring.store.checkpoints import dumps, write_atomic
+from sparring.store.files import dumps, write_atomic
 from sparring.store.folder import environment
 from sparring.types import Player, State
 

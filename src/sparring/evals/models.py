@@ -35,7 +35,7 @@ from sparring.runs.parts import at_commit, model_path, packaged_briefs
 from sparring.sandbox.model import language_of
 from sparring.sandbox.world import World
 from sparring.settings.config import RunConfig
-from sparring.store.checkpoints import sha256
+from sparring.store.files import sha256
 from sparring.store.folder import RunDir
 from sparring.types import Completion, Move, Observation, Player, Seed, State, Status, UsageError
 

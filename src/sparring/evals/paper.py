@@ -21,7 +21,7 @@ from sparring.sandbox.language import POOLED
 from sparring.sandbox.model import CARD, language_of, one_thread
 from sparring.sandbox.world import World
 from sparring.settings.sections import SANDBOX
-from sparring.store.checkpoints import sha256
+from sparring.store.files import sha256
 from sparring.types import Seed, State, Status, UsageError, Verdict
 
 Sets = Mapping[str, Sequence[Sequence[State]]]

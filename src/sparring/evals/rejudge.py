@@ -19,8 +19,8 @@ from sparring.judges.judge import Judge
 from sparring.judges.panel import identity
 from sparring.metrics import RULED_BY
 from sparring.stats.rates import Rate, rate
-from sparring.store.checkpoints import writing
-from sparring.store.folder import RunDir, reading
+from sparring.store.files import reading, writing
+from sparring.store.folder import RunDir
 from sparring.types import UNRULED, CorruptError, Player, Seed, State, Status, UsageError, Verdict
 
 _SETS = {True: "harmful", False: "benign", None: "replies"}

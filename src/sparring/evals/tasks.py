@@ -11,7 +11,7 @@ from sparring.data.published import ATTACKS
 from sparring.data.readers import located, read
 from sparring.data.replies import REPLIES
 from sparring.evals.sheet import Source, Success
-from sparring.store.checkpoints import sha256
+from sparring.store.files import sha256
 from sparring.types import Player, Seed, State, UsageError
 
 

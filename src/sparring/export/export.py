@@ -21,7 +21,7 @@ from sparring.runs.seats import with_adapters
 from sparring.sandbox.model import CARD
 from sparring.settings.config import RunConfig
 from sparring.settings.sections import PlayerSettings
-from sparring.store.checkpoints import sync_folder, writing
+from sparring.store.files import sync_folder, writing
 from sparring.store.folder import RunDir
 from sparring.types import Player, UsageError
 

@@ -22,7 +22,7 @@ from sparring.report.plots import DARK, LIGHT, images
 from sparring.report.reproduce import judged, played
 from sparring.report.sections import cards, sections
 from sparring.report.text import show
-from sparring.store.checkpoints import write_atomic, writing
+from sparring.store.files import write_atomic, writing
 from sparring.store.folder import RunDir
 from sparring.types import UsageError
 

@@ -13,7 +13,7 @@ from sparring.evals.sheet import EVERY_BENIGN
 from sparring.report.layout import COLUMN, Drawing
 from sparring.report.plots import LIGHT, Theme, images, label
 from sparring.stats.rates import Rate
-from sparring.store.checkpoints import write_atomic
+from sparring.store.files import write_atomic
 
 PANELS = 6
 """Harmful sets of one figure; results.json has all."""

@@ -16,7 +16,8 @@ from sparring.exam import Exam, crossplay, second_judge
 from sparring.judges.panel import Costs, Meter
 from sparring.players.trainer import load_trainers, save_trainers
 from sparring.runs.run import Match
-from sparring.store.checkpoints import check_seeds, dumps, seeds_digest, sha256
+from sparring.store.checkpoints import check_seeds, seeds_digest
+from sparring.store.files import dumps, sha256
 from sparring.store.folder import RunDir
 from sparring.types import CorruptError, Metrics, Player, Round, SparringError, UnscoredError
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
@@ -12,57 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from safetensors import SafetensorError
-
-from sparring.types import CorruptError, Seed, SparringError, UsageError
+from sparring.store.files import dumps, sha256, sync_folder, write_atomic, writing
+from sparring.types import CorruptError, Seed, UsageError
 
 MANIFEST = "MANIFEST.json"
 SCHEMA = 1
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Where the disk refuses within the block, say so in one message that names `path`."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        free = shutil.disk_usage(path.parent).free
-        raise SparringError(
-            f"{path}: cannot be written: {error} ({free:,} bytes are free); what was saved before "
-            "is whole; put that right and run the same command again (train: with --resume)"
-        ) from error
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Replace `path` in one step; a crash leaves the old file or the new one."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    with writing(path):
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Make renames in a folder survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def dumps(told: Any) -> bytes:
-    """JSON with every float exact and every surrogate intact; NaN is refused."""
-    return json.dumps(told, allow_nan=False).encode() + b"\n"
 
 
 Writing = TypeVar("Writing", bound=Callable[..., None])

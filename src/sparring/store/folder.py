@@ -9,9 +9,8 @@ import os
 import platform
 import re
 import time
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,22 +18,49 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from sparring.games.codec import game_of, verdict_json
-from sparring.store.checkpoints import (
-    Checkpoints,
-    dumps,
-    sha256,
-    write_atomic,
-    writers_alone,
-    writing,
-)
+from sparring.store.checkpoints import Checkpoints, writers_alone
+from sparring.store.files import dumps, reading, sha256, write_atomic, write_packed
+from sparring.store.journal import Journal
 from sparring.types import CorruptError, Episode, Metrics, Move, Round, State, UsageError
 
 if TYPE_CHECKING:
     from sparring.settings.config import RunConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_UNREADABLE = (ValueError, LookupError, TypeError, EOFError, OSError, RecursionError, zlib.error)
 _LIBRARIES = ("sparring", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
+
+
+@contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Let one process at a time write in `folder`; the lock ends with it, however it ends."""
+    try:
+        with FileLock(folder / "LOCK", timeout=0):
+            yield
+    except Timeout:
+        raise UsageError(f"{folder}: another process is writing {what}") from None
+
+
+def write_status(folder: Path, status: str, **more: Any) -> None:
+    """Write into run.json how a run or an evaluation stands, and when that was."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    write_atomic(folder / "run.json", dumps({"status": status, "time": now, **more}))
+
+
+def read_status(folder: Path) -> Mapping[str, Any]:
+    """Return what `write_status` wrote; CorruptError where it is something else."""
+    path = folder / "run.json"
+    with reading(path):
+        status: Mapping[str, Any] = json.loads(path.read_bytes())
+        if not isinstance(status, dict) or "status" not in status:
+            raise ValueError("wanted an object with a status")
+    return status
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that a killed writer left in `folder`, at any depth."""
+    for path in folder.rglob("*.tmp-*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 class RunDir:
@@ -88,15 +114,9 @@ class RunDir:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One writer at a time; the lock ends with the process, however it ends."""
-        if not self.writer:
+        """Let one process at a time write this run; one that is no writer takes no lock."""
+        with locked(self.folder, "this run") if self.writer else nullcontext():
             yield
-            return
-        try:
-            with FileLock(self.folder / "LOCK", timeout=0):
-                yield
-        except Timeout:
-            raise UsageError(f"{self.folder}: another process is writing this run") from None
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -116,17 +136,15 @@ class RunDir:
     @writers_alone
     def set_status(self, status: str, **more: Any) -> None:
         """Say in run.json how the run stands."""
-        told = {"status": status, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **more}
-        write_atomic(self.folder / "run.json", dumps(told))
+        write_status(self.folder, status, **more)
 
     @property
     def status(self) -> Mapping[str, Any]:
-        path = self.folder / "run.json"
-        with reading(path):
-            told: Mapping[str, Any] = json.loads(path.read_bytes())
-            if not isinstance(told, dict) or "status" not in told:
-                raise ValueError("wanted an object with a status")
-        return told
+        return read_status(self.folder)
+
+    @property
+    def _rounds(self) -> Journal:
+        return Journal(self.folder / "rounds.jsonl")
 
     @writers_alone
     def append(self, told: Round, judge: Mapping[str, int] | None = None) -> None:
@@ -139,18 +157,13 @@ class RunDir:
             "cpu_seconds": told.cpu_seconds,
             **({"judge": dict(judge)} if judge else {}),
         }
-        path = self.folder / "rounds.jsonl"
-        with writing(path), path.open("ab") as file:
-            file.write(dumps(record))
-            file.flush()
-            os.fsync(file.fileno())
+        self._rounds.append([record])
 
     def rounds(self) -> list[dict[str, Any]]:
-        """Every recorded round; a torn last line was never written."""
-        path = self.folder / "rounds.jsonl"
-        lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+        """Return every recorded round; CorruptError unless they are 0, 1, 2 and so on."""
+        path = self._rounds.path
+        told = list(self._rounds.rows())
         with reading(path):
-            told = [json.loads(line) for line in lines]
             numbers = [record["round"] for record in told]
         if numbers != list(range(len(told))):
             raise CorruptError(f"{path}: rounds are missing, repeated or out of order")
@@ -169,10 +182,8 @@ class RunDir:
 
     @writers_alone
     def _forget(self, told: Sequence[Mapping[str, Any]]) -> None:
-        write_atomic(self.folder / "rounds.jsonl", b"".join(map(dumps, told)))
-        for path in self.folder.rglob("*.tmp-*"):
-            if path.is_file():
-                path.unlink()
+        self._rounds.replace(told)
+        sweep(self.folder)
 
     def seals(self, number: int) -> dict[str, str]:
         """The sha256 of the records that a checkpoint after `number` rounds rests on.
@@ -192,8 +203,7 @@ class RunDir:
     def write_transcript(self, told: Round) -> None:
         """Every game of a round, as untrusted text."""
         path = self.folder / "transcripts" / f"round_{told.number:06d}.jsonl.gz"
-        path.parent.mkdir(exist_ok=True)
-        write_atomic(path, _packed(_game(episode) for episode in told.episodes))
+        write_packed(path, (_game(episode) for episode in told.episodes))
 
     @writers_alone
     def write_openings(self, sets: Mapping[str, Sequence[State]]) -> None:
@@ -203,9 +213,7 @@ class RunDir:
             for name, states in sets.items()
             for s in states
         ]
-        path = self.folder / "exams" / "openings.jsonl.gz"
-        path.parent.mkdir(exist_ok=True)
-        write_atomic(path, _packed(rows))
+        write_packed(self.folder / "exams" / "openings.jsonl.gz", rows)
 
     def openings(self) -> dict[str, list[State]] | None:
         """What `write_openings` wrote, or None."""
@@ -235,7 +243,7 @@ class RunDir:
         path.parent.mkdir(parents=True, exist_ok=True)
         if samples is not None:
             rows = [{"set": key, **_game(e)} for key, played in samples.items() for e in played]
-            write_atomic(path.with_name("samples.jsonl.gz"), _packed(rows))
+            write_packed(path.with_name("samples.jsonl.gz"), rows)
         write_atomic(path, dumps(told))
 
     def result(self, name: str) -> dict[str, Any] | None:
@@ -251,20 +259,6 @@ class RunDir:
         """Rounds after which an exam was sat, ascending."""
         found = (self.folder / "exams").glob("round_*/results.json")
         return sorted(int(path.parent.name.removeprefix("round_")) for path in found)
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Whatever is wrong with what a file holds is the file's fault, and is said with its name."""
-    try:
-        yield
-    except _UNREADABLE as error:
-        raise CorruptError(f"{path}: is not what was written: {error!r:.200}") from error
-
-
-def _packed(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """One JSON line each, compressed; the same rows give the same bytes."""
-    return gzip.compress(b"".join(map(dumps, rows)), compresslevel=6, mtime=0)
 
 
 def _game(episode: Episode) -> dict[str, Any]:

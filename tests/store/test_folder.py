@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests import short_run
 
 from sparring.store.folder import RunDir
 from sparring.types import (
@@ -27,7 +28,6 @@ from sparring.types import (
     UsageError,
     Verdict,
 )
-from tests import short_run
 
 anything = st.text(st.characters(exclude_categories=()), max_size=30)
 ODD = "half \ud800 pair, line\u2028break, next\x85line, nul\x00, \r\n, \x1b[31m, {{7*7}}"

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparring.store.checkpoints import Checkpoints, dumps, write_atomic
+from sparring.store.checkpoints import Checkpoints
+from sparring.store.files import dumps, write_atomic
 from sparring.types import SparringError, UsageError
 
 

@@ -1,0 +1,85 @@
+"""Files that are whole or not there: JSON without loss, atomic writes, and errors with a name."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from sparring.types import CorruptError, SparringError
+
+_UNREADABLE = (ValueError, LookupError, TypeError, EOFError, OSError, RecursionError, zlib.error)
+
+
+def dumps(value: Any) -> bytes:
+    """One line of ASCII JSON that keeps every float and every surrogate; NaN is a ValueError."""
+    return json.dumps(value, allow_nan=False).encode() + b"\n"
+
+
+def sha256(path: Path) -> str:
+    """Return the hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn whatever the disk refuses within the block into one message that names `path`."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        free = shutil.disk_usage(path.parent).free
+        raise SparringError(
+            f"{path}: cannot be written: {error} ({free:,} bytes are free); what was saved before "
+            "is whole; put that right and run the same command again (train: with --resume)"
+        ) from error
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace `path` in one step; a crash leaves the old file or the new one."""
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    with writing(path):
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+
+
+def write_packed(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as gzipped JSON lines; the same rows give the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, gzip.compress(b"".join(map(dumps, rows)), compresslevel=6, mtime=0))
+
+
+def sync_folder(path: Path) -> None:
+    """Make the renames in a folder survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever is wrong with a file's contents into a CorruptError that names the file.
+
+    What is neither a file nor missing (a pipe, a device) is refused before it is opened.
+    """
+    if path.exists() and not path.is_file():
+        raise CorruptError(f"{path}: is not what was written: it is no regular file")
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise CorruptError(f"{path}: is not what was written: {error!r:.200}") from error
