@@ -11,7 +11,11 @@ from sparring.store.journal import Journal
 from sparring.types import CorruptError, SparringError
 
 text = st.text(st.characters(exclude_categories=()), max_size=30)
-records = st.lists(st.dictionaries(text, st.one_of(text, st.floats(allow_nan=False)), max_size=3))
+records = st.lists(
+    st.dictionaries(
+        text, st.one_of(text, st.floats(allow_nan=False, allow_infinity=False)), max_size=3
+    )
+)
 
 
 @settings(max_examples=100, deadline=None)
