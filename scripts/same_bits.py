@@ -567,7 +567,7 @@ def compare(base: Mapping[str, Any], head: Mapping[str, Any], text: bool) -> dic
                 ]
                 said += told
     for name in gone:
-        twin = next((n for n in new if after[n] == before[name] and before[name]["data"]), None)
+        twin = next((n for n in new if after[n]["data"] == before[name]["data"] != []), None)
         if twin:
             new.remove(twin)
         what = f"is now called {twin}" if twin else "is not written any more"
