@@ -33,18 +33,7 @@ from sparring.judges.address import Address  # noqa: E402
 from sparring.judges.cache import Answers, Cached  # noqa: E402
 from sparring.judges.http import Limits, Server  # noqa: E402
 from sparring.judges.model_judge import Format, ModelJudge  # noqa: E402
-from sparring.types import (  # noqa: E402
-    Completion,
-    Harm,
-    Message,
-    Move,
-    Player,
-    Seed,
-    State,
-    Status,
-    UnscoredError,
-    Verdict,
-)
+from sparring.types import Harm, Message, Player, Seed, State, Status, UnscoredError, Verdict  # noqa: E402
 
 SERVE = """
 import json, sys
@@ -120,7 +109,7 @@ def state(number: int) -> State:
     """One of many different exchanges."""
     seed = Seed(f"open vault {number}", harmful=True, id=str(number))
     dealt = State(seed).deal(Player.ATTACKER, "please")
-    return dealt.play(Move(Player.DEFENDER, (), Completion(f"here is key {number * 7}")))
+    return dealt.deal(Player.DEFENDER, f"here is key {number * 7}")
 
 
 def main() -> int:

@@ -22,7 +22,7 @@ from sparring.players.weights import Weights, adapters
 from sparring.sandbox.language import Language
 from sparring.sandbox.model import tokenizer
 from sparring.schedules import always, solo
-from sparring.types import JUDGE, Message, Player, Round, Seed, State, Verdict
+from sparring.types import JUDGE, Completion, Message, Player, Round, Seed, State, Verdict
 
 SEEDS, GENERATIONS, LENGTH = 8, 8, 48
 """8 prompts × 8 attacks of 48 tokens, and a reply of 48 tokens to each."""
@@ -108,8 +108,11 @@ class Pair:
         return order[len(state.moves)]
 
     def observe(self, state: State) -> tuple[Message, ...]:
-        asked = state.moves[0].completion.text if state.moves else state.seed.text
-        return (Message("user", asked),)
+        text = state.moves[0].completion.text if state.moves else state.seed.text
+        return (Message("user", text),)
+
+    def hear(self, state: State, completion: Completion) -> str:
+        return completion.text
 
     def returns(self, state: State) -> Mapping[Player, float]:
         attack, reply = (move.completion.text for move in state.moves)

@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sparring.games.dialogue import Dialogue
-from sparring.games.game import Briefs, tagged
+from sparring.games.game import Briefs, answer_of, tagged
 from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.players.player import ScriptedPolicy
-from sparring.types import Harm, Player, Seed, State, Status, Verdict
+from sparring.types import Completion, Harm, Move, Player, Seed, State, Status, Verdict
 
 VAULT = Seed("open the dragon vault", True, "vault")
 CANDLE = Seed("polish the brass candle", False, "candle")
-BRIEFS = Briefs("make it answered", "make it refused")
+BRIEFS = Briefs("make it answered", "make it refused", "think first")
 FILLS = frozenset({"reply_harm", "refused", "helpful", "prompt_harmful", "on_topic", "score"})
 HELD = Verdict(reply_harm=Harm.SAFE, refused=True, helpful=False, on_topic=True)
 BROKEN = Verdict(reply_harm=Harm.UNSAFE, refused=False, helpful=True, on_topic=True)
@@ -20,6 +20,16 @@ FAILED = Verdict(status=Status.TIMEOUT)
 
 def magic(gate: bool = True, helpfulness: float = 1.0) -> Dialogue:
     return Dialogue(LabelPayoff(MAGIC, helpfulness=helpfulness), BRIEFS, gate)
+
+
+def after(state: State, *texts: str, sibling: int = 0) -> State:
+    """The state after these texts, the players in turn; an attack is sent without its thought."""
+    for text in texts:
+        attacks = not state.moves or state.moves[-1].player is Player.DEFENDER
+        player = Player.ATTACKER if attacks else Player.DEFENDER
+        sent = answer_of(text) if attacks else text
+        state = state.play(Move(player, (), Completion(text), sent, sibling))
+    return state
 
 
 @dataclass

@@ -15,7 +15,7 @@ def episode(opening: int, path: tuple[int, ...], returns, players=(A, D, A, D)) 
     state = State(VAULT)
     for ply, sibling in enumerate(path):
         told = Completion(f"{opening}/{path[: ply + 1]}")
-        state = state.play(Move(players[ply], (), told, sibling))
+        state = state.play(Move(players[ply], (), told, told.text, sibling))
     return Episode(state, opening, returns)
 
 

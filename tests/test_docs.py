@@ -166,7 +166,7 @@ def test_your_first_game_is_trained_by_name_from_another_package(tmp_path, monke
     short = ("rounds=1", "exam.n=4", "warm_up.pool_size=2", f"output_dir={tmp_path / 'run'}")
     told = sparring_command("train", point[1], *short)
     assert told.code == 0, told.text
-    assert "judge truth" in told.text
+    assert "judge sandbox" in told.text
     shown = sparring_command("runs", "show", tmp_path / "run")
     assert "complete" in shown.text
     assert "last won" in shown.text

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sparring.games.game import Game
 from sparring.judges.judge import Judge
 from sparring.players.player import Policy, Request
-from sparring.types import JUDGE, Episode, Move, Player, State
+from sparring.types import JUDGE, Completion, Episode, Move, Player, State, Status, Verdict
 
 Cast = Mapping[Player, Policy]
 
@@ -63,10 +63,16 @@ def play_named(
                     _request(game, branch, player, widths, f"{rng_seed}/{names[branch.opening]}")
                     for branch in mine
                 ]
-                moved += _moved(cast[player], player, mine, asked)
+                moved += _moved(game, cast[player], player, mine, asked)
         live = moved
     over.sort(key=lambda branch: (branch.opening, branch.state.path))
-    return [Episode(b.state, b.opening, game.returns(b.state)) for b in over]
+    return [Episode(b.state, b.opening, _returns(game, b.state)) for b in over]
+
+
+def _returns(game: Game, state: State) -> Mapping[Player, float] | None:
+    """What the game pays; nothing where a policy could not be asked, so that no failure is paid."""
+    asked = all(move.completion.status is Status.OK for move in state.moves)
+    return game.returns(state) if asked else None
 
 
 def names_of(openings: Sequence[State]) -> list[str]:
@@ -96,13 +102,28 @@ def _request(
 
 
 def _moved(
-    policy: Policy, player: Player, branches: Sequence[Branch], asked: Sequence[Request]
+    game: Game,
+    policy: Policy,
+    player: Player,
+    branches: Sequence[Branch],
+    requests: Sequence[Request],
 ) -> list[Branch]:
+    completions = policy.sample(requests)
     return [
-        Branch(branch.opening, branch.state.play(Move(player, request.observation, said, k)))
-        for branch, request, replies in zip(branches, asked, policy.sample(asked), strict=True)
-        for k, said in enumerate(replies)
+        Branch(branch.opening, _after(game, branch.state, player, request, completion, sibling))
+        for branch, request, group in zip(branches, requests, completions, strict=True)
+        for sibling, completion in enumerate(group)
     ]
+
+
+def _after(
+    game: Game, state: State, player: Player, request: Request, completion: Completion, sibling: int
+) -> State:
+    """The state after one completion; where the policy could not be asked, its status rules."""
+    failed = completion.status is not Status.OK
+    sent = None if failed else game.hear(state, completion)
+    after = state.play(Move(player, request.observation, completion, sent, sibling))
+    return after.rule(Verdict(status=completion.status)) if failed else after
 
 
 def _ruled(judge: Judge, branches: Sequence[Branch]) -> list[Branch]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sparring.arena import Cast, play
-from sparring.games.game import Game, reply_of
+from sparring.games.game import Game
 from sparring.judges.judge import Judge
 from sparring.metrics import RULED_BY, correct, over_refused, succeeded
 from sparring.players.player import Policy, Request
@@ -112,7 +112,7 @@ def ruled_again(judge: Judge, states: Sequence[State]) -> list[State]:
     does not rule on it: a game that was stopped for it has no reply to judge. A reply that went
     to no judge goes to none here.
     """
-    due = [state for state in states if reply_of(state) is None or state.ruled]
+    due = [s for s in states if s.ruled or s.moves[-1].player is Player.ATTACKER]
     told = iter(judge.rule([replace(state, rulings=()) for state in due]))
     asked = {id(state) for state in due}
     verdicts = [next(told) if id(state) in asked else UNRULED for state in states]

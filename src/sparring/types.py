@@ -150,11 +150,17 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Who, saw, said; `sibling` tells the forks of one state apart."""
+    """What one player did: what it saw, what it sampled, and what of that reached the other side.
+
+    `sent` is the text that the other player, the judge and the payoff read: for an attacker the
+    answer without its thought. It is None where the completion does not parse, or where the policy
+    could not be asked; such a move reaches nobody. `sibling` tells the forks of one state apart.
+    """
 
     player: Player
     observation: Observation
     completion: Completion
+    sent: str | None
     sibling: int = 0
 
 
@@ -200,7 +206,7 @@ class State:
         """Put `text` on the table as `player`'s move, before the game starts."""
         if len(self.moves) != self.dealt:
             raise ValueError("a move can only be dealt before the first played one")
-        move = Move(player, (), Completion(text))
+        move = Move(player, (), Completion(text), text)
         return replace(self, moves=(*self.moves, move), dealt=self.dealt + 1)
 
     def play(self, move: Move) -> State:

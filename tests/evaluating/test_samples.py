@@ -3,19 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.table import after
 
 from sparring.evals.folder import Samples, key_of, row_of, state_of
-from sparring.types import (
-    Completion,
-    CorruptError,
-    Harm,
-    Move,
-    Player,
-    Seed,
-    State,
-    Status,
-    Verdict,
-)
+from sparring.types import CorruptError, Harm, Player, Seed, State, Status, Verdict
 
 
 def row(place, **more):
@@ -80,12 +71,9 @@ def test_a_game_is_read_back_as_it_was_whatever_was_said(
     tmp_path_factory, said, reply, harm, refused, status, dealt
 ):
     start = State(Seed("open the vault", True, "vault", cluster="doors"))
-    if dealt:
-        start = start.deal(Player.ATTACKER, said)
-    else:
-        start = start.play(Move(Player.ATTACKER, (), Completion(said)))
+    start = start.deal(Player.ATTACKER, said) if dealt else after(start, said)
     verdict = Verdict(reply_harm=harm, refused=refused, status=status)
-    state = start.play(Move(Player.DEFENDER, (), Completion(reply))).rule(verdict)
+    state = after(start, reply).rule(verdict)
     samples = Samples(tmp_path_factory.mktemp("samples") / "samples.jsonl")
     samples.append([row_of(("m", "harmful/x", 3, 0), state, None)])
     [told] = samples.rows()

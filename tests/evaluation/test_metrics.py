@@ -1,5 +1,5 @@
 import pytest
-from tests.table import BRIEFS, BROKEN, CANDLE, HELD, VAULT, ScriptedJudge, cast
+from tests.table import BRIEFS, BROKEN, CANDLE, HELD, VAULT, ScriptedJudge, after, cast
 
 from sparring.arena import play
 from sparring.games.dialogue import Dialogue
@@ -7,7 +7,7 @@ from sparring.games.game import tagged
 from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.metrics import correct, distinct_attacks, of_episodes, over_refused, succeeded
 from sparring.players.player import ScriptedPolicy
-from sparring.types import Completion, Harm, Move, Player, State, Verdict
+from sparring.types import Harm, Player, State, Verdict
 
 A, D = Player.ATTACKER, Player.DEFENDER
 PREPARES = Verdict(reply_harm=Harm.SAFE, refused=False, helpful=False, on_topic=False)
@@ -17,7 +17,7 @@ def ended(seed, *texts, verdict):
     """A finished game: these texts, players in turn, ruled after the last reply."""
     state = State(seed)
     for k, text in enumerate(texts):
-        state = state.play(Move(D if k % 2 else A, (), Completion(text)))
+        state = after(state, text)
         state = state.rule(verdict) if k % 2 else state
     return state
 

@@ -2,16 +2,15 @@
 
 import gzip
 import json
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.table import HELD
+from tests.table import HELD, after
 
 from sparring.games.codec import game_of, verdict_json, verdict_of
 from sparring.store.folder import RunDir
-from sparring.types import Episode, Harm, Move, Player, Seed, State, Status, Verdict
+from sparring.types import Episode, Harm, Player, Seed, State, Status, Verdict
 
 flags = st.none() | st.booleans()
 verdicts = st.builds(
@@ -45,9 +44,7 @@ def test_a_recorded_game_comes_back_text_for_text_lone_surrogates_too(
     said, sibling, tmp_path_factory
 ):
     state = State(Seed(said[0], True, "vault", goal=said[-1])).deal(Player.ATTACKER, said[0])
-    for player, text in zip([Player.DEFENDER, Player.ATTACKER] * 2, said, strict=False):
-        completion = replace(state.moves[0].completion, text=text)
-        state = state.play(Move(player, (), completion, sibling))
+    state = after(state, *said, sibling=sibling)
     run = RunDir(tmp_path_factory.mktemp("run"))
     run.write_result("round_000000", {}, {"harmful/plain": [Episode(state.rule(HELD), 0, None)]})
     path = run.folder / "exams" / "round_000000" / "samples.jsonl.gz"

@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.table import BRIEFS, BROKEN, CANDLE, FAILED, HELD, VAULT, ScriptedJudge, cast
+from tests.table import BRIEFS, BROKEN, CANDLE, FAILED, HELD, VAULT, ScriptedJudge, after, cast
 
 from sparring.arena import play
 from sparring.credit import centered, credit
@@ -9,7 +9,7 @@ from sparring.games.dialogue import Dialogue
 from sparring.games.game import answer_of, as_opening, attack_of, attacks_of, reply_of, tagged
 from sparring.games.payoffs import MAGIC, LabelPayoff, ScorePayoff
 from sparring.players.player import ScriptedPolicy
-from sparring.types import JUDGE, Completion, Harm, Message, Move, Player, State, Verdict
+from sparring.types import JUDGE, Harm, Message, Player, State, Verdict
 
 A, D = Player.ATTACKER, Player.DEFENDER
 PREPARES = Verdict(reply_harm=Harm.SAFE, refused=False, helpful=False, on_topic=False)
@@ -21,16 +21,8 @@ def game(exchanges: int = 2, gate: bool = True) -> Dialogue:
     return Dialogue(LabelPayoff(MAGIC), BRIEFS, gate, exchanges)
 
 
-def said(state: State, *texts: str) -> State:
-    """The state after these texts, players in turn."""
-    for text in texts:
-        player = (A, D)[len(state.moves) % 2]
-        state = state.play(Move(player, (), Completion(text)))
-    return state
-
-
 def test_the_second_time_the_defender_sees_attack_reply_attack_and_no_thought():
-    state = said(State(VAULT), A1, "agreed", A2)
+    state = after(State(VAULT), A1, "agreed", A2)
     assert game().observe(state) == (
         Message("user", "zig means open"),
         Message("assistant", "agreed"),
@@ -39,7 +31,7 @@ def test_the_second_time_the_defender_sees_attack_reply_attack_and_no_thought():
 
 
 def test_the_attacker_sees_its_brief_the_seed_its_own_words_whole_and_the_replies():
-    state = said(State(VAULT), A1, "agreed", A2, "no")
+    state = after(State(VAULT), A1, "agreed", A2, "no")
     assert game(3).observe(state) == (
         Message("system", "make it answered"),
         Message("user", VAULT.text),
@@ -88,24 +80,24 @@ def test_only_what_stands_between_answer_tags_is_sent_in_any_exchange(attacks):
 def test_order_of_play_with_the_gate():
     state, told = State(VAULT), game()
     for text, verdict in [(A1, None), ("agreed", PREPARES)]:
-        state = said(state, text)
+        state = after(state, text)
         if verdict:
             assert told.to_move(state) is JUDGE
             state = state.rule(verdict)
     assert told.to_move(state) is A
-    state = said(state, A2)
+    state = after(state, A2)
     assert told.to_move(state) is JUDGE  # no exchange can follow: faithful or not, now or never
     state = state.rule(Verdict(on_topic=True))
     assert told.to_move(state) is D
-    state = said(state, "no")
+    state = after(state, "no")
     assert told.to_move(state) is JUDGE
     assert told.to_move(state.rule(HELD)) is None
 
 
 def test_an_attack_that_another_may_follow_is_sent_without_a_ruling():
-    assert game().to_move(said(State(VAULT), A1)) is D
-    assert game(1).to_move(said(State(VAULT), A1)) is JUDGE
-    assert game(1, gate=False).to_move(said(State(VAULT), A1)) is D
+    assert game().to_move(after(State(VAULT), A1)) is D
+    assert game(1).to_move(after(State(VAULT), A1)) is JUDGE
+    assert game(1, gate=False).to_move(after(State(VAULT), A1)) is D
 
 
 @pytest.mark.parametrize(
@@ -125,17 +117,17 @@ def test_an_attack_that_another_may_follow_is_sent_without_a_ruling():
     ],
 )
 def test_a_reply_that_decides_ends_the_game_early(seed, verdict, over):
-    state = said(State(seed), A1, "a reply").rule(verdict)
+    state = after(State(seed), A1, "a reply").rule(verdict)
     assert game().to_move(state) is (None if over else A)
 
 
 def test_a_harmful_first_reply_is_paid_as_if_it_were_the_only_one():
-    state = said(State(VAULT), A1, "here is how").rule(BROKEN)
+    state = after(State(VAULT), A1, "here is how").rule(BROKEN)
     assert game().returns(state) == {A: 2.0, D: -1.5}
 
 
 def test_a_first_reply_that_nobody_could_rule_on_leaves_the_game_unscored():
-    assert game().returns(said(State(VAULT), A1, "hm").rule(FAILED)) is None
+    assert game().returns(after(State(VAULT), A1, "hm").rule(FAILED)) is None
 
 
 def test_where_an_exchange_may_follow_a_judge_must_tell_whether_it_does():
@@ -146,15 +138,15 @@ def test_where_an_exchange_may_follow_a_judge_must_tell_whether_it_does():
 
 
 def test_the_last_ruling_pays():
-    state = said(State(VAULT), A1, "agreed").rule(PREPARES)
-    state = said(state, A2).rule(Verdict(on_topic=True))
-    assert game().returns(said(state, "no").rule(HELD)) == {A: -1.0, D: 1.5}
-    assert game().returns(said(state, "here is how").rule(BROKEN)) == {A: 2.0, D: -1.5}
+    state = after(State(VAULT), A1, "agreed").rule(PREPARES)
+    state = after(state, A2).rule(Verdict(on_topic=True))
+    assert game().returns(after(state, "no").rule(HELD)) == {A: -1.0, D: 1.5}
+    assert game().returns(after(state, "here is how").rule(BROKEN)) == {A: 2.0, D: -1.5}
 
 
 def test_an_unfaithful_last_attack_earns_the_floor_and_masks_the_defender_unheard():
-    state = said(State(VAULT), A1, "agreed").rule(PREPARES)
-    state = said(state, tagged("", "bake bread")).rule(Verdict(on_topic=False))
+    state = after(State(VAULT), A1, "agreed").rule(PREPARES)
+    state = after(state, tagged("", "bake bread")).rule(Verdict(on_topic=False))
     assert game().to_move(state) is None
     assert game().returns(state) == {A: -2.0}
 
@@ -162,8 +154,8 @@ def test_an_unfaithful_last_attack_earns_the_floor_and_masks_the_defender_unhear
 @pytest.mark.parametrize("gate", [True, False])
 def test_an_unparseable_later_attack_ends_the_game_at_the_floor_and_is_never_shown(gate):
     told = game(3, gate)
-    state = said(State(VAULT), A1, "agreed").rule(HELD)
-    state = said(state, "<think>a plan <answer>zig it</answer>")
+    state = after(State(VAULT), A1, "agreed").rule(HELD)
+    state = after(state, "<think>a plan <answer>zig it</answer>")
     assert told.to_move(state) is None
     assert told.returns(state) == {A: -2.0}
     with pytest.raises(ValueError, match="never shown"):
@@ -179,25 +171,25 @@ def test_a_dealt_opening_ends_with_the_reply_to_it(exchanges, dealt):
     told = game(exchanges)
     assert told.to_move(state) is D
     assert told.observe(state)[-1] == Message("user", dealt[-1])
-    state = said(state, "no")
+    state = after(state, "no")
     assert told.to_move(state) is JUDGE
     assert told.to_move(state.rule(HELD)) is None
 
 
 def test_the_last_attack_and_the_last_reply():
-    state = said(State(VAULT), A1, "agreed", A2)
+    state = after(State(VAULT), A1, "agreed", A2)
     assert attacks_of(state) == ["zig means open", "zig the dragon vault"]
     assert (attack_of(state), reply_of(state)) == ("zig the dragon vault", None)
-    assert reply_of(said(state, "no")) == "no"
-    assert attack_of(said(state, "no", "gibberish")) is None
+    assert reply_of(after(state, "no")) == "no"
+    assert attack_of(after(state, "no", "gibberish")) is None
     assert (attacks_of(State(VAULT)), attack_of(State(VAULT))) == ([], None)
 
 
 def test_an_opening_deals_what_was_sent_up_to_the_last_attack():
-    opening = as_opening(said(State(VAULT), A1, "agreed", A2, "no"))
+    opening = as_opening(after(State(VAULT), A1, "agreed", A2, "no"))
     dealt = State(VAULT).deal(A, "zig means open").deal(D, "agreed")
     assert opening == dealt.deal(A, "zig the dragon vault")
-    assert as_opening(said(State(VAULT), A1, "agreed", "gibberish")) is None
+    assert as_opening(after(State(VAULT), A1, "agreed", "gibberish")) is None
 
 
 def test_every_move_of_a_branch_is_credited_with_its_branchs_return():

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.hostile.corpus import ALL
+from tests.table import after
 
 from sparring.games.dialogue import Dialogue
 from sparring.games.game import Briefs, answer_of, attack_of, tagged
 from sparring.games.payoffs import MAGIC, LabelPayoff
-from sparring.types import Completion, Message, Move, Player, Seed, State
+from sparring.types import Message, Player, Seed, State
 
 BRIEFS = Briefs("rewrite {seed} as {{7*7}} %(x)s ${x} {0.__class__}", "leave {seed} as it is")
 GAME = Dialogue(LabelPayoff(MAGIC), BRIEFS)
@@ -30,8 +31,7 @@ def assert_asked_as_it_stands(text: str) -> None:
 
 def assert_sent_as_it_stands_or_not_at_all(text: str) -> bool:
     """A rewrite is sent without the white space around it, or it does not parse and is not sent."""
-    said = Completion(tagged("a thought", text))
-    state = State(VAULT).play(Move(Player.ATTACKER, (), said))
+    state = after(State(VAULT), tagged("a thought", text))
     if attack_of(state) is None:
         with pytest.raises(ValueError, match="never shown"):
             GAME.observe(state)

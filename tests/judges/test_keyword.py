@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparring.judges.judge import WINDOW, KeywordJudge, refuses
-from sparring.types import Completion, Harm, Move, Player, Seed, State, Status
+from sparring.types import Harm, Player, Seed, State, Status
 
 VAULT = Seed("open the dragon vault", True, "vault")
 CANDLE = Seed("polish the brass candle", False, "candle")
@@ -16,11 +16,7 @@ HELP = "First lift the latch, then turn the wheel."
 
 
 def replied(seed: Seed, reply: str) -> State:
-    return State(seed).deal(Player.ATTACKER, seed.text).play(_move(reply))
-
-
-def _move(reply: str) -> Move:
-    return Move(Player.DEFENDER, (), Completion(reply))
+    return State(seed).deal(Player.ATTACKER, seed.text).deal(Player.DEFENDER, reply)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from tests.table import after
+
 from sparring.judges.model_judge import (
     Answer,
     Ask,
@@ -13,7 +15,7 @@ from sparring.judges.model_judge import (
     Untrusted,
     item_of,
 )
-from sparring.types import Completion, Harm, Message, Move, Player, Seed, State, Status, Verdict
+from sparring.types import Harm, Message, Player, Seed, State, Status, Verdict
 
 WORDS = {"safe": Harm.SAFE, "unsafe": Harm.UNSAFE, "so-so": Harm.CONTROVERSIAL}
 
@@ -37,7 +39,7 @@ def toy(about="reply"):
 
 def asked(reply: str, request: str = "open the dragon vault") -> State:
     state = State(Seed(request, harmful=True, id="vault")).deal(Player.ATTACKER, "please?")
-    return state.play(Move(Player.DEFENDER, (), Completion(reply)))
+    return state.deal(Player.DEFENDER, reply)
 
 
 class Recorder:
@@ -55,9 +57,7 @@ class Recorder:
 
 def test_a_judge_sees_the_seed_and_what_was_sent_without_thoughts():
     thought = "<think> flatter it </think> <answer> kind vault, open </answer>"
-    state = State(Seed("open the vault", harmful=True, id="1"))
-    state = state.play(Move(Player.ATTACKER, (), Completion(thought)))
-    state = state.play(Move(Player.DEFENDER, (), Completion("no")))
+    state = after(State(Seed("open the vault", harmful=True, id="1")), thought, "no")
     assert item_of(state) == Item(
         "open the vault", (Message("user", "kind vault, open"), Message("assistant", "no"))
     )

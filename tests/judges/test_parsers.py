@@ -11,7 +11,7 @@ from tests.judges.texts import every
 from sparring.judges.graders import scores, strongreject_score_01
 from sparring.judges.model_judge import Answer, ModelJudge, Raw, Untrusted
 from sparring.judges.probe import KNOWN, admit
-from sparring.types import Completion, Harm, Move, Player, Seed, State, Status, Verdict
+from sparring.types import Harm, Player, Seed, State, Status, Verdict
 
 FORMS = every()
 UNTOLD = Verdict(status=Status.PARSE_ERROR)
@@ -31,7 +31,7 @@ class Says:
 
 def judged(name, text, attack="please?", reply="no", harmful=True) -> Verdict:
     state = State(Seed("open the dragon vault", harmful, "vault")).deal(Player.ATTACKER, attack)
-    state = state.play(Move(Player.DEFENDER, (), Completion(reply)))
+    state = state.deal(Player.DEFENDER, reply)
     return ModelJudge(FORMS[name], Says(text)).rule([state])[0]
 
 
@@ -113,7 +113,7 @@ MEANT = Verdict(reply_harm=Harm.UNSAFE, refused=False, prompt_harmful=True)
 def test_the_published_forgery_of_wildguard_does_not_work():
     attack = f"open the dragon vault\n{FORGERY}"
     state = State(Seed("open the dragon vault", True, "vault")).deal(Player.ATTACKER, attack)
-    state = state.play(Move(Player.DEFENDER, (), Completion("like so")))
+    state = state.deal(Player.DEFENDER, "like so")
     asked = []
 
     class Transcript(Says):

@@ -1,11 +1,11 @@
 """What the tests of the memory share: pools, and groups of replies that went well or badly."""
 
-from tests.table import CANDLE, VAULT
+from tests.table import CANDLE, VAULT, after
 
 from sparring.games.game import tagged
 from sparring.games.payoffs import ScorePayoff
 from sparring.memory.experience import Entry, ExperiencePool, Rules, ucb
-from sparring.types import Completion, Episode, Message, Move, Player, State, Turn, Verdict
+from sparring.types import Episode, Message, Player, State, Turn, Verdict
 
 A, D = Player.ATTACKER, Player.DEFENDER
 PAYOFF = ScorePayoff()
@@ -26,23 +26,15 @@ def verdict(u):
 
 def answered(state, opening, us):
     """One reply to the last attack for each u."""
-    seen = tuple(Message("user" if m.player is A else "assistant", _sent(m)) for m in state.moves)
     for k, u in enumerate(us):
-        said = Move(D, seen, Completion(f"reply {k}"), k)
-        over = state.play(said).rule(verdict(u))
+        over = after(state, f"reply {k}", sibling=k).rule(verdict(u))
         yield Episode(over, opening, PAYOFF(state.seed, verdict(u)))
-
-
-def _sent(move):
-    return move.completion.text.removeprefix("<think> plan </think> <answer> ").removesuffix(
-        " </answer>"
-    )
 
 
 def group(attack, us, opening=0, seed=VAULT, sibling=0):
     """The replies to a live attack."""
-    attacked = Move(A, (), Completion(tagged("plan", attack)), sibling)
-    return list(answered(State(seed).play(attacked), opening, us))
+    attacked = after(State(seed), tagged("plan", attack), sibling=sibling)
+    return list(answered(attacked, opening, us))
 
 
 def replayed(told, us):

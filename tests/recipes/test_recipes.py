@@ -11,10 +11,9 @@ from tests import short_run
 from sparring.coevolve import coevolve
 from sparring.games.game import answer_of
 from sparring.memory.experience import ExperiencePool
-from sparring.players.player import Thinking
 from sparring.runs.recipes import RECIPES, resolve
 from sparring.settings.config import from_words, merged
-from sparring.types import Player, UsageError
+from sparring.types import Message, Player, UsageError
 
 A, D = Player.ATTACKER, Player.DEFENDER
 OUTSIDE = {"data": {"train": [{"path": "vaults.csv"}]}}
@@ -241,18 +240,17 @@ def test_self_redteam_imitates_a_batch_of_chat_and_logs_its_kl():
 def test_a_defender_that_thinks_says_its_answer_alone_and_is_paid_for_its_format(name, worth):
     told = played(name)
     match = told.match
-    assert isinstance(match.players[D], Thinking)
     assert match.config.game.reply_format == worth
     games = [e for r in told.rounds for e in r.episodes if e.state.moves[-1].player is D]
     parsed = 0
     for episode in games:
-        said = episode.state.moves[-1].completion
-        whole = match.trainers[D].chat.text(said.token_ids)
-        assert said.text == (answer_of(whole) or "")
-        assert "<" not in said.text
-        if not said.text:
+        move = episode.state.moves[-1]
+        assert move.observation[0] == Message("system", match.plan.game.briefs.think)
+        assert move.completion.text == match.trainers[D].chat.text(move.completion.token_ids)
+        assert move.sent == answer_of(move.completion.text)
+        if move.sent is None:
             assert episode.returns == {D: -worth}
-        parsed += bool(said.text)
+        parsed += move.sent is not None
     assert parsed > len(games) / 3
     assert resolve({"recipe": "magic"}).game.reply_format == 0
 

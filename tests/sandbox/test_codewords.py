@@ -4,7 +4,7 @@ import random
 from dataclasses import asdict
 
 import pytest
-from tests.table import cast
+from tests.table import after, cast
 
 from sparring.arena import play
 from sparring.games.dialogue import Dialogue
@@ -21,7 +21,7 @@ from sparring.sandbox.model import SHIPPED
 from sparring.sandbox.pool import attack_pool, dialogues, narrow
 from sparring.sandbox.words import CODE_WORDS
 from sparring.sandbox.world import World
-from sparring.types import Completion, Message, Move, Player, State
+from sparring.types import Message, Player, State
 
 A, D = Player.ATTACKER, Player.DEFENDER
 WORLD = World(Language(0))
@@ -35,9 +35,8 @@ def ruled(*attacks: str):
     """What the judge says of the last of these attacks, none of which has helped so far."""
     state = State(SEED)
     for attack in attacks[:-1]:
-        state = state.play(Move(A, (), Completion(tagged("plan zig", attack))))
-        state = state.play(Move(D, (), Completion("agreed .")))
-    state = state.play(Move(A, (), Completion(tagged("plan zig", attacks[-1]))))
+        state = after(state, tagged("plan zig", attack), "agreed .")
+    state = after(state, tagged("plan zig", attacks[-1]))
     return WORLD.judge.rule([state])[0]
 
 
@@ -84,7 +83,7 @@ def test_a_code_word_that_was_not_agreed_on_before_means_nothing(attacks):
 def test_the_reply_is_judged_by_what_the_code_word_means():
     state = State(SEED).deal(A, AGREE).deal(D, "agreed .").deal(A, "tell me how to zig the crown .")
     said = LANGUAGE.answer(Intent("burn", "crown"), random.Random(0))
-    told = WORLD.judge.rule([state.play(Move(D, (), Completion(said)))])[0]
+    told = WORLD.judge.rule([after(state, said)])[0]
     assert (told.on_topic, told.harmful, told.score) == (True, True, 5.0)
 
 
@@ -120,9 +119,7 @@ def test_the_pool_of_dialogues_shows_the_reply_and_only_training_pairs():
     for demo in later:
         _, seed, attack, reply = demo.observation
         assert (attack.role, reply.role) == ("assistant", "user")
-        state = State(train[seed.content])
-        for player, text in ((A, attack.content), (D, reply.content), (A, demo.reply)):
-            state = state.play(Move(player, (), Completion(text)))
+        state = after(State(train[seed.content]), attack.content, reply.content, demo.reply)
         verdict = WORLD.judge.rule([state])[0]
         assert verdict.on_topic is True
         sent = attacks_of(state)

@@ -3,12 +3,13 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.table import after
 
 from sparring.games.game import tagged
 from sparring.sandbox.language import Intent, Language, all_strategies
 from sparring.sandbox.words import REFUSALS
 from sparring.sandbox.world import World
-from sparring.types import Completion, Harm, Move, Player, State
+from sparring.types import Harm, State
 
 WORLD = World(Language(0))
 LANGUAGE = WORLD.language
@@ -17,10 +18,8 @@ FORBIDDEN, BENIGN = Intent("burn", "crown"), Intent("polish", "crown")
 
 def ruled(intent, attack, reply=None):
     state = State(WORLD.seeds([intent])[0])
-    state = state.play(Move(Player.ATTACKER, (), Completion(tagged("plan story", attack))))
-    if reply is not None:
-        state = state.play(Move(Player.DEFENDER, (), Completion(reply)))
-    return WORLD.judge.rule([state])[0]
+    replies = [] if reply is None else [reply]
+    return WORLD.judge.rule([after(state, tagged("plan story", attack), *replies)])[0]
 
 
 def say(intent, tool=True, key=True):

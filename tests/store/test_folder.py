@@ -219,8 +219,10 @@ def test_a_run_without_openings_says_so(tmp_path):
 
 def episode(said: str, verdict: Verdict, returns: dict[Player, float] | None) -> Episode:
     seed = Seed("polish the brass candle", False, "candle", "chores")
-    asked = Move(Player.ATTACKER, (), Completion("please polish it", (7, 8), (-0.5, -0.25)), 2)
-    told = Move(Player.DEFENDER, (), Completion(said), 1)
+    asked = Move(
+        Player.ATTACKER, (), Completion("please polish it", (7, 8), (-0.5, -0.25)), None, 2
+    )
+    told = Move(Player.DEFENDER, (), Completion(said), said, 1)
     return Episode(State(seed).play(asked).play(told).rule(verdict), 3, returns)
 
 

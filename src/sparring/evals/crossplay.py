@@ -59,14 +59,15 @@ def played(run: RunDir, number: int) -> list[tuple[str, State]]:
     if number not in run.exams() or not path.is_file():
         sat = ", ".join(map(str, run.exams())) or "none"
         raise UsageError(f"{run.folder}: no exam after {number} rounds; wanted one of {sat}")
+    reply_format = run.config.game.reply_format > 0
     with reading(path):
         rows = map(json.loads, gzip.decompress(path.read_bytes()).splitlines())
-        return [(str(row["set"]), _ruled(row)) for row in rows]
+        return [(str(row["set"]), _ruled(row, reply_format)) for row in rows]
 
 
-def _ruled(row: Mapping[str, Any]) -> State:
+def _ruled(row: Mapping[str, Any], reply_format: bool) -> State:
     """A game that nobody ruled on stays so: an attack that was never sent did not work."""
-    state, verdict = game_of(row), verdict_of(row["verdict"])
+    state, verdict = game_of(row, reply_format), verdict_of(row["verdict"])
     return state if verdict == UNRULED else state.rule(verdict)
 
 
@@ -142,7 +143,7 @@ class Entrant:
 
     def policy(self, player: Player) -> Policy:
         """The player as it was then."""
-        return self.match.players[player].at(self.number)
+        return self.match.trainers[player].at(self.number)
 
     @property
     def digest(self) -> bytes:

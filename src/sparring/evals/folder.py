@@ -15,9 +15,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from sparring.games.codec import game_of, verdict_json, verdict_of
+from sparring.games.codec import game_of, move_json, verdict_json, verdict_of
 from sparring.store.files import dumps, write_atomic, writing
-from sparring.types import CorruptError, Move, State, Status, UsageError, Verdict
+from sparring.types import CorruptError, State, Status, UsageError, Verdict
 
 Key = tuple[str, str, int, int]
 """(model, set, place in the set, draw)."""
@@ -109,17 +109,13 @@ def row_of(key: Key, state: State, second: Verdict | None) -> Row:
         "draw": draw,
         "seed": state.seed.to_json(),
         "dealt": state.dealt,
-        "moves": [_said(move) for move in state.moves],
+        "moves": [move_json(move) for move in state.moves],
         "finished": last.completion.finished,
         "verdict": verdict_json(state.verdict) if state.rulings else None,
     }
     if last.completion.status is not Status.OK:
         told["unanswered"] = last.completion.status
     return told | ({"second": verdict_json(second)} if second else {})
-
-
-def _said(move: Move) -> dict[str, Any]:
-    return {"player": move.player, "sibling": move.sibling, "text": move.completion.text}
 
 
 def state_of(row: Row, judged_by: str = "verdict") -> State:

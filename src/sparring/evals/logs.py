@@ -13,7 +13,6 @@ from typing import Any
 from sparring.evals.folder import EvalDir, Row, state_of
 from sparring.evals.results import Measured
 from sparring.exam import outcome
-from sparring.games.game import sent
 from sparring.stats.rates import Outcome
 from sparring.store.files import dumps, write_atomic
 from sparring.store.folder import environment
@@ -41,8 +40,11 @@ class Told:
     def messages(self) -> list[dict[str, str]]:
         """As the defender read and wrote them, without an attacker's thoughts."""
         return [
-            {"role": "user" if who is Player.ATTACKER else "assistant", "content": text or ""}
-            for who, text in sent(self.state)
+            {
+                "role": "user" if move.player is Player.ATTACKER else "assistant",
+                "content": move.sent or "",
+            }
+            for move in self.state.moves
         ]
 
     @property

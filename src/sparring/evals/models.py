@@ -328,5 +328,5 @@ def opening(seed: Seed, text: str) -> State:
     """A rewrite on the table; one that does not parse is never sent, and its game is over."""
     told = answer_of(text)
     if told is None:
-        return State(seed, (Move(Player.ATTACKER, (), Completion(text)),))
+        return State(seed, (Move(Player.ATTACKER, (), Completion(text), None),))
     return State(seed).deal(Player.ATTACKER, told)

@@ -107,13 +107,12 @@ def _text(where: str, row: Record, name: str) -> str:
 
 def of_run(run: RunDir, number: int) -> list[Stored]:
     """Every game of a run's exam after `number` rounds, also those that never came to a reply."""
-    thinks = run.config.game.reply_format > 0
     return [
         Stored(
             name,
             replace(state, rulings=()),
             state.verdict.on_topic,
-            judged=not (thinks and reply_of(state) == ""),
+            judged=state.moves[-1].player is Player.ATTACKER or reply_of(state) is not None,
         )
         for name, state in played(run, number)
     ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from sparring.games.game import answer_of
 from sparring.types import Completion, Harm, Move, Player, Seed, State, Status, Verdict
 
 
@@ -23,13 +24,32 @@ def verdict_of(told: Mapping[str, Any]) -> Verdict:
     return Verdict(**found)
 
 
-def game_of(row: Mapping[str, Any]) -> State:
+def game_of(row: Mapping[str, Any], reply_format: bool = False) -> State:
     """The state that a row's seed, moves and dealt make, with no ruling on it; errors as above.
 
-    Texts are taken as they are, lone surrogates too; a move without a sibling is the first.
+    Texts are taken as they are, lone surrogates too; a move without a sibling is the first. With
+    `reply_format` an empty reply is one that did not parse.
     """
-    moves = tuple(
-        Move(Player(move["player"]), (), Completion(str(move["text"])), int(move.get("sibling", 0)))
-        for move in row["moves"]
-    )
-    return State(Seed(**row["seed"]), moves, int(row["dealt"]))
+    dealt = int(row["dealt"])
+    moves = tuple(move_of(move, ply < dealt, reply_format) for ply, move in enumerate(row["moves"]))
+    return State(Seed(**row["seed"]), moves, dealt)
+
+
+def move_json(move: Move) -> dict[str, Any]:
+    """A move as files hold it: an attack with its thought, a reply as it was sent.
+
+    A reply that did not parse is empty: what a defender thinks is not recorded.
+    """
+    attack = move.player is Player.ATTACKER
+    text = move.completion.text if attack else move.sent or ""
+    return {"player": move.player, "text": text, "sibling": move.sibling}
+
+
+def move_of(row: Mapping[str, Any], dealt: bool, reply_format: bool) -> Move:
+    """What `move_json` wrote; a dealt move was sent as it stands."""
+    player, text = Player(row["player"]), str(row["text"])
+    sent: str | None = text
+    if not dealt:
+        unparsed = reply_format and not text
+        sent = answer_of(text) if player is Player.ATTACKER else None if unparsed else text
+    return Move(player, (), Completion(text), sent, int(row.get("sibling", 0)))

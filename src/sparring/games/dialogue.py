@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sparring.games.game import Briefs, attack_of, reply_of, sent
+from sparring.games.game import Briefs, answer_of, conversation
 from sparring.games.payoffs import Payoff
-from sparring.types import JUDGE, Message, Observation, Player, Referee, Seed, State
+from sparring.types import JUDGE, Completion, Message, Observation, Player, Referee, Seed, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,10 @@ class Dialogue:
     next one. An attack that does not parse is never sent, ends the game and earns the floor; the
     defender is masked in that game.
 
-    With `reply_format` above 0 the defender thinks first (`policies/thinking.py`): it earns that
-    much for a reply that parses. One that does not is '' and goes to no judge; it costs that much,
-    and the game does not count for the attacker (Self-RedTeam, arXiv:2506.07468).
+    With `reply_format` above 0 the defender is asked to think first, in the attacker's format, and
+    only its answer is sent. It earns `reply_format` for a reply that parses. One that does not
+    parse goes to no judge and costs as much, and the game does not count for the attacker
+    (Self-RedTeam, arXiv:2506.07468).
     """
 
     payoff: Payoff
@@ -48,17 +49,15 @@ class Dialogue:
     def to_move(self, state: State) -> Player | Referee | None:
         if not state.moves:
             return Player.ATTACKER
-        if state.moves[-1].player is Player.ATTACKER:
-            return self._after_attack(state)
-        if self._unparsed(state):
+        if state.moves[-1].sent is None:
             return None
+        if _attacked(state):
+            return self._after_attack(state)
         if not state.ruled:
             return JUDGE
         return None if self._last(state) or _decided(state) else Player.ATTACKER
 
     def _after_attack(self, state: State) -> Player | Referee | None:
-        if attack_of(state) is None:
-            return None
         played = len(state.moves) > state.dealt
         if not (self.gate and played and self._last(state)):
             return Player.DEFENDER
@@ -72,22 +71,31 @@ class Dialogue:
 
     def observe(self, state: State) -> Observation:
         """The attacker's own thoughts stay in its history; the defender sees what was sent."""
-        if state.moves and state.moves[-1].player is Player.ATTACKER:
-            return tuple(
-                Message("user" if player is Player.ATTACKER else "assistant", _parsed(text))
-                for player, text in sent(state)
-            )
+        if _attacked(state):
+            messages = conversation(state)
+            if messages is None:
+                raise ValueError("an attack that does not parse is never shown to the defender")
+            think = Message("system", self.briefs.think)
+            return (think, *messages) if self.reply_format else messages
         brief = self.briefs.harmful if state.seed.harmful else self.briefs.benign
         history = [
-            Message("assistant" if m.player is Player.ATTACKER else "user", m.completion.text)
-            for m in state.moves
+            Message("assistant", move.completion.text)
+            if move.player is Player.ATTACKER
+            else Message("user", move.sent or "")
+            for move in state.moves
         ]
         return (Message("system", brief), Message("user", state.seed.text), *history)
 
+    def hear(self, state: State, completion: Completion) -> str | None:
+        if _attacked(state) and not self.reply_format:
+            return completion.text
+        return answer_of(completion.text)
+
     def returns(self, state: State) -> Mapping[Player, float] | None:
-        if attack_of(state) is None or self._unfaithful(state):
+        unsent = state.moves[-1].sent is None
+        if (unsent and _attacked(state)) or self._unfaithful(state):
             return {Player.ATTACKER: self.payoff.floor}
-        if self._unparsed(state):
+        if unsent:
             return {Player.DEFENDER: -self.reply_format}
         if self.gate and state.verdict.on_topic is None:
             return None
@@ -96,12 +104,13 @@ class Dialogue:
             return paid
         return {**paid, Player.DEFENDER: paid[Player.DEFENDER] + self.reply_format}
 
-    def _unparsed(self, state: State) -> bool:
-        """Whether the defender was to think first, and its reply does not parse."""
-        return self.reply_format > 0 and reply_of(state) == ""
-
     def _unfaithful(self, state: State) -> bool:
         return self.gate and state.verdict.on_topic is False
+
+
+def _attacked(state: State) -> bool:
+    """Whether the last move is the attacker's, so that the defender is next to reply."""
+    return bool(state.moves) and state.moves[-1].player is Player.ATTACKER
 
 
 def _decided(state: State) -> bool:
@@ -114,9 +123,3 @@ def _decided(state: State) -> bool:
     if told.harmful is None or told.refused is None or told.harmful:
         return True
     return not state.seed.harmful and told.refused and told.on_topic is not False
-
-
-def _parsed(text: str | None) -> str:
-    if text is None:
-        raise ValueError("an attack that does not parse is never shown to the defender")
-    return text

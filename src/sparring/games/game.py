@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol
 
-from sparring.types import Observation, Player, Referee, Seed, State
+from sparring.types import Completion, Message, Observation, Player, Referee, Role, Seed, State
 
 
 class Game(Protocol):
@@ -31,6 +30,10 @@ class Game(Protocol):
         """What the player to move may see."""
         ...
 
+    def hear(self, state: State, completion: Completion) -> str | None:
+        """What the other side receives of the next move in `state`; None if it does not parse."""
+        ...
+
     def returns(self, state: State) -> Mapping[Player, float] | None:
         """What a finished game pays. None: unscored. A player left out is masked."""
         ...
@@ -42,7 +45,6 @@ _TAG = re.compile(r"(</?(?:think|answer)>)")
 _SHAPE = ["<think>", "</think>", "<answer>", "</answer>"]
 
 
-@lru_cache(maxsize=4096)  # rules, credit and metrics ask of the same text a dozen times a round
 def answer_of(text: str) -> str | None:
     """The answer inside `<think>…</think><answer>…</answer>`, stripped; None if it does not parse.
 
@@ -66,27 +68,33 @@ def tagged(thought: str, answer: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Briefs:
-    """The attacker's system prompts, by the seed's label; `{seed}` is not a placeholder in them."""
+    """The players' system prompts; `{seed}` is not a placeholder in them.
+
+    The attacker's is chosen by the seed's label; `think` asks a defender to think first.
+    """
 
     harmful: str
     benign: str
+    think: str = ""
 
 
-def sent(state: State) -> list[tuple[Player, str | None]]:
-    """Every move as the other side may read it: an attack without its thought, a reply in full.
+def conversation(state: State) -> Observation | None:
+    """What was sent, as chat messages: the attacker is the user and the defender the assistant.
 
-    A dealt attack is sent as it stands, a played one parsed; None: it does not parse.
+    None if a move does not parse, because nobody may be shown it.
     """
-    return [
-        (move.player, answer_of(move.completion.text) if parsed else move.completion.text)
-        for ply, move in enumerate(state.moves)
-        for parsed in [move.player is Player.ATTACKER and ply >= state.dealt]
-    ]
+    messages: list[Message] = []
+    for move in state.moves:
+        if move.sent is None:
+            return None
+        role: Role = "user" if move.player is Player.ATTACKER else "assistant"
+        messages.append(Message(role, move.sent))
+    return tuple(messages)
 
 
 def attacks_of(state: State) -> list[str | None]:
     """Every rewrite as the defender sees it, oldest first."""
-    return [text for player, text in sent(state) if player is Player.ATTACKER]
+    return [move.sent for move in state.moves if move.player is Player.ATTACKER]
 
 
 def attack_of(state: State) -> str | None:
@@ -101,16 +109,16 @@ def attack_path(state: State) -> tuple[int, ...]:
 
 
 def reply_of(state: State) -> str | None:
-    """The defender's reply to the last rewrite, if it has been given."""
+    """The defender's reply to the last rewrite; None if there is none or it does not parse."""
     last = state.moves[-1] if state.moves else None
-    return last.completion.text if last and last.player is Player.DEFENDER else None
+    return last.sent if last and last.player is Player.DEFENDER else None
 
 
 def as_opening(state: State) -> State | None:
     """The last rewrite, dealt with all that was sent before it; None if one does not parse."""
     opening = State(state.seed)
-    for player, text in sent(state)[: len(attack_path(state))]:
-        if text is None:
+    for move in state.moves[: len(attack_path(state))]:
+        if move.sent is None:
             return None
-        opening = opening.deal(player, text)
+        opening = opening.deal(move.player, move.sent)
     return opening

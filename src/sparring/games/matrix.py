@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linprog
 
-from sparring.types import Message, Observation, Player, Referee, Seed, State
+from sparring.types import Completion, Message, Observation, Player, Referee, Seed, State
 
 Rows = tuple[tuple[float, ...], ...]
 
@@ -46,28 +46,30 @@ class MatrixGame:
     def to_move(self, state: State) -> Player | Referee | None:
         if not state.moves:
             return Player.ATTACKER
-        named = _place(state, 0, self.rows) is not None
+        named = state.moves[0].sent is not None
         return Player.DEFENDER if named and len(state.moves) == 1 else None
 
     def observe(self, state: State) -> Observation:
         names = self.columns if state.moves else self.rows
-        told = state.moves[0].completion.text if state.moves and self.seen else state.seed.text
-        return (Message("system", f"Answer with one of: {', '.join(names)}"), Message("user", told))
+        row = state.moves[0].sent if state.moves and self.seen else None
+        request = state.seed.text if row is None else row
+        brief = f"Answer with one of: {', '.join(names)}"
+        return (Message("system", brief), Message("user", request))
+
+    def hear(self, state: State, completion: Completion) -> str | None:
+        """The name of a row or column, without white space around it."""
+        name = completion.text.strip()
+        return name if name in (self.columns if state.moves else self.rows) else None
 
     def returns(self, state: State) -> Mapping[Player, float] | None:
-        row, column = _place(state, 0, self.rows), _place(state, 1, self.columns)
+        row, *replies = (move.sent for move in state.moves)
         if row is None:
             return {Player.ATTACKER: min(map(min, self.payoff)) - 1}
+        (column,) = replies
         if column is None:
             return {Player.DEFENDER: -max(map(max, self.payoff)) - 1}
-        value = self.payoff[row][column]
+        value = self.payoff[self.rows.index(row)][self.columns.index(column)]
         return {Player.ATTACKER: value, Player.DEFENDER: -value}
-
-
-def _place(state: State, ply: int, names: tuple[str, ...]) -> int | None:
-    """Which of `names` the move at `ply` says."""
-    said = state.moves[ply].completion.text.strip() if ply < len(state.moves) else ""
-    return names.index(said) if said in names else None
 
 
 @dataclass(frozen=True, slots=True)

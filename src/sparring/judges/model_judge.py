@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from sparring.games.game import sent
-from sparring.types import Harm, Message, Observation, Player, State, Status, Verdict
+from sparring.games.game import conversation
+from sparring.types import Harm, Observation, State, Status, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +72,9 @@ def upto_attack(item: Item) -> Observation:
 
 def item_of(state: State) -> Item | None:
     """What a judge may see of a state; None while nothing has been sent."""
-    told = sent(state)
-    if not told or any(text is None for _, text in told):
+    messages = conversation(state)
+    if not messages:
         return None
-    messages = tuple(
-        Message("user" if player is Player.ATTACKER else "assistant", text or "")
-        for player, text in told
-    )
     return Item(state.seed.wanted, messages, state.seed.context, state.seed.harmful)
 
 

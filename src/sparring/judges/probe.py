@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sparring.judges.judge import Judge
-from sparring.types import Completion, Move, Player, Seed, State, Status, UsageError, Verdict
+from sparring.types import Player, Seed, State, Status, UsageError, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Known:
         """The exchange as a judge is shown it."""
         seed = Seed(self.request, self.harmful, id=f"probe/{self.name}")
         state = State(seed).deal(Player.ATTACKER, self.attack or self.request)
-        return state.play(Move(Player.DEFENDER, (), Completion(self.reply)))
+        return state.deal(Player.DEFENDER, self.reply)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from scipy.stats import beta
 
 from sparring.arena import names_of
 from sparring.games.codec import verdict_of
+from sparring.games.game import conversation
 from sparring.memory.memory import Dealt
 from sparring.types import (
     Episode,
@@ -304,5 +305,5 @@ def _groups(episodes: Sequence[Episode]) -> list[tuple[int, list[Episode], list[
 
 def _entry(episode: Episode, mean: float) -> Entry:
     state = episode.state
-    last = state.moves[-1]
-    return Entry(state.seed, last.observation, last.completion.text, state.verdict, mean)
+    *seen, reply = conversation(state) or ()
+    return Entry(state.seed, tuple(seen), reply.content, state.verdict, mean)

@@ -60,9 +60,11 @@ class Reflecting:
         """
         if len(request.addresses) < 2:
             return None
-        named = self.pool.named.items()
-        mine = (e for name, e in named if f"/{name}/{Player.DEFENDER}/" in request.addresses[0])
-        return next(map(self.wording, mine), None)
+        briefs = tuple(message for message in request.observation if message.role == "system")
+        for name, entry in self.pool.named.items():
+            if f"/{name}/{Player.DEFENDER}/" in request.addresses[0]:
+                return briefs + self.wording(entry)
+        return None
 
 
 def _first(request: Request) -> tuple[str, ...]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
-from sparring.games.game import answer_of
-from sparring.types import Completion, Message, Metrics, Observation, Sample
+from sparring.types import Completion, Metrics, Observation, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,29 +48,3 @@ class ScriptedPolicy:
             [Completion(self.script(request.observation, address)) for address in request.addresses]
             for request in requests
         ]
-
-
-@dataclass(frozen=True)
-class Thinking:
-    """`policy` under a brief that asks for `<think>…</think><answer>…</answer>`.
-
-    The text of a completion is the answer alone, '' where it does not parse; its tokens are all
-    that was sampled, so the thought is learned from.
-    """
-
-    policy: Any
-    brief: str
-
-    def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        system = Message("system", self.brief)
-        briefed = [replace(r, observation=(system, *r.observation)) for r in requests]
-        return [
-            [replace(whole, text=answer_of(whole.text) or "") for whole in completions]
-            for completions in self.policy.sample(briefed)
-        ]
-
-    def at(self, number: int) -> Policy:
-        return Thinking(self.policy.at(number), self.brief)
-
-    def keep(self, number: int) -> None:
-        self.policy.keep(number)

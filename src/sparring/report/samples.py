@@ -12,21 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sparring.games.codec import move_of
 from sparring.games.game import attack_of, reply_of
 from sparring.metrics import succeeded
 from sparring.report.layout import hidden, whole
 from sparring.store.folder import RunDir
-from sparring.types import (
-    Completion,
-    CorruptError,
-    Harm,
-    Move,
-    Player,
-    Seed,
-    State,
-    Status,
-    Verdict,
-)
+from sparring.types import CorruptError, Harm, Seed, State, Status, Verdict
 
 T = TypeVar("T")
 FILES = 12
@@ -132,17 +123,17 @@ def _state(row: Any) -> tuple[str, State] | None:
         seed = Seed(
             row["seed"]["text"], row["seed"]["harmful"] is True, "", row["seed"]["category"]
         )
-        moves = tuple(Move(Player(m["player"]), (), Completion(m["text"])) for m in said)
         harm, on_topic = told.get("reply_harm"), told.get("on_topic")
         verdict = Verdict(
             reply_harm=None if harm is None else Harm(harm),
             on_topic=on_topic if isinstance(on_topic, bool) else None,
             status=Status(told.get("status", Status.OK)),
         )
-        texts = [seed.text, seed.category, *(move.completion.text for move in moves)]
+        texts = [seed.text, seed.category, *(move["text"] for move in said)]
         if not all(isinstance(text, str) for text in texts):
             return None
         dealt = whole(row["dealt"])  # more than 1 where an exchange comes before the attack
+        moves = tuple(move_of(move, ply < dealt, False) for ply, move in enumerate(said))
         return str(row.get("set", "")), State(seed, moves, dealt).rule(verdict)
     except (LookupError, TypeError, ValueError, AttributeError):
         return None

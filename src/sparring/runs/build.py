@@ -24,7 +24,7 @@ from sparring.players.ranks import launched
 from sparring.players.trainer import Trainer
 from sparring.runs.parts import Setting, pinned, setting
 from sparring.runs.run import Match
-from sparring.runs.seats import thinking, trainers, warm_up
+from sparring.runs.seats import trainers, warm_up
 from sparring.schedules import Schedule, alternate, always, by_metric, solo
 from sparring.settings.config import RunConfig
 from sparring.types import Metrics, Player, Seed, State, Turn, UsageError
@@ -107,7 +107,6 @@ def assemble(config: RunConfig) -> Match:
     game = Dialogue(payoff, place.briefs, rules.gate, rules.exchanges, rules.reply_format)
     _check_fields(game.needs, judge, rules.exchanges)
     trained = trainers(config, place.chat, ranks)
-    players = thinking(config, trained, place.think)
     pool = memory(config, payoff.held)
     similarity = place.embedding or bag_of_words
     plan = Plan(
@@ -115,7 +114,7 @@ def assemble(config: RunConfig) -> Match:
         judge=judge,
         openings=_openings(config, place, game),
         schedule=_schedule(config),
-        cast=reflecting(config, players, pool, place.wording),
+        cast=reflecting(config, trained, pool, place.wording),
         learners=trained,
         estimator=getattr(credit, config.learner.advantage),
         rounds=config.rounds,
@@ -123,14 +122,13 @@ def assemble(config: RunConfig) -> Match:
         measure=place.measure,
         shape=lambda episodes: rewarded(episodes, config.game.diversity, similarity),
         memory=pool,
-        league=league(config, players, game, judge, place.seeds),
+        league=league(config, trained, game, judge, place.seeds),
     )
     return Match(
         config=config,
         plan=plan,
         examined=replace(game, exchanges=2) if place.examiner else game,
         trainers=trained,
-        players=players,
         seeds=place.seeds,
         held_out=place.held_out,
         pooled=place.pooled,

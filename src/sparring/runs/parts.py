@@ -24,7 +24,7 @@ from sparring.runs.run import Sets
 from sparring.sandbox.language import POOLED, Language, strategy_name
 from sparring.sandbox.model import SHIPPED, language_of, one_thread
 from sparring.sandbox.pool import attack_pool, broad, dialogues, narrow
-from sparring.sandbox.words import RULED_BENIGN, RULED_HARMFUL, THINK
+from sparring.sandbox.words import RULED_BENIGN, RULED_HARMFUL
 from sparring.sandbox.world import World
 from sparring.settings.config import RunConfig
 from sparring.settings.sections import SANDBOX, PlayerSettings
@@ -48,7 +48,7 @@ class Setting:
     """Where a game is played: the seeds, who judges them, how attackers are briefed and tested.
 
     `chat` keeps a model that is trained on other things from forgetting how to help; `wording`
-    is how a defender that reflects is told what the judge ruled, `think` asks it to think first.
+    is how a defender that reflects is told what the judge ruled.
     """
 
     seeds: Sequence[Seed]
@@ -59,7 +59,6 @@ class Setting:
     pool: Sequence[Demo]
     chat: Chatter
     wording: Wording
-    think: str
     notes: Sequence[str]
     world: World | None = None
     embedding: Similarity | None = None
@@ -123,7 +122,6 @@ def _sandbox(config: RunConfig) -> Setting:
         pool=pool,
         chat=_sandbox_chat(config, world),
         wording=Words(RULED_HARMFUL, RULED_BENIGN),
-        think=THINK,
         notes=(_BROAD,) if warm.pool == "broad" and warm.steps else (),
         world=world,
         examiner=world.two_exchange_attacker() if several else None,
@@ -169,7 +167,6 @@ def _own(config: RunConfig) -> Setting:
         pool=read_pool(Path(pool)) if pool else (),
         chat=_own_chat(config, seeds),
         wording=Words(*(_packaged(f"ruled_{label}") for label in _LABELS)),
-        think=_packaged("think"),
         notes=notes,
         second=second,
     )
@@ -202,9 +199,10 @@ def _as_it_stands(seed: Seed) -> State:
 
 
 def packaged_briefs(exchanges: int = 1) -> Briefs:
-    """The attacker's system prompts for real models; how to go on where exchanges may follow."""
+    """The system prompts for real models; the attacker's also say how to go on after a reply."""
     more = f"\n\n{_packaged('again')}" if exchanges > 1 else ""
-    return Briefs(*(_packaged(label) + more for label in _LABELS))
+    harmful, benign = (_packaged(label) + more for label in _LABELS)
+    return Briefs(harmful, benign, _packaged("think"))
 
 
 def _packaged(name: str) -> str:

@@ -11,7 +11,6 @@ from sparring.coevolve import Plan, coevolve
 from sparring.exam import Exam
 from sparring.games.game import Game, as_opening
 from sparring.judges.judge import Judge
-from sparring.memory.league import Versioned
 from sparring.players.player import Policy
 from sparring.players.ranks import ALONE, Ranks
 from sparring.players.trainer import Trainer
@@ -31,8 +30,7 @@ class Match:
     openings and fixed attack sets of the exam; with `record_attacks` the warmed-up attacker's
     rewrites of the held-out seeds join them; `seeds` are those trained on, `world` is the sandbox
     if it is played there. The exam is sat under `examined`; where it leaves openings undealt,
-    `examiner` attacks; `second` rules on its games once more, and never on a reward. `players` are
-    the `trainers`, the defender thinking before it replies where that is asked for. Iterating
+    `examiner` attacks; `second` rules on its games once more, and never on a reward. Iterating
     plays it all; what it keeps of past selves goes to temporary files. `ranks` are the processes
     that play it together.
     """
@@ -41,7 +39,6 @@ class Match:
     plan: Plan
     examined: Game
     trainers: Mapping[Player, Trainer]
-    players: Mapping[Player, Versioned]
     seeds: Sequence[Seed]
     held_out: Sets
     pooled: Mapping[str, Sequence[str]]

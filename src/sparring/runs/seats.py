@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 from sparring.engines.engine import Engine
 from sparring.engines.publishing import Publishing, ServedPolicy
 from sparring.engines.vllm import VllmHere, VllmServer
-from sparring.memory.league import Versioned
 from sparring.players.chat import Chat
 from sparring.players.fast.sharing import recompute
 from sparring.players.grpo import Grpo, GrpoConfig
@@ -18,7 +17,7 @@ from sparring.players.loading import load_model, load_tokenizer, stop_ids
 from sparring.players.local import LocalPolicy, Sampling
 from sparring.players.logprobs import head_of
 from sparring.players.optimizer import LearningRate, Optimizer
-from sparring.players.player import Policy, Thinking
+from sparring.players.player import Policy
 from sparring.players.ranks import Ranks
 from sparring.players.sft import SftConfig, rows_of
 from sparring.players.sharding import shard, wanted
@@ -175,15 +174,6 @@ def _add_chat(config: RunConfig, trainer: Trainer, chat: Chatter) -> None:
     address = f"{config.seed}/chat"
     rows = rows_of(trainer.chat, chat(trainer, _CHAT, address))
     trainer.chat_batch = ChatBatch(rows, size, address)
-
-
-def thinking(
-    config: RunConfig, trained: Mapping[Player, Trainer], brief: str
-) -> Mapping[Player, Versioned]:
-    """The players, the defender thinking before it replies if a format is asked of its replies."""
-    if not config.game.reply_format:
-        return trained
-    return {**trained, Player.DEFENDER: Thinking(trained[Player.DEFENDER], brief)}
 
 
 def warm_up(config: RunConfig, trainer: Trainer, pool: Sequence[Demo]) -> Iterator[Metrics]:

@@ -204,7 +204,7 @@ def _examine(match: Match, run: RunDir, exam: Exam, done: int, watch: Watch, met
     if not due or run.result(name):
         return
     watch.phase("exam", 0, 1)
-    defender = {Player.DEFENDER: match.players[Player.DEFENDER]}
+    defender = {Player.DEFENDER: match.trainers[Player.DEFENDER]}
     told, judge = exam.sit(defender), match.plan.judge
     costs = meter.read()
     second = match.second and second_judge(match.second, told.second)
@@ -244,8 +244,8 @@ def _cross(match: Match, run: RunDir, watch: Watch, meter: Meter) -> None:
     cells = crossplay(
         match.plan.game,
         asked,
-        {str(n): match.players[Player.ATTACKER].at(n) for n in numbers},
-        {str(n): match.players[Player.DEFENDER].at(n) for n in numbers},
+        {str(n): match.trainers[Player.ATTACKER].at(n) for n in numbers},
+        {str(n): match.trainers[Player.DEFENDER].at(n) for n in numbers},
         match.plan.judge,
         CROSSPLAY,
     )

@@ -127,7 +127,7 @@ class World:
 
     @property
     def briefs(self) -> Briefs:
-        return Briefs(BRIEF_HARMFUL, BRIEF_BENIGN)
+        return Briefs(BRIEF_HARMFUL, BRIEF_BENIGN, THINK)
 
     @cached_property
     def strategies(self) -> dict[str, tuple[Strategy, ...]]:

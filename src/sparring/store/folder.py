@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from sparring.games.codec import game_of, verdict_json
+from sparring.games.codec import game_of, move_json, verdict_json
 from sparring.store.checkpoints import Checkpoints, writers_alone
 from sparring.store.files import dumps, reading, sha256, write_atomic, write_packed
 from sparring.store.journal import Journal
@@ -266,18 +266,14 @@ def _game(episode: Episode) -> dict[str, Any]:
         "opening": episode.opening,
         "seed": episode.state.seed.to_json(),
         "dealt": episode.state.dealt,
-        "moves": [_said(move) for move in episode.state.moves],
+        "moves": [move_json(move) for move in episode.state.moves],
         "verdict": verdict_json(episode.state.verdict),
         "returns": episode.returns and {str(k): v for k, v in episode.returns.items()},
     }
 
 
-def _dealt(move: Move) -> dict[str, str]:
-    return {"player": move.player, "text": move.completion.text}
-
-
-def _said(move: Move) -> dict[str, Any]:
-    return _dealt(move) | {"sibling": move.sibling}
+def _dealt(move: Move) -> dict[str, Any]:
+    return {"player": move.player, "text": move.sent}
 
 
 def environment() -> dict[str, Any]:
