@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.table import HELD, after
 
-from sparring.games.codec import game_of, verdict_json, verdict_of
+from sparring.games.codec import state_of, verdict_json, verdict_of
 from sparring.store.folder import RunDir
 from sparring.types import Episode, Harm, Player, Seed, State, Status, Verdict
 
@@ -49,5 +49,5 @@ def test_a_recorded_game_comes_back_text_for_text_lone_surrogates_too(
     run.write_result("round_000000", {}, {"harmful/plain": [Episode(state.rule(HELD), 0, None)]})
     path = run.folder / "exams" / "round_000000" / "samples.jsonl.gz"
     row = json.loads(gzip.decompress(path.read_bytes()))
-    assert game_of(row) == state
-    assert verdict_of(row["verdict"]) == HELD
+    assert state_of(row) == state.rule(HELD)
+    assert state_of(row, ruling=None) == state

@@ -5,13 +5,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sparring.exam import QUESTIONS, crossplay, outcome
-from sparring.games.codec import game_of, verdict_of
+from sparring.games.codec import state_of
 from sparring.players.player import Policy
 from sparring.runs.recipes import known as recipe
 from sparring.runs.run import Match
@@ -23,7 +23,7 @@ from sparring.stats.rates import Outcome
 from sparring.store.checkpoints import check_seeds
 from sparring.store.files import dumps, reading, write_atomic
 from sparring.store.folder import RunDir
-from sparring.types import UNRULED, Player, Seed, State, Status, UsageError
+from sparring.types import Player, Seed, State, Status, UsageError
 
 Items = dict[str, dict[str, Outcome]]
 """Outcomes by `metric/set`, and in a set by the item's key."""
@@ -62,13 +62,7 @@ def played(run: RunDir, number: int) -> list[tuple[str, State]]:
     reply_format = run.config.game.reply_format > 0
     with reading(path):
         rows = map(json.loads, gzip.decompress(path.read_bytes()).splitlines())
-        return [(str(row["set"]), _ruled(row, reply_format)) for row in rows]
-
-
-def _ruled(row: Mapping[str, Any], reply_format: bool) -> State:
-    """A game that nobody ruled on stays so: an attack that was never sent did not work."""
-    state, verdict = game_of(row, reply_format), verdict_of(row["verdict"])
-    return state if verdict == UNRULED else state.rule(verdict)
+        return [(str(row["set"]), state_of(row, reply_format=reply_format)) for row in rows]
 
 
 def compared(

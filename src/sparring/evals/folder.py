@@ -15,7 +15,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from sparring.games.codec import game_of, move_json, verdict_json, verdict_of
+from sparring.games.codec import state_json, verdict_json
+from sparring.games.codec import state_of as ruled_state_of
 from sparring.store.files import dumps, write_atomic, writing
 from sparring.types import CorruptError, State, Status, UsageError, Verdict
 
@@ -107,9 +108,7 @@ def row_of(key: Key, state: State, second: Verdict | None) -> Row:
         "set": name,
         "place": place,
         "draw": draw,
-        "seed": state.seed.to_json(),
-        "dealt": state.dealt,
-        "moves": [move_json(move) for move in state.moves],
+        **state_json(state),
         "finished": last.completion.finished,
         "verdict": verdict_json(state.verdict) if state.rulings else None,
     }
@@ -120,8 +119,7 @@ def row_of(key: Key, state: State, second: Verdict | None) -> Row:
 
 def state_of(row: Row, judged_by: str = "verdict") -> State:
     """The game of a line, ruled on by the judge, or by the `second` one."""
-    state = game_of(row)
-    return state.rule(verdict_of(row[judged_by])) if row.get(judged_by) else state
+    return ruled_state_of(row, judged_by)
 
 
 SCHEMA = 1

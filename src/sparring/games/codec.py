@@ -1,55 +1,118 @@
-"""A game as the files of runs, exams and evaluations hold it, and back."""
+"""The one codec of games: seeds, verdicts, openings, states and episodes as JSON, and back.
+
+Every file that holds a game is written with `…_json` and read with `…_of`. What is read is
+untrusted: it raises KeyError, TypeError or ValueError where it is not what was written. Texts are
+taken as they are, lone surrogates too.
+
+- opening: `{"seed", "moves": [{"player", "text"}]}`, every move of it dealt
+- state: `{"seed", "dealt", "moves": [{"player", "text", "sibling"}]}`
+- episode: a state with its `opening`, its `verdict` and its `returns`
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from sparring.games.game import answer_of
-from sparring.types import Completion, Harm, Move, Player, Seed, State, Status, Verdict
+from sparring.types import (
+    UNRULED,
+    Completion,
+    Episode,
+    Harm,
+    Move,
+    Player,
+    Seed,
+    State,
+    Status,
+    Verdict,
+)
+
+Row = Mapping[str, Any]
+
+
+def seed_of(row: Row) -> Seed:
+    """What `Seed.to_json` wrote."""
+    seed = Seed(**row)
+    texts = [value for name, value in asdict(seed).items() if name != "harmful"]
+    if not (isinstance(seed.harmful, bool) and all(isinstance(text, str) for text in texts)):
+        raise TypeError("a seed's `harmful` must be true or false, and its other fields texts")
+    return seed
 
 
 def verdict_json(verdict: Verdict) -> dict[str, Any]:
-    """Its fields; what could not be told is left out."""
-    told = {field.name: getattr(verdict, field.name) for field in fields(verdict)}
-    return {name: value for name, value in told.items() if value is not None}
+    """The fields that a judge could fill, and the status."""
+    values = {field.name: getattr(verdict, field.name) for field in fields(verdict)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def verdict_of(told: Mapping[str, Any]) -> Verdict:
-    """What `verdict_json` wrote; KeyError, TypeError or ValueError if that is not what it is."""
-    found = dict(told)
-    harm = found.get("reply_harm")
-    found |= {"reply_harm": harm and Harm(harm), "status": Status(found["status"])}
-    return Verdict(**found)
+def verdict_of(row: Row) -> Verdict:
+    """What `verdict_json` wrote."""
+    harm = row.get("reply_harm")
+    enums = {"reply_harm": harm and Harm(harm), "status": Status(row["status"])}
+    return Verdict(**{**row, **enums})
 
 
-def game_of(row: Mapping[str, Any], reply_format: bool = False) -> State:
-    """The state that a row's seed, moves and dealt make, with no ruling on it; errors as above.
+def opening_json(opening: State) -> dict[str, Any]:
+    """A state of which every move is dealt."""
+    moves = [{"player": move.player, "text": move.sent} for move in opening.moves]
+    return {"seed": opening.seed.to_json(), "moves": moves}
 
-    Texts are taken as they are, lone surrogates too; a move without a sibling is the first. With
-    `reply_format` an empty reply is one that did not parse.
+
+def opening_of(row: Row) -> State:
+    """What `opening_json` wrote."""
+    return state_of({**row, "dealt": len(row["moves"])}, ruling=None)
+
+
+def state_json(state: State) -> dict[str, Any]:
+    """The game so far, without its rulings: an attack with its thought, a reply as it was sent.
+
+    A reply that did not parse is empty, because what a defender thinks is not recorded.
+    """
+    moves = [
+        {
+            "player": move.player,
+            "text": move.completion.text if move.player is Player.ATTACKER else move.sent or "",
+            "sibling": move.sibling,
+        }
+        for move in state.moves
+    ]
+    return {"seed": state.seed.to_json(), "dealt": state.dealt, "moves": moves}
+
+
+def state_of(row: Row, ruling: str | None = "verdict", reply_format: bool = False) -> State:
+    """What `state_json` wrote, ruled on by the verdict in the field `ruling`, if there is one.
+
+    With `reply_format` an empty reply is one that did not parse. A move without a sibling is the
+    first.
     """
     dealt = int(row["dealt"])
-    moves = tuple(move_of(move, ply < dealt, reply_format) for ply, move in enumerate(row["moves"]))
-    return State(Seed(**row["seed"]), moves, dealt)
+    moves = [_move(move, ply < dealt, reply_format) for ply, move in enumerate(row["moves"])]
+    state = State(seed_of(row["seed"]), tuple(moves), dealt)
+    verdict = row.get(ruling) if ruling else None
+    if not verdict or verdict_of(verdict) == UNRULED:
+        return state
+    return state.rule(verdict_of(verdict))
 
 
-def move_json(move: Move) -> dict[str, Any]:
-    """A move as files hold it: an attack with its thought, a reply as it was sent.
-
-    A reply that did not parse is empty: what a defender thinks is not recorded.
-    """
-    attack = move.player is Player.ATTACKER
-    text = move.completion.text if attack else move.sent or ""
-    return {"player": move.player, "text": text, "sibling": move.sibling}
-
-
-def move_of(row: Mapping[str, Any], dealt: bool, reply_format: bool) -> Move:
-    """What `move_json` wrote; a dealt move was sent as it stands."""
-    player, text = Player(row["player"]), str(row["text"])
+def _move(row: Row, dealt: bool, reply_format: bool) -> Move:
+    player, text = Player(row["player"]), row["text"]
+    if not isinstance(text, str):
+        raise TypeError(f"the text of a move must be a text, got {text!r:.40}")
     sent: str | None = text
-    if not dealt:
-        unparsed = reply_format and not text
-        sent = answer_of(text) if player is Player.ATTACKER else None if unparsed else text
+    if not dealt and player is Player.ATTACKER:
+        sent = answer_of(text)
+    elif not dealt and reply_format and not text:
+        sent = None
     return Move(player, (), Completion(text), sent, int(row.get("sibling", 0)))
+
+
+def episode_json(episode: Episode) -> dict[str, Any]:
+    """A finished game with its last ruling and its returns by player (null: unscored)."""
+    return {
+        "opening": episode.opening,
+        **state_json(episode.state),
+        "verdict": verdict_json(episode.state.verdict),
+        "returns": episode.returns and {str(k): v for k, v in episode.returns.items()},
+    }

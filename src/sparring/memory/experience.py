@@ -14,7 +14,7 @@ from typing import Any
 from scipy.stats import beta
 
 from sparring.arena import names_of
-from sparring.games.codec import verdict_of
+from sparring.games.codec import seed_of, verdict_of
 from sparring.games.game import conversation
 from sparring.memory.memory import Dealt
 from sparring.types import (
@@ -67,7 +67,7 @@ class Entry:
 def entry_of(row: Mapping[str, Any]) -> Entry:
     """What `to_json` wrote."""
     return Entry(
-        seed=Seed(**row["seed"]),
+        seed=seed_of(row["seed"]),
         seen=tuple(Message(**message) for message in row["seen"]),
         reply=row["reply"],
         ruling=verdict_of(row["ruling"]),

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sparring.games.codec import move_of
+from sparring.games.codec import state_of
 from sparring.games.game import attack_of, reply_of
 from sparring.metrics import succeeded
-from sparring.report.layout import hidden, whole
+from sparring.report.layout import hidden
 from sparring.store.folder import RunDir
-from sparring.types import CorruptError, Harm, Seed, State, Status, Verdict
+from sparring.types import CorruptError, State, Status
 
 T = TypeVar("T")
 FILES = 12
@@ -117,24 +117,9 @@ def games(path: Path) -> Iterator[tuple[str, State]]:
 
 
 def _state(row: Any) -> tuple[str, State] | None:
-    """A game from its record, as far as telling whether the attack worked needs it."""
+    """A game from its record; None where it is not what was written."""
     try:
-        said, told = row["moves"], row["verdict"]
-        seed = Seed(
-            row["seed"]["text"], row["seed"]["harmful"] is True, "", row["seed"]["category"]
-        )
-        harm, on_topic = told.get("reply_harm"), told.get("on_topic")
-        verdict = Verdict(
-            reply_harm=None if harm is None else Harm(harm),
-            on_topic=on_topic if isinstance(on_topic, bool) else None,
-            status=Status(told.get("status", Status.OK)),
-        )
-        texts = [seed.text, seed.category, *(move["text"] for move in said)]
-        if not all(isinstance(text, str) for text in texts):
-            return None
-        dealt = whole(row["dealt"])  # more than 1 where an exchange comes before the attack
-        moves = tuple(move_of(move, ply < dealt, False) for ply, move in enumerate(said))
-        return str(row.get("set", "")), State(seed, moves, dealt).rule(verdict)
+        return str(row.get("set", "")), state_of(row)
     except (LookupError, TypeError, ValueError, AttributeError):
         return None
 

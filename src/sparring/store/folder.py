@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from sparring.games.codec import game_of, move_json, verdict_json
+from sparring.games.codec import episode_json, opening_json, opening_of
 from sparring.store.checkpoints import Checkpoints, writers_alone
 from sparring.store.files import dumps, reading, sha256, write_atomic, write_packed
 from sparring.store.journal import Journal
-from sparring.types import CorruptError, Episode, Metrics, Move, Round, State, UsageError
+from sparring.types import CorruptError, Episode, Metrics, Round, State, UsageError
 
 if TYPE_CHECKING:
     from sparring.settings.config import RunConfig
@@ -203,15 +203,15 @@ class RunDir:
     def write_transcript(self, told: Round) -> None:
         """Every game of a round, as untrusted text."""
         path = self.folder / "transcripts" / f"round_{told.number:06d}.jsonl.gz"
-        write_packed(path, (_game(episode) for episode in told.episodes))
+        write_packed(path, map(episode_json, told.episodes))
 
     @writers_alone
     def write_openings(self, sets: Mapping[str, Sequence[State]]) -> None:
         """The exam's openings, recorded once, so that every exam of the run is the same."""
         rows = [
-            {"set": name, "seed": s.seed.to_json(), "moves": [_dealt(move) for move in s.moves]}
+            {"set": name, **opening_json(state)}
             for name, states in sets.items()
-            for s in states
+            for state in states
         ]
         write_packed(self.folder / "exams" / "openings.jsonl.gz", rows)
 
@@ -224,8 +224,7 @@ class RunDir:
         with reading(path):
             for line in gzip.decompress(path.read_bytes()).split(b"\n")[:-1]:
                 row = json.loads(line)
-                state = game_of(row | {"dealt": len(row["moves"])})
-                sets.setdefault(row["set"], []).append(state)
+                sets.setdefault(row["set"], []).append(opening_of(row))
         return sets
 
     @writers_alone
@@ -242,7 +241,11 @@ class RunDir:
         path = self.folder / "exams" / name / "results.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         if samples is not None:
-            rows = [{"set": key, **_game(e)} for key, played in samples.items() for e in played]
+            rows = [
+                {"set": key, **episode_json(episode)}
+                for key, episodes in samples.items()
+                for episode in episodes
+            ]
             write_packed(path.with_name("samples.jsonl.gz"), rows)
         write_atomic(path, dumps(told))
 
