@@ -49,9 +49,10 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
 
 def verdict_of(row: Row) -> Verdict:
     """What `verdict_json` wrote."""
-    harm = row.get("reply_harm")
-    enums = {"reply_harm": harm and Harm(harm), "status": Status(row["status"])}
-    return Verdict(**{**row, **enums})
+    values = dict(row)
+    harm = values.get("reply_harm")
+    values |= {"reply_harm": harm and Harm(harm), "status": Status(values["status"])}
+    return Verdict(**values)
 
 
 def opening_json(opening: State) -> dict[str, Any]:
