@@ -264,21 +264,6 @@ class RunDir:
         return sorted(int(path.parent.name.removeprefix("round_")) for path in found)
 
 
-def _game(episode: Episode) -> dict[str, Any]:
-    return {
-        "opening": episode.opening,
-        "seed": episode.state.seed.to_json(),
-        "dealt": episode.state.dealt,
-        "moves": [move_json(move) for move in episode.state.moves],
-        "verdict": verdict_json(episode.state.verdict),
-        "returns": episode.returns and {str(k): v for k, v in episode.returns.items()},
-    }
-
-
-def _dealt(move: Move) -> dict[str, Any]:
-    return {"player": move.player, "text": move.sent}
-
-
 def environment() -> dict[str, Any]:
     """Versions and machine, for whoever repeats the run."""
     found: dict[str, str] = {}
