@@ -17,8 +17,6 @@ from sparring.players.fast.sharing import PLAIN, SHARED, Path, path_of, recomput
 from sparring.players.logprobs import causal, every_row, logprobs, microbatches, pad
 from sparring.types import SparringError
 
-pytestmark = pytest.mark.numeric
-
 WINDOW = {"sliding_window": 16}
 MIXED = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
 KINDS = {
@@ -76,7 +74,7 @@ def runs(model):
     return seen
 
 
-@pytest.mark.parametrize("again", [kept, ours, theirs])
+@pytest.mark.parametrize("again", [kept, pytest.param(ours, marks=pytest.mark.numeric), theirs])
 @every_owner
 @every_kind
 def test_logprobs_and_gradient_are_those_of_whole_rows(kind, lora, again):
@@ -90,6 +88,7 @@ def test_logprobs_and_gradient_are_those_of_whole_rows(kind, lora, again):
     assert_close_sums(gradient, whole)
 
 
+@pytest.mark.numeric
 @every_kind
 def test_a_group_may_be_cut_into_several_rows(kind):
     whole_BT, whole = told(logprobs, named(kind))
@@ -102,6 +101,7 @@ def test_a_group_may_be_cut_into_several_rows(kind):
     assert_close_sums(gradient, whole)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "gemma3", "mistral, all layers slide"])
 def test_eager_attention_is_given_a_mask_that_it_can_add(kind):
     eager = {"attn_implementation": "eager"}
@@ -133,6 +133,7 @@ def test_a_mask_is_one_bool_for_every_two_places_of_a_row(kind):
         assert mask.shape == (3, 1, 40 + 4 * 29, 40 + 4 * 29)
 
 
+@pytest.mark.numeric
 def test_replies_of_one_token_need_their_prompt_alone():
     model = named("gemma2")
     some = [((3, 4, 5), (6,)), ((3, 4, 5), (7,)), ((8, 9), (10,))]
@@ -150,6 +151,7 @@ def test_rows_that_have_no_siblings_run_as_they_are():
     assert torch.equal(packed_logprobs(FREE, model, batch, 1.0), logprobs(model, batch, 1.0))
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("beta", [0.0, 0.05])
 def test_an_update_is_the_plain_ones_in_any_micro_batches(monkeypatch, beta):
     path = Path(partial(packed_tokens, FREE), partial(packed_logprobs, FREE))
@@ -174,6 +176,7 @@ def test_siblings_share_rows_where_layers_compute_again_and_only_there(kind):
         assert packs_siblings(path_of(model))
 
 
+@pytest.mark.numeric
 def test_an_adapters_layers_may_compute_again_too():
     own = weights("llama", lora=True)
     assert packs_siblings(path_of(ours(own.model)))
@@ -189,6 +192,7 @@ def gpt2():
     return network("gpt2", attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("again", [ours, theirs])
 def test_a_family_that_nobody_looked_into_runs_whole_rows(again):
     assert path_of(again(gpt2())) is PLAIN
