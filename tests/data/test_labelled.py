@@ -6,8 +6,8 @@ import pytest
 from tests.data.examples import COMPLETION, PUBLISHED, TALE, VAULT, guarded
 from tests.data.files import written
 
-from sparring.data.known import SCHEMAS
 from sparring.data.labelled import Labelled, read_labelled
+from sparring.data.schemas import SCHEMAS
 from sparring.types import UsageError
 
 KNOWN = [schema.name for schema in SCHEMAS if schema.replies]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from tests.data.files import written
 
-from sparring.data.known import SCHEMAS
 from sparring.data.readers import read, read_pool
+from sparring.data.schemas import SCHEMAS
 from sparring.types import Message, UsageError
 
 VAULT, LANTERN = "open the dragon vault", "polish the brass lantern"

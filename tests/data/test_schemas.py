@@ -6,8 +6,8 @@ import pytest
 from tests.data.examples import ARTIFACT, LANTERN, NAN, PUBLISHED, TALE, VAULT, guarded, wild
 from tests.data.files import written
 
-from sparring.data.known import SCHEMAS
 from sparring.data.readers import read
+from sparring.data.schemas import SCHEMAS
 from sparring.types import UsageError
 
 

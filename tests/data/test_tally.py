@@ -8,7 +8,7 @@ from tests.data.examples import PUBLISHED, TALE, VAULT, wild
 from tests.data.files import written
 from tests.hostile.corpus import ALL
 
-from sparring.data.known import SCHEMAS
+from sparring.data.schemas import SCHEMAS
 from sparring.data.tally import tally
 
 ROWS = [

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from sparring.data.known import SCHEMAS
+from sparring.data.schemas import SCHEMAS
 from sparring.evals.tasks import TASKS, Asked, chosen
 from sparring.types import UsageError
 

@@ -134,13 +134,13 @@ Map = Annotated[
 @data_app.command("list")
 def list_schemas(json: Json = False) -> None:
     """Every known file by its columns."""
-    from sparring.data.known import SCHEMAS, listed
+    from sparring.data.schemas import SCHEMAS
 
     if json:
-        print_json([{"name": s.name, "columns": listed(s), "file": s.named} for s in SCHEMAS])
+        print_json([{"name": s.name, "columns": s.header, "file": s.named} for s in SCHEMAS])
     for schema in SCHEMAS if not json else ():
         named = f" (in a file called {schema.named})" if schema.named else ""
-        say(f"{schema.name:40s}", f"{listed(schema)}{named}")
+        say(f"{schema.name:40s}", f"{schema.header}{named}")
 
 
 @data_app.command("show")

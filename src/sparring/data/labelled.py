@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sparring.data.known import SCHEMAS
-from sparring.data.readers import Left, located, opened, seed_of
+from sparring.data.readers import located, opened, seed_of
 from sparring.data.rows import Record
-from sparring.data.schemas import Replies, Schema, digest
+from sparring.data.schemas import SCHEMAS, Replies, Schema, digest
 from sparring.types import Seed, UsageError
 
 
@@ -30,8 +29,8 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True)
-class FoundReplies:
-    """What a file held: labelled replies, which schema matched, what a reader should be told."""
+class LabelledFile:
+    """The labelled replies of a file, the schema that matched, and what a reader should know."""
 
     items: list[Labelled]
     schema: str
@@ -40,8 +39,8 @@ class FoundReplies:
 
 def read_labelled(
     path: Path | str, behaviors: Path | str | None = None, limit: int | None = None
-) -> FoundReplies:
-    """The replies of HarmBench's validation set, WildGuardMix, XSTest-Response or your own.
+) -> LabelledFile:
+    """The replies of HarmBench's validation set, WildGuardMix, XSTest-Response or your own file.
 
     HarmBench names its behaviors by id alone: `behaviors`, its file of them, fills in each seed's
     goal, context and category. UsageError names the file and the line.
@@ -50,39 +49,40 @@ def read_labelled(
     if schema.replies is None:
         known = ", ".join(s.name for s in SCHEMAS if s.replies)
         raise UsageError(f"{path}: {schema.name} has no labelled replies; wanted one of: {known}")
-    wanted = _behaviors(behaviors) if behaviors else {}
-    left: Left = Counter()
+    by_id = _behaviors(behaviors) if behaviors else {}
+    left_out: Counter[str] = Counter()
     items: list[Labelled] = []
     for where, row in places:
-        told = _labelled(schema, schema.replies, where, row, left)
-        if told:
-            items.append(_named(where, told, wanted) if wanted else told)
+        item = _labelled(schema, schema.replies, where, row, left_out)
+        if item:
+            items.append(_named(where, item, by_id) if by_id else item)
         if limit and len(items) == limit:
             break
     if not items:
-        raise UsageError(f"{path}: no usable rows ({dict(left)})")
+        raise UsageError(f"{path}: no usable rows ({dict(left_out)})")
     notes = [f"read as {schema.name}: {len(items)} labelled replies"]
-    notes += [f"{n} rows left out: {why}" for why, n in left.items()]
-    notes += [schema.note] if schema.note and not wanted else []
-    return FoundReplies(items, schema.name, notes)
+    notes += [f"{n} rows left out: {reason}" for reason, n in left_out.items()]
+    notes += [schema.note] if schema.note and not by_id else []
+    return LabelledFile(items, schema.name, notes)
 
 
 def _labelled(
-    schema: Schema, told: Replies, where: str, row: Record, left: Left
+    schema: Schema, replies: Replies, where: str, row: Record, left_out: Counter[str]
 ) -> Labelled | None:
-    seed = seed_of(schema, where, row, left)
+    seed = seed_of(schema, where, row, left_out)
     if not seed:
         return None
-    reply = told.reply(row)
+    reply = replies.reply(row)
     if not reply:
-        left["no reply"] += 1
+        left_out["no reply"] += 1
         return None
     try:
-        harmful, refused, judges = told.harmful(row), told.refused(row), told.judges(row)
+        harmful, refused = replies.harmful(row), replies.refused(row)
+        judges = replies.judges(row)
     except ValueError as error:
         raise UsageError(f"{where}: {error}") from None
     if harmful is None and refused is None:
-        left["no label, or people undecided"] += 1
+        left_out["no label, or people undecided"] += 1
         return None
     name = digest(f"{seed.text}\n{reply}") if seed.id == digest(seed.text) else seed.id
     return Labelled(replace(seed, id=name), reply, harmful, refused, judges)
@@ -93,18 +93,17 @@ def _behaviors(path: Path | str) -> dict[str, Seed]:
     schema, places = opened(located(path))
     if "BehaviorID" not in schema.columns or schema.replies:
         raise UsageError(f"{path}: read as {schema.name}; wanted HarmBench's text behaviors")
-    left: Left = Counter()
-    seeds = (seed_of(schema, where, row, left, hash_judge=True) for where, row in places)
+    seeds = (seed_of(schema, where, row, Counter(), hash_judge=True) for where, row in places)
     return {seed.id: seed for seed in seeds if seed}
 
 
-def _named(where: str, told: Labelled, behaviors: Mapping[str, Seed]) -> Labelled:
-    behavior = behaviors.get(told.seed.cluster)
+def _named(where: str, item: Labelled, behaviors: Mapping[str, Seed]) -> Labelled:
+    behavior = behaviors.get(item.seed.cluster)
     if behavior is None:
-        raise UsageError(f"{where}: no behavior {told.seed.cluster!r:.80} in the file of behaviors")
+        raise UsageError(f"{where}: no behavior {item.seed.cluster!r:.80} in the file of behaviors")
     return replace(
-        told,
+        item,
         seed=replace(
-            told.seed, goal=behavior.wanted, context=behavior.context, category=behavior.category
+            item.seed, goal=behavior.wanted, context=behavior.context, category=behavior.category
         ),
     )

@@ -6,23 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from sparring.data.known import match
 from sparring.data.rows import Place, Record, jsonl, records
-from sparring.data.schemas import (
-    NEEDS_HASH,
-    Schema,
-    Text,
-    always,
-    column,
-    digest,
-    label,
-    nothing,
-    request,
-)
+from sparring.data.schemas import NEEDS_HASH, Schema, digest, match, schema_of
 from sparring.types import Demo, Message, Seed, UsageError
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
@@ -76,67 +65,60 @@ _FIXED = {"true": True, "false": False}
 
 def parsed(words: Sequence[str], field: str = "--map") -> dict[str, str]:
     """`prompt=COLUMN,harmful=true` as a mapping; UsageError for any other form."""
-    told: dict[str, str] = {}
+    mapping: dict[str, str] = {}
     for word in (word for text in words for word in text.split(",") if word.strip()):
         name, equals, value = (part.strip() for part in word.partition("="))
-        if not equals or not value or name not in FIELDS or name in told:
+        if not equals or not value or name not in FIELDS or name in mapping:
             raise UsageError(
                 f"{field}: {word!r:.60}: wanted FIELD=COLUMN, each field once, of: "
                 f"{', '.join(FIELDS)} (harmful may be true or false for every row)"
             )
-        told[name] = value
-    return told
+        mapping[name] = value
+    return mapping
 
 
-def mapped(path: Path, told: Mapping[str, str], columns: Set[str]) -> Schema:
-    """A schema for a file with these columns, other ones ignored.
+def mapped(path: Path, mapping: Mapping[str, str], columns: Set[str]) -> Schema:
+    """A schema for a file with these columns, other columns ignored.
 
     `harmful` names a column of labels, or is `true` or `false` for every row; `id` and the rest
     may be left out. UsageError where the file has no such column.
     """
-    _check(path, told, columns)
-    everywhere = _FIXED.get(told["harmful"].lower()) if told["harmful"] not in columns else None
-    names = set(told.values()) - ({told["harmful"]} if everywhere is not None else set())
-
-    def field(name: str) -> Text:
-        return column(told[name]) if name in told else nothing
-
-    return Schema(
-        name=f"mapped columns ({', '.join(f'{name}={value}' for name, value in told.items())})",
-        columns=frozenset(names),
-        text=request(told["prompt"]),
-        harmful=label(told["harmful"]) if everywhere is None else always(everywhere),
-        id=field("id"),
-        category=field("category"),
-        goal=field("goal"),
-        context=field("context"),
-        cluster=field("cluster"),
-        more=True,
+    _check(path, mapping, columns)
+    harmful = mapping["harmful"]
+    fixed = harmful not in columns
+    schema = schema_of(
+        {
+            **{name: mapping[name] for name in FIELDS[2:] if name in mapping},
+            "name": f"mapped columns ({', '.join(f'{k}={v}' for k, v in mapping.items())})",
+            "columns": "",
+            "text": mapping["prompt"],
+            "harmful": _FIXED[harmful.lower()] if fixed else {"column": harmful},
+            "more": True,
+        }
+    )
+    return replace(
+        schema, columns=frozenset(set(mapping.values()) - ({harmful} if fixed else set()))
     )
 
 
-def _check(path: Path, told: Mapping[str, str], columns: Set[str]) -> None:
-    wrong = [name for name in told if name not in FIELDS]
-    absent = [name for name in FIELDS[:2] if name not in told]
-    if wrong or absent:
+def _check(path: Path, mapping: Mapping[str, str], columns: Set[str]) -> None:
+    unknown = [name for name in mapping if name not in FIELDS]
+    absent = [name for name in FIELDS[:2] if name not in mapping]
+    if unknown or absent:
         raise UsageError(
-            f"{path}: map: {'no such field' if wrong else 'wanted also'}: "
-            f"{', '.join(wrong or absent)} (fields: {', '.join(FIELDS)})"
+            f"{path}: map: {'no such field' if unknown else 'wanted also'}: "
+            f"{', '.join(unknown or absent)} (fields: {', '.join(FIELDS)})"
         )
-    got = ", ".join(sorted(map(str, columns)))
-    for name, value in told.items():
+    header = ", ".join(sorted(map(str, columns)))
+    for name, value in mapping.items():
         fixed = name == "harmful" and value.lower() in _FIXED
         if value not in columns and not fixed:
-            raise UsageError(f"{path}: map: {name}: no column {value!r:.60}; it has {got}")
-
-
-Left = Counter[str]
-"""Rows that a schema leaves out, by why."""
+            raise UsageError(f"{path}: map: {name}: no column {value!r:.60}; it has {header}")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a file held: its seeds, which schema matched, and what a reader should be told."""
+class SeedFile:
+    """The seeds of a file, the schema that matched, and what a reader of it should know."""
 
     seeds: list[Seed]
     schema: str
@@ -144,15 +126,16 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
-    """A file's seeds one by one, in constant memory; `left` is complete when they are at an end.
+class SeedStream:
+    """A file's seeds one by one, in constant memory.
 
-    An id is the source's own or the digest of the text, and may come twice.
+    `left_out` counts the rows that the schema leaves out, by reason; it is complete when the seeds
+    are exhausted. An id is the source's own or the digest of the text, and may come twice.
     """
 
     schema: Schema
     seeds: Iterator[Seed]
-    left: Left
+    left_out: Counter[str]
 
 
 def read(
@@ -160,38 +143,35 @@ def read(
     limit: int | None = None,
     columns: Mapping[str, str] | None = None,
     hash_judge: bool = False,
-) -> Found:
-    """The seeds of a file with one of the known headers, or whose `columns` are told.
+) -> SeedFile:
+    """The seeds of a file with one of the known headers, or with `columns` mapped to fields.
 
     `path` may be `OWNER/NAME:FILE@REVISION` on the Hugging Face hub; no more rows are read than
     `limit` seeds need. Copyright rows are left out unless there is a `hash_judge` for them.
     UsageError names the file and the line. Rows a schema leaves out are counted in the notes.
     """
-    told = stream(path, columns, hash_judge)
-    seeds: list[Seed] = []
-    for seed in told.seeds:
-        seeds.append(seed)
-        if limit and len(seeds) == limit:
-            break
+    source = stream(path, columns, hash_judge)
+    seeds = list(islice(source.seeds, limit or None))
     if not seeds:
-        raise UsageError(f"{path}: no usable rows ({dict(told.left)})")
-    notes = [f"read as {told.schema.name}: {len(seeds)} seeds"]
-    notes += [f"{n} rows left out: {why}" for why, n in told.left.items()]
-    notes += [told.schema.note] if told.schema.note else []
-    return Found(_unique(seeds, notes), told.schema.name, notes)
+        raise UsageError(f"{path}: no usable rows ({dict(source.left_out)})")
+    notes = [f"read as {source.schema.name}: {len(seeds)} seeds"]
+    notes += [f"{n} rows left out: {reason}" for reason, n in source.left_out.items()]
+    notes += [source.schema.note] if source.schema.note else []
+    return SeedFile(_unique(seeds, notes), source.schema.name, notes)
 
 
 def stream(
     path: Path | str, columns: Mapping[str, str] | None = None, hash_judge: bool = False
-) -> Stream:
-    """A file's seeds as a stream; errors are raised where they are met."""
+) -> SeedStream:
+    """A file's seeds as a stream; an error is raised when its line is reached."""
     schema, places = opened(located(path), columns)
-    left: Left = Counter()
-    return Stream(schema, _seeds(schema, places, left, hash_judge), left)
+    left_out: Counter[str] = Counter()
+    seeds = (seed_of(schema, where, row, left_out, hash_judge) for where, row in places)
+    return SeedStream(schema, (seed for seed in seeds if seed), left_out)
 
 
 def opened(path: Path, columns: Mapping[str, str] | None = None) -> tuple[Schema, Iterator[Place]]:
-    """(which schema matches, the records, each checked to have its columns)."""
+    """(the schema that matches, the records, each checked to have its columns)."""
     places = records(path)
     first = next(places, None)
     if first is None:
@@ -210,28 +190,21 @@ def _checked(schema: Schema, places: Iterator[Place]) -> Iterator[Place]:
         yield where, row
 
 
-def _seeds(schema: Schema, places: Iterator[Place], left: Left, hash_judge: bool) -> Iterator[Seed]:
-    for where, row in places:
-        seed = seed_of(schema, where, row, left, hash_judge)
-        if seed:
-            yield seed
-
-
 def seed_of(
-    schema: Schema, where: str, row: Record, left: Left, hash_judge: bool = False
+    schema: Schema, where: str, row: Record, left_out: Counter[str], hash_judge: bool = False
 ) -> Seed | None:
-    """A row's seed, or None where the schema leaves the row out, which `left` counts."""
+    """A row's seed, or None where the schema leaves the row out, which `left_out` counts."""
     try:
-        why = schema.skip(row)
-        if why and not (why is NEEDS_HASH and hash_judge):
-            left[why] += 1
+        reason = schema.skip(row)
+        if reason and not (reason == NEEDS_HASH and hash_judge):
+            left_out[reason] += 1
             return None
         text = schema.text(row)
         if not text.strip():
             raise ValueError("the request is empty")
         return Seed(
             text=text,
-            harmful=schema.harmful(row),
+            harmful=bool(schema.harmful(row)),
             id=schema.id(row) or digest(text),
             category=schema.category(row),
             goal=schema.goal(row),
@@ -244,53 +217,53 @@ def seed_of(
 
 def _unique(seeds: Sequence[Seed], notes: list[str]) -> list[Seed]:
     """Ids made unique, so that no two seeds share an address of randomness."""
-    seen: Counter[str] = Counter()
+    times: Counter[str] = Counter()
     taken = {seed.id for seed in seeds}
-    out: list[Seed] = []
+    unique: list[Seed] = []
     for seed in seeds:
         name = seed.id
-        if seen[seed.id]:
-            while (name := f"{seed.id}~{seen[seed.id]}") in taken:
-                seen[seed.id] += 1
+        if times[seed.id]:
+            while (name := f"{seed.id}~{times[seed.id]}") in taken:
+                times[seed.id] += 1
             taken.add(name)
-        out.append(replace(seed, id=name))
-        seen[seed.id] += 1
-    twice = len(seeds) - len(seen)
+        unique.append(replace(seed, id=name))
+        times[seed.id] += 1
+    twice = len(seeds) - len(times)
     if twice:
         notes.append(f"{twice} rows repeat an id or a text; their ids got a suffix")
-    return out
+    return unique
 
 
 def read_pool(path: Path) -> list[Demo]:
     """An attack pool: JSONL of {"messages": [{role, content}, …]} ending with the assistant."""
     demos: list[Demo] = []
     for where, record in jsonl(path):
-        told: Any = record.get("messages")
-        if not _is_dialogue(told):
+        messages: Any = record.get("messages")
+        if not _is_dialogue(messages):
             raise UsageError(
                 f'{where}: wanted {{"messages": [{{"role", "content"}}, …]}} with user and '
                 "assistant in turn, after a system message or none, up to the assistant's reply"
             )
-        *before, last = told
-        seen = tuple(Message(m["role"], m["content"]) for m in before)
-        demos.append(Demo(seen, last["content"]))
+        *before, last = messages
+        observation = tuple(Message(m["role"], m["content"]) for m in before)
+        demos.append(Demo(observation, last["content"]))
     if not demos:
         raise UsageError(f"{path}: no rows")
     return demos
 
 
-def _is_dialogue(told: Any) -> bool:
-    """Whether it is [system,] user, assistant, … assistant: what every chat template takes."""
-    if not isinstance(told, list) or not all(isinstance(m, dict) for m in told):
+def _is_dialogue(messages: Any) -> bool:
+    """Whether these are [system,] user, assistant, … assistant: what every chat template takes."""
+    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
         return False
-    roles = [m.get("role") for m in told]
+    roles = [m.get("role") for m in messages]
     turns = roles[roles[:1] == ["system"] :]
     alternating = turns == ["user", "assistant"] * (len(turns) // 2)
-    return bool(turns) and alternating and all(isinstance(m.get("content"), str) for m in told)
+    return bool(turns) and alternating and all(isinstance(m.get("content"), str) for m in messages)
 
 
 def gathered(sources: Sequence[Mapping[str, Any]]) -> tuple[list[Seed], list[str]]:
-    """(seeds, notes) of files told as `path`, and perhaps `limit` and `map`.
+    """(seeds, notes) of several files, each given as `path`, and perhaps `limit` and `map`.
 
     Many files count from 1: an id that an earlier file has too is put behind its own file's
     name. A seed that an earlier file has word for word, with its id, is left out. Both are noted.
@@ -298,20 +271,20 @@ def gathered(sources: Sequence[Mapping[str, Any]]) -> tuple[list[Seed], list[str
     taken: dict[str, Seed] = {}
     notes: list[str] = []
     for source in sources:
-        found = read(source["path"], source.get("limit"), source.get("map"))
-        told = {seed.id: seed for seed in found.seeds}
-        again = {name for name, seed in told.items() if _same(seed, taken.get(name))}
-        clash = (told.keys() & taken.keys()) - again
-        for seed in found.seeds:
+        file = read(source["path"], source.get("limit"), source.get("map"))
+        by_id = {seed.id: seed for seed in file.seeds}
+        again = {name for name, seed in by_id.items() if _same(seed, taken.get(name))}
+        clash = (by_id.keys() & taken.keys()) - again
+        for seed in file.seeds:
             if seed.id not in again:
                 named = _behind(source["path"], seed, taken) if seed.id in clash else seed
                 taken[named.id] = named
-        said = list(found.notes)
+        remarks = list(file.notes)
         if again:
-            said.append(f"{len(again)} rows stand in an earlier file too, and were left out")
+            remarks.append(f"{len(again)} rows stand in an earlier file too, and were left out")
         if clash:
-            said.append(f"{len(clash)} ids are an earlier file's too; they got this file's name")
-        notes += [f"{source['path']}: {note}" for note in said]
+            remarks.append(f"{len(clash)} ids are an earlier file's too; they got this file's name")
+        notes += [f"{source['path']}: {remark}" for remark in remarks]
     return list(taken.values()), notes
 
 

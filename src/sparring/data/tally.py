@@ -44,18 +44,18 @@ class Tally:
 
     def to_json(self) -> dict[str, Any]:
         """Numbers and names; no request."""
-        told = {name: getattr(self, name) for name in self.__slots__}
-        return told | {"benign": self.benign, "categories": dict(self.categories)}
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return fields | {"benign": self.benign, "categories": dict(self.categories)}
 
 
 def tally(path: Path | str, columns: Mapping[str, str] | None = None) -> Tally:
     """Read all of a file, keeping 24 bytes a row; UsageError names the file and the line."""
-    told = stream(path, columns)
+    source = stream(path, columns)
     ids, texts, groups = (array("Q") for _ in range(3))
     counts: Counter[str] = Counter()
     categories: Counter[str] = Counter()
     longest = 0
-    for seed in told.seeds:
+    for seed in source.seeds:
         ids.append(_short(seed.id))
         texts.append(_short(seed.text))
         groups.append(_short(seed.group))
@@ -65,11 +65,11 @@ def tally(path: Path | str, columns: Mapping[str, str] | None = None) -> Tally:
         categories[seed.category if known else _OTHER] += 1
         longest = max(longest, len(seed.text))
     if not ids:
-        raise UsageError(f"{path}: no usable rows ({dict(told.left)})")
+        raise UsageError(f"{path}: no usable rows ({dict(source.left_out)})")
     sizes = _sizes(groups)
     return Tally(
-        schema=told.schema.name,
-        note=told.schema.note,
+        schema=source.schema.name,
+        note=source.schema.note,
         seeds=len(ids),
         harmful=counts["harmful"],
         with_goal=counts["goal"],
@@ -79,7 +79,7 @@ def tally(path: Path | str, columns: Mapping[str, str] | None = None) -> Tally:
         largest_cluster=max(sizes),
         longest=longest,
         categories=dict(categories.most_common()),
-        left_out=dict(told.left),
+        left_out=dict(source.left_out),
     )
 
 

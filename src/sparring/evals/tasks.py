@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparring.data.published import ATTACKS
 from sparring.data.readers import located, read
-from sparring.data.replies import REPLIES
+from sparring.data.schemas import SCHEMAS
 from sparring.evals.sheet import Source, Success
 from sparring.store.files import sha256
 from sparring.types import Player, Seed, State, UsageError
@@ -170,7 +169,7 @@ def table() -> list[tuple[str, str, str, str, str]]:
 
 
 _WORD = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)=(.+)", re.DOTALL)
-_WRAPPED = {schema.name for schema in (*ATTACKS, *REPLIES)}
+_WRAPPED = {schema.name for schema in SCHEMAS if schema.group in ("attacks", "replies")}
 """Files whose prompts are attacks already: a trained attacker does not rewrite them."""
 
 
