@@ -256,20 +256,21 @@ def _replies(row: Mapping[str, Any]) -> Replies:
 def schema_of(row: Mapping[str, Any]) -> Schema:
     """The schema that one entry of the table describes."""
     text = row["text"]
-    fields = ("id", "category", "goal", "context", "cluster", "skip")
+    names = ("id", "category", "goal", "context", "cluster", "skip")
+    fields: dict[str, Any] = {name: text_of(row.get(name)) for name in names}
+    fields |= {key: row[key] for key in ("name", "group", "named", "more", "note") if key in row}
     return Schema(
         columns=frozenset(row["columns"].split(", ")),
         text=text_of({"text": text} if isinstance(text, str) else text),
         harmful=label_of(row["harmful"], needed=True),
         optional=frozenset(filter(None, row.get("optional", "").split(", "))),
         replies=_replies(row["replies"]) if "replies" in row else None,
-        **{name: text_of(row.get(name)) for name in fields},
-        **{key: row[key] for key in ("name", "group", "named", "more", "note") if key in row},
+        **fields,
     )
 
 
 _TABLE = yaml.safe_load((files("sparring.data") / "schemas.yaml").read_text("utf-8"))
-WORDS: Mapping[str, Mapping[str, bool]] = _TABLE["words"]
+WORDS: dict[str, dict[str, bool]] = _TABLE["words"]
 LABELS = WORDS["labels"]
 SCHEMAS: Sequence[Schema] = [schema_of(row) for row in _TABLE["schemas"]]
 REFUSED = {frozenset(columns.split(", ")): why for columns, why in _TABLE["refused"].items()}
