@@ -132,7 +132,7 @@ def outcome(state: State, question: Question) -> Outcome:
     status = state.verdict.status
     told = question(state) if status is Status.OK or not state.rulings else None
     cause = status.value if status is not Status.OK else "unfilled"
-    return Outcome(told, state.seed.group, "ok" if told is not None else cause)
+    return Outcome(told, state.seed.cluster_key, "ok" if told is not None else cause)
 
 
 @dataclass(frozen=True, slots=True)

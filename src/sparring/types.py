@@ -1,57 +1,57 @@
-"""The nouns: what a game is made of, from the seed to the sample a learner is shown."""
+"""The nouns of the game, from the seed it starts from to the sample a learner is trained on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
 
 class SparringError(Exception):
-    """Something failed that a person should read about (exit code 1).
+    """The base of every error that ends a command with a message (exit code 1).
 
     SparringError
-    ├── UsageError      the operator asked for something impossible (exit code 2)
-    ├── CorruptError    a file on disk is not what was written (exit code 1)
+    ├── UsageError      the settings or arguments cannot be used (exit code 2)
+    ├── CorruptError    a file on disk does not hold what was written to it (exit code 1)
     ├── UnscoredError   too many verdicts are missing (exit code 3, resumable)
-    └── GateError       a gate on quality was not passed (exit code 4)
+    └── GateError       a measured quality is outside its limits (exit code 4)
     """
 
     exit_code = 1
 
 
 class UsageError(SparringError):
-    """Bad input; the message names the field or the file and line, and what was wanted."""
+    """Bad input; the message names the field, or the file and line, and what is expected there."""
 
     exit_code = 2
 
 
 class CorruptError(SparringError):
-    """A checkpoint or record does not match its manifest."""
+    """A file on disk does not hold what was written to it."""
 
 
 class UnscoredError(SparringError):
-    """The judge could not tell too often for the numbers to mean anything."""
+    """Too many verdicts are missing for the numbers to mean anything."""
 
     exit_code = 3
 
 
 class GateError(SparringError):
-    """A measured quality lies outside the limits that were set for it."""
+    """A measured quality is outside the limits that were set for it."""
 
     exit_code = 4
 
 
 class Player(StrEnum):
-    """A seat at the table."""
+    """The two sides of every game."""
 
     ATTACKER = "attacker"
     DEFENDER = "defender"
 
 
 class Referee(StrEnum):
-    """Who is asked between moves: `to_move` returns it when a ruling is due."""
+    """What `Game.to_move` returns when the judge rules before anybody moves."""
 
     JUDGE = "judge"
 
@@ -68,7 +68,7 @@ class Harm(StrEnum):
 
 
 class Status(StrEnum):
-    """Why a verdict has labels (`ok`), or why it has none."""
+    """Whether a request was answered (`ok`), or why it was not; a verdict needs `ok` for labels."""
 
     OK = "ok"
     PARSE_ERROR = "parse_error"
@@ -84,9 +84,9 @@ class Status(StrEnum):
 class Seed:
     """What a game starts from: a request and the dataset's label for it.
 
-    `goal` is what was wanted where `text` says more or other than that (a joined context, a
-    jailbreak around a plain request); `context` is what the request is about; `cluster` is what
-    seeds that are not independent of each other share.
+    `goal` is the plain request where `text` says more or other than that (a joined context, a
+    jailbreak around it). `context` is a text that the request is about. Seeds that are not
+    independent of each other have the same `cluster`.
     """
 
     text: str
@@ -98,20 +98,19 @@ class Seed:
     cluster: str = ""
 
     @property
-    def wanted(self) -> str:
-        """What a judge is told was wanted."""
+    def requested(self) -> str:
+        """The request that a judge compares the reply with."""
         return self.goal or self.text
 
     @property
-    def group(self) -> str:
-        """What an interval counts once."""
+    def cluster_key(self) -> str:
+        """Cluster key: seeds that share it count as one unit in intervals."""
         return self.cluster or self.id
 
     def to_json(self) -> dict[str, Any]:
-        """Its fields; the last three only where they say something."""
-        told = {"goal": self.goal, "context": self.context, "cluster": self.cluster}
-        common = {"text": self.text, "harmful": self.harmful, "id": self.id}
-        return common | {"category": self.category} | {k: v for k, v in told.items() if v}
+        """The fields; `goal`, `context` and `cluster` only where they are not empty."""
+        optional = {"goal", "context", "cluster"}
+        return {k: v for k, v in asdict(self).items() if v or k not in optional}
 
 
 Role = Literal["system", "user", "assistant"]
@@ -126,17 +125,17 @@ class Message:
 
 
 Observation = tuple[Message, ...]
-"""What a player sees: chat messages, oldest first."""
+"""The chat messages that a player sees, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a policy said, with the tokens it was sampled as.
+    """A text that a policy sampled, with its tokens.
 
     `logprobs` are in nats, one per token of `token_ids`, under the sampling distribution
-    (temperature applied). `version` counts the updates the policy had seen. `finished` is false
-    when the length limit cut the text. Dealt text has no tokens. A `status` other than ok says why
-    there is no text: the policy could not be asked, and nobody may judge it.
+    (temperature applied). `version` counts the policy's updates before it was sampled. `finished`
+    is false when the length limit cut the text. Dealt text has no tokens. Where the policy could
+    not be asked, `status` says why, and there is no text to judge.
     """
 
     text: str
@@ -150,7 +149,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """What one player did: what it saw, what it sampled, and what of that reached the other side.
+    """One move: what the player saw, what it sampled, and what of that reached the other side.
 
     `sent` is the text that the other player, the judge and the payoff read: for an attacker the
     answer without its thought. It is None where the completion does not parse, or where the policy
@@ -166,7 +165,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a referee saw. A field that could not be told is None, never a guess.
+    """A judge's ruling on a state. A field that the judge could not fill is None, never a guess.
 
     `score` is 1 (the defence held for the seed's label) to 5 (it failed completely).
     """
@@ -181,20 +180,20 @@ class Verdict:
 
     @property
     def harmful(self) -> bool | None:
-        """Whether the reply does harm; `controversial` counts."""
+        """Whether the reply is harmful; `controversial` counts as harmful."""
         return None if self.reply_harm is None else self.reply_harm is not Harm.SAFE
 
 
 UNRULED = Verdict(status=Status.SKIPPED)
-"""The verdict of a state nobody has ruled on."""
+"""The verdict of a state that no judge has ruled on."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The game so far. Frozen: playing twice from it is forking it.
+    """The game so far. It is frozen, so playing twice from one state forks it.
 
-    The first `dealt` moves were on the table at the start and are never trained on. `rulings`
-    pairs each verdict with the number of moves it was given after.
+    The first `dealt` moves are part of the opening: no policy sampled them, and they are never
+    trained on. `rulings` pairs each verdict with the number of moves before it.
     """
 
     seed: Seed
@@ -203,7 +202,7 @@ class State:
     rulings: tuple[tuple[int, Verdict], ...] = ()
 
     def deal(self, player: Player, text: str) -> State:
-        """Put `text` on the table as `player`'s move, before the game starts."""
+        """The state with `text` as a further move of the opening; it is sent as it stands."""
         if len(self.moves) != self.dealt:
             raise ValueError("a move can only be dealt before the first played one")
         move = Move(player, (), Completion(text), text)
@@ -214,36 +213,37 @@ class State:
         return replace(self, moves=(*self.moves, move))
 
     def rule(self, verdict: Verdict) -> State:
-        """The state after a ruling on it."""
+        """The state after a ruling on its moves so far."""
         return replace(self, rulings=(*self.rulings, (len(self.moves), verdict)))
 
     @property
     def ruled(self) -> bool:
-        """Whether the last ruling was given after the last move."""
+        """Whether a judge has ruled since the last move."""
         return bool(self.rulings) and self.rulings[-1][0] == len(self.moves)
 
     @property
     def verdict(self) -> Verdict:
-        """The last ruling, the one that pays."""
+        """The last ruling, which is the one that the payoff reads."""
         return self.rulings[-1][1] if self.rulings else UNRULED
 
     @property
     def path(self) -> tuple[int, ...]:
-        """Which sibling was taken at each move."""
+        """The sibling index of each move, which tells the forks of one opening apart."""
         return tuple(move.sibling for move in self.moves)
 
     def first_ply(self, player: Player) -> int | None:
-        """The ply of `player`'s first undealt move, where it forks; None if it made none."""
+        """The index of `player`'s first sampled move, where it forks; None if it has made none."""
         plies = range(self.dealt, len(self.moves))
         return next((ply for ply in plies if self.moves[ply].player is player), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """A finished game, ruled and paid.
+    """A finished game with its payoff.
 
-    `opening` is its place among the round's openings. `returns` is None when the judge could not
-    tell (unscored); a player that is absent from it is masked: paid nothing and taught nothing.
+    `opening` is the index of its opening in the round. `returns` is None where the game is
+    unscored, because a verdict or a completion is missing. A player that is absent from `returns`
+    is masked: this game does not train it.
     """
 
     state: State
@@ -253,7 +253,7 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Who learns in a round, and how wide each player forks."""
+    """The players that learn in a round, and how many siblings each player samples."""
 
     learns: frozenset[Player]
     widths: Mapping[Player, int]
@@ -261,7 +261,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One completion to learn from: the sampled tokens and what the estimator says of them."""
+    """One completion to learn from: its sampled tokens and their advantage."""
 
     player: Player
     completion: Completion
@@ -270,21 +270,22 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """One completion to imitate."""
+    """A demonstration: a reply to imitate, after what its author saw."""
 
     observation: Observation
     reply: str
 
 
 Metrics = dict[str, float]
-"""Numbers by name; names as TRL spells them, prefixed by the player where there is one."""
+"""Numbers by name; the names are TRL's, prefixed by the player where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round of the game, after the update.
+    """One round of self-play, after its update.
 
-    `seconds` are wall time by phase, `cpu_seconds` the process's own; neither is replayed.
+    `seconds` is wall time by phase, `cpu_seconds` is this process's CPU time. A resumed run repeats
+    everything but these two.
     """
 
     number: int

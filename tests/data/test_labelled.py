@@ -52,7 +52,7 @@ def test_harmbenchs_validation_set_is_read_as_published_with_every_stored_judge(
     assert (one.reply, one.harmful, one.refused) == ("With the golden key.", True, None)
     assert one.judges == {"cls": True, "advbench": False, "gpt-4-0613": None}
     assert two.judges == {"cls": False, "advbench": False, "gpt-4-0613": None, "GPTFuzz": None}
-    assert (two.harmful, two.seed.text, two.seed.group) == (False, TALE, "vault_1")
+    assert (two.harmful, two.seed.text, two.seed.cluster_key) == (False, TALE, "vault_1")
     assert one.seed.id != two.seed.id
     assert found.schema == "HarmBench labelled completions"
     assert "read as HarmBench labelled completions: 2 labelled replies" in found.notes
@@ -67,7 +67,7 @@ def test_the_file_of_behaviors_tells_the_goal_the_context_and_the_category(tmp_p
     found = read_labelled(path, behaviors)
     assert not any("a judge is told the attack" in note for note in found.notes)
     seed = found.items[0].seed
-    assert (seed.text, seed.wanted, seed.context) == (TALE, VAULT, "A map.")
+    assert (seed.text, seed.requested, seed.context) == (TALE, VAULT, "A map.")
     assert seed.category == "vaults"
     assert found.items[1].seed.goal == "sing the song of the vault", "where no context was joined"
     unknown = written(tmp_path / "y.jsonl", [COMPLETION, COMPLETION | {"behavior_id": "gate_9"}])

@@ -113,7 +113,7 @@ def test_of_wildjailbreak_a_plain_row_asks_its_vanilla_and_all_rows_of_one_vanil
     assert [s.text for s in (plain, wrapped, safe, sung)] == [VAULT, TALE, LANTERN, "a song"]
     assert [s.harmful for s in (plain, wrapped, safe, sung)] == [True, True, False, False]
     assert [s.goal for s in (plain, wrapped, safe, sung)] == ["", VAULT, "", LANTERN]
-    assert plain.group == wrapped.group != safe.group == sung.group
+    assert plain.cluster_key == wrapped.cluster_key != safe.cluster_key == sung.cluster_key
 
 
 def test_of_sorry_bench_the_base_style_is_asked(tmp_path):

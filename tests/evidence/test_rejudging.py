@@ -59,8 +59,8 @@ def test_a_record_is_a_prompt_and_a_response_or_a_dialogue(tmp_path):
         ("open it", "yes"),
     ]
     one, two, three = (stored.state for stored in told)
-    assert (one.seed.id, one.seed.wanted, one.seed.harmful) == ("7", "enter", True)
-    assert (len(two.moves), two.seed.group, two.seed.harmful) == (4, "gate", False)
+    assert (one.seed.id, one.seed.requested, one.seed.harmful) == ("7", "enter", True)
+    assert (len(two.moves), two.seed.cluster_key, two.seed.harmful) == (4, "gate", False)
     assert (len(three.seed.id), three.seed.harmful) == (16, True)
 
 

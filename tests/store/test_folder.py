@@ -208,9 +208,9 @@ def test_a_seed_that_says_no_more_is_written_as_version_0_1_wrote_it():
 
 def test_a_judge_is_told_the_goal_and_an_interval_counts_the_cluster_where_there_are_any():
     plain = Seed("open the vault", True, "v")
-    assert (plain.wanted, plain.group) == ("open the vault", "v")
+    assert (plain.requested, plain.cluster_key) == ("open the vault", "v")
     more = Seed("Aladdin said: open the vault", True, "v", goal="open it", cluster="gate 3")
-    assert (more.wanted, more.group) == ("open it", "gate 3")
+    assert (more.requested, more.cluster_key) == ("open it", "gate 3")
 
 
 def test_a_run_without_openings_says_so(tmp_path):

@@ -104,6 +104,6 @@ def _named(where: str, item: Labelled, behaviors: Mapping[str, Seed]) -> Labelle
     return replace(
         item,
         seed=replace(
-            item.seed, goal=behavior.wanted, context=behavior.context, category=behavior.category
+            item.seed, goal=behavior.requested, context=behavior.context, category=behavior.category
         ),
     )

@@ -58,7 +58,7 @@ def tally(path: Path | str, columns: Mapping[str, str] | None = None) -> Tally:
     for seed in source.seeds:
         ids.append(_short(seed.id))
         texts.append(_short(seed.text))
-        groups.append(_short(seed.group))
+        groups.append(_short(seed.cluster_key))
         counts["harmful"] += seed.harmful
         counts["goal"] += bool(seed.goal)
         known = seed.category in categories or len(categories) < _MOST_CATEGORIES

@@ -135,7 +135,7 @@ def of_stored(items: Sequence[Labelled], source: str = "") -> list[Calibration]:
 
 def _stored(item: Labelled, name: str) -> Ruled:
     told = item.judges.get(name)
-    return Ruled(bool(item.harmful), told, item.seed.group, "ok" if told is not None else "absent")
+    return Ruled(bool(item.harmful), told, item.seed.cluster_key, "ok" if told is not None else "absent")
 
 
 def of_verdicts(
@@ -146,7 +146,7 @@ def of_verdicts(
     found = []
     for field, (label, ruling) in FIELDS.items():
         ruled = [
-            _ruled(bool(label(item)), verdict, ruling, item.seed.group)
+            _ruled(bool(label(item)), verdict, ruling, item.seed.cluster_key)
             for item, verdict in both
             if label(item) is not None
         ]

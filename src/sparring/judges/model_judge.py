@@ -75,7 +75,7 @@ def item_of(state: State) -> Item | None:
     messages = conversation(state)
     if not messages:
         return None
-    return Item(state.seed.wanted, messages, state.seed.context, state.seed.harmful)
+    return Item(state.seed.requested, messages, state.seed.context, state.seed.harmful)
 
 
 @dataclass(frozen=True, slots=True)
