@@ -5,6 +5,10 @@ import random
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("any-machine", deadline=None)  # speed is measured in benchmarks
+settings.load_profile("any-machine")
 
 
 @pytest.hookimpl(tryfirst=True)

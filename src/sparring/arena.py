@@ -1,10 +1,9 @@
-"""Policies meet under rules: forks, waves and rulings; nothing here knows what a game pays."""
+"""The arena: policies play a game from its openings, fork by fork, and a judge rules on it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from sparring.games.game import Game
 from sparring.judges.judge import Judge
@@ -12,14 +11,9 @@ from sparring.players.player import Policy, Request
 from sparring.types import JUDGE, Completion, Episode, Move, Player, State, Status, Verdict
 
 Cast = Mapping[Player, Policy]
-
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """A game under way: which opening it grew from, and how far it is."""
-
-    opening: int
-    state: State
+"""The policy that plays each side."""
+Branch = tuple[int, State]
+"""A game under way: the index of the opening that it grew from, and its state."""
 
 
 def play(
@@ -30,88 +24,78 @@ def play(
     widths: Mapping[Player, int],
     rng_seed: str,
 ) -> list[Episode]:
-    """Play every opening to its end and settle it, in the order of openings and siblings.
+    """Play every opening to its end; the episodes are in the order of openings and siblings.
 
-    A player forks into `widths[player]` siblings (1 if absent) at its first undealt move and
-    plays on with one. Every completion is drawn at an address made of `rng_seed`, the opening,
-    the player, the ply and the siblings so far; the order of the batch does not matter.
+    A player forks into `widths[player]` siblings (1 if absent) at its first sampled move and makes
+    one move at a time after it. Every completion is drawn at an address made of `rng_seed`, the
+    opening, the player, the ply and the siblings so far, so the order of a batch does not matter.
     """
-    named = dict(zip(names_of(openings), openings, strict=True))
+    named = dict(zip(opening_names(openings), openings, strict=True))
     return play_named(game, named, cast, judge, widths, rng_seed)
 
 
 def play_named(
     game: Game,
-    named: Mapping[str, State],
+    openings: Mapping[str, State],
     cast: Cast,
     judge: Judge,
     widths: Mapping[Player, int],
     rng_seed: str,
 ) -> list[Episode]:
-    """`play` where the openings have their names already: some of a larger set play as in it."""
-    names = list(named)
-    live = [Branch(i, state) for i, state in enumerate(named.values())]
-    over: list[Branch] = []
+    """Like `play`, with the openings' names given.
+
+    So a subset of the openings gets the same random draws as the full set.
+    """
+    names = list(openings)
+    live: list[Branch] = list(enumerate(openings.values()))
+    finished: list[Branch] = []
     while live:
-        due = [game.to_move(branch.state) for branch in live]
-        over += [branch for branch, who in zip(live, due, strict=True) if who is None]
-        moved = _ruled(judge, [b for b, who in zip(live, due, strict=True) if who is JUDGE])
+        movers = [(branch, game.to_move(branch[1])) for branch in live]
+        finished += [branch for branch, mover in movers if mover is None]
+        live = _ruled(judge, [branch for branch, mover in movers if mover is JUDGE])
         for player in Player:
-            mine = [b for b, who in zip(live, due, strict=True) if who is player]
-            if mine:
-                asked = [
-                    _request(game, branch, player, widths, f"{rng_seed}/{names[branch.opening]}")
-                    for branch in mine
-                ]
-                moved += _moved(game, cast[player], player, mine, asked)
-        live = moved
-    over.sort(key=lambda branch: (branch.opening, branch.state.path))
-    return [Episode(b.state, b.opening, _returns(game, b.state)) for b in over]
+            branches = [branch for branch, mover in movers if mover is player]
+            requests = [
+                _request(game, state, player, widths.get(player, 1), f"{rng_seed}/{names[opening]}")
+                for opening, state in branches
+            ]
+            if requests:
+                completions = cast[player].sample(requests)
+                live += _moved(game, player, branches, requests, completions)
+    finished.sort(key=lambda branch: (branch[0], branch[1].path))
+    return [Episode(state, opening, _returns(game, state)) for opening, state in finished]
 
 
-def _returns(game: Game, state: State) -> Mapping[Player, float] | None:
-    """What the game pays; nothing where a policy could not be asked, so that no failure is paid."""
-    asked = all(move.completion.status is Status.OK for move in state.moves)
-    return game.returns(state) if asked else None
-
-
-def names_of(openings: Sequence[State]) -> list[str]:
-    """A name for each opening that does not depend on the others, but for exact repeats."""
-    seen: Counter[str] = Counter()
+def opening_names(openings: Sequence[State]) -> list[str]:
+    """The name of each opening in addresses; it depends on no other, except that repeats count."""
+    repeats: Counter[str] = Counter()
     names: list[str] = []
-    for state in openings:
-        told = name(state)
-        names.append(f"{told}#{seen[told]}")
-        seen[told] += 1
+    for opening in openings:
+        name = "/".join((opening.seed.id, *(move.completion.text for move in opening.moves)))
+        names.append(f"{name}#{repeats[name]}")
+        repeats[name] += 1
     return names
 
 
-def name(opening: State) -> str:
-    """What an opening is called in the addresses below it: its seed and what was dealt."""
-    return "/".join((opening.seed.id, *(move.completion.text for move in opening.moves)))
-
-
-def _request(
-    game: Game, branch: Branch, player: Player, widths: Mapping[Player, int], rng_seed: str
-) -> Request:
-    state = branch.state
-    width = widths.get(player, 1) if state.first_ply(player) is None else 1
-    ply, path = len(state.moves), ".".join(map(str, state.path))
-    where = f"{rng_seed}/{player}/{ply}/{path}"
-    return Request(game.observe(state), tuple(f"{where}/{k}" for k in range(width)))
+def _request(game: Game, state: State, player: Player, width: int, address: str) -> Request:
+    """The request for the next move in a state, or for all its siblings if it is a first one."""
+    siblings = range(width if state.first_ply(player) is None else 1)
+    path = ".".join(map(str, state.path))
+    where = f"{address}/{player}/{len(state.moves)}/{path}"
+    return Request(game.observe(state), tuple(f"{where}/{sibling}" for sibling in siblings))
 
 
 def _moved(
     game: Game,
-    policy: Policy,
     player: Player,
     branches: Sequence[Branch],
     requests: Sequence[Request],
+    completions: Sequence[Sequence[Completion]],
 ) -> list[Branch]:
-    completions = policy.sample(requests)
+    """Every branch after each of its completions."""
     return [
-        Branch(branch.opening, _after(game, branch.state, player, request, completion, sibling))
-        for branch, request, group in zip(branches, requests, completions, strict=True)
+        (opening, _after(game, state, player, request, completion, sibling))
+        for (opening, state), request, group in zip(branches, requests, completions, strict=True)
         for sibling, completion in enumerate(group)
     ]
 
@@ -119,7 +103,7 @@ def _moved(
 def _after(
     game: Game, state: State, player: Player, request: Request, completion: Completion, sibling: int
 ) -> State:
-    """The state after one completion; where the policy could not be asked, its status rules."""
+    """The state after a completion; of one that its policy could not make, the status rules."""
     failed = completion.status is not Status.OK
     sent = None if failed else game.hear(state, completion)
     after = state.play(Move(player, request.observation, completion, sent, sibling))
@@ -127,10 +111,15 @@ def _after(
 
 
 def _ruled(judge: Judge, branches: Sequence[Branch]) -> list[Branch]:
-    if not branches:
-        return []
-    verdicts = judge.rule([branch.state for branch in branches])
+    """Every branch after the judge's ruling on it."""
+    verdicts = judge.rule([state for _, state in branches]) if branches else []
     return [
-        Branch(branch.opening, branch.state.rule(verdict))
-        for branch, verdict in zip(branches, verdicts, strict=True)
+        (opening, state.rule(verdict))
+        for (opening, state), verdict in zip(branches, verdicts, strict=True)
     ]
+
+
+def _returns(game: Game, state: State) -> Mapping[Player, float] | None:
+    """What the game pays; None where a policy could not be asked, so that no failure is paid."""
+    answered = all(move.completion.status is Status.OK for move in state.moves)
+    return game.returns(state) if answered else None

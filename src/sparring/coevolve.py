@@ -1,8 +1,9 @@
-"""The whole game on one page: play, judge, remember, credit, learn; again."""
+"""The whole game on one page: play, judge, measure, remember, credit and learn, again and again."""
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,18 +13,22 @@ from sparring.games.game import Game
 from sparring.judges.judge import Judge
 from sparring.memory.league import Latest, Opposition
 from sparring.memory.memory import Forgetful, Memory
-from sparring.metrics import of_credit, of_episodes, of_tokens
+from sparring.metrics import credit_metrics, token_metrics
 from sparring.players.player import Learner
 from sparring.schedules import Schedule
 from sparring.types import Episode, Metrics, Player, Round, Sample, State, Turn
 
 Openings = Callable[[int, Turn], Sequence[State]]
-"""(round number, whose turn) → the states that round is played from."""
+"""From the round's number and its turn to the states that the round is played from."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a run is made of. Vary these parts, not the loop."""
+    """Everything a run is made of. To change a run, change one of these parts and not the loop.
+
+    `measure` turns a round's fresh episodes into metrics. `shape` may change the returns before
+    credit is assigned; what is measured and recorded has the returns of the game.
+    """
 
     game: Game
     judge: Judge
@@ -32,54 +37,55 @@ class Plan:
     cast: Cast
     learners: Mapping[Player, Learner]
     estimator: Estimator
+    measure: Callable[[Sequence[Episode]], Metrics]
     rounds: int
     rng_seed: str
-    measure: Callable[[Sequence[Episode]], Metrics] = of_episodes
     shape: Callable[[Sequence[Episode]], Sequence[Episode]] = list
-    """What is added to the game's returns before credit; records and rates never see it."""
     memory: Memory = field(default_factory=Forgetful)
     league: Opposition = field(default_factory=Latest)
 
 
 def coevolve(plan: Plan, past: Sequence[Metrics] = ()) -> Iterator[Round]:
-    """Play the rounds that follow `past`, yielding each after its update.
+    """Play the rounds that follow those whose metrics are `past`; yield each after its update.
 
-    No I/O: logging, checkpoints, budgets and early stopping are what the caller does with rounds.
-    Round `n` depends on `plan`, on the weights, on the state of learners, memory and league, on
-    the metrics of the rounds before it, and on nothing else; so a resumed run is the same run.
-    What beat a past defender is not remembered: it is no failure of the present one.
+    The loop does no I/O: logging, checkpoints, budgets and early stopping are what its caller does
+    with the rounds. A round depends on the plan, the weights, the state of learners, memory and
+    league, and the metrics of the rounds before it, and on nothing else; so a resumed run is the
+    same run. The memory does not see rounds against a past defender, because what beats that one
+    may not beat the present one.
     """
     history = list(past)
     for number in range(len(history), plan.rounds):
-        started, cpu = time.perf_counter(), time.process_time()
+        started, cpu_started = time.perf_counter(), time.process_time()
         plan.league.keep(number)
         turn = plan.schedule(number, history)
-        cast, turn, met = plan.league.cast(number, turn, plan.cast)
-        fresh, replays = plan.memory.deal(number, turn, plan.openings(number, turn))
+        cast, turn, league_metrics = plan.league.cast(number, turn, plan.cast)
+        openings, replays = plan.memory.deal(number, turn, plan.openings(number, turn))
         address = f"{plan.rng_seed}/{number}"
-        episodes = play(plan.game, [*fresh, *replays], cast, plan.judge, turn.widths, address)
-        live = [episode for episode in episodes if episode.opening < len(fresh)]
+        episodes = play(plan.game, [*openings, *replays], cast, plan.judge, turn.widths, address)
         played = time.perf_counter()
+        fresh = [episode for episode in episodes if episode.opening < len(openings)]
+        metrics = plan.measure(fresh) | token_metrics(episodes) | league_metrics
+        present = cast[Player.DEFENDER] is plan.cast[Player.DEFENDER]
+        metrics |= plan.memory.add(number, episodes if present else ())
         shaped = plan.shape(episodes)
-        credits = {player: credit(shaped, player, plan.estimator) for player in turn.learns}
-        itself = cast[Player.DEFENDER] is plan.cast[Player.DEFENDER]
-        remembered = plan.memory.add(number, episodes if itself else ())
-        metrics = plan.measure(live) | of_tokens(episodes) | met | remembered
-        for player in sorted(turn.learns):
-            metrics |= of_credit(player, credits[player])
-        metrics |= _learn(plan.learners, credits)
+        credits = {player: credit(shaped, player, plan.estimator) for player in sorted(turn.learns)}
+        for player, earned in credits.items():
+            metrics |= credit_metrics(player, earned)
+        metrics |= _update(plan.learners, credits)
         history.append(metrics)
         seconds = {"play": played - started, "learn": time.perf_counter() - played}
-        yield Round(number, turn, tuple(episodes), metrics, seconds, time.process_time() - cpu)
+        cpu_seconds = time.process_time() - cpu_started
+        yield Round(number, turn, tuple(episodes), metrics, seconds, cpu_seconds)
 
 
-def _learn(learners: Mapping[Player, Learner], credits: Mapping[Player, Credit]) -> Metrics:
-    """One update per distinct learner, over all the players it serves."""
+def _update(learners: Mapping[Player, Learner], credits: Mapping[Player, Credit]) -> Metrics:
+    """One update of each distinct learner, on the samples of all players that it serves."""
+    samples: dict[int, list[Sample]] = defaultdict(list)
+    for player, earned in credits.items():
+        samples[id(learners[player])] += earned.samples
     metrics: Metrics = {}
-    samples: dict[int, list[Sample]] = {}
-    for player in sorted(credits):
-        samples.setdefault(id(learners[player]), []).extend(credits[player].samples)
     for learner in {id(learner): learner for learner in learners.values()}.values():
-        if samples.get(id(learner)):
+        if samples[id(learner)]:
             metrics |= learner.update(samples[id(learner)])
     return metrics

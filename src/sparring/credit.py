@@ -1,4 +1,4 @@
-"""Rewards to advantages: what a finished round teaches one player."""
+"""From returns to advantages: the samples that one player learns from in a finished round."""
 
 from __future__ import annotations
 
@@ -15,24 +15,29 @@ EPSILON = 1e-6
 Affine = tuple[float, float]
 """(centre, scale): an advantage is (return − centre) / scale."""
 Estimator = Callable[[Sequence[Sequence[float]]], Sequence[Affine | None]]
-"""From the returns of every group to one affine map a group; None drops the group."""
+"""From the returns of every group to the affine map of each group; None drops the group."""
+Fork = list[Episode]
+"""One sibling of a group: all episodes that grew from one move."""
+Place = tuple[int, tuple[int, ...]]
+"""A move's place in a round: the index of its opening, and the siblings that lead to it."""
 
 
 def _centre(group: Sequence[float]) -> float:
-    """The mean; of equal values exactly that value, which rounding could miss by a bit."""
+    """The mean; of equal values exactly that value, where rounding could be off by a bit."""
     return group[0] if len(set(group)) == 1 else fmean(group)
 
 
 def _spread(group: Sequence[float]) -> float:
     """Sample std (n − 1) + 1e-6; infinite where all values are equal.
 
-    A later move may differ from its group's forks; divided by 1e-6 it would drown all others.
+    A later move may differ from its group's forks: divided by 1e-6 its advantage would drown all
+    others.
     """
     return inf if len(set(group)) == 1 else stdev(group) + EPSILON
 
 
 def _within(group: Sequence[float], scale: Callable[[Sequence[float]], float]) -> Affine | None:
-    """The map of a group that is compared with itself; one sibling alone says nothing."""
+    """The map of a group that is compared with itself, which takes at least two siblings."""
     return (_centre(group), scale(group)) if len(group) > 1 else None
 
 
@@ -42,22 +47,22 @@ def standardized(groups: Sequence[Sequence[float]]) -> list[Affine | None]:
 
 
 def centered(groups: Sequence[Sequence[float]]) -> list[Affine | None]:
-    """Dr. GRPO, arXiv:2503.20783: r − mean, so that easy and hard seeds weigh alike."""
-    return [_within(group, lambda told: 1.0) for group in groups]
+    """Dr. GRPO, arXiv:2503.20783: r − mean, so that easy and hard seeds have the same weight."""
+    return [_within(group, lambda values: 1.0) for group in groups]
 
 
 def leave_one_out(groups: Sequence[Sequence[float]]) -> list[Affine | None]:
     """RLOO, arXiv:2402.14740: r minus the mean of the others, (r − mean) · n / (n − 1)."""
-    return [_within(group, lambda told: (len(told) - 1) / len(told)) for group in groups]
+    return [_within(group, lambda values: (len(values) - 1) / len(values)) for group in groups]
 
 
 def role_baseline(groups: Sequence[Sequence[float]]) -> list[Affine | None]:
     """Whitening over all of a player's samples, not per group (Self-RedTeam, arXiv:2506.07468).
 
-    Groups of one count, so a player can learn from one sample a prompt.
+    Groups of one sibling count too, so a player can learn from one sample a prompt.
     """
-    everyone = [value for group in groups for value in group]
-    shared = (_centre(everyone), _spread(everyone)) if len(everyone) > 1 else None
+    values = [value for group in groups for value in group]
+    shared = _within(values, _spread)
     return [shared if group else None for group in groups]
 
 
@@ -65,8 +70,9 @@ def role_baseline(groups: Sequence[Sequence[float]]) -> list[Affine | None]:
 class Credit:
     """The samples of one player, and what became of its groups.
 
-    `zero_std` groups are kept with advantage 0 (the learner skips them); `dropped` groups had too
-    few scored siblings for the estimator; `unscored` counts siblings that left, unscored or masked.
+    `zero_std` counts groups whose advantages are all 0 (the learner skips their samples), `dropped`
+    groups with too few scored siblings for the estimator, and `unscored` the siblings that left
+    their group because every game that grew from them is unscored or masked.
     """
 
     samples: tuple[Sample, ...]
@@ -77,74 +83,62 @@ class Credit:
 
 
 def credit(episodes: Sequence[Episode], player: Player, estimator: Estimator) -> Credit:
-    """What `player` learns from a round's episodes.
+    """The samples that `player` learns from in a round's episodes.
 
     A group is the sibling forks of one state. A fork's return is the mean over the scored
     episodes that grew from it; with none it leaves the group. A later move of the player takes
     the return of its own branch under the statistics of the group it descends from.
     """
     groups = _groups(episodes, player)
-    scored = [[fork for fork in group if fork.value is not None] for group in groups]
-    maps = estimator([[fork.value for fork in g if fork.value is not None] for g in scored])
-    kept = [(g, told) for g, told in zip(scored, maps, strict=True) if told is not None]
-    taught = [_samples(player, group, *told) for group, told in kept]
+    scored = [
+        [(fork, value) for fork in group if (value := _mean_return(fork, player)) is not None]
+        for group in groups
+    ]
+    maps = estimator([[value for _, value in group] for group in scored])
+    credited = [
+        [
+            Sample(player, move.completion, (value - affine[0]) / affine[1])
+            for fork, _ in group
+            for move, value in _moves(fork, player)
+        ]
+        for group, affine in zip(scored, maps, strict=True)
+        if affine is not None
+    ]
     return Credit(
-        samples=tuple(sample for samples in taught for sample in samples),
+        samples=tuple(sample for group in credited for sample in group),
         groups=len(groups),
-        zero_std=sum(not any(sample.advantage for sample in samples) for samples in taught),
-        dropped=len(groups) - len(kept),
+        zero_std=sum(not any(sample.advantage for sample in group) for group in credited),
+        dropped=len(groups) - len(credited),
         unscored=sum(map(len, groups)) - sum(map(len, scored)),
     )
 
 
-def _samples(player: Player, group: Sequence[_Fork], centre: float, scale: float) -> list[Sample]:
+def _groups(episodes: Sequence[Episode], player: Player) -> list[list[Fork]]:
+    """The player's forks, by the state that they are siblings of."""
+    groups: dict[Place, dict[int, Fork]] = defaultdict(lambda: defaultdict(list))
+    for episode in episodes:
+        ply = episode.state.first_ply(player)
+        if ply is not None:
+            path = episode.state.path
+            groups[episode.opening, path[:ply]][path[ply]].append(episode)
+    return [list(group.values()) for group in groups.values()]
+
+
+def _moves(fork: Fork, player: Player) -> list[tuple[Move, float]]:
+    """Every distinct move that the player sampled in a fork, with the return of its own branch."""
+    branches: dict[Place, list[Episode]] = defaultdict(list)
+    for episode in fork:
+        for ply, move in enumerate(episode.state.moves):
+            if move.player is player and ply >= episode.state.dealt:
+                branches[episode.opening, episode.state.path[: ply + 1]].append(episode)
+    returns = [(path, grown, _mean_return(grown, player)) for (_, path), grown in branches.items()]
     return [
-        Sample(player, move.completion, (value - centre) / scale)
-        for fork in group
-        for move, value in fork.moves()
+        (grown[0].state.moves[len(path) - 1], value)
+        for path, grown, value in returns
+        if value is not None
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Fork:
-    """One sibling: the player's move at `ply` and all episodes that grew from it."""
-
-    player: Player
-    ply: int
-    episodes: tuple[Episode, ...]
-
-    @property
-    def value(self) -> float | None:
-        return _mean_return(self.episodes, self.player)
-
-    def moves(self) -> list[tuple[Move, float]]:
-        """Every distinct move of the player in this branch with its own branch's return."""
-        by_path: dict[tuple[int, ...], list[Episode]] = defaultdict(list)
-        for episode in self.episodes:
-            for ply, move in enumerate(episode.state.moves[self.ply :], self.ply):
-                if move.player is self.player:
-                    by_path[episode.state.path[: ply + 1]].append(episode)
-        told = [(path, _mean_return(grown, self.player)) for path, grown in by_path.items()]
-        return [
-            (by_path[path][0].state.moves[len(path) - 1], value)
-            for path, value in told
-            if value is not None
-        ]
 
 
 def _mean_return(episodes: Sequence[Episode], player: Player) -> float | None:
     values = [e.returns[player] for e in episodes if e.returns and player in e.returns]
     return fmean(values) if values else None
-
-
-def _groups(episodes: Sequence[Episode], player: Player) -> list[list[_Fork]]:
-    """The player's forks, by the state they are siblings of."""
-    forks: dict[tuple[int, tuple[int, ...]], list[Episode]] = defaultdict(list)
-    for episode in episodes:
-        ply = episode.state.first_ply(player)
-        if ply is not None:
-            forks[episode.opening, episode.state.path[: ply + 1]].append(episode)
-    groups: dict[tuple[int, tuple[int, ...]], list[_Fork]] = defaultdict(list)
-    for (opening, path), grown in forks.items():
-        groups[opening, path[:-1]].append(_Fork(player, len(path) - 1, tuple(grown)))
-    return list(groups.values())

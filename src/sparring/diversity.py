@@ -1,17 +1,20 @@
-"""How different the attacker's rewrites of one seed are: measures, and a reward for it."""
+"""How different the attacker's rewrites of one seed are: similarities, metrics and a reward."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
+from itertools import chain
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sparring.games.game import attacks_of
-from sparring.types import Episode, Player, Seed, UsageError
+from sparring.types import Episode, Metrics, Player, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,57 +22,44 @@ if TYPE_CHECKING:
 Matrix = Sequence[Sequence[float]]
 Similarity = Callable[[Sequence[str]], Matrix]
 """From texts to their cosine similarities, symmetric, 1 on the diagonal."""
+ORDER, SMOOTH = 4, 0.1
+"""The longest n-grams of BLEU, and the count that stands for no match."""
+FEWEST_WORDS, LEAST_NEW = 8, 0.3
+"""A text of 8 words or more in which fewer than 0.3 are different ones repeats itself. The 379
+requests of that length in HarmBench and StrongREJECT, with their contexts, have 0.45 or more."""
+_CACHED_VECTORS = 4096
 
 
 def bag_of_words(texts: Sequence[str]) -> Matrix:
-    """Cosines of word counts, 0 to 1; words are what white space parts."""
-    return _bag_of_words(tuple(texts))
+    """Cosines of word counts, 0 to 1; words are separated by white space.
 
-
-@lru_cache(256)  # a round asks twice: for the diversity it logs, and for the one it rewards
-def _bag_of_words(texts: tuple[str, ...]) -> Matrix:
+    Texts without words are alike.
+    """
     bags = [Counter(text.split()) for text in texts]
-    squares = [sum(n * n for n in bag.values()) for bag in bags]
-    told = [[1.0] * len(bags) for _ in bags]
-    for i, one in enumerate(bags):
-        for j in range(i):
-            told[i][j] = told[j][i] = _cosine(one, bags[j], squares[i] * squares[j])
-    return told
-
-
-def distinctness(texts: Sequence[str], similarity: Similarity = bag_of_words) -> list[float]:
-    """1 − the mean similarity of each text to the others; 0 for a single one."""
-    if len(texts) < 2:
-        return [0.0] * len(texts)
-    return [
-        1 - fmean(value for j, value in enumerate(row) if j != i)
-        for i, row in enumerate(similarity(texts))
-    ]
-
-
-def _cosine(a: Counter[str], b: Counter[str], norms: int) -> float:
-    """`norms` is the product of both squared lengths; texts without words are alike."""
-    get = b.get  # a Counter answers for what it lacks in Python
-    dot = sum([n * get(word, 0) for word, n in a.items()])
-    return dot / math.sqrt(norms) if dot else float(a == b)
-
-
-_REMEMBERED = 4096
+    column = {word: i for i, word in enumerate(dict.fromkeys(chain(*bags)))}
+    count_NV = np.zeros((len(bags), len(column) + 1))
+    for row, bag in zip(count_NV, bags, strict=True):
+        row[[column[word] for word in bag]] = list(bag.values())
+        row[-1] = not bag
+    dot_NN = count_NV @ count_NV.T
+    square_N = dot_NN.diagonal()
+    cosine_NN: Matrix = (dot_NN / np.sqrt(np.outer(square_N, square_N))).tolist()
+    return cosine_NN
 
 
 def embedded(model_name_or_path: str) -> Similarity:
     """Cosines of mean-pooled last hidden states, as Sentence-BERT's (arXiv:1908.10084).
 
-    Texts longer than the model reads are cut. Each is embedded alone, so that its vector does not
-    depend on its siblings, and remembered, because the reward and the metric ask for the same
-    ones. Loads safetensors only and never remote code. UsageError if that cannot be done.
+    Texts longer than the model reads are cut. Each text is embedded alone, so that its vector does
+    not depend on its siblings, and cached, because the reward and the metric need the same ones.
+    Loads safetensors only and never remote code. UsageError if that cannot be done.
     """
     import torch
 
     tokenizer, model = _load(model_name_or_path)
     longest = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512))
 
-    @lru_cache(_REMEMBERED)
+    @lru_cache(_CACHED_VECTORS)
     def vector(text: str) -> Tensor:
         ids = tokenizer(text, truncation=True, max_length=longest, return_tensors="pt")["input_ids"]
         with torch.inference_mode():
@@ -78,9 +68,9 @@ def embedded(model_name_or_path: str) -> Similarity:
         unit_D: Tensor = mean_D / mean_D.norm()
         return unit_D
 
-    def similarity(texts: Sequence[str]) -> list[list[float]]:
+    def similarity(texts: Sequence[str]) -> Matrix:
         vector_ND = torch.stack([vector(text) for text in texts])
-        cosine_NN: list[list[float]] = (vector_ND @ vector_ND.T).tolist()
+        cosine_NN: Matrix = (vector_ND @ vector_ND.T).tolist()
         return cosine_NN
 
     return similarity
@@ -98,20 +88,18 @@ def _load(path: str) -> tuple[Any, Any]:
         line = str(error).strip().split("\n", 1)[0]
         raise UsageError(f"{where}: {line}") from error
     if model.config.is_encoder_decoder:
-        raise UsageError(f"{where}: it is an encoder with a decoder; wanted an encoder alone")
+        raise UsageError(f"{where}: it has an encoder and a decoder; expected an encoder alone")
     return tokenizer, model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
-ORDER = 4
-SMOOTH = 0.1
-Grams = Sequence[Counter[tuple[str, ...]]]
-"""How often each n-gram of a text occurs, for n = 1 … 4."""
-
-
-def grams(text: str) -> Grams:
-    """The n-grams of a text's words, which are what white space parts."""
-    words = text.split()
-    return [Counter(zip(*(words[i:] for i in range(n)), strict=False)) for n in range(1, ORDER + 1)]
+def distinctness(texts: Sequence[str], similarity: Similarity = bag_of_words) -> list[float]:
+    """1 − the mean similarity of each text to the others; 0 for a single text."""
+    if len(texts) < 2:
+        return [0.0] * len(texts)
+    return [
+        1 - fmean(value for j, value in enumerate(row) if j != i)
+        for i, row in enumerate(similarity(texts))
+    ]
 
 
 def bleus(texts: Sequence[str]) -> list[float]:
@@ -123,30 +111,32 @@ def bleus(texts: Sequence[str]) -> list[float]:
     short text is like its copy. BP = min(1, exp(1 − r / c)) with c words and r the nearest length
     of a reference, of two equally near the shorter.
     """
-    told = [grams(text) for text in texts]
-    matched = [_matched([text[n] for text in told]) for n in range(ORDER)]
-    lengths = [text[0].total() for text in told]
-    return [
-        _bleu(text, [column[i] for column in matched], [*lengths[:i], *lengths[i + 1 :]])
-        for i, text in enumerate(told)
-    ]
+    words = [text.split() for text in texts]
+    grams = [[_grams(text, n) for text in words] for n in range(1, ORDER + 1)]
+    matches = [_matched(texts_of_order) for texts_of_order in grams]
+    scores: list[float] = []
+    for i, length in enumerate(map(len, words)):
+        if not matches[0][i]:
+            scores.append(0.0)
+            continue
+        orders = range(min(ORDER, length))
+        logs = [math.log((matches[n][i] or SMOOTH) / grams[n][i].total()) for n in orders]
+        others = [len(text) for j, text in enumerate(words) if j != i]
+        nearest = min((abs(other - length), other) for other in others)[1]
+        scores.append(math.exp(min(0.0, 1 - nearest / length) + sum(logs) / len(logs)))
+    return scores
 
 
-def _bleu(text: Grams, matched: Sequence[int], lengths: Sequence[int]) -> float:
-    if not matched[0]:
-        return 0.0
-    length = text[0].total()
-    orders = range(min(ORDER, length))
-    logs = [math.log((matched[n] or SMOOTH) / text[n].total()) for n in orders]
-    nearest = min((abs(words - length), words) for words in lengths)[1]
-    return math.exp(min(0.0, 1 - nearest / length) + sum(logs) / len(logs))
+def _grams(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
+    """How often each n-gram occurs."""
+    return Counter(zip(*(words[i:] for i in range(n)), strict=False))
 
 
 def _matched(texts: Sequence[Counter[tuple[str, ...]]]) -> list[int]:
-    """How many of each text's n-grams others have too, each at most as often as one of them has it.
+    """How many of each text's n-grams its references have, clipped to the most in one reference.
 
-    All but what the one that has an n-gram most often has beyond the next: one pass over all texts
-    instead of one for each.
+    Clipping only affects the text that has an n-gram most often, by what it has beyond the text
+    that comes second; so one pass over all texts is enough, instead of one for each.
     """
     most: dict[tuple[str, ...], tuple[int, int, int]] = {}
     for i, counts in enumerate(texts):
@@ -162,91 +152,92 @@ def _matched(texts: Sequence[Counter[tuple[str, ...]]]) -> list[int]:
     return matched
 
 
-@dataclass(frozen=True, slots=True)
-class Attack:
-    """One rewrite that was sent, and what it rewrites."""
-
-    seed: Seed
-    text: str
-
-
 Fork = tuple[int, ...]
-"""The siblings that lead to the attacker's first rewrite."""
-Siblings = dict[Fork, Attack]
-"""The attacks on one opening, by fork."""
+"""The siblings that lead to the attacker's first sampled move."""
 
 
-def diversity(episodes: Sequence[Episode], similarity: Similarity = bag_of_words) -> float | None:
-    """Mean of 1 − the similarity of each attack to its siblings; None where none has any."""
-    told = [value for texts in _texts(episodes) for value in distinctness(texts, similarity)]
-    return fmean(told) if told else None
+def siblings(episodes: Iterable[Episode]) -> dict[int, dict[Fork, Episode]]:
+    """By opening, one paid game for each of the attacker's forks.
 
-
-def self_bleu(episodes: Sequence[Episode]) -> float | None:
-    """Mean BLEU of each attack against its siblings (Zhu et al. 2018, arXiv:1802.01886).
-
-    High where siblings share phrases; None where no attack has any.
+    Where several games grew from one fork the first one stands for it: what the attacker goes on
+    with is no sibling of itself.
     """
-    told = [value for texts in _texts(episodes) for value in bleus(texts)]
-    return fmean(told) if told else None
-
-
-def strategy_entropy(counts: Iterable[float]) -> float:
-    """−Σ p ln p of the counts' shares p, in nats: ln k for k equal ones, 0 for one alone."""
-    told = [count for count in counts if count]
-    return math.fsum(count / sum(told) * math.log(sum(told) / count) for count in told)
-
-
-def siblings(episodes: Iterable[Episode]) -> dict[int, Siblings]:
-    """The played attacks that reached the defender and were paid, by opening.
-
-    All that an attacker sent in one game is one text. Where several games grew from one fork of
-    the attacker its first one stands for it: what it goes on with is no sibling of itself.
-    """
-    groups: dict[int, Siblings] = defaultdict(dict)
-    for episode in episodes:
-        if paid(episode):
-            text = " ".join(filter(None, attacks_of(episode.state)))
-            groups[episode.opening].setdefault(fork(episode), Attack(episode.state.seed, text))
+    groups: dict[int, dict[Fork, Episode]] = defaultdict(dict)
+    for episode in filter(_paid, episodes):
+        groups[episode.opening].setdefault(_fork(episode), episode)
     return groups
 
 
-def paid(episode: Episode) -> bool:
-    """Whether the attack was the attacker's own, reached the defender, and the game paid it."""
-    told = episode.returns is not None and episode.returns.keys() == set(Player)
-    return told and not episode.state.dealt
+def _paid(episode: Episode) -> bool:
+    """Whether the attack was the attacker's own, reached the defender, and both were paid."""
+    both = episode.returns is not None and episode.returns.keys() == set(Player)
+    return both and not episode.state.dealt
 
 
-def fork(episode: Episode) -> Fork:
-    """Where the attacker forked in a game of its own."""
+def _fork(episode: Episode) -> Fork:
     ply = episode.state.first_ply(Player.ATTACKER)
     return () if ply is None else episode.state.path[: ply + 1]
 
 
-def _texts(episodes: Iterable[Episode]) -> list[list[str]]:
-    """The texts of every group of at least two."""
-    groups = siblings(episodes).values()
-    return [[attack.text for attack in group.values()] for group in groups if len(group) > 1]
+def _attack(episode: Episode) -> str:
+    """All that the attacker sent in a game, as one text."""
+    return " ".join(filter(None, attacks_of(episode.state)))
 
 
-FEWEST_WORDS, LEAST_NEW = 8, 0.3
-"""A text of 8 words or more in which fewer than 0.3 are different ones repeats itself. The 379
-requests of that length in HarmBench and StrongREJECT, with their contexts, have 0.45 or more."""
+def diversity(episodes: Iterable[Episode], similarity: Similarity = bag_of_words) -> float | None:
+    """Mean of 1 − the similarity of each attack to its siblings; None where none has any."""
+    return _mean(episodes, lambda texts: distinctness(texts, similarity))
 
 
-def wraps_the_seed(attack: Attack) -> bool:
-    """Whether the seed stands in the attack word for word, but for case and white space."""
-    return _plain(attack.seed.text) in _plain(attack.text)
+def self_bleu(episodes: Iterable[Episode]) -> float | None:
+    """Mean BLEU of each attack against its siblings (Zhu et al. 2018, arXiv:1802.01886).
+
+    High where siblings share phrases; None where no attack has any.
+    """
+    return _mean(episodes, bleus)
 
 
-def repeats_itself(attack: Attack) -> bool:
-    """Whether it is long and made of few different words (a low type/token ratio)."""
-    words = _plain(attack.text).split()
+def _mean(
+    episodes: Iterable[Episode], measure: Callable[[Sequence[str]], list[float]]
+) -> float | None:
+    """The mean of a measure of texts over the attacks of every group of at least two."""
+    groups = [[_attack(e) for e in group.values()] for group in siblings(episodes).values()]
+    values = [value for texts in groups if len(texts) > 1 for value in measure(texts)]
+    return fmean(values) if values else None
+
+
+def diversity_metrics(episodes: Sequence[Episode], embedding: Similarity | None = None) -> Metrics:
+    """`diversity`, `self_bleu` and, with an embedding, `diversity_embedding`, where defined."""
+    values = {"diversity": diversity(episodes), "self_bleu": self_bleu(episodes)}
+    if embedding:
+        values["diversity_embedding"] = diversity(episodes, embedding)
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def strategy_entropy(counts: Iterable[float]) -> float:
+    """−Σ p ln p of the counts' shares p, in nats: ln k for k equal counts, 0 for a single one."""
+    positive = [count for count in counts if count]
+    total = sum(positive)
+    return math.fsum(count / total * math.log(total / count) for count in positive)
+
+
+def wraps_the_seed(seed: str, attack: str) -> bool:
+    """Whether the seed's text is part of the attack, up to case and white space."""
+    return _plain(seed) in _plain(attack)
+
+
+def repeats_itself(seed: str, attack: str) -> bool:
+    """Whether the attack is long and made of few different words (a low type/token ratio)."""
+    words = _plain(attack).split()
     return len(words) >= FEWEST_WORDS and len(set(words)) / len(words) < LEAST_NEW
 
 
-GUARDS: tuple[Callable[[Attack], bool], ...] = (wraps_the_seed, repeats_itself)
-"""An attack of which one of these is true earns no bonus."""
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+GUARDS: tuple[Callable[[str, str], bool], ...] = (wraps_the_seed, repeats_itself)
+"""(seed's text, attack) → whether the attack earns no bonus."""
 
 
 def rewarded(
@@ -254,30 +245,24 @@ def rewarded(
 ) -> list[Episode]:
     """The episodes with `weight` x distinctness added to the attacker's return.
 
-    Without it a group of refused attacks has no variance, nothing is learned from it, and the
+    Without it a group of refused attacks has no variance, so nothing is learned from it and the
     attacker stops exploring. Only attacks that the game itself paid take part: one that the gate
-    turned away keeps the floor, so gibberish earns nothing. One that a guard catches earns
-    nothing either, but its siblings are still paid for differing from it.
+    rejected keeps the floor, so gibberish earns nothing. An attack that a guard catches earns no
+    bonus either, but its siblings are still paid for differing from it.
     """
-    if not weight:
-        return list(episodes)
-    bonus = {
-        (opening, branch): weight * value
-        for opening, group in siblings(episodes).items()
-        for (branch, attack), value in zip(
-            group.items(), distinctness([a.text for a in group.values()], similarity), strict=True
-        )
-        if not any(guard(attack) for guard in GUARDS)
-    }
-    return [_raised(e, bonus.get((e.opening, fork(e)), 0.0)) for e in episodes]
+    bonuses: dict[tuple[int, Fork], float] = {}
+    for opening, group in siblings(episodes).items() if weight else ():
+        attacks = [_attack(episode) for episode in group.values()]
+        for fork, attack, value in zip(
+            group, attacks, distinctness(attacks, similarity), strict=True
+        ):
+            if not any(guard(group[fork].state.seed.text, attack) for guard in GUARDS):
+                bonuses[opening, fork] = weight * value
+    return [_raised(e, bonuses.get((e.opening, _fork(e)), 0.0)) for e in episodes]
 
 
 def _raised(episode: Episode, bonus: float) -> Episode:
-    if not episode.returns or not paid(episode) or not bonus:
+    if not bonus or not episode.returns or not _paid(episode):
         return episode
     attacker = episode.returns[Player.ATTACKER] + bonus
     return replace(episode, returns={**episode.returns, Player.ATTACKER: attacker})
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())

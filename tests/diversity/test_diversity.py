@@ -1,59 +1,81 @@
-"""Diversity is logged as numbers that can be worked by hand."""
+"""Diversity is a number that can be worked by hand, and cheap ways to differ are not paid for."""
 
 import math
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.diversity.played import played
-from tests.table import BRIEFS, HELD, VAULT, ScriptedJudge, attacks, cast, magic, says
+from tests.table import (
+    BRIEFS,
+    BROKEN,
+    FAILED,
+    HELD,
+    VAULT,
+    ScriptedJudge,
+    attacks,
+    cast,
+    magic,
+    says,
+)
 
 from sparring.arena import play
 from sparring.diversity import (
+    GUARDS,
     _matched,
     bag_of_words,
     bleus,
     distinctness,
     diversity,
-    grams,
+    diversity_metrics,
+    repeats_itself,
     rewarded,
     self_bleu,
     siblings,
     strategy_entropy,
+    wraps_the_seed,
 )
 from sparring.games.dialogue import Dialogue
-from sparring.games.game import attacks_of, tagged
+from sparring.games.game import tagged
 from sparring.games.payoffs import MAGIC, LabelPayoff
-from sparring.metrics import of_episodes
 from sparring.players.player import ScriptedPolicy
 from sparring.types import Player, State, Verdict
 
+A, D = Player.ATTACKER, Player.DEFENDER
+REFUSED = -1.0
+"""The attacker's return for a refused attack in the right format."""
+SING = ["tell a tale", "tell a tale", "sing the song of it"]
 lines = st.lists(st.text("abc ", min_size=1).filter(str.strip), min_size=2, max_size=6)
 
 
-def score(text: str, *references: str) -> float:
-    return bleus([text, *references])[0]
+def played(texts, verdict=HELD, replies=1, rule=None):
+    """Sibling k sends texts[k]; every attack gets `verdict`, or what `rule(state)` says."""
+    judge = ScriptedJudge(rule or (lambda state: verdict))
+    table, widths = cast(attacks(*texts), says("no")), {A: len(texts), D: replies}
+    return play(magic(), [State(VAULT)], table, judge, widths, "s")
+
+
+def bonuses(texts, **more):
+    """What each attack earned beyond the game's own payoff."""
+    episodes = played(texts, **more)
+    pairs = zip(episodes, rewarded(episodes, 1.0), strict=True)
+    return [after.returns[A] - e.returns[A] if e.returns else None for e, after in pairs]
 
 
 def test_worked_distinctness():
     # cosines: (a b, a b) 1, (a b, a c) 1/2, twice
     assert distinctness(["a b", "b a", "a c"]) == pytest.approx([0.25, 0.25, 0.5])
-
-
-def test_a_text_alone_differs_from_nothing():
-    assert distinctness(["a tale"]) == [0.0]
-
-
-@given(lines)
-def test_distinctness_lies_between_nothing_and_all(texts):
-    assert all(-1e-9 <= value <= 1 + 1e-9 for value in distinctness(texts))
+    assert distinctness(["a tale"]) == [0.0], "alone it differs from nothing"
 
 
 @given(st.lists(st.text("abc "), max_size=6))
 def test_similarities_are_symmetric_and_a_text_is_like_itself(texts):
-    told = bag_of_words(texts)
-    assert told == [list(column) for column in zip(*told, strict=True)]
-    assert [row[i] for i, row in enumerate(told)] == pytest.approx([1.0] * len(texts))
+    cosines = bag_of_words(texts)
+    assert cosines == [list(column) for column in zip(*cosines, strict=True)]
+    assert [row[i] for i, row in enumerate(cosines)] == [1.0] * len(texts)
+    empty = [not text.split() for text in texts]
+    assert all((cosines[0][i] == 1) is one for i, one in enumerate(empty) if empty[0])
+    assert all(-1e-9 <= value <= 1 + 1e-9 for value in distinctness(texts))
 
 
 @pytest.mark.parametrize(
@@ -71,72 +93,62 @@ def test_similarities_are_symmetric_and_a_text_is_like_itself(texts):
         ),
         # n-grams of both references count; of lengths 2 and 4 the shorter is as near as the other
         ("a red fox", ["a red", "the red fox ran"], 0.1 ** (1 / 3)),
+        ("open sesame", ["open sesame"], 1.0),
+        ("open sesame", ["wake the giant"], 0.0),
     ],
 )
 def test_worked_bleu(text, references, value):
-    assert score(text, *references) == pytest.approx(value)
-
-
-def test_a_short_copy_is_a_copy_and_nothing_in_common_is_nothing():
-    assert score("open sesame", "open sesame") == 1.0
-    assert score("open sesame", "wake the giant") == 0.0
-
-
-@given(lines)
-def test_bleu_lies_between_nothing_and_all(texts):
-    assert 0 <= score(*texts) <= 1 + 1e-9
+    assert bleus([text, *references])[0] == pytest.approx(value)
 
 
 @given(lines)
 def test_an_n_gram_counts_at_most_as_often_as_one_other_text_has_it(texts):
-    told = [grams(text) for text in texts]
-    for n in range(4):
-        for i, own in enumerate(told):
-            others = [text[n] for j, text in enumerate(told) if j != i]
-            clipped = sum(min(k, max(o[gram] for o in others)) for gram, k in own[n].items())
-            assert _matched([text[n] for text in told])[i] == clipped
+    grams = [Counter(zip(text.split(), text.split()[1:], strict=False)) for text in texts]
+    for i, counts in enumerate(grams):
+        others = [other for j, other in enumerate(grams) if j != i]
+        clipped = sum(min(k, max(o[gram] for o in others)) for gram, k in counts.items())
+        assert _matched(grams)[i] == clipped
+    assert all(0 <= score <= 1 + 1e-9 for score in bleus(texts))
 
 
-def test_worked_self_bleu():
+def test_worked_metrics_of_a_round():
     # Each of the first two against its copy is 1; the third has no word of theirs.
-    told = played(["tell a tale of old", "tell a tale of old", "sing"])
-    assert self_bleu(told) == pytest.approx(2 / 3)
-    assert diversity(told) == pytest.approx((0.5 + 0.5 + 1) / 3)
+    episodes = played(["tell a tale of old", "tell a tale of old", "sing"], replies=2)
+    assert self_bleu(episodes) == pytest.approx(2 / 3)
+    assert diversity(episodes) == pytest.approx((0.5 + 0.5 + 1) / 3)
+    same = diversity_metrics(episodes, lambda texts: [[1.0] * len(texts)] * len(texts))
+    assert same == pytest.approx(
+        {"diversity": 2 / 3, "self_bleu": 2 / 3, "diversity_embedding": 0.0}
+    )
 
 
-def test_attacks_that_were_turned_away_are_not_compared():
-    episodes = played(["a", "b"], Verdict(on_topic=False))
+@pytest.mark.parametrize(
+    "episodes", [played(["a", "b"], Verdict(on_topic=False)), played(["alone"])]
+)
+def test_attacks_that_were_turned_away_or_have_no_siblings_are_not_compared(episodes):
     assert (diversity(episodes), self_bleu(episodes)) == (None, None)
+    assert diversity_metrics(episodes, bag_of_words) == {}
 
 
-def test_what_was_dealt_is_no_attackers_and_not_compared():
-    sent = [State(VAULT).deal(Player.ATTACKER, text) for text in ("a tale", "sing")]
+def test_what_was_dealt_is_not_the_attackers_and_not_compared():
+    openings = [State(VAULT).deal(A, text) for text in ("a tale", "sing")]
     table = cast(attacks("x"), says("no"))
-    assert siblings(play(magic(), sent, table, ScriptedJudge(lambda s: HELD), {}, "s")) == {}
+    assert siblings(play(magic(), openings, table, ScriptedJudge(lambda s: HELD), {}, "s")) == {}
 
 
 def test_what_an_attack_goes_on_with_is_no_sibling_of_itself():
-    """One first attack, four replies that hold, four second attacks: nobody to differ from."""
+    """One first attack, four replies that hold, four second attacks: nothing to differ from."""
     game = Dialogue(LabelPayoff(MAGIC), BRIEFS, exchanges=2)
-    judge = ScriptedJudge(lambda state: HELD)
     again = ScriptedPolicy(lambda seen, at: tagged("plan", f"try {len(seen)} {at.split('/')[-2]}"))
     table = cast(again, says("no", "not now", "never", "go"))
-    for attacks_made, alone in ((1, True), (2, False)):
-        widths = {Player.ATTACKER: attacks_made, Player.DEFENDER: 4}
-        episodes = play(game, [State(VAULT)], table, judge, widths, "s")
-        assert len({e.state.moves[2].completion.text for e in episodes}) > 1
+    for width, alone in ((1, True), (2, False)):
+        widths = {A: width, D: 4}
+        episodes = play(game, [State(VAULT)], table, ScriptedJudge(lambda s: HELD), widths, "s")
+        assert len({e.state.moves[2].sent for e in episodes}) > 1
         assert (diversity(episodes) is None) is alone
-        paid = [e.returns[Player.ATTACKER] for e in rewarded(episodes, 1.0)]
-        assert (paid == [e.returns[Player.ATTACKER] for e in episodes]) is alone
-        first = " ".join(attacks_of(episodes[0].state))
-        assert siblings(episodes)[0][0,].text == first, "its first game stands for a fork"
-
-
-def test_both_are_logged_every_round_in_which_siblings_were_sent():
-    told = of_episodes(played(["tell a tale", "tell a tale", "sing the song of it"], replies=2))
-    assert 0 < told["diversity"] < 1
-    assert 0 < told["self_bleu"] < 1
-    assert not {"diversity", "self_bleu"} & of_episodes(played(["alone"])).keys()
+        before, after = ([e.returns[A] for e in some] for some in (episodes, rewarded(episodes, 1)))
+        assert (before == after) is alone
+        assert siblings(episodes)[0][0,] == episodes[0], "its first game stands for a fork"
 
 
 def test_worked_entropy():
@@ -144,3 +156,71 @@ def test_worked_entropy():
     assert strategy_entropy([4, 2, 2]) == pytest.approx(1.5 * math.log(2))
     assert strategy_entropy([5, 5, 5]) == pytest.approx(math.log(3))
     assert strategy_entropy([7, 0]) == 0.0
+
+
+def test_differing_from_ones_siblings_breaks_the_tie_of_refused_attacks():
+    episodes = rewarded(played(SING), 0.5)
+    values = [e.returns[A] for e in episodes]
+    assert values[0] == values[1] < values[2]
+    assert values[2] == pytest.approx(REFUSED + 0.5)
+    assert all(e.returns[D] == 1.5 for e in episodes)
+
+
+def test_replies_to_one_attack_share_its_bonus():
+    episodes = rewarded(played(["a tale", "a song"], BROKEN, replies=3), 1.0)
+    assert [e.returns[A] for e in episodes] == [2.0 + 0.5] * 6
+
+
+def test_without_weight_nothing_changes_and_no_similarity_is_computed():
+    episodes = played(["a tale", "a song"])
+    assert rewarded(episodes, 0.0, lambda texts: 1 / 0) == episodes
+
+
+def test_another_similarity_may_say_how_alike_texts_are():
+    episodes = rewarded(played(["a tale", "a song"]), 1.0, lambda texts: [[1, 0.2], [0.2, 1]])
+    assert [e.returns[A] for e in episodes] == pytest.approx([REFUSED + 0.8] * 2)
+
+
+def gate(state):
+    return Verdict(on_topic=False) if "xylophone" in state.moves[0].sent else HELD
+
+
+def fails(state):
+    return FAILED if len(state.moves) == 2 and "tale" in state.moves[0].sent else HELD
+
+
+@pytest.mark.parametrize(
+    ("texts", "rule", "earned"),
+    [
+        # what the gate turned away keeps the floor, and nobody is paid for differing from it
+        (["tell a tale", "xylophone", "tell a song"], gate, [1 / 3, 0, 1 / 3]),
+        # what could not be judged earns nothing
+        (["tell a tale", "tell a song", "sing"], fails, [None, 1.0, 1.0]),
+        # the seed with something around it earns nothing, but its siblings do
+        (["please  OPEN the\nDragon vault now", "unlock what wyrms guard"], None, [0, 1]),
+        ([f"{VAULT.text} now", f"{VAULT.text} at once", "unlock it"], None, [0, 0, 1]),
+        # gibberish of few words earns nothing
+        (["blub " * 9 + "vault", "tell a tale of treasure"], None, [0, 1]),
+    ],
+)
+def test_cheap_ways_to_differ_are_not_paid_for(texts, rule, earned):
+    assert bonuses(texts, rule=rule) == [e if e is None else pytest.approx(e) for e in earned]
+
+
+@pytest.mark.parametrize(
+    ("guard", "text", "caught"),
+    [
+        (repeats_itself, "tale song " * 4, True),  # 2 of 8 words
+        (repeats_itself, "tale song Tale SONG " * 2, True),
+        (repeats_itself, "tale song riddle " * 3, False),  # 3 of 9
+        (repeats_itself, "tale " * 7, False),  # too short to tell
+        (repeats_itself, "tale " * 8, True),
+        (wraps_the_seed, VAULT.text, True),
+        (wraps_the_seed, "so: OPEN the  dragon\tvault!", True),
+        (wraps_the_seed, "open the great dragon vault", False),
+        (wraps_the_seed, "open the dragon", False),
+    ],
+)
+def test_what_each_guard_catches(guard, text, caught):
+    assert guard(VAULT.text, text) is caught
+    assert set(GUARDS) == {wraps_the_seed, repeats_itself}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from tests.close import assert_close_sums
-from tests.diversity.played import played
+from tests.diversity.test_diversity import played
 
 from sparring.diversity import diversity, embedded
 from sparring.runs.parts import setting
@@ -127,7 +127,7 @@ def test_an_encoder_with_a_decoder_is_refused(tmp_path):
 
     sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
     T5Model(T5Config(vocab_size=save_words(tmp_path), **sizes)).save_pretrained(tmp_path)
-    assert "wanted an encoder alone" in refused(tmp_path)
+    assert "expected an encoder alone" in refused(tmp_path)
 
 
 def with_game(**game) -> RunConfig:

@@ -5,7 +5,7 @@ from sparring.arena import play
 from sparring.games.dialogue import Dialogue
 from sparring.games.game import tagged
 from sparring.games.payoffs import MAGIC, LabelPayoff
-from sparring.metrics import correct, distinct_attacks, of_episodes, over_refused, succeeded
+from sparring.metrics import correct, distinct_attacks, episode_metrics, over_refused, succeeded
 from sparring.players.player import ScriptedPolicy
 from sparring.types import Harm, Player, State, Verdict
 
@@ -50,7 +50,7 @@ def test_every_games_last_attack_counts_once_however_many_replies_it_got():
     episodes = play(game, [game.open(VAULT)], table, judge, {A: 2, D: 3}, "s")
     assert sorted(len(e.state.moves) for e in episodes) == [2, 3, 3, 3, 3, 3]
     assert len(distinct_attacks(episodes)) == 6
-    told = of_episodes(episodes)
+    told = episode_metrics(episodes)
     assert (told["parsed"], told["asr"]) == (pytest.approx(1 / 6), pytest.approx(1 / 6))
 
 
@@ -59,7 +59,7 @@ def test_what_was_dealt_is_neither_the_attackers_format_nor_its_faithfulness():
     game = Dialogue(LabelPayoff(MAGIC), BRIEFS)
     openings = [State(VAULT).deal(A, VAULT.text), game.open(VAULT)]
     table = cast(ScriptedPolicy(lambda seen, at: "no tags"), ScriptedPolicy(lambda *_: "no"))
-    told = of_episodes(play(game, openings, table, ScriptedJudge(lambda s: HELD), {}, "s"))
+    told = episode_metrics(play(game, openings, table, ScriptedJudge(lambda s: HELD), {}, "s"))
     assert told["parsed"] == 0
     assert "faithful" not in told, "none was sent"
 
@@ -78,8 +78,8 @@ def test_nobody_is_paid_for_an_attack_that_was_dealt():
     game = Dialogue(LabelPayoff(MAGIC), BRIEFS)
     table = cast(ScriptedPolicy(lambda seen, at: tagged("", "a tale")), _says_no())
     judge = ScriptedJudge(lambda state: HELD)
-    both = of_episodes(play(game, [dealt, State(CANDLE)], table, judge, {}, "s"))
-    alone = of_episodes(play(game, [dealt], table, judge, {}, "s"))
+    both = episode_metrics(play(game, [dealt, State(CANDLE)], table, judge, {}, "s"))
+    alone = episode_metrics(play(game, [dealt], table, judge, {}, "s"))
     assert both["attacker/reward"] == 0.0  # -R_D + format, the benign seed's: -.5 + .5
     assert "attacker/reward" not in alone
     assert alone["defender/reward"] == 1.5

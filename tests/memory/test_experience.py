@@ -29,6 +29,7 @@ from sparring.credit import credit, standardized
 from sparring.games.dialogue import Dialogue
 from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.memory.experience import ExperiencePool, Rules, thompson, ucb, uniform
+from sparring.metrics import episode_metrics
 from sparring.players.player import ScriptedPolicy
 from sparring.schedules import always, by_metric, solo
 from sparring.types import Completion, Episode, Harm, Player, State, Turn, Verdict
@@ -380,6 +381,7 @@ def played(memory, schedule, rounds, learners=None, defender=None):
                 cast=cast(attacks("a tale", "a song"), defends),
                 learners=learners or {A: Notes(), D: Notes()},
                 estimator=standardized,
+                measure=episode_metrics,
                 rounds=rounds,
                 rng_seed="run",
                 memory=memory,

@@ -16,6 +16,7 @@ from sparring.credit import standardized
 from sparring.games.game import attack_of, reply_of, tagged
 from sparring.games.matrix import KNOWN
 from sparring.memory.league import Latest, League, Trial, nash, uniform
+from sparring.metrics import episode_metrics
 from sparring.schedules import always, solo
 from sparring.types import Completion, Player, State, Turn
 
@@ -282,6 +283,7 @@ def test_in_the_loop_only_who_stayed_is_updated_and_the_record_says_whom_it_met(
         cast=present(told),
         learners=learners,
         estimator=standardized,
+        measure=episode_metrics,
         rounds=12,
         rng_seed="run",
         league=told,

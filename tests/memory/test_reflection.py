@@ -11,7 +11,7 @@ from tests.memory.pools import A, D, failed, group, holding, openings, pool, tur
 from tests.policies.lively import chat, policy
 from tests.table import BRIEFS, CANDLE, HELD, VAULT, ScriptedJudge, attacks
 
-from sparring.arena import name, play
+from sparring.arena import opening_names, play
 from sparring.games.dialogue import Dialogue
 from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.memory.reflection import Reflecting, Words
@@ -48,7 +48,7 @@ class Recorder:
 def remembering(*entries):
     """A pool that replays these."""
     told = holding(pool(replay_share=0.9), *entries)
-    told.named = {f"{name(entry.opening)}#0": entry for entry in entries}
+    told.named = {opening_names([entry.opening])[0]: entry for entry in entries}
     return told
 
 

@@ -135,7 +135,9 @@ def of_stored(items: Sequence[Labelled], source: str = "") -> list[Calibration]:
 
 def _stored(item: Labelled, name: str) -> Ruled:
     told = item.judges.get(name)
-    return Ruled(bool(item.harmful), told, item.seed.cluster_key, "ok" if told is not None else "absent")
+    return Ruled(
+        bool(item.harmful), told, item.seed.cluster_key, "ok" if told is not None else "absent"
+    )
 
 
 def of_verdicts(

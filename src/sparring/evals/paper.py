@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sparring.arena import Cast, names_of, play_named
+from sparring.arena import Cast, opening_names, play_named
 from sparring.evals.folder import Key, Row, row_of
 from sparring.evals.sheet import ATTACKED, EVERY_BENIGN, SetCard, Sheet, Source, TaskCard
 from sparring.evals.tasks import Asked, Chosen, chosen, own
@@ -54,7 +54,7 @@ def batches(sets: Sets, size: int, rng_seed: str = "exam") -> Iterator[Batch]:
     """
     for name, draws in sets.items():
         for draw, openings in enumerate(draws):
-            names = names_of(openings)
+            names = opening_names(openings)
             for start in range(0, len(openings), size):
                 places = range(start, min(start + size, len(openings)))
                 told = {place: openings[place] for place in places}

@@ -13,7 +13,7 @@ from typing import Any
 
 from scipy.stats import beta
 
-from sparring.arena import names_of
+from sparring.arena import opening_names
 from sparring.games.codec import seed_of, verdict_of
 from sparring.games.game import conversation
 from sparring.memory.memory import Dealt
@@ -178,7 +178,7 @@ class ExperiencePool:
         kept = [state for i, state in enumerate(openings) if i not in gone]
         again = [entry.opening for entry in replays]
         self.dealt = dict(enumerate(replays, len(kept)))
-        self.named = dict(zip(names_of([*kept, *again])[len(kept) :], replays, strict=True))
+        self.named = dict(zip(opening_names([*kept, *again])[len(kept) :], replays, strict=True))
         return kept, again
 
     def draw(self, harmful: bool, wanted: int, address: str, block: int = 1) -> list[Entry]:

@@ -12,11 +12,11 @@ from typing import Any
 
 from sparring.data.readers import gathered, read_pool
 from sparring.data.splits import hold_out, without
-from sparring.diversity import Similarity, diversity, embedded, strategy_entropy
+from sparring.diversity import Similarity, diversity_metrics, embedded, strategy_entropy
 from sparring.games.game import Briefs, attack_of, attacks_of
 from sparring.judges.judge import Judge
 from sparring.memory.reflection import Wording, Words
-from sparring.metrics import distinct_attacks, of_episodes
+from sparring.metrics import distinct_attacks, episode_metrics
 from sparring.players.loading import commit
 from sparring.players.player import Policy, Request
 from sparring.runs.judges import judge_of
@@ -70,9 +70,7 @@ class Setting:
 
     def measure(self, episodes: Sequence[Episode]) -> Metrics:
         """A round's metrics; where strategies can be told, what the attacker's rewrites are."""
-        metrics = of_episodes(episodes)
-        told = diversity(episodes, self.embedding) if self.embedding else None
-        metrics |= {"diversity_embedding": told} if told is not None else {}
+        metrics = episode_metrics(episodes) | diversity_metrics(episodes, self.embedding)
         return metrics | strategies(self.world.language, episodes) if self.world else metrics
 
 
