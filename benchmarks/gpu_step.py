@@ -37,11 +37,11 @@ from peer import QUIET  # noqa: E402
 
 from sparring.estimate.load import Load, update_flops  # noqa: E402
 from sparring.estimate.shape import KNOWN, Shape, shape_of  # noqa: E402
-from sparring.players.fast.sharing import recompute  # noqa: E402
+from sparring.players.fast import recompute  # noqa: E402
 from sparring.players.grpo import Grpo, GrpoConfig  # noqa: E402
-from sparring.players.local import LocalPolicy, Sampling  # noqa: E402
+from sparring.players.local import LocalPolicy  # noqa: E402
 from sparring.players.optimizer import LearningRate, Optimizer  # noqa: E402
-from sparring.players.player import Request  # noqa: E402
+from sparring.players.player import Request, Sampling  # noqa: E402
 from sparring.players.weights import adapters  # noqa: E402
 from sparring.sandbox.language import Language  # noqa: E402
 from sparring.sandbox.model import tokenizer  # noqa: E402
@@ -143,7 +143,7 @@ def ours(size: Size, steps: int) -> Seen:
     policy = LocalPolicy(learns, chat, sampling)
     config = GrpoConfig(
         beta=BETA,
-        longest=size.completion,
+        max_completion_length=size.completion,
         micro_batch_tokens=GENERATIONS * (size.prompt + size.completion),
     )
     rivals = Optimizer(own[Player.ATTACKER], LearningRate(RATE))

@@ -14,8 +14,9 @@ from sparring.credit import standardized
 from sparring.players.chat import Chat
 from sparring.players.grpo import Grpo, GrpoConfig
 from sparring.players.loading import load_model, load_tokenizer
-from sparring.players.local import LocalPolicy, Sampling
+from sparring.players.local import LocalPolicy
 from sparring.players.optimizer import LearningRate, Optimizer
+from sparring.players.player import Sampling
 from sparring.players.ranks import ALONE, Ranks
 from sparring.players.trainer import Trainer
 from sparring.players.weights import Weights, adapters
@@ -151,7 +152,7 @@ def rounds(folder: Path, asked: Sequence[str], task: Task, ranks: Ranks = ALONE)
         own = {player: Weights(load_model(path)) for player in Player}
     chat = Chat(load_tokenizer(path))
     # One micro-batch of the whole step, as the peer has.
-    config = GrpoConfig(beta=task.beta, longest=length, micro_batch_tokens=10**9)
+    config = GrpoConfig(beta=task.beta, max_completion_length=length, micro_batch_tokens=10**9)
     trainers = {
         player: Trainer(
             LocalPolicy(weights, chat, Sampling(1.0, length)),

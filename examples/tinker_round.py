@@ -21,8 +21,8 @@ from sparring.coevolve import coevolve
 from sparring.engines.remote import RemoteGrpo, RemotePolicy
 from sparring.engines.tinker import TinkerClient, TinkerService
 from sparring.players.grpo import Grpo, GrpoConfig
-from sparring.players.local import Sampling
 from sparring.players.optimizer import LearningRate, Optimizer
+from sparring.players.player import Sampling
 from sparring.runs.recipes import known, resolve
 from sparring.runs.run import Match
 from sparring.sandbox.model import SHIPPED
@@ -107,8 +107,9 @@ def play(folder: Path, url: str, reduction: str) -> int:
     """Two rounds; 1 if a number differs by more than the tolerance."""
     here = match(str(folder), weights="adapters")
     service = TinkerService(url, str(folder), reduction)
-    sampling = Sampling(1.0, here.config.sampling.max_completion_length)
-    config = GrpoConfig(loss=here.config.learner.loss, longest=sampling.max_completion_length)
+    length = here.config.sampling.max_completion_length
+    sampling = Sampling(1.0, length)
+    config = GrpoConfig(loss=here.config.learner.loss, max_completion_length=length)
     cast, learners = {}, {}
     for number, player in enumerate(Player):
         client = service.create_role(RANK, seed=number)

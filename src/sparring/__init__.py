@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from sparring.memory.experience import ExperiencePool
     from sparring.memory.league import League
     from sparring.players.grpo import Grpo, GrpoConfig
-    from sparring.players.local import LocalPolicy, Sampling
-    from sparring.players.player import Policy, Request, ScriptedPolicy
+    from sparring.players.local import LocalPolicy
+    from sparring.players.player import Policy, Request, Sampling, ScriptedPolicy
     from sparring.players.trainer import Trainer
     from sparring.players.weights import Weights
     from sparring.runs.recipes import Recipe, configured
@@ -68,8 +68,8 @@ _MODULES = {
     "memory.experience": ("ExperiencePool",),
     "memory.league": ("League",),
     "players.grpo": ("Grpo", "GrpoConfig"),
-    "players.local": ("LocalPolicy", "Sampling"),
-    "players.player": ("Policy", "Request", "ScriptedPolicy"),
+    "players.local": ("LocalPolicy",),
+    "players.player": ("Policy", "Request", "Sampling", "ScriptedPolicy"),
     "players.trainer": ("Trainer",),
     "players.weights": ("Weights",),
     "runs.recipes": ("Recipe", "configured"),

@@ -28,7 +28,7 @@ from sparring.estimate.load import (
     update_tokens,
 )
 from sparring.estimate.shape import KNOWN, shape_of
-from sparring.players.fast.sharing import recompute
+from sparring.players.fast import recompute
 from sparring.players.loading import load_model
 from sparring.players.optimizer import LearningRate, Optimizer
 from sparring.players.weights import Weights, adapters

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import transformers
 from tests.command import Told
+from tests.engines.vllm_server import serving as serving_players
 from tests.evaluating.asked import row
 from tests.faults.known import (
     assert_played,
@@ -21,7 +22,6 @@ from tests.faults.known import (
     train,
 )
 from tests.faults.speaker import save_speaker
-from tests.policies.vllm_server import serving as serving_players
 from tests.table import BRIEFS, HELD, VAULT, ScriptedJudge, attacks, cast, says
 from tests.tiny import QWEN2, save_model, tokenizer, write_pool, write_seeds
 
@@ -29,7 +29,7 @@ from sparring.arena import play
 from sparring.games.dialogue import Dialogue
 from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.players.chat import Chat
-from sparring.players.sft import rows_of
+from sparring.players.trainer import rows_of
 from sparring.types import Demo, Message, Player, State
 
 ATTACK = "<think> a play </think> <answer> Play it. </answer>"

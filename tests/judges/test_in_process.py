@@ -9,8 +9,8 @@ from sparring.judges.local import InProcess
 from sparring.judges.model_judge import Ask, Raw, Untrusted
 from sparring.players.chat import Chat, Vocabulary
 from sparring.players.loading import load_model, load_tokenizer, stop_ids
-from sparring.players.local import LocalPolicy, Sampling
-from sparring.players.player import Request
+from sparring.players.local import LocalPolicy
+from sparring.players.player import Request, Sampling
 from sparring.players.weights import Weights
 from sparring.types import Message, Status
 

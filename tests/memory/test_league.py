@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.policies.lively import asked, everything, policy, same_bits, train, trainer
+from tests.players.lively import asked, everything, policy, same_bits, train, trainer
 from tests.table import BROKEN, CANDLE, FAILED, HELD, VAULT, ScriptedJudge, cast, magic, says
 
 from sparring.coevolve import Plan, coevolve

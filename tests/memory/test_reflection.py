@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 from tests.close import assert_close_sums
-from tests.learners.by_hand import alone, learner
 from tests.memory.pools import A, D, failed, group, holding, openings, pool, turn
-from tests.policies.lively import chat, policy
+from tests.players.by_hand import alone, learner
+from tests.players.lively import chat, policy
 from tests.table import BRIEFS, CANDLE, HELD, VAULT, ScriptedJudge, attacks
 
 from sparring.arena import opening_names, play

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.close import assert_close_sums
 
-from sparring.players.losses import AGGREGATIONS, clipped_surrogate, k3
+from sparring.players.grpo import AGGREGATIONS, Sizes, clipped_surrogate, k3
 
 JUNK = 1.25
 """What lies in the padding."""
@@ -77,8 +77,8 @@ def by_tensors(batch, name):
     advantage_B = torch.tensor(batch.advantage, dtype=torch.float64)
     loss_BT = clipped_surrogate(logp_BT, padded(batch.old), advantage_B, batch.epsilon)
     loss_BT = loss_BT + batch.beta * k3(logp_BT, padded(batch.reference))
-    sizes = (batch.sequences, batch.tokens, batch.longest)
-    loss = AGGREGATIONS[name](loss_BT, masked(batch).double(), *sizes)
+    sizes = Sizes(batch.sequences, batch.tokens, batch.longest)
+    loss = AGGREGATIONS[name](loss_BT, masked(batch).double(), sizes)
     loss.backward()
     return loss.item(), logp_BT.grad
 
@@ -181,5 +181,5 @@ def test_the_pessimistic_bound_of_ppo(ratio, advantage, loss):
 def test_a_short_and_a_long_row_weigh_as_published(name, loss):
     loss_BT = torch.tensor([[5.0, JUNK, JUNK], [2.0, 4.0, 9.0]])
     mask_BT = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
-    told = AGGREGATIONS[name](loss_BT, mask_BT, 2, 4, 8)
+    told = AGGREGATIONS[name](loss_BT, mask_BT, Sizes(2, 4, 8))
     assert told.item() == pytest.approx(loss)

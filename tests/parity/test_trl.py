@@ -8,8 +8,7 @@ import torch
 from tests.close import assert_close_sums
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sparring.players.grpo import Grpo, GrpoConfig
-from sparring.players.losses import AGGREGATIONS
+from sparring.players.grpo import AGGREGATIONS, Grpo, GrpoConfig
 from sparring.players.optimizer import LearningRate, Optimizer
 from sparring.players.weights import Weights
 from sparring.sandbox.language import Language
@@ -172,7 +171,7 @@ def ours(told, loss, beta, budget):
         epsilon=EPSILON,
         beta=beta,
         temperature=TEMPERATURE,
-        longest=LONGEST,
+        max_completion_length=LONGEST,
         micro_batch_tokens=budget,
     )
     samples = [

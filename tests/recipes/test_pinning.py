@@ -13,7 +13,7 @@ from tests.tiny import QWEN2, save_model, write_seeds
 from sparring.estimate.shape import shape_of
 from sparring.evals.models import Wanted
 from sparring.players.loading import commit, load_model
-from sparring.players.local import Sampling
+from sparring.players.player import Sampling
 from sparring.players.ranks import ALONE
 from sparring.players.weights import adapters
 from sparring.runs import recipes

@@ -13,8 +13,8 @@ from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.metrics import correct, share, succeeded
 from sparring.players.chat import Chat
 from sparring.players.loading import load_model, load_tokenizer
-from sparring.players.local import LocalPolicy, Sampling
-from sparring.players.player import Request, ScriptedPolicy
+from sparring.players.local import LocalPolicy
+from sparring.players.player import Request, Sampling, ScriptedPolicy
 from sparring.players.weights import Weights
 from sparring.sandbox.language import Intent, Language, spelled_out, strategy_name
 from sparring.sandbox.model import SHIPPED

@@ -70,7 +70,7 @@ def evaluate(
     from sparring.evals.evaluate import Evaluation
     from sparring.evals.models import Wanted
     from sparring.evals.tasks import Asked
-    from sparring.players.local import Sampling
+    from sparring.players.player import Sampling
 
     ending = _Ending(max_unscored, fail_if or [], calibration, log_format or [], json)
     if rescore:

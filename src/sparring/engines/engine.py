@@ -1,61 +1,97 @@
-"""What a sampling engine answers: tokens drawn from one base model under a named adapter."""
+"""A sampling engine, and every version of an adapter published to it under a name of its own."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+import torch
 
 from sparring.players.chat import Chat
-from sparring.players.player import Request
-from sparring.types import Completion
+from sparring.players.player import Request, Sampling
+from sparring.players.weights import Tensors, Weights
+from sparring.types import Completion, Message, SparringError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """A prompt, and the seed of the one completion that is wanted of it."""
+class SeededPrompt:
+    """A prompt, and the seed of the one completion that is drawn for it."""
 
     prompt_ids: tuple[int, ...]
     seed: int
 
 
 @dataclass(frozen=True, slots=True)
-class Drawing:
-    """How tokens are drawn. `stop_ids` end a completion and are part of it; `longest` in tokens."""
+class Decoding:
+    """How an engine draws tokens. `stop_ids` end a completion and are part of it."""
 
     temperature: float
-    longest: int
+    max_completion_length: int
     stop_ids: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, sampling: Sampling, chat: Chat) -> Decoding:
+        """What `sampling` says, up to any token that ends a reply of `chat`."""
+        return cls(sampling.temperature, sampling.max_completion_length, chat.stop_ids)
+
+    def fits(self, token_ids: Sequence[int]) -> bool:
+        """Whether there is a token, and no more of them than were requested."""
+        return 0 < len(token_ids) <= self.max_completion_length
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """The tokens of a completion, shape [T], and what the engine says of their log-probabilities
-    (nats, temperature applied), shape [T]."""
+    """The tokens of a completion, shape [T], and the engine's log-probabilities of them (nats,
+    temperature applied), shape [T]."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
 
+    @classmethod
+    def checked(
+        cls, source: str, token_ids: Sequence[int], logprobs: Sequence[Any], how: Decoding
+    ) -> Drawn:
+        """What `source` drew; UsageError where it is not what was requested.
 
-class Engine(Protocol):
+        Training uses these ids and numbers, so a number that is missing is not made up.
+        """
+        numbers = all(
+            isinstance(p, int | float) and math.isfinite(p) and p <= 1e-3 for p in logprobs
+        )
+        if len(token_ids) != len(logprobs) or not numbers or not how.fits(token_ids):
+            raise UsageError(
+                f"{source}: {len(token_ids)} tokens with {len(logprobs)} log-probabilities came "
+                f"back; wanted 1 to {how.max_completion_length} tokens and a number at most 0 for "
+                "each"
+            )
+        return cls(tuple(token_ids), tuple(min(0.0, float(p)) for p in logprobs))
+
+
+class SamplingEngine(Protocol):
     """Holds a base model and adapters; knows nothing of roles, versions or chat."""
 
     def adapters(self) -> Mapping[str, Path]:
-        """The adapters that can be asked for, by name, and the folder each was read from."""
+        """The adapters that are loaded, by name, and the folder each was read from."""
         ...
 
     def load(self, name: str, folder: Path) -> None:
-        """Make the PEFT folder askable as `name`, which must be new."""
+        """Load the PEFT folder as the adapter `name`, which must be new."""
         ...
 
     def unload(self, name: str) -> None:
         """Let go of an adapter."""
         ...
 
-    def draw(self, name: str, asked: Sequence[Ask], how: Drawing) -> list[Drawn]:
-        """One completion for each, in order, from the adapter called `name`."""
+    def draw(self, name: str, prompts: Sequence[SeededPrompt], how: Decoding) -> list[Drawn]:
+        """One completion for each prompt, in order, from the adapter called `name`."""
         ...
 
 
@@ -65,32 +101,236 @@ def seed_of(address: str) -> int:
     return int.from_bytes(hashlib.sha256(spelled).digest()[:8], "little") >> 1
 
 
-def answered(
+def completions(
     requests: Sequence[Request],
     chat: Chat,
     version: int,
-    draw: Callable[[Sequence[Ask]], Sequence[Drawn]],
+    draw: Callable[[Sequence[SeededPrompt]], Sequence[Drawn]],
 ) -> list[list[Completion]]:
-    """What `draw` says to every request, through `chat`."""
+    """The completions that `draw` gives for every request, through `chat`."""
     prompts = chat.prompts([request.observation for request in requests])
-    asked = [
-        Ask(prompt, seed_of(address))
+    seeded = [
+        SeededPrompt(prompt, seed_of(address))
         for prompt, request in zip(prompts, requests, strict=True)
         for address in request.addresses
     ]
-    drawn = iter(draw(asked) if asked else ())
+    every = iter(draw(seeded) if seeded else ())
 
-    def completion(prompt: tuple[int, ...], told: Drawn) -> Completion:
+    def completion(prompt: tuple[int, ...], drawn: Drawn) -> Completion:
         return Completion(
-            text=chat.text(told.token_ids),
-            token_ids=told.token_ids,
-            logprobs=told.logprobs,
+            text=chat.text(drawn.token_ids),
+            token_ids=drawn.token_ids,
+            logprobs=drawn.logprobs,
             prompt_ids=prompt,
             version=version,
-            finished=told.token_ids[-1] in chat.stop_ids,
+            finished=drawn.token_ids[-1] in chat.stop_ids,
         )
 
     return [
-        [completion(prompt, next(drawn)) for _ in request.addresses]
+        [completion(prompt, next(every)) for _ in request.addresses]
         for prompt, request in zip(prompts, requests, strict=True)
     ]
+
+
+_SURE = 5.0
+"""Standard errors. A sound engine would be refused once in three million publications."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeLogprobs:
+    """Log-probabilities of the same tokens in nats, shape [N]: the engine's, the learner's, and
+    those of other weights that an engine at fault may serve, by what they are."""
+
+    served: Sequence[float]
+    own: Sequence[float]
+    others: Mapping[str, Sequence[float]]
+
+
+def check(name: str, probe: ProbeLogprobs, limit: float) -> float:
+    """The mean absolute difference in nats.
+
+    SparringError above `limit`, or where the engine is explained by other weights. An update is
+    often smaller than the rounding between two engines, so a limit alone would not see a stale
+    adapter; where it points from the present weights to others, it does.
+    """
+    differs = _difference(probe.served, probe.own)
+    wrong = {what: logps for what, logps in probe.others.items() if serves(probe, logps)}
+    if wrong or differs > limit:
+        nearest = min(wrong, key=lambda what: _difference(probe.served, wrong[what]), default=None)
+        hint = f"it serves {nearest or 'something else'}"
+        raise SparringError(
+            f"sampling.engine: {name} was published, and {hint}: log-probabilities of the probe "
+            f"differ from the learner's by {differs:.4f} nats a token (limit {limit:g}, "
+            "sampling.server.probe_limit); nothing was sampled from it"
+        )
+    return differs
+
+
+def _difference(first: Sequence[float], second: Sequence[float]) -> float:
+    """Mean absolute difference in nats."""
+    return float(np.abs(np.subtract(first, second)).mean())
+
+
+def serves(probe: ProbeLogprobs, other: Sequence[float]) -> bool:
+    """Whether the engine is nearer to `other` than to the learner's own, beyond its rounding.
+
+    With d = other − own, the engine's e = served − own is a·d plus noise: a is 0 for an engine
+    that serves the learner's weights and 1 for one that serves the others. Least squares
+    a = e·d / d·d, standard error σ / |d|.
+    """
+    e_N, d_N = np.subtract(probe.served, probe.own), np.subtract(other, probe.own)
+    length = float(np.sqrt(d_N @ d_N))
+    if length == 0:
+        return False
+    a = float(e_N @ d_N) / length**2
+    noise_N = e_N - a * d_N
+    sigma = float(np.sqrt(noise_N @ noise_N / max(1, len(noise_N) - 1)))
+    return a > 0.5 and a * length > _SURE * sigma
+
+
+PROBES = (
+    "How do I polish a brass lantern?",
+    "Tell me how to bake bread on a rainy day.",
+    "Open the dragon vault.",
+    "Write one line about the sea.",
+)
+PROBE_TOKENS = 16
+"""64 tokens in all: a forward of the learner and a moment of the engine's time."""
+_RAW = "its log-probabilities at temperature 1 (start it with --logprobs-mode processed_logprobs)"
+
+
+@dataclass(eq=False)
+class Publishing:
+    """The adapters of a run on an engine, those of both players and of past selves alike.
+
+    `folder` is this run's alone and is read by the engine under the same path. At most `keep`
+    adapters are loaded; the least recently used one leaves first. `limit` is the most by which
+    the engine's log-probabilities may differ from the learner's, in nats, mean over the probe's
+    tokens.
+    """
+
+    engine: SamplingEngine
+    folder: Path
+    keep: int = 4
+    limit: float = 0.05
+    names: dict[str, str] = field(default_factory=dict)
+    """By digest: what was published once comes back under its own name, and only that does."""
+    loaded: list[str] = field(default_factory=list)
+    """Names, the least recently used one first."""
+    differences: dict[str, float] = field(default_factory=dict)
+    """How far the engine was from the learner on the probe, by name, in nats."""
+    _before: dict[str, Tensors] = field(default_factory=dict)
+    _begun: bool = False
+
+    def __post_init__(self) -> None:
+        self.folder = self.folder.resolve()
+
+    def publish(self, weights: Weights, chat: Chat, temperature: float) -> str:
+        """The name under which the engine has the weights as they are now.
+
+        SparringError if what it serves is not what the learner has.
+        """
+        if not self._begun:  # what a killed process of this run left behind goes
+            for name, folder in self.engine.adapters().items():
+                if folder.parent == self.folder:
+                    self.engine.unload(name)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self._begun = True
+        digest = digest_of(weights, self.folder)
+        name = self.names.setdefault(digest, _name(weights, digest))
+        if name in self.loaded:
+            self.loaded.remove(name)
+        else:
+            while len(self.loaded) >= self.keep:
+                oldest = self.loaded.pop(0)
+                self.engine.unload(oldest)
+                shutil.rmtree(self.folder / oldest)
+            final, temporary = self.folder / name, self.folder / f".{name}.tmp-{os.getpid()}"
+            weights.save(temporary)
+            temporary.rename(final)
+            self.engine.load(name, final)
+            self._verify(weights, chat, temperature, name)
+        self.loaded.append(name)
+        return name
+
+    def _verify(self, weights: Weights, chat: Chat, temperature: float, name: str) -> None:
+        """Refuse an engine that serves other weights: it draws the probe, the learner scores it."""
+        prompts = [
+            SeededPrompt(chat.prompt_ids((Message("user", text),)), seed_of(f"probe/{i}"))
+            for i, text in enumerate(PROBES)
+        ]
+        drawn = self.engine.draw(name, prompts, Decoding(temperature, PROBE_TOKENS))
+        model, role = weights.model, str(weights.adapter)
+        own = _scored(model, prompts, drawn, temperature)
+        with model.disable_adapter():
+            bare = _scored(model, prompts, drawn, temperature)
+        others = {"the base model without an adapter": bare}
+        if role in self._before:
+            with weights.holding(self._before[role]):
+                before = _scored(weights.model, prompts, drawn, temperature)
+            others["the version before it"] = before
+        if temperature != 1:
+            others[_RAW] = _scored(weights.model, prompts, drawn, 1.0)
+        served = [logp for row in drawn for logp in row.logprobs]
+        self.differences[name] = check(name, ProbeLogprobs(served, own, others), self.limit)
+        if not weights.held:
+            self._before[role] = {key: t.cpu() for key, t in weights.snapshot().items()}
+
+
+def digest_of(weights: Weights, folder: Path) -> str:
+    """What tells an adapter from every other, in 16 hex digits: its tensors, its scale and its run.
+
+    Two runs may begin alike on one server, and neither may take the other's away.
+    """
+    config = weights.model.peft_config[weights.adapter]
+    scale = [config.r, config.lora_alpha, config.use_rslora]
+    digest = hashlib.sha256(json.dumps([str(folder), *scale]).encode())
+    for name, parameter in sorted(weights.parameters.items()):
+        tensor = parameter.detach().cpu().contiguous()
+        digest.update(name.encode())
+        digest.update(tensor.view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _name(weights: Weights, digest: str) -> str:
+    """Role and version; a past self has no version of its own. The digest makes it unique even
+    where a killed run comes to the same version again by another way."""
+    age = "past" if weights.held else f"v{weights.version}"
+    return f"{weights.adapter}-{age}-{digest}"
+
+
+def _scored(
+    model: Any, prompts: Sequence[SeededPrompt], drawn: Sequence[Drawn], temperature: float
+) -> list[float]:
+    """The model's log-probabilities of the tokens that were drawn, in nats, shape [N]."""
+    scores: list[float] = []
+    with torch.inference_mode():
+        for prompt, reply in zip(prompts, drawn, strict=True):
+            ids = torch.tensor([[*prompt.prompt_ids, *reply.token_ids]], device=model.device)
+            length = len(reply.token_ids)
+            logits_TV = model(ids, use_cache=False, logits_to_keep=length + 1).logits[0, :-1]
+            logp_TV = (logits_TV.float() / (temperature or 1.0)).log_softmax(-1)
+            scores += logp_TV.gather(1, ids[0, -length:, None]).squeeze(1).tolist()
+    return scores
+
+
+@dataclass(frozen=True)
+class ServedPolicy:
+    """A policy that samples `weights`, as they are at each call, on the engine of `publishing`.
+
+    Tokens and log-probabilities are the engine's. The same address has the same seed, but an
+    engine rounds by what else is in its batch: a run on one is not the same run twice.
+    """
+
+    weights: Weights
+    chat: Chat
+    sampling: Sampling
+    publishing: Publishing
+
+    def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        return completions(requests, self.chat, self.weights.version, self._draw)
+
+    def _draw(self, prompts: Sequence[SeededPrompt]) -> list[Drawn]:
+        name = self.publishing.publish(self.weights, self.chat, self.sampling.temperature)
+        how = Decoding.of(self.sampling, self.chat)
+        return self.publishing.engine.draw(name, prompts, how)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from sparring.engines.engine import Drawing, answered
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from sparring.engines.engine import Decoding, completions
 from sparring.engines.tinker import Adam, Datum, LoraClient, Passed
 from sparring.players.chat import Chat
-from sparring.players.grpo import GrpoConfig
-from sparring.players.local import Sampling
+from sparring.players.grpo import (
+    AGGREGATIONS,
+    GrpoConfig,
+    by_player,
+    finite,
+    grpo_metrics,
+    token_counts,
+)
 from sparring.players.optimizer import LearningRate
-from sparring.players.player import Request
+from sparring.players.player import Request, Sampling
 from sparring.types import Completion, Metrics, Player, Sample, SparringError, UsageError
 
 
@@ -39,20 +47,8 @@ class RemotePolicy:
             )
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        told = self.sampling
-        how = Drawing(told.temperature, told.max_completion_length, self.chat.stop_ids)
-        draw = partial(self.client.sample, how=how)
-        return answered(requests, self.chat, self.client.version, draw)
-
-
-TokenWeight = Callable[[int, int, int, int], float]
-"""(tokens of this completion, sequences, tokens, longest) → what one of its tokens weighs."""
-TOKEN_WEIGHTS: Mapping[str, TokenWeight] = {
-    "grpo": lambda length, sequences, tokens, longest: 1 / (sequences * length),
-    "dr_grpo": lambda length, sequences, tokens, longest: 1 / (sequences * longest),
-    "dapo": lambda length, sequences, tokens, longest: 1 / tokens,
-}
-"""`losses.AGGREGATIONS`, folded into the advantages: a service only adds up."""
+        draw = partial(self.client.sample, how=Decoding.of(self.sampling, self.chat))
+        return completions(requests, self.chat, self.client.version, draw)
 
 
 @dataclass
@@ -70,11 +66,11 @@ class RemoteGrpo:
     shares: Mapping[Player, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        told = self.config
+        config = self.config
         refused = {
-            "learner.beta": (told.beta, 0.0),
-            "sampling.temperature": (told.temperature, 1.0),
-            "sampling.server.ratio_limit": (told.ratio_limit, None),
+            "learner.beta": (config.beta, 0.0),
+            "sampling.temperature": (config.temperature, 1.0),
+            "sampling.server.ratio_limit": (config.ratio_limit, None),
         }
         for name, (got, wanted) in refused.items():
             if got != wanted:
@@ -89,7 +85,7 @@ class RemoteGrpo:
         SparringError, before the step, if the service's numbers are not finite.
         """
         run = [sample for sample in samples if sample.advantage]
-        data = self._data(samples)
+        data = list(self._data(samples))
         metrics: Metrics = {}
         for _ in range(self.config.updates_per_batch if run else 0):
             passed = self.client.forward_backward(data, self.config.epsilon)
@@ -101,58 +97,52 @@ class RemoteGrpo:
                 metrics[f"{player}/learning_rate"] = learning_rate
                 if norm is not None:
                     metrics[f"{player}/grad_norm"] = norm
-        return {name: value for name, value in metrics.items() if math.isfinite(value)}
+        return finite(metrics)
 
-    def _data(self, samples: Sequence[Sample]) -> list[Datum]:
-        """What has a gradient, weighed; the rest still counts in every denominator."""
-        sequences: dict[Player, int] = defaultdict(int)
-        tokens: dict[Player, int] = defaultdict(int)
+    def _data(self, samples: Sequence[Sample]) -> Iterator[Datum]:
+        """What has a gradient; the rest still counts in every denominator.
+
+        A service only adds up, so the weight that the loss gives a token is in its advantage.
+        """
+        sizes = {player: self.config.sizes(own) for player, own in by_player(samples)}
         for sample in samples:
-            sequences[sample.player] += 1
-            tokens[sample.player] += len(sample.completion.token_ids)
-        weigh, longest = TOKEN_WEIGHTS[self.config.loss], self.config.longest
-        data = []
-        for sample in samples:
-            who, said = sample.player, sample.completion
             if sample.advantage:
-                weight = weigh(len(said.token_ids), sequences[who], tokens[who], longest)
-                advantage = sample.advantage * weight * self.shares.get(who, 1.0)
-                data.append(Datum(said.prompt_ids, said.token_ids, said.logprobs, advantage))
-        return data
+                completion, player = sample.completion, sample.player
+                ones_1T = torch.ones(1, len(completion.token_ids), dtype=torch.float64)
+                total = AGGREGATIONS[self.config.loss](ones_1T, ones_1T, sizes[player]).item()
+                weight = total / ones_1T.numel() * self.shares.get(player, 1.0)
+                yield Datum(
+                    completion.prompt_ids,
+                    completion.token_ids,
+                    completion.logprobs,
+                    sample.advantage * weight,
+                )
 
 
 def _refuse_nan(passed: Passed) -> None:
     """A gradient that is not finite cannot be taken back once it is stepped."""
-    told = [*passed.losses, *(logp for row in passed.logprobs for logp in row)]
-    broken = sum(not math.isfinite(value) for value in told)
+    values = [*passed.losses, *(logp for row in passed.logprobs for logp in row)]
+    broken = sum(not math.isfinite(value) for value in values)
     if broken:
         raise SparringError(
-            f"{broken} of {len(told)} losses and log-probabilities of the service are not finite; "
-            "nothing was stepped: load what was saved last, and try a smaller learning rate"
+            f"{broken} of {len(values)} losses and log-probabilities of the service are not "
+            "finite; nothing was stepped: load what was saved last, and try a smaller learning rate"
         )
 
 
 def _metrics(run: Sequence[Sample], passed: Passed, epsilon: tuple[float, float]) -> Metrics:
     """Per player, named as `Grpo`'s; `loss` as the service computed it."""
-    sums: dict[Player, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for sample, loss, logps in zip(run, passed.losses, passed.logprobs, strict=True):
-        told = sums[sample.player]
-        told["loss"] += loss
-        for logp, old in zip(logps, sample.completion.logprobs, strict=True):
-            ratio = math.exp(logp - old)
-            away = ratio > 1 + epsilon[1] if sample.advantage > 0 else ratio < 1 - epsilon[0]
-            told["tokens"] += 1
-            told["clipped"] += away
-            told["ratio"] += ratio
-            told["entropy"] -= logp
-            told["drift"] = max(told["drift"], abs(logp - old))
     metrics: Metrics = {}
-    for player, told in sorted(sums.items()):
-        metrics |= {
-            f"{player}/loss": told["loss"],
-            f"{player}/clip_ratio": told["clipped"] / told["tokens"],
-            f"{player}/importance_sampling_ratio/mean": told["ratio"] / told["tokens"],
-            f"{player}/sampling_logp_difference": told["drift"],
-            f"{player}/entropy": told["entropy"] / told["tokens"],
-        }
+    for player in sorted({sample.player for sample in run}):
+        rows = [i for i, sample in enumerate(run) if sample.player is player]
+        logprobs = [torch.tensor(passed.logprobs[i], dtype=torch.float64) for i in rows]
+        sampled = [torch.tensor(run[i].completion.logprobs, dtype=torch.float64) for i in rows]
+        logp_BT, old_BT, mask_BT = (
+            pad_sequence(each, batch_first=True)
+            for each in (logprobs, sampled, [torch.ones_like(row) for row in sampled])
+        )
+        advantage_B = torch.tensor([run[i].advantage for i in rows])
+        counts = token_counts(logp_BT, old_BT, advantage_B, mask_BT, epsilon)
+        counts["loss"] = sum(passed.losses[i] for i in rows)
+        metrics |= {f"{player}/{name}": value for name, value in grpo_metrics(counts).items()}
     return metrics

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 import httpx2
+import torch
+from safetensors.torch import load as load_tensors
 
-from sparring.engines.engine import Ask, Drawing, Drawn
+from sparring.engines.engine import Decoding, Drawn, SeededPrompt
+from sparring.players.grpo import clipped_surrogate
 from sparring.types import SparringError, UsageError
 
 
@@ -34,8 +36,8 @@ class Datum:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """What a pass over data found: each datum's loss, shape [B], and the log-probabilities of its
-    tokens under the weights as they were (nats), shape [B][T]."""
+    """The result of a pass over data: each datum's loss, shape [B], and the log-probabilities of
+    its tokens under the weights as they were (nats), shape [B][T]."""
 
     losses: tuple[float, ...]
     logprobs: tuple[tuple[float, ...], ...]
@@ -59,8 +61,8 @@ class LoraClient(Protocol):
         """How many steps the adapter has seen."""
         ...
 
-    def sample(self, asked: Sequence[Ask], how: Drawing) -> list[Drawn]:
-        """One completion for each, in order, from the adapter as it is now."""
+    def sample(self, prompts: Sequence[SeededPrompt], how: Decoding) -> list[Drawn]:
+        """One completion for each prompt, in order, from the adapter as it is now."""
         ...
 
     def forward_backward(self, data: Sequence[Datum], epsilon: tuple[float, float]) -> Passed:
@@ -71,15 +73,15 @@ class LoraClient(Protocol):
         ...
 
     def optim_step(self, adam: Adam) -> float | None:
-        """Apply the gradient; its norm, if the service tells it."""
+        """Apply the gradient; returns its norm, if the service does."""
         ...
 
     def save(self, name: str) -> str:
-        """Keep adapter and moments under a new name; where `load` finds them."""
+        """Save adapter and moments under a new name; returns the path that `load` takes."""
         ...
 
     def load(self, path: str, version: int) -> None:
-        """Go back to what `save` kept after `version` steps."""
+        """Go back to what `save` wrote after `version` steps."""
         ...
 
 
@@ -132,20 +134,22 @@ class TinkerService:
         import tinker
 
         try:
-            told = httpx2.get(f"{self.base_url}/api/v1/healthz", timeout=self.timeout)
+            health = httpx2.get(f"{self.base_url}/api/v1/healthz", timeout=self.timeout)
         except (httpx2.TransportError, httpx2.UnsupportedProtocol) as error:
             raise UsageError(f"base_url: nobody answers at {self.base_url}: {error}") from error
-        if told.status_code != httpx2.codes.OK:
-            raise UsageError(f"base_url: {told.url} says {told.status_code}; no Tinker service?")
-        made = tinker.ServiceClient(base_url=self.base_url, api_key=self.api_key)
-        models = [m.model_name for m in made.get_server_capabilities().supported_models]
+        if health.status_code != httpx2.codes.OK:
+            raise UsageError(
+                f"base_url: {health.url} says {health.status_code}; no Tinker service?"
+            )
+        client = tinker.ServiceClient(base_url=self.base_url, api_key=self.api_key)
+        models = [m.model_name for m in client.get_server_capabilities().supported_models]
         if self.model not in models:
             raise UsageError(f"model: {self.base_url} has no {self.model}; it has: {models}")
-        return made
+        return client
 
     def create_role(self, rank: int, seed: int) -> TinkerClient:
         # Its head stays as it is: SkyRL trains none whatever it is asked for.
-        training = _told(
+        training = _result(
             "create_lora_training_client",
             lambda: self.client.create_lora_training_client(
                 base_model=self.model, rank=rank, seed=seed % _SEEDS, train_unembed=False
@@ -169,58 +173,56 @@ class TinkerClient:
     _sampler: Any = None
     _fetched: int = 0
 
-    def sample(self, asked: Sequence[Ask], how: Drawing) -> list[Drawn]:
+    def sample(self, prompts: Sequence[SeededPrompt], how: Decoding) -> list[Drawn]:
         from tinker import types
 
         if self._sampler is None:
-            made = self.training.save_weights_and_get_sampling_client
-            self._sampler = _told("save_weights_for_sampler", made)
-        begun = [
+            save = self.training.save_weights_and_get_sampling_client
+            self._sampler = _result("save_weights_for_sampler", save)
+        futures = [
             self._sampler.sample(
-                prompt=types.ModelInput.from_ints(list(ask.prompt_ids)),
+                prompt=types.ModelInput.from_ints(list(prompt.prompt_ids)),
                 num_samples=1,
                 sampling_params=types.SamplingParams(
-                    max_tokens=how.longest,
-                    seed=ask.seed % _SEEDS,
+                    max_tokens=how.max_completion_length,
+                    seed=prompt.seed % _SEEDS,
                     stop=sorted(how.stop_ids),
                     temperature=how.temperature,
                 ),
             )
-            for ask in asked
+            for prompt in prompts
         ]
-        return [_drawn(_told("sample", future.result).sequences[0], how) for future in begun]
+        return [_drawn(_result("sample", future.result).sequences[0], how) for future in futures]
 
     def forward_backward(self, data: Sequence[Datum], epsilon: tuple[float, float]) -> Passed:
         scales = [self.scale(len(data), _positions(datum)) for datum in data]
-        told = [_datum(datum, scale) for datum, scale in zip(data, scales, strict=True)]
+        scaled = [_datum(datum, scale) for datum, scale in zip(data, scales, strict=True)]
         clip = {"clip_low_threshold": 1 - epsilon[0], "clip_high_threshold": 1 + epsilon[1]}
-        begun = self.training.forward_backward(told, "ppo", clip)
-        outputs = _told("forward_backward", begun.result).loss_fn_outputs
+        future = self.training.forward_backward(scaled, "ppo", clip)
+        outputs = _result("forward_backward", future.result).loss_fn_outputs
         losses, logprobs = [], []
         for datum, scale, output in zip(data, scales, outputs, strict=True):
             own = [float(p) for p in output["logprobs"].data[-len(datum.token_ids) :]]
             logprobs.append(tuple(own))
             each = output.get("elementwise_loss")  # SkyRL's; Tinker's own tells log-probabilities
-            loss = sum(each.data) / scale if each else _surrogate(own, datum, epsilon)
+            loss = sum(each.data) / scale if each else _loss(own, datum, epsilon)
             losses.append(float(loss))
         return Passed(tuple(losses), tuple(logprobs))
 
     def optim_step(self, adam: Adam) -> float | None:
         from tinker import types
 
-        told = types.AdamParams(
-            learning_rate=adam.learning_rate, beta1=adam.beta1, beta2=adam.beta2, eps=adam.eps
-        )
-        found = _told("optim_step", self.training.optim_step(told).result).metrics or {}
+        step = self.training.optim_step(types.AdamParams(**asdict(adam)))
+        metrics = _result("optim_step", step.result).metrics or {}
         self.version += 1
         self._sampler = None
-        return next((float(v) for k, v in found.items() if "grad_norm" in k), None)
+        return next((float(v) for k, v in metrics.items() if "grad_norm" in k), None)
 
     def save(self, name: str) -> str:
-        return str(_told("save_state", self.training.save_state(name).result).path)
+        return str(_result("save_state", self.training.save_state(name).result).path)
 
     def load(self, path: str, version: int) -> None:
-        _told("load_state", self.training.load_state(path).result)
+        _result("load_state", self.training.load_state(path).result)
         self.version = version
         self._sampler = None
 
@@ -229,9 +231,9 @@ class TinkerClient:
         self._fetched += 1
         name = f"fetched-{self.version}-{self._fetched}"
         saved = self.training.save_weights_for_sampler(name)
-        _told("save_weights_for_sampler", saved.result)
-        asked = self.service.create_rest_client().get_checkpoint_archive_url
-        url = _told("archive", asked(self.training.model_id, name).result).url
+        _result("save_weights_for_sampler", saved.result)
+        archive = self.service.create_rest_client().get_checkpoint_archive_url
+        url = _result("archive", archive(self.training.model_id, name).result).url
         unpacked(httpx2.get(url, timeout=600.0).raise_for_status().content, folder)
 
 
@@ -241,8 +243,6 @@ def unpacked(archive: bytes, folder: Path) -> None:
     SkyRL leaves `target_modules` to PEFT's guess, which is not what it trained: the tensors' names
     tell them.
     """
-    from safetensors.torch import load
-
     files = {}
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         for member in tar:
@@ -253,7 +253,7 @@ def unpacked(archive: bytes, folder: Path) -> None:
     if missing:
         raise SparringError(f"the service's adapter lacks {' and '.join(missing)}")
     config = json.loads(files[_ADAPTER[0]])
-    names = load(files[_ADAPTER[1]])
+    names = load_tensors(files[_ADAPTER[1]])
     config["target_modules"] = sorted({n.split(".lora_")[0].rsplit(".", 1)[-1] for n in names})
     config["task_type"] = "CAUSAL_LM"
     folder.mkdir(parents=True, exist_ok=True)
@@ -261,7 +261,7 @@ def unpacked(archive: bytes, folder: Path) -> None:
     (folder / _ADAPTER[1]).write_bytes(files[_ADAPTER[1]])
 
 
-def _told(what: str, ask: Callable[[], Any]) -> Any:
+def _result(what: str, call: Callable[[], Any]) -> Any:
     """The package tries again by itself; what it gives up on ends the round.
 
     A refusal that comes with a result it raises as a ValueError.
@@ -269,7 +269,7 @@ def _told(what: str, ask: Callable[[], Any]) -> Any:
     import tinker
 
     try:
-        return ask()
+        return call()
     except (tinker.TinkerError, ValueError) as error:
         raise SparringError(f"the Tinker service failed in {what}: {error}") from error
 
@@ -280,7 +280,7 @@ def _positions(datum: Datum) -> int:
 
 
 def _datum(datum: Datum, scale: float) -> Any:
-    """Position i of the input is told the token, log-probability and advantage of i + 1.
+    """Position i of the input has the token, log-probability and advantage of i + 1.
 
     The prompt's positions have no advantage and so no loss.
     """
@@ -298,27 +298,18 @@ def _datum(datum: Datum, scale: float) -> Any:
     )
 
 
-def _surrogate(logprobs: Sequence[float], datum: Datum, epsilon: tuple[float, float]) -> float:
-    """`losses.clipped_surrogate`, summed over the tokens of one datum."""
-    low, high = 1 - epsilon[0], 1 + epsilon[1]
-    total = 0.0
-    for logp, old in zip(logprobs, datum.logprobs, strict=True):
-        ratio = math.exp(logp - old)
-        total -= min(ratio * datum.advantage, min(max(ratio, low), high) * datum.advantage)
-    return total
+def _loss(logprobs: Sequence[float], datum: Datum, epsilon: tuple[float, float]) -> float:
+    """The clipped surrogate, summed over the tokens of one datum."""
+    logp_1T, old_1T = torch.tensor([[logprobs], [datum.logprobs]], dtype=torch.float64)
+    advantage = torch.tensor([datum.advantage], dtype=torch.float64)
+    return clipped_surrogate(logp_1T, old_1T, advantage, epsilon).sum().item()
 
 
-def _drawn(told: Any, how: Drawing) -> Drawn:
-    """What the service drew; UsageError where it is not what was asked for."""
-    ids, logps = tuple(told.tokens), tuple(told.logprobs or ())
-    good = len(ids) == len(logps) and all(math.isfinite(p) and p <= 1e-3 for p in logps)
-    if not good or not 0 < len(ids) <= how.longest:
-        raise UsageError(
-            f"the Tinker service drew {len(ids)} tokens with {len(logps)} log-probabilities; "
-            f"wanted 1 to {how.longest} tokens and a number at most 0 for each"
-        )
-    if told.stop_reason == "stop" and ids[-1] not in how.stop_ids:
+def _drawn(sequence: Any, how: Decoding) -> Drawn:
+    """What the service drew; UsageError where it is not what was requested."""
+    drawn = Drawn.checked("the Tinker service", sequence.tokens, list(sequence.logprobs or ()), how)
+    if sequence.stop_reason == "stop" and drawn.token_ids[-1] not in how.stop_ids:
         raise UsageError(
             "the Tinker service leaves out the token that ends a reply, so nobody could learn it"
         )
-    return Drawn(ids, tuple(min(0.0, float(p)) for p in logps))
+    return drawn

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from sparring.engines.engine import Ask, Drawing, Drawn
+from sparring.engines.engine import Decoding, Drawn, SeededPrompt
 from sparring.types import SparringError, UsageError
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -25,7 +25,7 @@ _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 @dataclass(eq=False)
 class VllmHere:
-    """An `Engine`. The base model is read from `model` a second time, into vLLM's own memory.
+    """A `SamplingEngine`. The base is read from `model` a second time, into vLLM's own memory.
 
     The learner's share of the card is what `memory` (a share) leaves. vLLM's "auto" takes a base
     stored in float32 as bfloat16. Adapters are found by an
@@ -82,28 +82,28 @@ class VllmHere:
 
         return LoRARequest(name, self._numbers[name], str(self._folders[name]))
 
-    def draw(self, name: str, asked: Sequence[Ask], how: Drawing) -> list[Drawn]:
+    def draw(self, name: str, prompts: Sequence[SeededPrompt], how: Decoding) -> list[Drawn]:
         from vllm import SamplingParams
 
         each = [
             SamplingParams(
                 temperature=how.temperature,
-                max_tokens=how.longest,
+                max_tokens=how.max_completion_length,
                 stop_token_ids=sorted(how.stop_ids),
                 ignore_eos=True,
-                seed=ask.seed,
+                seed=prompt.seed,
                 logprobs=0,
                 detokenize=False,
             )
-            for ask in asked
+            for prompt in prompts
         ]
-        told = self._llm.generate(
-            [{"prompt_token_ids": list(ask.prompt_ids)} for ask in asked],
+        replies = self._llm.generate(
+            [{"prompt_token_ids": list(prompt.prompt_ids)} for prompt in prompts],
             each,
             use_tqdm=False,
             lora_request=self._request(name),
         )
-        return [_drawn_here(reply.outputs[0]) for reply in told]
+        return [_drawn_here(reply.outputs[0]) for reply in replies]
 
 
 def _drawn_here(output: Any) -> Drawn:
@@ -135,7 +135,7 @@ _DYNAMIC = (
 
 @dataclass(eq=False)
 class VllmServer:
-    """An `Engine`. `model` is what the server calls the base; times in seconds.
+    """A `SamplingEngine`. `model` is what the server calls the base; times in seconds.
 
     A request that gets no answer, or one of `_BUSY`, is sent again until `outage` has passed: its
     seed makes the second answer as good as the first. Nothing is read from the environment and no
@@ -169,33 +169,33 @@ class VllmServer:
 
     def adapters(self) -> Mapping[str, Path]:
         """Read from `/v1/models`; UsageError if the base model is not there."""
-        told = self._asked("GET", "/v1/models", None)["data"]
-        if self.model not in {card["id"] for card in told}:
-            known = ", ".join(card["id"] for card in told)
+        cards = self._json("GET", "/v1/models", None)["data"]
+        if self.model not in {card["id"] for card in cards}:
+            known = ", ".join(card["id"] for card in cards)
             raise UsageError(
                 f"sampling.server.model: the server at {self.base_url} has no {self.model}; it "
                 f"has: {known}"
             )
-        return {card["id"]: Path(card["root"]) for card in told if card.get("parent")}
+        return {card["id"]: Path(card["root"]) for card in cards if card.get("parent")}
 
     def load(self, name: str, folder: Path) -> None:
         body = {"lora_name": name, "lora_path": str(folder)}
-        response = self._sent("POST", "/v1/load_lora_adapter", body)
+        response = self._send("POST", "/v1/load_lora_adapter", body)
         # The answer to a first attempt may have been lost.
         if response.status_code == 400 and self.adapters().get(name) == folder:
             return
         _check(response, f"cannot load the adapter {folder}; {_DYNAMIC}, and let it read that path")
 
     def unload(self, name: str) -> None:
-        response = self._sent("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+        response = self._send("POST", "/v1/unload_lora_adapter", {"lora_name": name})
         if response.status_code != 404:  # gone already: the server was started again
             _check(response, f"cannot unload the adapter {name}")
 
-    def draw(self, name: str, asked: Sequence[Ask], how: Drawing) -> list[Drawn]:
+    def draw(self, name: str, prompts: Sequence[SeededPrompt], how: Decoding) -> list[Drawn]:
         common = {
             **_PLAIN,
             "model": name,
-            "max_tokens": how.longest,
+            "max_tokens": how.max_completion_length,
             "temperature": how.temperature,
             "logprobs": 0,
             "stop_token_ids": sorted(how.stop_ids),
@@ -204,22 +204,22 @@ class VllmServer:
             "return_tokens_as_token_ids": True,  # nobody reads their text
         }
 
-        def one(ask: Ask) -> Drawn:
-            told = {**common, "prompt": list(ask.prompt_ids), "seed": ask.seed}
-            return _drawn_by_server(self._asked("POST", "/v1/completions", told), ask, how)
+        def complete(prompt: SeededPrompt) -> Drawn:
+            body = {**common, "prompt": list(prompt.prompt_ids), "seed": prompt.seed}
+            return _drawn_by_server(self._json("POST", "/v1/completions", body), prompt, how)
 
-        with ThreadPoolExecutor(min(len(asked), self.concurrency) or 1) as threads:
-            return list(threads.map(one, asked))
+        with ThreadPoolExecutor(min(len(prompts), self.concurrency) or 1) as threads:
+            return list(threads.map(complete, prompts))
 
-    def _asked(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
-        response = self._sent(method, path, body)
+    def _json(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+        response = self._send(method, path, body)
         _check(response, f"{path} failed")
         try:
             return response.json()
         except json.JSONDecodeError as error:
             raise UsageError(f"{FIELD}: {response.url} answered no JSON: {error}") from error
 
-    def _sent(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx2.Response:
+    def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx2.Response:
         began, pause, why = time.monotonic(), self.first_pause, ""
         while True:
             try:
@@ -249,32 +249,19 @@ def _check(response: httpx2.Response, hint: str) -> None:
 def _why(response: httpx2.Response) -> str:
     """vLLM's own words for an error, at most 300 characters."""
     try:
-        told = response.json()
-        return str(told["error"]["message"])[:300]
+        return str(response.json()["error"]["message"])[:300]
     except (json.JSONDecodeError, KeyError, TypeError):
         return response.text[:300]
 
 
-def _drawn_by_server(told: Any, ask: Ask, how: Drawing) -> Drawn:
-    """What the server drew; UsageError where it is not what was asked for.
-
-    Training goes by these ids and numbers, so nothing is tokenized again, and a number that is
-    missing is not made up.
-    """
-    choice = told["choices"][0]
+def _drawn_by_server(reply: Any, prompt: SeededPrompt, how: Decoding) -> Drawn:
+    """What the server drew; UsageError where it is not what was requested."""
+    choice = reply["choices"][0]
     if "token_ids" not in choice or "prompt_token_ids" not in choice:
         raise UsageError(
             f"{FIELD}: the server returns no token ids; vLLM 0.10.2 or newer is wanted"
         )
-    ids, logps = choice["token_ids"], (choice.get("logprobs") or {}).get("token_logprobs") or []
-    if tuple(choice["prompt_token_ids"] or ()) != ask.prompt_ids:
+    if tuple(choice["prompt_token_ids"] or ()) != prompt.prompt_ids:
         raise UsageError(f"{FIELD}: the server was given other tokens than it says it read")
-    good = len(ids) == len(logps) and all(
-        isinstance(p, int | float) and math.isfinite(p) and p <= 1e-3 for p in logps
-    )
-    if not good or not 0 < len(ids) <= how.longest:
-        raise UsageError(
-            f"{FIELD}: {len(ids)} tokens with {len(logps)} log-probabilities came back; wanted 1 "
-            f"to {how.longest} tokens and a number at most 0 for each"
-        )
-    return Drawn(tuple(ids), tuple(min(0.0, float(p)) for p in logps))
+    logprobs = (choice.get("logprobs") or {}).get("token_logprobs") or []
+    return Drawn.checked(FIELD, choice["token_ids"], logprobs, how)

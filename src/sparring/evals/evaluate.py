@@ -15,7 +15,7 @@ from sparring.games.codec import verdict_of
 from sparring.judges.judge import Judge
 from sparring.judges.model_judge import ModelJudge
 from sparring.judges.panel import Panel
-from sparring.players.local import Sampling
+from sparring.players.player import Sampling
 from sparring.runs.train import Interrupted, signals
 from sparring.types import Player, Status, UnscoredError
 

@@ -28,8 +28,8 @@ from sparring.players.loading import (
     load_tokenizer,
     stop_ids,
 )
-from sparring.players.local import LocalPolicy, Sampling
-from sparring.players.player import Policy, Request
+from sparring.players.local import LocalPolicy
+from sparring.players.player import Policy, Request, Sampling
 from sparring.players.weights import Weights
 from sparring.runs.parts import at_commit, model_path, packaged_briefs
 from sparring.sandbox.model import language_of

@@ -4,28 +4,164 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from sparring.players.fast.sharing import path_of
+import torch
+from torch import Tensor
+
+from sparring.players.fast import path_of
 from sparring.players.logprobs import Batch, Row, microbatches, pad
-from sparring.players.losses import (
-    AGGREGATIONS,
-    LARGEST,
-    clipped_surrogate,
-    count,
-    k3,
-    of_mismatch,
-    truncated_ratio,
-)
 from sparring.players.optimizer import Optimizer
-from sparring.players.sharding import in_step
+from sparring.players.ranks import in_step
 from sparring.players.weights import Tensors
 from sparring.types import Metrics, Player, Sample
 
-if TYPE_CHECKING:
-    from torch import Tensor
+
+def clipped_surrogate(
+    logp_BT: Tensor, old_BT: Tensor, advantage_B: Tensor, epsilon: tuple[float, float]
+) -> Tensor:
+    """Per-token loss −min(ρA, clip(ρ, 1 − ε_low, 1 + ε_high)A), shape [B, T].
+
+    ρ = exp(logp − old). PPO, arXiv:1707.06347, eq. 7; separate ε as in DAPO, arXiv:2503.14476.
+    """
+    ratio_BT = (logp_BT - old_BT).exp()
+    low, high = epsilon
+    bounded_BT = ratio_BT.clamp(1 - low, 1 + high)
+    advantage_B1 = advantage_B.unsqueeze(1)
+    return -(ratio_BT * advantage_B1).minimum(bounded_BT * advantage_B1)
+
+
+def k3(logp_BT: Tensor, reference_BT: Tensor) -> Tensor:
+    """Per-token estimate of KL(π ‖ π_ref) in nats, shape [B, T]: exp(d) − d − 1, d = ref − logp.
+
+    GRPO, arXiv:2402.03300, eq. 4; non-negative and unbiased on samples of π.
+    """
+    d_BT = reference_BT - logp_BT
+    return d_BT.exp() - d_BT - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What a loss is averaged over: a player's whole update, so that micro-batches just add up."""
+
+    sequences: int
+    tokens: int
+    max_completion_length: int
+
+
+def grpo(loss_BT: Tensor, mask_BT: Tensor, sizes: Sizes) -> Tensor:
+    """The mean over sequences of each one's mean over tokens (arXiv:2402.03300, eq. 3)."""
+    per_sequence_B = (loss_BT * mask_BT).sum(1) / mask_BT.sum(1).clamp(min=1)
+    return per_sequence_B.sum() / sizes.sequences
+
+
+def dr_grpo(loss_BT: Tensor, mask_BT: Tensor, sizes: Sizes) -> Tensor:
+    """The sum over tokens, divided by a constant: no bias by length (arXiv:2503.20783)."""
+    return (loss_BT * mask_BT).sum() / (sizes.sequences * sizes.max_completion_length)
+
+
+def dapo(loss_BT: Tensor, mask_BT: Tensor, sizes: Sizes) -> Tensor:
+    """The mean over all tokens of the batch (arXiv:2503.14476, eq. 8)."""
+    return (loss_BT * mask_BT).sum() / sizes.tokens
+
+
+Aggregation = Callable[[Tensor, Tensor, Sizes], Tensor]
+AGGREGATIONS: dict[str, Aggregation] = {"grpo": grpo, "dr_grpo": dr_grpo, "dapo": dapo}
+
+
+def truncated_ratio(logp_BT: Tensor, sampled_BT: Tensor, limit: float) -> Tensor:
+    """Per-token weight min(exp(logp − sampled), limit), shape [B, T]; no gradient goes through it.
+
+    `sampled` are the engine's log-probabilities, `logp` the learner's, of the same weights.
+    Truncated importance sampling, Ionides 2008, eq. 4; for the mismatch of a sampling and a
+    training engine in RL of language models: Yao et al. 2025, "Your efficient RL framework
+    secretly brings you off-policy RL training", with a limit of 2.
+    """
+    return (logp_BT - sampled_BT).exp().clamp(max=limit).detach()
+
+
+MAXIMA = frozenset({"drift", "ratio/max", "ratio/difference"})
+"""The counts below that are combined by max, not by sum."""
+
+
+def combined(counts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The counts of several micro-batches or processes as those of the whole."""
+    total: dict[str, float] = defaultdict(float)
+    for each in counts:
+        for name, value in each.items():
+            total[name] = max(total[name], value) if name in MAXIMA else total[name] + value
+    return total
+
+
+def token_counts(
+    logp_BT: Tensor,
+    old_BT: Tensor,
+    advantage_B: Tensor,
+    mask_BT: Tensor,
+    epsilon: tuple[float, float],
+) -> dict[str, float]:
+    """What `grpo_metrics` needs of a micro-batch."""
+    difference_BT = (logp_BT - old_BT) * mask_BT
+    ratio_BT = difference_BT.exp()
+    low, high = epsilon
+    advantage_B1 = advantage_B.unsqueeze(1)
+    below_BT = (ratio_BT < 1 - low) & (advantage_B1 < 0)
+    above_BT = (ratio_BT > 1 + high) & (advantage_B1 > 0)
+    return {
+        "run": mask_BT.sum().item(),
+        "clipped": ((below_BT | above_BT) * mask_BT).sum().item(),
+        "ratio": (ratio_BT * mask_BT).sum().item(),
+        "entropy": -(logp_BT * mask_BT).sum().item(),
+        "drift": difference_BT.abs().max().item(),
+    }
+
+
+def mismatch_counts(difference_BT: Tensor, mask_BT: Tensor, limit: float) -> dict[str, float]:
+    """What `grpo_metrics` needs of a micro-batch of another engine; differences in nats."""
+    difference_BT = difference_BT * mask_BT
+    ratio_BT = difference_BT.exp() * mask_BT
+    return {
+        "ratio/tokens": mask_BT.sum().item(),
+        "ratio/total": ratio_BT.sum().item(),
+        "ratio/truncated": float((ratio_BT > limit).sum().item()),
+        "ratio/max": ratio_BT.max().item(),
+        "ratio/difference": difference_BT.abs().max().item(),
+    }
+
+
+def grpo_metrics(counts: Mapping[str, float]) -> Metrics:
+    """Metrics of one player's update, named as TRL does where it has them.
+
+    `sampling_ratio/…` are those before truncation, and are left out where no token was weighed.
+    """
+    tokens = max(1.0, counts["run"])
+    metrics = {"clip_ratio": counts["clipped"] / tokens, "loss": counts["loss"]}
+    if "kl" in counts:
+        metrics["kl"] = counts["kl"] / tokens
+    if counts["run"]:  # a mean over nothing would read as 0: as if no token were likely
+        metrics["importance_sampling_ratio/mean"] = counts["ratio"] / tokens
+    metrics["sampling_logp_difference"] = counts["drift"]
+    metrics["entropy"] = counts["entropy"] / tokens
+    if weighed := counts.get("ratio/tokens"):
+        metrics["sampling_ratio/mean"] = counts["ratio/total"] / weighed
+        metrics["sampling_ratio/max"] = counts["ratio/max"]
+        metrics["sampling_ratio/truncated"] = counts["ratio/truncated"] / weighed
+        metrics["sampling_logp_difference"] = counts["ratio/difference"]
+    return metrics
+
+
+def by_player(samples: Sequence[Sample]) -> Iterator[tuple[Player, list[Sample]]]:
+    """The samples of each player, in the order of players."""
+    groups: dict[Player, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[sample.player].append(sample)
+    yield from sorted(groups.items())
+
+
+def finite(metrics: Metrics) -> Metrics:
+    """The metrics that are finite: records are JSON, which cannot hold the others."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +169,8 @@ class GrpoConfig:
     """`epsilon` bounds the ratio below and above; `beta` weighs the KL term (nats).
 
     `updates_per_batch` passes are made over the same samples; from the second on the ratio
-    differs from 1. `longest` is the completion limit in tokens (dr_grpo's constant).
-    `ratio_limit` is for samples of another engine (`mismatch`); None: old log-probabilities are the
-    sampled ones.
+    differs from 1. `max_completion_length` (tokens) is dr_grpo's constant. `ratio_limit` is for
+    samples of another engine (`truncated_ratio`); None: old log-probabilities are the sampled ones.
     """
 
     loss: str = "grpo"
@@ -43,9 +178,14 @@ class GrpoConfig:
     beta: float = 0.0
     temperature: float = 1.0
     updates_per_batch: int = 1
-    longest: int = 512
+    max_completion_length: int = 512
     micro_batch_tokens: int = 16_384
     ratio_limit: float | None = None
+
+    def sizes(self, samples: Sequence[Sample]) -> Sizes:
+        """What the loss of one player's samples is averaged over."""
+        tokens = sum(len(sample.completion.token_ids) for sample in samples)
+        return Sizes(len(samples), tokens, self.max_completion_length)
 
 
 @dataclass
@@ -63,139 +203,102 @@ class Grpo:
     shares: Mapping[Player, float] = field(default_factory=dict)
 
     def update(self, samples: Sequence[Sample]) -> Metrics:
-        """One update from the samples of a round; without a signal the weights stay as they are.
-
-        A metric that is not finite is left out: records are JSON, which cannot hold it.
-        """
-        by_player: dict[Player, list[Sample]] = defaultdict(list)
-        for sample in samples:
-            by_player[sample.player].append(sample)
-        jobs = [_Job(player, told, self) for player, told in sorted(by_player.items())]
+        """One update from the samples of a round; without a signal the weights stay as they are."""
+        losses = [PlayerLoss(player, own, self) for player, own in by_player(samples)]
         metrics: Metrics = {}
-        for _ in range(self.config.updates_per_batch if any(j.run for j in jobs) else 0):
-            for job in jobs:
-                metrics |= job.backward(self.shares.get(job.player, 1.0))
+        signal = any(loss.samples for loss in losses)
+        for _ in range(self.config.updates_per_batch if signal else 0):
+            for loss in losses:
+                metrics |= loss.backward(self.shares.get(loss.player, 1.0))
             learning_rate = self.optimizer.learning_rate
             norm = self.optimizer.step()
-            for job in jobs:
-                metrics[f"{job.player}/learning_rate"] = learning_rate
-                metrics[f"{job.player}/grad_norm"] = norm
-        return {name: value for name, value in metrics.items() if math.isfinite(value)}
+            for loss in losses:
+                metrics[f"{loss.player}/learning_rate"] = learning_rate
+                metrics[f"{loss.player}/grad_norm"] = norm
+        return finite(metrics)
 
 
-class _Job:
+class PlayerLoss:
     """One player's part of an update: its batches, old and reference log-probabilities.
 
     With beta = 0 a sample whose advantage is 0 has no gradient and is not run; it still counts
-    in every denominator, so leaving it out changes nothing.
+    in every denominator, so leaving it out changes nothing. `samples` is how many run, on all
+    ranks together.
     """
 
     def __init__(self, player: Player, samples: Sequence[Sample], learner: Grpo) -> None:
-        import torch
-
         self.player, self.config = player, learner.config
         self.ranks = learner.optimizer.ranks
         self.model = learner.optimizer.weights.model
-        self.sequences = len(samples)
-        self.tokens = sum(len(s.completion.token_ids) for s in samples)
-        told = [s for s in samples if s.advantage or self.config.beta]
-        self.run = len(told)
-        prompts = list(dict.fromkeys(s.completion.prompt_ids for s in told))
-        mine = set(prompts[self.ranks.index :: self.ranks.size])  # a group stays on one rank
-        run = [s for s in told if s.completion.prompt_ids in mine]
-        self.rows: list[Row] = [(s.completion.prompt_ids, s.completion.token_ids) for s in run]
+        self.sizes = self.config.sizes(samples)
+        signal = [s for s in samples if s.advantage or self.config.beta]
+        self.samples = len(signal)
+        prompts = list(dict.fromkeys(s.completion.prompt_ids for s in signal))
+        own = set(prompts[self.ranks.index :: self.ranks.size])  # a group stays on one rank
+        run = [s for s in signal if s.completion.prompt_ids in own]
+        rows: list[Row] = [(s.completion.prompt_ids, s.completion.token_ids) for s in run]
         device = self.model.device
         self.advantage_B = torch.tensor([s.advantage for s in run], device=device)
         self.path = path_of(self.model)
         self.batches = [
-            pad(self.rows, index, learner.pad_id, device)
-            for index in microbatches(self.rows, self.config.micro_batch_tokens, self.path.cost)
+            pad(rows, index, learner.pad_id, device)
+            for index in microbatches(rows, self.config.micro_batch_tokens, self.path.cost)
         ]
         self.old_BT = [_sampled(run, batch) for batch in self.batches]
         self.weight_BT: list[Tensor] = []
-        self.mismatch: dict[str, float] = {}
+        self.mismatch: list[dict[str, float]] = []
         self.reference_BT = self._reference(learner) if self.config.beta else []
 
     def _reference(self, learner: Grpo) -> list[Tensor]:
-        import torch
-
         weights, temperature = learner.optimizer.weights, self.config.temperature
-        held, merged = weights.holding(learner.reference), weights.merged()
-        with held, merged as model, torch.no_grad(), in_step(model):
+        reference, merged = weights.holding(learner.reference), weights.merged()
+        with reference, merged as model, torch.no_grad(), in_step(model):
             return [self.path.logprobs(model, batch, temperature) for batch in self.batches]
 
     def _weigh(self, logp_BT: Tensor, i: int, limit: float) -> None:
-        """On the first pass the learner is still what the engine was given: from here on its own
-        log-probabilities are the old ones, and each token is weighed by ratio to the engine's."""
-        mask_BT = self.batches[i].mask_BT
+        """On the first pass the learner still has the weights that the engine sampled with: from
+        here on its own log-probabilities are the old ones, and each token is weighed by the ratio
+        to the engine's."""
+        difference_BT = logp_BT - self.old_BT[i]
         self.weight_BT.append(truncated_ratio(logp_BT, self.old_BT[i], limit))
-        count(self.mismatch, logp_BT - self.old_BT[i], mask_BT, limit)
+        self.mismatch.append(mismatch_counts(difference_BT, self.batches[i].mask_BT, limit))
         self.old_BT[i] = logp_BT
 
     def backward(self, share: float) -> Metrics:
         """Add this player's gradient; micro-batches sum to the whole batch's loss exactly."""
-        config = self.config
-        aggregate = AGGREGATIONS[config.loss]
-        sizes = self.sequences, self.tokens, config.longest
-        sums: dict[str, float] = defaultdict(float)
+        counts: list[Mapping[str, float]] = []
         with in_step(self.model):
             for i, batch in enumerate(self.batches):
-                logp_BT = self.path.logprobs(self.model, batch, config.temperature)
-                if config.ratio_limit and len(self.weight_BT) == i:
-                    self._weigh(logp_BT.detach(), i, config.ratio_limit)
-                advantage_B = self.advantage_B[list(batch.index)]
-                loss_BT = clipped_surrogate(logp_BT, self.old_BT[i], advantage_B, config.epsilon)
-                if config.ratio_limit:
-                    loss_BT = loss_BT * self.weight_BT[i]
-                if config.beta:
-                    kl_BT = k3(logp_BT, self.reference_BT[i])
-                    loss_BT = loss_BT + config.beta * kl_BT
-                    sums["kl"] += (kl_BT * batch.mask_BT).sum().item()
-                loss = aggregate(loss_BT, batch.mask_BT, *sizes)
-                (share * loss).backward()  # type: ignore[no-untyped-call]
-                sums["loss"] += loss.item()
-                self._count(sums, logp_BT.detach(), i)
-        sums["run"] = sum(b.mask_BT.sum().item() for b in self.batches)
-        sums = _together(self.ranks.gather(sums | self.mismatch))
-        run = max(1.0, sums["run"])
-        named = {"clip_ratio": sums["clipped"] / run, "loss": sums["loss"]}
+                logp_BT = self.path.logprobs(self.model, batch, self.config.temperature)
+                counts.append(self._backward(logp_BT, i, share))
+        here = combined([*counts, *self.mismatch])
+        metrics = grpo_metrics(combined(self.ranks.gather(here)))
+        return {f"{self.player}/{name}": value for name, value in metrics.items()}
+
+    def _backward(self, logp_BT: Tensor, i: int, share: float) -> dict[str, float]:
+        """The gradient of one micro-batch, and what it counted."""
+        config, mask_BT = self.config, self.batches[i].mask_BT
+        if config.ratio_limit and len(self.weight_BT) == i:
+            self._weigh(logp_BT.detach(), i, config.ratio_limit)
+        advantage_B = self.advantage_B[list(self.batches[i].index)]
+        loss_BT = clipped_surrogate(logp_BT, self.old_BT[i], advantage_B, config.epsilon)
+        if config.ratio_limit:
+            loss_BT = loss_BT * self.weight_BT[i]
+        counts = {}
         if config.beta:
-            named["kl"] = sums["kl"] / run
-        if self.run:  # a mean over nothing would read as 0: as if no token were likely
-            named["importance_sampling_ratio/mean"] = sums["ratio"] / run
-        named["sampling_logp_difference"] = sums["drift"]
-        named["entropy"] = sums["entropy"] / run
-        named |= of_mismatch(sums)
-        return {f"{self.player}/{name}": value for name, value in named.items()}
-
-    def _count(self, sums: dict[str, float], logp_BT: Tensor, i: int) -> None:
-        mask_BT = self.batches[i].mask_BT
-        difference_BT = (logp_BT - self.old_BT[i]) * mask_BT
-        ratio_BT = difference_BT.exp()
-        low, high = self.config.epsilon
-        advantage_B1 = self.advantage_B[list(self.batches[i].index)].unsqueeze(1)
-        below_BT = (ratio_BT < 1 - low) & (advantage_B1 < 0)
-        above_BT = (ratio_BT > 1 + high) & (advantage_B1 > 0)
-        sums["clipped"] += ((below_BT | above_BT) * mask_BT).sum().item()
-        sums["ratio"] += (ratio_BT * mask_BT).sum().item()
-        sums["entropy"] -= (logp_BT * mask_BT).sum().item()
-        sums["drift"] = max(sums["drift"], difference_BT.abs().max().item())
-
-
-def _together(shares: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """What the ranks counted, added up; of what is called so, the largest."""
-    told: dict[str, float] = defaultdict(float)
-    for name in sorted({name for share in shares for name in share}):
-        largest = name in ("drift", *LARGEST)
-        told[name] = (max if largest else sum)(share.get(name, 0.0) for share in shares)
-    return told
+            kl_BT = k3(logp_BT, self.reference_BT[i])
+            loss_BT = loss_BT + config.beta * kl_BT
+            counts["kl"] = (kl_BT * mask_BT).sum().item()
+        loss = AGGREGATIONS[config.loss](loss_BT, mask_BT, self.sizes)
+        (share * loss).backward()  # type: ignore[no-untyped-call]
+        counts["loss"] = loss.item()
+        tokens = logp_BT.detach(), self.old_BT[i], advantage_B, mask_BT
+        return counts | token_counts(*tokens, config.epsilon)
 
 
 def _sampled(samples: Sequence[Sample], batch: Batch) -> Tensor:
     """The log-probabilities the tokens were sampled with, shape [B, T]."""
-    import torch
-
     longest = batch.mask_BT.shape[1]
-    told = [samples[i].completion.logprobs for i in batch.index]
-    padded = [(*row, *[0.0] * (longest - len(row))) for row in told]
+    rows = [samples[i].completion.logprobs for i in batch.index]
+    padded = [(*row, *[0.0] * (longest - len(row))) for row in rows]
     return torch.tensor(padded).to(batch.mask_BT)

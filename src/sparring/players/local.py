@@ -6,28 +6,17 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from sparring.players.chat import Chat
-from sparring.players.fast.decoding import begin
-from sparring.players.player import Request
+from sparring.players.fast import begin
+from sparring.players.player import Request, Sampling
 from sparring.players.weights import Weights
 from sparring.types import Completion, SparringError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How completions are drawn. Lengths in tokens; `batch_tokens` bounds rows x length
-    of requests that decode together; one request is never split."""
-
-    temperature: float = 1.0
-    max_completion_length: int = 512
-    batch_tokens: int = 65_536
 
 
 def uniforms(address: str, n: int) -> np.ndarray:
@@ -39,7 +28,7 @@ def uniforms(address: str, n: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LocalPolicy:
-    """`weights` speaking through `chat`."""
+    """A policy that samples from `weights` through `chat`, with transformers."""
 
     weights: Weights
     chat: Chat
@@ -47,20 +36,16 @@ class LocalPolicy:
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
         prompts = self.chat.prompts([request.observation for request in requests])
-        said: list[list[Completion]] = [[] for _ in requests]
+        completions: list[list[Completion]] = [[] for _ in requests]
         with self.weights.merged() as model:
             for chunk in self._chunks(prompts, requests):
                 rows = [(i, address) for i in chunk for address in requests[i].addresses]
-                drawn = _decode(
-                    model,
-                    [prompts[i] for i in chunk],
-                    [chunk.index(i) for i, _ in rows],
-                    self._draws([address for _, address in rows]),
-                    self,
-                )
+                owner = [chunk.index(i) for i, _ in rows]
+                addresses = [address for _, address in rows]
+                drawn = self._decode(model, [prompts[i] for i in chunk], owner, addresses)
                 for (i, _), completion in zip(rows, drawn, strict=True):
-                    said[i].append(completion)
-        return said
+                    completions[i].append(completion)
+        return completions
 
     def _chunks(
         self, prompts: Sequence[tuple[int, ...]], requests: Sequence[Request]
@@ -79,65 +64,50 @@ class LocalPolicy:
         if chunk:
             yield chunk
 
-    def _draws(self, addresses: Sequence[str]) -> np.ndarray:
-        length = self.sampling.max_completion_length
-        return np.stack([uniforms(address, length) for address in addresses])
+    def _decode(
+        self,
+        model: Any,
+        prompts: Sequence[tuple[int, ...]],
+        owner: Sequence[int],
+        addresses: Sequence[str],
+    ) -> list[Completion]:
+        """One completion for each address; row b continues `prompts[owner[b]]`.
 
-
-def _decode(
-    model: Any,
-    prompts: Sequence[tuple[int, ...]],
-    owner: Sequence[int],
-    uniform_BT: np.ndarray,
-    policy: LocalPolicy,
-) -> list[Completion]:
-    """Sample one completion per row; row b continues `prompts[owner[b]]`.
-
-    The prompt runs once and its cache is forked per row; rows that end leave the batch.
-    """
-    import torch
-
-    chat, sampling = policy.chat, policy.sampling
-    stop = torch.tensor(sorted(chat.stop_ids), device=model.device)
-    u_BT = torch.from_numpy(uniform_BT).to(model.device)
-    alive = torch.arange(len(owner), device=model.device)
-    drawn: list[tuple[Tensor, Tensor, Tensor]] = []
-    with torch.inference_mode():
-        step = begin(model, prompts, owner, chat.pad_id)
-        for t in range(sampling.max_completion_length):
-            token_B, logp_B = _draw(step.logits_BV, u_BT[alive, t], sampling.temperature)
-            drawn.append((alive, token_B, logp_B))
-            going = (~torch.isin(token_B, stop)).nonzero().squeeze(1)
-            alive = alive[going]
-            if not len(alive) or t + 1 == sampling.max_completion_length:
-                break
-            step.advance(token_B[going], going)
-    tokens, logprobs = _by_row(drawn, len(owner))
-    _refuse_nan(logprobs)
-    return [
-        Completion(
-            text=chat.text(ids),
-            token_ids=tuple(ids),
-            logprobs=tuple(logps),
-            prompt_ids=prompts[i],
-            version=policy.weights.version,
-            finished=ids[-1] in chat.stop_ids,
-        )
-        for ids, logps, i in zip(tokens, logprobs, owner, strict=True)
-    ]
-
-
-def _by_row(
-    drawn: Sequence[tuple[Tensor, Tensor, Tensor]], rows: int
-) -> tuple[list[list[int]], list[list[float]]]:
-    """Tokens and log-probabilities of every row, from those of every step."""
-    tokens: list[list[int]] = [[] for _ in range(rows)]
-    logprobs: list[list[float]] = [[] for _ in range(rows)]
-    for step in drawn:
-        for row, token, logp in zip(*(told.tolist() for told in step), strict=True):
-            tokens[row].append(token)
-            logprobs[row].append(logp)
-    return tokens, logprobs
+        Every prompt runs once and its cache is forked per row; rows that end leave the batch.
+        """
+        length, device = self.sampling.max_completion_length, model.device
+        stop = torch.tensor(sorted(self.chat.stop_ids), device=device)
+        u_BT = torch.from_numpy(np.stack([uniforms(a, length) for a in addresses])).to(device)
+        alive = torch.arange(len(owner), device=device)
+        drawn: list[tuple[Tensor, Tensor, Tensor]] = []
+        with torch.inference_mode():
+            step = begin(model, prompts, owner, self.chat.pad_id)
+            for t in range(length):
+                token_B, logp_B = _draw(step.logits_BV, u_BT[alive, t], self.sampling.temperature)
+                drawn.append((alive, token_B, logp_B))
+                going = (~torch.isin(token_B, stop)).nonzero().squeeze(1)
+                alive = alive[going]
+                if not len(alive) or t + 1 == length:
+                    break
+                step.advance(token_B[going], going)
+        tokens: list[list[int]] = [[] for _ in owner]
+        logprobs: list[list[float]] = [[] for _ in owner]
+        for values in drawn:  # moved off the device only now, so that no step waits for it
+            for row, token, logp in zip(*(tensor.tolist() for tensor in values), strict=True):
+                tokens[row].append(token)
+                logprobs[row].append(logp)
+        _refuse_nan(logprobs)
+        return [
+            Completion(
+                text=self.chat.text(ids),
+                token_ids=tuple(ids),
+                logprobs=tuple(logps),
+                prompt_ids=prompts[i],
+                version=self.weights.version,
+                finished=ids[-1] in self.chat.stop_ids,
+            )
+            for ids, logps, i in zip(tokens, logprobs, owner, strict=True)
+        ]
 
 
 def _refuse_nan(logprobs: Sequence[Sequence[float]]) -> None:
@@ -154,10 +124,8 @@ def _refuse_nan(logprobs: Sequence[Sequence[float]]) -> None:
 def _draw(logits_BV: Tensor, u_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Inverse-CDF sampling: token ids [B] and their log-probabilities [B] in nats.
 
-    Temperature 0 takes the likeliest token and tells its log-probability at temperature 1.
+    Temperature 0 takes the likeliest token and returns its log-probability at temperature 1.
     """
-    import torch
-
     logp_BV = torch.log_softmax(logits_BV.float() / (temperature or 1.0), dim=-1)
     if temperature == 0:
         token_B = logp_BV.argmax(-1)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 
-class Chosen(torch.autograd.Function):
+class ChosenLogprobs(torch.autograd.Function):
     """log softmax(logits / temperature)[target], shape [N], in float32.
 
     The gradient by the logits is (onehot − softmax) / temperature; autograd's own would hold four
@@ -38,7 +36,7 @@ class Chosen(torch.autograd.Function):
         return out_NV.to(logits_NV.dtype), None, None
 
 
-Head = Callable[["Tensor"], "Tensor"]
+Head = Callable[[Tensor], Tensor]
 """Hidden states [N, D] to logits [N, V]."""
 
 PIECE = 2**26
@@ -71,20 +69,18 @@ def _head(whole: Any) -> Head:
 
 
 def _gives_its_logits(whole: Any) -> bool:
-    import torch
-
     if whole.base_model is whole or whole.get_output_embeddings() is None:
         return False
-    seen: list[Any] = []
-    hook = whole.base_model.register_forward_hook(lambda *told: seen.append(told[-1]))
+    outputs: list[Any] = []
+    hook = whole.base_model.register_forward_hook(lambda *call: outputs.append(call[-1]))
     try:
         with torch.no_grad(), torch.random.fork_rng():  # a model in training may draw dropout
             ids = torch.tensor([[1, 2]], device=whole.device)
             logits = whole(input_ids=ids, use_cache=False).logits
-            found = _head(whole)(seen[0].last_hidden_state)
+            by_head = _head(whole)(outputs[0].last_hidden_state)
     finally:
         hook.remove()
-    return found.shape == logits.shape and torch.allclose(found, logits, rtol=1e-3, atol=1e-4)
+    return by_head.shape == logits.shape and torch.allclose(by_head, logits, rtol=1e-3, atol=1e-4)
 
 
 def chosen_logprobs(
@@ -95,30 +91,21 @@ def chosen_logprobs(
     At most `piece` logits exist at once, or PIECE. Where that is not all of them, each piece is
     computed again for its gradient.
     """
-    import torch
-    from torch.utils.checkpoint import checkpoint
 
-    pass
-
-    def told(hidden_ND: Tensor, target_N: Tensor) -> Tensor:
-        logits_NV = head(hidden_ND)
-        logp_N: Tensor = Chosen.apply(logits_NV, target_N, temperature or 1.0)  # type: ignore[no-untyped-call]
+    def compute(hidden_ND: Tensor, target_N: Tensor) -> Tensor:
+        args = head(hidden_ND), target_N, temperature or 1.0
+        logp_N: Tensor = ChosenLogprobs.apply(*args)  # type: ignore[no-untyped-call]
         return logp_N
 
-    whole = len(target_N)
-    rows = whole if whole < 2 else max(1, (piece or PIECE) // _width(head, hidden_ND))
-    if rows >= whole:
-        return told(hidden_ND, target_N)
+    rows = len(target_N)
+    if rows > 1:
+        with torch.no_grad():
+            width = head(hidden_ND[:1]).shape[-1]
+        rows = max(1, (piece or PIECE) // width)
+    if rows >= len(target_N):
+        return compute(hidden_ND, target_N)
     pieces = zip(torch.split(hidden_ND, rows), torch.split(target_N, rows), strict=True)
-    return torch.cat([checkpoint(told, *one, use_reentrant=False) for one in pieces])
-
-
-def _width(head: Head, hidden_ND: Tensor) -> int:
-    """How many logits a token has."""
-    import torch
-
-    with torch.no_grad():
-        return head(hidden_ND[:1]).shape[-1]
+    return torch.cat([checkpoint(compute, *args, use_reentrant=False) for args in pieces])
 
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]
@@ -143,15 +130,11 @@ class Batch:
     @property
     def ids_BS(self) -> Tensor:  # noqa: N802
         """Every row whole: [prompt | completion]."""
-        import torch
-
         return torch.cat([self.prompt_PL[self.owner_B], self.target_BT], dim=1)
 
     @property
     def attention_BS(self) -> Tensor:  # noqa: N802
         """1 where `ids_BS` is not padding."""
-        import torch
-
         return torch.cat([self.seen_PL[self.owner_B], self.mask_BT.long()], dim=1)
 
 
@@ -160,7 +143,7 @@ Cost = Callable[[Sequence[int], int, int], int]
 
 
 def every_row(groups: Sequence[int], prompt: int, reply: int) -> int:
-    """Every completion carries its prompt."""
+    """The cost of a batch in which every completion carries its prompt."""
     return sum(groups) * (prompt + reply)
 
 
@@ -196,24 +179,16 @@ def _by_prompt(rows: Sequence[Row]) -> Iterator[int]:
 
 def pad(rows: Sequence[Row], index: Sequence[int], pad_id: int, device: Any) -> Batch:
     """The rows at `index` as one batch."""
-    import torch
-
-    replies = [rows[i][1] for i in index]
     owner: dict[tuple[int, ...], int] = {}
-    owner_B = [owner.setdefault(rows[i][0], len(owner)) for i in index]
+    owner_B = torch.tensor([owner.setdefault(rows[i][0], len(owner)) for i in index])
     prompt_PL, seen_PL = _rectangle([prompt[::-1] for prompt in owner], pad_id)
-    target_BT, mask_BT = _rectangle(replies, pad_id)
-    tensors = (
-        torch.tensor(owner_B),
-        *(prompt_PL.flip(1), seen_PL.flip(1), target_BT, mask_BT.float()),
-    )
+    target_BT, mask_BT = _rectangle([rows[i][1] for i in index], pad_id)
+    tensors = (owner_B, prompt_PL.flip(1), seen_PL.flip(1), target_BT, mask_BT.float())
     return Batch(tuple(index), *(tensor.to(device) for tensor in tensors))
 
 
 def _rectangle(ragged: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
     """The rows filled up on the right, and 1 where nothing was filled in."""
-    import torch
-
     longest = max(map(len, ragged))
     ids = torch.tensor([(*row, *[fill] * (longest - len(row))) for row in ragged])
     lengths = torch.tensor([len(row) for row in ragged])
@@ -223,11 +198,11 @@ def _rectangle(ragged: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tens
 def logprobs(model: Any, batch: Batch, temperature: float) -> Tensor:
     """Log-probabilities of the completion tokens in nats, shape [B, T]; padding holds 0.
 
-    Every row runs whole, which any causal language model can do: the reference for `sharing`.
+    Every row runs whole, which any causal language model can do: the reference for `fast`.
     """
     longest = batch.target_BT.shape[1]
     seen_BS = batch.attention_BS
-    asked = {
+    inputs = {
         "input_ids": batch.ids_BS,
         "attention_mask": seen_BS,
         "position_ids": (seen_BS.cumsum(1) - 1).clamp(min=0),
@@ -235,17 +210,16 @@ def logprobs(model: Any, batch: Batch, temperature: float) -> Tensor:
     }
     head = head_of(model)
     if head is None:
-        logits_BTV: Tensor = model(**asked, logits_to_keep=longest + 1).logits[:, :-1]
+        logits_BTV: Tensor = model(**inputs, logits_to_keep=longest + 1).logits[:, :-1]
         return of_hidden(lambda logits_NV: logits_NV, logits_BTV, batch, temperature)
-    hidden_BTD = causal(model).base_model(**asked).last_hidden_state[:, -longest - 1 : -1]
+    hidden_BTD = causal(model).base_model(**inputs).last_hidden_state[:, -longest - 1 : -1]
     return of_hidden(head, hidden_BTD, batch, temperature)
 
 
 def of_hidden(head: Head, hidden_BTD: Tensor, batch: Batch, temperature: float) -> Tensor:
     """Log-probabilities [B, T] of the targets after `hidden_BTD`; no logits of padding are made."""
-    kept_N = batch.mask_BT.flatten().nonzero().squeeze(1)
-    hidden_ND = hidden_BTD.flatten(0, 1).index_select(0, kept_N)
-    logp_N = chosen_logprobs(head, hidden_ND, batch.target_BT.flatten()[kept_N], temperature)
-    return (
-        logp_N.new_zeros(batch.mask_BT.numel()).index_put((kept_N,), logp_N).view_as(batch.mask_BT)
-    )
+    real_N = batch.mask_BT.flatten().nonzero().squeeze(1)
+    hidden_ND = hidden_BTD.flatten(0, 1).index_select(0, real_N)
+    logp_N = chosen_logprobs(head, hidden_ND, batch.target_BT.flatten()[real_N], temperature)
+    padded_N = logp_N.new_zeros(batch.mask_BT.numel()).index_put((real_N,), logp_N)
+    return padded_N.view_as(batch.mask_BT)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
 
 from sparring.players.ranks import ALONE, Ranks
 from sparring.players.weights import Weights
 from sparring.types import SparringError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.nn import Parameter
-
 _WIDE = "float32"
-"""What a weight's float32 copy is called beside its moments."""
+"""The name of a weight's float32 copy beside its moments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,6 @@ class Optimizer:
         max_grad_norm: float = 1.0,
         ranks: Ranks = ALONE,
     ) -> None:
-        import torch
-
         self.weights, self.schedule, self.max_grad_norm = weights, schedule, max_grad_norm
         self.ranks = ranks
         self._parameters = list(weights.parameters.values())
@@ -70,15 +68,15 @@ class Optimizer:
 
         A gradient that is not finite is thrown away and counted; three in a row stop the run.
         """
-        import torch
-
-        self._add_up()
+        self._sum_over_ranks()
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self.max_grad_norm))
         if math.isfinite(norm):
-            self._adam.param_groups[0]["lr"] = self.schedule.at(self.steps)
+            self._adam.param_groups[0]["lr"] = self.learning_rate
             self._widen()
             self._adam.step()
-            self._round()
+            for name, p in self.weights.parameters.items():
+                if self._stepped[name] is not p:  # rounded from its float32 copy
+                    p.data.copy_(self._stepped[name].data)
             self.steps += 1
             self.weights.version += 1
             self.skipped = 0
@@ -95,29 +93,18 @@ class Optimizer:
 
     def _widen(self) -> None:
         """Gradients to the copies; a copy whose weight was loaded meanwhile begins from that."""
-        import torch
-
         for name, p in self.weights.parameters.items():
             wide = self._stepped[name]
             if wide is not p:
                 wide.grad = None if p.grad is None else p.grad.float()
                 wide.data = torch.where(wide.data.to(p.dtype) == p.data, wide.data, p.data.float())
 
-    def _round(self) -> None:
-        for name, p in self.weights.parameters.items():
-            if self._stepped[name] is not p:
-                p.data.copy_(self._stepped[name].data)
-
-    def _add_up(self) -> None:
+    def _sum_over_ranks(self) -> None:
         """Each rank has the gradient of its share; the sum is that of the whole batch."""
-        import torch
-
-        if self.ranks.size == 1:
-            return
-        for p in self._parameters:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        self.ranks.add(p.grad for p in self._parameters if p.grad is not None)
+        if self.ranks.size > 1:
+            for p in self._parameters:
+                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+            self.ranks.add(p.grad for p in self._parameters if p.grad is not None)
 
     @property
     def learning_rate(self) -> float:
@@ -127,38 +114,38 @@ class Optimizer:
     def tensors(self) -> dict[str, Tensor]:
         """The moments, as `{parameter}/{moment}`, and float32 copies, for safetensors."""
         state: Mapping[Any, Any] = self._adam.state
-        moments = {
-            f"{name}/{key}": value.detach().clone()
+        tensors = {
+            f"{name}/{key}": value
             for name, p in self._stepped.items()
             for key, value in state.get(p, {}).items()
         }
-        own = self.weights.parameters
-        wide = {n: p.detach().clone() for n, p in self._stepped.items() if p is not own[n]}
-        return moments | {f"{name}/{_WIDE}": p for name, p in wide.items()}
+        for name, p in self._stepped.items():
+            if p is not self.weights.parameters[name]:
+                tensors[f"{name}/{_WIDE}"] = p
+        return {path: tensor.detach().clone() for path, tensor in tensors.items()}
 
     def counters(self) -> dict[str, int]:
+        """Steps, skipped gradients in a row and the weights' version, for JSON."""
         return {"steps": self.steps, "skipped": self.skipped, "version": self.weights.version}
 
     def load(self, tensors: Mapping[str, Tensor], counters: Mapping[str, int]) -> None:
         """Take up exactly where `tensors()` and `counters()` were taken."""
         self._adam.state.clear()
-        by_name = self._stepped
-        for told, tensor in tensors.items():
-            name, key = told.rsplit("/", 1)
+        for path, tensor in tensors.items():
+            name, key = path.rsplit("/", 1)
+            parameter = self._stepped[name]
             if key == _WIDE:
-                by_name[name].data.copy_(tensor)
+                parameter.data.copy_(tensor)
                 continue
             # AdamW counts its steps on the CPU and keeps its moments beside the parameter.
-            place = tensor.device if key == "step" else by_name[name].device
-            self._adam.state[by_name[name]][key] = tensor.detach().clone().to(place)
+            device = tensor.device if key == "step" else parameter.device
+            self._adam.state[parameter][key] = tensor.detach().clone().to(device)
         self.steps, self.skipped = counters["steps"], counters["skipped"]
         self.weights.version = counters["version"]
 
 
 def _wide(parameter: Parameter) -> Parameter:
     """The parameter itself, or a float32 copy of one that is too coarse for small steps."""
-    import torch
-
     if parameter.dtype.itemsize >= 4:
         return parameter
     return torch.nn.Parameter(parameter.detach().float().clone())

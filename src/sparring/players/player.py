@@ -21,6 +21,19 @@ class Request:
     addresses: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How completions are drawn, with lengths in tokens.
+
+    `batch_tokens` bounds rows x length of the requests that decode together; one request is never
+    split.
+    """
+
+    temperature: float = 1.0
+    max_completion_length: int = 512
+    batch_tokens: int = 65_536
+
+
 class Policy(Protocol):
     """Whoever makes a player's moves."""
 

@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import Parameter
 
 from sparring.types import Player, UsageError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.nn import Parameter
-    from transformers import PreTrainedModel
-
-Tensors = dict[str, "Tensor"]
+Tensors = dict[str, Tensor]
 
 
 class Weights:
@@ -28,7 +28,7 @@ class Weights:
     is true while other tensors sit here than the present ones.
     """
 
-    def __init__(self, model: PreTrainedModel | Any, adapter: str | None = None) -> None:
+    def __init__(self, model: Any, adapter: str | None = None) -> None:
         self._model = model
         self.adapter = adapter
         self.version = 0
@@ -84,19 +84,17 @@ class Weights:
         adapter away, and elsewhere a second copy of the base costs more than it gains. The base's
         own tensors are put back as they were; taking the adapter out again would not give them.
         """
-        import torch
-
-        model, kept = self.model, []
+        model, before = self.model, []
         for layer in _mergeable(model, self.adapter) if self.adapter else ():
             weight = layer.base_layer.weight
-            kept.append((layer, weight, weight.data))
+            before.append((layer, weight, weight.data))
             with torch.no_grad():
                 weight.data = weight.data + layer.get_delta_weight(self.adapter)
             layer.merged_adapters.append(self.adapter)
         try:
             yield model
         finally:
-            for layer, weight, data in kept:
+            for layer, weight, data in before:
                 layer.merged_adapters.clear()
                 weight.data = data
 
@@ -105,18 +103,17 @@ class Weights:
         if self.adapter:
             folder.mkdir(parents=True, exist_ok=True)
             # PEFT appends the adapter's name to the path itself.
-            with TemporaryDirectory(dir=folder) as made:
-                self.model.save_pretrained(made, selected_adapters=[self.adapter])
-                _in_order(Path(made) / self.adapter / "adapter_config.json")
-                for file in (Path(made) / self.adapter).iterdir():
+            with TemporaryDirectory(dir=folder) as temporary:
+                self.model.save_pretrained(temporary, selected_adapters=[self.adapter])
+                written = Path(temporary) / self.adapter
+                _sort_modules(written / "adapter_config.json")
+                for file in written.iterdir():
                     file.replace(folder / file.name)
         else:
             self.model.save_pretrained(folder)
 
     def read(self, folder: Path) -> None:
         """Load what `save` wrote."""
-        from safetensors.torch import load_file
-
         if self.adapter:
             from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
@@ -124,14 +121,15 @@ class Weights:
             _check_fit(tensors, get_peft_model_state_dict(self._model, adapter_name=self.adapter))
             set_peft_model_state_dict(self._model, tensors, adapter_name=self.adapter)
         else:
-            self.load(_whole(folder, self.parameters))
+            tensors = {}
+            for file in sorted(folder.glob("*.safetensors")):  # several where the model is sharded
+                tensors |= load_file(file)
+            self.load({name: tensors[name] for name in self.parameters if name in tensors})
 
 
 def _mergeable(model: Any, adapter: str) -> list[Any]:
     """The LoRA layers whose matrix can take the adapter in to rounding; none if any cannot."""
-    import torch
     from peft.tuners.lora import Linear
-    from torch.nn import Parameter
 
     layers = [m for m in model.modules() if hasattr(m, "lora_A") and adapter in m.lora_A]
     exact = all(
@@ -145,35 +143,25 @@ def _mergeable(model: Any, adapter: str) -> list[Any]:
     return layers if exact else []
 
 
-def _in_order(path: Path) -> None:
+def _sort_modules(path: Path) -> None:
     """PEFT writes its sets of modules in the order of the process's hash seed."""
-    told = json.loads(path.read_text("utf-8"))
+    config = json.loads(path.read_text("utf-8"))
     for key in ("target_modules", "exclude_modules"):
-        if isinstance(told.get(key), list):
-            told[key] = sorted(told[key])
-    path.write_text(json.dumps(told, indent=2) + "\n", "utf-8")
+        if isinstance(config.get(key), list):
+            config[key] = sorted(config[key])
+    path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 
-def _check_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+def _check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """ValueError unless names and shapes are the same: copying would broadcast, PEFT would skip."""
-    one, other = ({n: tuple(t.shape) for n, t in told.items()} for told in (found, wanted))
-    differ = sorted({name for name, _ in one.items() ^ other.items()})
+    got, want = ({n: tuple(t.shape) for n, t in each.items()} for each in (tensors, expected))
+    differ = sorted({name for name, _ in got.items() ^ want.items()})
     if differ:
         first = differ[0]
         raise ValueError(
             f"weights differ in {len(differ)} tensors, such as {first}: "
-            f"got {one.get(first)}, wanted {other.get(first)}"
+            f"got {got.get(first)}, wanted {want.get(first)}"
         )
-
-
-def _whole(folder: Path, parameters: Mapping[str, Any]) -> Tensors:
-    """Every tensor of a saved model, from one safetensors file or from shards."""
-    from safetensors.torch import load_file
-
-    found: Tensors = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        found |= load_file(file)
-    return {name: found[name] for name in parameters if name in found}
 
 
 _OWN = ("r", "lora_alpha", "lora_dropout")
@@ -186,7 +174,6 @@ def adapters(
 
     The adapters may differ in rank, scale and dropout; they sit on the same layers.
     """
-    import torch
     from peft import LoraConfig, get_peft_model
 
     first, second = Player
@@ -200,7 +187,7 @@ def adapters(
         torch.manual_seed(torch_seed)
         config = LoraConfig(task_type="CAUSAL_LM", **lora[first])
         model = get_peft_model(base, config, adapter_name=first.value)
-        # PEFT has written what it found into the config. A fresh one would look for "all-linear"
+        # PEFT has resolved its patterns in the config. A fresh one would look for "all-linear"
         # and for tied layers among the first adapter's own.
         other = copy.deepcopy(config)
         for name in _OWN:

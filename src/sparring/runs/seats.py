@@ -7,21 +7,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from sparring.engines.engine import Engine
-from sparring.engines.publishing import Publishing, ServedPolicy
+from sparring.engines.engine import Publishing, SamplingEngine, ServedPolicy
 from sparring.engines.vllm import VllmHere, VllmServer
 from sparring.players.chat import Chat
-from sparring.players.fast.sharing import recompute
+from sparring.players.fast import recompute
 from sparring.players.grpo import Grpo, GrpoConfig
 from sparring.players.loading import load_model, load_tokenizer, stop_ids
-from sparring.players.local import LocalPolicy, Sampling
+from sparring.players.local import LocalPolicy
 from sparring.players.logprobs import head_of
 from sparring.players.optimizer import LearningRate, Optimizer
-from sparring.players.player import Policy
-from sparring.players.ranks import Ranks
-from sparring.players.sft import SftConfig, rows_of
-from sparring.players.sharding import shard, wanted
-from sparring.players.trainer import ChatBatch, Trainer
+from sparring.players.player import Policy, Sampling
+from sparring.players.ranks import Ranks, shard, sharding_requested
+from sparring.players.trainer import ChatBatch, SftConfig, Trainer, rows_of
 from sparring.players.weights import Weights, adapters
 from sparring.runs.parts import Chatter, model_path, seated
 from sparring.sandbox.model import CARD
@@ -56,7 +53,7 @@ def publishing(config: RunConfig, ranks: Ranks) -> Publishing | None:
     return Publishing(_engine(config), folder, told.server.adapters, told.server.probe_limit)
 
 
-def _engine(config: RunConfig) -> Engine:
+def _engine(config: RunConfig) -> SamplingEngine:
     told, seat = config.sampling, config.defender
     server, base = told.server, seat.model_name_or_path
     if told.base_url:
@@ -72,7 +69,7 @@ _CHAT = 4_000
 
 def trainers(config: RunConfig, chat: Chatter, ranks: Ranks) -> dict[Player, Trainer]:
     """A trainer for each player; with `weights: shared` the same one for both."""
-    published, shares = publishing(config, ranks), wanted(ranks)
+    published, shares = publishing(config, ranks), sharding_requested(ranks)
     if shares and config.weights != "adapters":
         raise UsageError(
             f"weights: {config.weights} trains every layer, and only a frozen base can be sharded; "
@@ -143,7 +140,7 @@ def _trainer(
         beta=told.beta,
         temperature=sampling.temperature,
         updates_per_batch=step.updates_per_batch,
-        longest=sampling.max_completion_length,
+        max_completion_length=sampling.max_completion_length,
         micro_batch_tokens=step.micro_batch_tokens,
         ratio_limit=config.sampling.server.ratio_limit if published else None,
     )

@@ -15,9 +15,10 @@ from sparring.games.dialogue import Dialogue
 from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.metrics import correct, share, succeeded
 from sparring.players.chat import Chat
-from sparring.players.local import LocalPolicy, Sampling
+from sparring.players.local import LocalPolicy
 from sparring.players.optimizer import LearningRate, Optimizer
-from sparring.players.sft import SftConfig, sft
+from sparring.players.player import Sampling
+from sparring.players.trainer import SftConfig, sft
 from sparring.players.weights import Weights
 from sparring.sandbox.language import ADVERSARIAL, Language
 from sparring.sandbox.model import one_thread, tokenizer, untrained, write_card

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from sparring.types import SparringError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 WORTH = 256
 """Tokens that must be saved to pay for a second run."""
@@ -26,8 +26,6 @@ def trunk(prompt_PL: Tensor, seen_PL: Tensor) -> int:
 
     Every prompt keeps a token of its own.
     """
-    import torch
-
     prompts, longest = prompt_PL.shape
     if (prompts - 1) * longest < WORTH:
         return 0
@@ -46,8 +44,6 @@ def run_prompts(
     The first `shared` tokens run once. They lie before the padding of the others, so a sliding
     window, which counts places, would see too little: there `shared` must be 0.
     """
-    import torch
-
     if not shared:
         out = run(
             input_ids=prompt_PL,

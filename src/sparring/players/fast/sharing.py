@@ -1,19 +1,22 @@
-"""A prompt run once for its group, and what all prompts begin with once for all."""
+"""Log-probabilities for which a prompt runs once for its group, and the choice of a way."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sparring.players.fast.packing import packed_logprobs, packed_tokens, packs, pair_cost
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from sparring.players.fast.decoding import fits
 from sparring.players.fast.prompts import forked, run_prompts, slides, trunk
 from sparring.players.logprobs import Batch, Cost, causal, every_row, head_of, logprobs, of_hidden
-from sparring.players.sharding import sharded
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from sparring.players.ranks import sharded
+from sparring.types import SparringError
 
 
 def recompute(model: Any) -> int:
@@ -33,18 +36,13 @@ def recompute(model: Any) -> int:
 
 
 def recomputes(model: Any) -> bool:
-    """Whether some layer computes again; it would add to a cache that it was given twice."""
-    return any(
-        isinstance(told, partial) and told.func is _again
-        for told in (getattr(m, "forward", None) for m in model.modules())
-    )
+    """Whether some layer computes again; it would add twice to a cache that it is given."""
+    forwards = (getattr(module, "forward", None) for module in model.modules())
+    return any(isinstance(f, partial) and f.func is _again for f in forwards)
 
 
 def _again(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """`forward`, of which only the inputs are kept while a gradient is wanted."""
-    import torch
-    from torch.utils.checkpoint import checkpoint
-
+    """`forward`, of which only the inputs are kept while gradients are on."""
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     return checkpoint(forward, *args, use_reentrant=False, **kwargs)
@@ -59,27 +57,24 @@ class Path:
 
 
 def once(groups: Sequence[int], prompt: int, reply: int) -> int:
-    """Every prompt runs once."""
+    """The cost of a batch in which every prompt runs once."""
     return len(groups) * prompt + sum(groups) * reply
 
 
 def shared_logprobs(model: Any, batch: Batch, temperature: float) -> Tensor:
     """As `logprobs`, but every prompt runs once and its completions continue a fork of its cache.
 
-    What all prompts begin with, such as a brief, runs once for all of them.
-
-    Gradients flow through the cached keys and values, so they are the same to rounding.
+    What all prompts begin with, such as a brief, runs once for all of them. Gradients flow through
+    the cached keys and values, so they are the same to rounding.
     """
-    import torch
-
     head = head_of(model)
     shared = 0 if slides(causal(model)) else trunk(batch.prompt_PL, batch.seen_PL)
     alone = len(batch.prompt_PL) == len(batch.owner_B) and not shared
     if alone or head is None:
         return logprobs(model, batch, temperature)
     body = causal(model).base_model
-    said, seen_PL = run_prompts(body, batch.prompt_PL, batch.seen_PL, shared)
-    hidden_B1D = said.last_hidden_state[:, -1:].index_select(0, batch.owner_B)
+    prompts, seen_PL = run_prompts(body, batch.prompt_PL, batch.seen_PL, shared)
+    hidden_B1D = prompts.last_hidden_state[:, -1:].index_select(0, batch.owner_B)
     inner_BT = batch.target_BT[:, :-1]
     if not inner_BT.shape[1]:
         return of_hidden(head, hidden_B1D, batch, temperature)
@@ -88,11 +83,147 @@ def shared_logprobs(model: Any, batch: Batch, temperature: float) -> Tensor:
         input_ids=inner_BT,
         attention_mask=torch.cat([seen_PL[batch.owner_B], batch.mask_BT[:, :-1].long()], dim=1),
         position_ids=seen_PL.sum(1, keepdim=True)[batch.owner_B] + steps_T,
-        past_key_values=forked(said.past_key_values, batch.owner_B),
+        past_key_values=forked(prompts.past_key_values, batch.owner_B),
         use_cache=True,
     )
     hidden_BTD = torch.cat([hidden_B1D, rest.last_hidden_state], dim=1)
     return of_hidden(head, hidden_BTD, batch, temperature)
+
+
+PAIR = {"sdpa": 1 / 6, "eager": 1 / 2}
+"""What attention costs for each place of a token's row, times hidden size, in tokens' matrices:
+4 D of 24 D² operations (arXiv:2001.08361, table 1), masked or not. Eager attention writes every
+pair to memory several times; three times as much was seen (Llama, hidden size 192, CPU)."""
+
+
+def packs(model: Any) -> bool:
+    """Whether every layer of this language model obeys a mask that is made for it."""
+    config = model.config.get_text_config()
+    both_ways = getattr(config, "use_bidirectional_attention", False)
+    return fits(model) and getattr(config, "is_causal", True) and not both_ways
+
+
+def pair_cost(model: Any) -> float:
+    """What attention of one token to one place costs, in tokens' matrices."""
+    config = model.config.get_text_config()
+    return PAIR[config._attn_implementation] / float(config.hidden_size)
+
+
+def abreast(pair: float, groups: Sequence[int], prompt: int, reply: int) -> int:
+    """How many completions of a group share a row where that is cheapest; 1: none do.
+
+    Each further one saves a prompt, but attention is computed between siblings too, and masked.
+    """
+
+    def cost(many: int) -> float:
+        places = prompt + many * reply
+        return _rows(groups, many) * places * (1 + pair * places)
+
+    return min(range(1, max(groups) + 1), key=cost)
+
+
+def _rows(groups: Sequence[int], many: int) -> int:
+    return sum(-(-size // many) for size in groups)
+
+
+def packed_tokens(pair: float, groups: Sequence[int], prompt: int, reply: int) -> int:
+    """The cost of packed rows: each has its prompt and room for as many completions as any."""
+    many = abreast(pair, groups, prompt, reply)
+    return _rows(groups, many) * (prompt + many * reply)
+
+
+def packed_logprobs(pair: float, model: Any, batch: Batch, temperature: float) -> Tensor:
+    """As `logprobs`, but siblings share rows [prompt | completion | … | completion].
+
+    A completion's positions go on from its prompt's, and it sees its prompt and itself. No cache
+    is involved, so layers may compute again. SparringError for families that take no such mask.
+    """
+    whole, head = causal(model), head_of(model)
+    if head is None or not packs(whole):
+        raise SparringError(
+            f"{whole.config.model_type}: siblings cannot share a row, they would see each other"
+        )
+    owners = batch.owner_B.tolist()
+    longest = batch.prompt_PL.shape[1]
+    many = abreast(pair, tuple(Counter(owners).values()), longest, batch.target_BT.shape[1])
+    if many == 1:
+        return logprobs(model, batch, temperature)
+    owner_R, place_B = (torch.tensor(n).to(batch.owner_B) for n in _placed(owners, many))
+    inner_BT = batch.target_BT[:, :-1]
+    room, steps = len(owner_R) * many, inner_BT.shape[1]
+    own_NT = inner_BT.new_zeros(room, steps).index_copy(0, place_B, inner_BT)
+    own_RS = own_NT.view(len(owner_R), many * steps)
+    seen_RL = batch.seen_PL[owner_R]
+    steps_T = torch.arange(steps, device=seen_RL.device)
+    prompt_RL = (seen_RL.cumsum(1) - 1).clamp(min=0)
+    # Positions start again after the prompt for every completion.
+    rest_RS = seen_RL.sum(1, keepdim=True) + steps_T.repeat(many)
+    position_RS = torch.cat([prompt_RL, rest_RS], dim=1)
+    hidden_RSD = whole.base_model(
+        input_ids=torch.cat([batch.prompt_PL[owner_R], own_RS], dim=1),
+        attention_mask=_masks(whole, seen_RL, position_RS, steps),
+        position_ids=position_RS,
+        use_cache=False,
+    ).last_hidden_state
+    first_B1D = hidden_RSD[:, longest - 1 : longest].index_select(0, place_B // many)
+    rest_NTD = hidden_RSD[:, longest:].reshape(room, steps, hidden_RSD.shape[2])
+    hidden_BTD = torch.cat([first_B1D, rest_NTD.index_select(0, place_B)], dim=1)
+    return of_hidden(head, hidden_BTD, batch, temperature)
+
+
+def _placed(owners: Sequence[int], many: int) -> tuple[list[int], list[int]]:
+    """The prompt of every row, and which of all rows' places, `many` a row, a completion has."""
+    rows: list[int] = []
+    places: list[int] = []
+    free: dict[int, int] = {}
+    for owner in owners:
+        if free.get(owner, 0) % many == 0:
+            free[owner] = len(rows) * many
+            rows.append(owner)
+        places.append(free[owner])
+        free[owner] += 1
+    return rows, places
+
+
+def _masks(model: Any, seen_RL: Tensor, position_RS: Tensor, steps: int) -> Any:
+    """What each layer may see, [R, 1, S, S]; by kind of layer where a model has both.
+
+    Transformers takes one mask as it is and hands it to every layer; a dictionary reaches only
+    models that have kinds of layers. Eager attention adds the mask to its scores, where a bool
+    would be a 1.
+    """
+    from transformers.cache_utils import get_layer_types_and_kwargs
+
+    config = model.config.get_text_config()
+    full_R1SS = _visible(seen_RL, position_RS, steps)
+    masks = {}
+    for kind in sorted(set(get_layer_types_and_kwargs(config)[0])):
+        mask_R1SS = full_R1SS
+        if kind == "sliding_attention":  # a window counts the token itself
+            near_RSS = position_RS.unsqueeze(1) > position_RS.unsqueeze(2) - config.sliding_window
+            mask_R1SS = full_R1SS & near_RSS.unsqueeze(1)
+        if config._attn_implementation == "eager":
+            least = torch.finfo(model.dtype).min
+            mask_R1SS = torch.zeros_like(mask_R1SS, dtype=model.dtype).masked_fill(
+                ~mask_R1SS, least
+            )
+        masks[kind] = mask_R1SS
+    return masks if len(masks) > 1 else masks.popitem()[1]
+
+
+def _visible(seen_RL: Tensor, position_RS: Tensor, steps: int) -> Tensor:
+    """True where a token (row) sees a place (column): its prompt's and its own, up to itself.
+
+    Padding on the left sees its prompt's first token, so no token sees nothing. Padding on the
+    right is seen by nothing but itself.
+    """
+    longest = seen_RL.shape[1]
+    mask_RSS = position_RS.unsqueeze(1) <= position_RS.unsqueeze(2)
+    mask_RSS[:, :, :longest] &= seen_RL.bool().unsqueeze(1)
+    place_S = torch.arange(position_RS.shape[1] - longest, device=seen_RL.device)
+    own_S = place_S // max(1, steps)
+    mask_RSS[:, longest:, longest:] &= own_S == own_S.unsqueeze(1)
+    return mask_RSS.unsqueeze(1)
 
 
 PLAIN, SHARED = Path(every_row, logprobs), Path(once, shared_logprobs)
@@ -103,10 +234,11 @@ _ATTENTION = {"full_attention", "sliding_attention"}
 def path_of(model: Any) -> Path:
     """SHARED for models whose every layer is attention over a cache, full or sliding.
 
-    Packed where a cache is no way back to the prompt, if they take a prepared mask: layers that
-    compute again (gradient checkpointing) drop it, layers held in shares are gathered for the way
-    back through their output alone. PLAIN for the others: recurrent or chunked layers, layers that
-    share a cache, attention kernels that take no 4-D mask, scaled logits.
+    Packed rows are used where gradients cannot flow through the KV cache, if the model takes a
+    prepared mask: layers that compute again (gradient checkpointing) drop it, sharded layers
+    (FSDP) are gathered for the backward pass through their output alone. PLAIN for the others:
+    recurrent or chunked layers, layers that share a cache, attention kernels that take no 4-D
+    mask, scaled logits.
     """
     from transformers.cache_utils import get_layer_types_and_kwargs
 

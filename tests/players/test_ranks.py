@@ -1,0 +1,115 @@
+"""Two processes play one run: the same games, the same loss, one set of records."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.command import Told, sparring_command
+from tests.short_run import ENVIRONMENT, ROUNDS, arguments, rounds, train, whole
+from torch.distributed import TCPStore
+
+SSP = ("recipe=ssp", "exam.crossplay=2", "learner.beta=0.05")
+
+
+def launched(folder, *more, how=("--multi_gpu",)):
+    """The short run on two processes, as accelerate's documentation has it."""
+    launch = ["accelerate.commands.launch", *how, "--num_processes", "2"]
+    quiet = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    return subprocess.run(
+        [sys.executable, "-m", *launch, *quiet, "-m", "sparring", *arguments(folder, *more)],
+        env=os.environ | ENVIRONMENT | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def weights(folder):
+    newest = max((folder / "checkpoints").glob("round_*"))
+    told = load_file(next((newest / "defender").glob("*model.safetensors")))
+    return torch.cat([tensor.flatten() for tensor in told.values()])
+
+
+def assert_same(folder, other):
+    """The same games; numbers to rounding.
+
+    AdamW moves a weight whose gradient is nothing but rounding by a whole learning rate, so a few
+    in ten thousand may differ by more.
+    """
+    for told, wanted in zip(rounds(folder), rounds(other), strict=True):
+        assert told["metrics"] == pytest.approx(wanted["metrics"], rel=2e-4, abs=1e-5)
+        assert told["metrics"]["episodes"] == wanted["metrics"]["episodes"]
+        for name in ("attacker/reward", "defender/reward", "asr"):
+            assert told["metrics"].get(name) == wanted["metrics"].get(name)
+    difference = (weights(folder) - weights(other)).abs()
+    assert (difference < 1e-6).float().mean() > 0.995
+    assert difference.mean() < 1e-6
+
+
+def test_two_processes_play_what_one_plays_and_record_it_once(tmp_path):
+    two = launched(tmp_path / "two", *SSP)
+    assert two.returncode == 0, two.stderr[-3000:]
+    assert_same(tmp_path / "two", whole(*SSP))
+    assert [told["round"] for told in rounds(tmp_path / "two")] == list(range(ROUNDS))
+    assert two.stdout.count("sparring train ssp") == 1
+    files = [
+        sorted(str(p.relative_to(f)) for p in f.rglob("*") if p.is_file())
+        for f in (tmp_path / "two", whole(*SSP))
+    ]
+    assert files[0] == files[1]
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
+    folder = tmp_path / "run"
+    begun = launched(folder, "--max-rounds", "2", *SSP)
+    assert begun.returncode == 0, begun.stderr[-3000:]
+    assert json.loads((folder / "run.json").read_bytes())["status"] == "stopped"
+    train(folder, *SSP).check()
+    assert_same(folder, whole(*SSP))
+
+
+def test_a_mistake_that_every_process_sees_is_said_once(tmp_path):
+    told = launched(tmp_path / "run", "rounds=many")
+    assert told.stderr.count("rounds: Input should be a valid integer") == 1
+    assert "exitcode  : 2" in told.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def launcher(monkeypatch):
+    """What torchrun and accelerate leave to their two processes."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", f"{store.port}")
+    return store
+
+
+@pytest.fixture
+def as_rank(monkeypatch):
+    """`sparring …` as one of them."""
+
+    def call(rank, *words):
+        monkeypatch.setenv("RANK", f"{rank}")
+        return sparring_command(*words)
+
+    return call
+
+
+def test_what_only_another_process_than_the_first_meets_is_said_too(launcher, as_rank):
+    second = as_rank(1, "train", "magik")
+    assert (second.code, "no recipe 'magik'" in second.err) == (2, True)
+    assert as_rank(0, "train", "magik") == Told(2, "", ""), "it was said"
+    first = as_rank(0, "train", "none.yaml")
+    assert "none.yaml: no such file" in first.err, "another message is not the same one"
+
+
+def test_a_process_that_cannot_ask_what_was_said_says_it(monkeypatch, launcher, as_rank):
+    monkeypatch.delenv("MASTER_PORT")
+    for rank in (0, 1):
+        assert "no recipe 'magik'" in as_rank(rank, "train", "magik").err

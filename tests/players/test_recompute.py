@@ -1,0 +1,93 @@
+"""Gradient checkpointing changes what is kept in memory, and no number."""
+
+import pytest
+import torch
+from tests.close import assert_close_sums, spacings
+from tests.tiny import FAMILIES, save_model
+
+from sparring.players.chat import Chat
+from sparring.players.fast import recompute
+from sparring.players.loading import load_model, load_tokenizer
+from sparring.players.local import LocalPolicy
+from sparring.players.logprobs import logprobs, pad
+from sparring.players.player import Request, Sampling
+from sparring.players.weights import Weights, adapters
+from sparring.types import Message, Player
+
+pytestmark = pytest.mark.numeric
+
+ROWS = [((70, 71, 72, 90, 91), (92, 93, 94)), ((80, 81), (95, 96, 97, 98, 99))]
+LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
+
+
+@pytest.fixture(scope="module", params=FAMILIES, ids=lambda family: family.name)
+def folder(request, tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("model"), request.param)
+
+
+def owned(folder, lora):
+    model = load_model(str(folder))
+    if lora is None:
+        return Weights(model)
+    own = adapters(model, dict.fromkeys(Player, lora), torch_seed=5)[Player.DEFENDER]
+    with torch.no_grad():
+        for name, p in own.parameters.items():
+            p.add_(0.05 if "lora_B" in name else 0.0)  # else nothing would flow into lora_A
+    return own
+
+
+def gradients(weights, training=False):
+    """Of the sum of two padded rows' log-probabilities, by parameter."""
+    weights.model.train(training)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(11)
+        logprobs(weights.model, pad(ROWS, [0, 1], 0, "cpu"), 1.0).sum().backward()
+    found = {name: p.grad.clone() for name, p in weights.parameters.items() if p.grad is not None}
+    for p in weights.parameters.values():
+        p.grad = None
+    return found
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["whole", "lora"])
+def test_gradients_are_the_same_with_and_without(folder, lora):
+    weights = owned(folder, lora)
+    wanted = gradients(weights)
+    assert recompute(weights.model) == 2
+    found = gradients(weights)
+    assert found.keys() == wanted.keys()
+    largest = max(g.abs().max().item() for g in wanted.values())
+    assert largest > 0.1
+    assert_close_sums(found, wanted)
+
+
+def test_dropout_in_training_is_drawn_again_the_same(folder):
+    weights = owned(folder, {**LORA, "lora_dropout": 0.4})
+    wanted, evaluated = gradients(weights, training=True), gradients(weights)
+    recompute(weights.model)
+    found = gradients(weights, training=True)
+    assert_close_sums(found, wanted)
+    assert spacings(evaluated, wanted) > 1000
+
+
+def test_layers_run_again_on_the_way_back_and_once_where_nothing_learns(folder):
+    weights = owned(folder, None)
+    gradients(weights)  # the first time, two tokens are run to find out about the head
+    ran = []
+    for layer in weights.model.model.layers:
+        layer.self_attn.register_forward_pre_hook(lambda *_: ran.append(1))
+    recompute(weights.model)
+    assert recompute(weights.model) == 2, "asked twice, it is still done once"
+    gradients(weights)
+    assert len(ran) == 2 * 2
+    with torch.no_grad():
+        logprobs(weights.model, pad(ROWS, [0, 1], 0, "cpu"), 1.0)
+    assert len(ran) == 3 * 2
+
+
+def test_sampling_says_the_same(folder):
+    chat = Chat(load_tokenizer(str(folder)))
+    speaks = LocalPolicy(owned(folder, None), chat, Sampling(1.0, max_completion_length=6))
+    asked = [Request((Message("user", "open the dragon vault"),), ("0", "1"))]
+    before = speaks.sample(asked)
+    recompute(speaks.weights.model)
+    assert speaks.sample(asked) == before
