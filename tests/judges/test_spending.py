@@ -7,7 +7,7 @@ from tests.judges.test_model_judge import asked, toy
 from sparring.judges.judge import KeywordJudge
 from sparring.judges.model_judge import Answer, ModelJudge
 from sparring.judges.panel import Member, Meter, Panel, Split
-from sparring.players.ranks import ALONE, Alone
+from sparring.players.ranks import ALONE, Ranks
 
 
 class Paid:
@@ -42,7 +42,7 @@ def test_a_reading_tells_what_was_spent_since_the_last_one_by_judge():
 
 
 @dataclass(frozen=True)
-class Twins(Alone):
+class Twins(Ranks):
     """Two processes that do the same."""
 
     def gather(self, mine):

@@ -1,5 +1,7 @@
 """One gradient at a time: its rate, its bounds, and a state that is saved to the bit."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -8,6 +10,9 @@ from tests.players.by_hand import same_bits, tiny
 from sparring.players.optimizer import LearningRate, Optimizer
 from sparring.players.weights import Weights
 from sparring.types import SparringError
+
+START = [0.02001953125, -0.3125, 1.703125, 2.994537353515625e-4]
+"""Numbers that bfloat16 holds."""
 
 
 class Two(torch.nn.Module):
@@ -74,42 +79,25 @@ def test_a_long_gradient_is_shortened_and_a_short_one_is_not():
     assert untouched.tensors()["a/exp_avg"].tolist() == pytest.approx([0.3, 0.0], abs=1e-6)
 
 
-@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
-def test_a_gradient_that_is_not_finite_is_skipped_and_counted(broken):
-    optimizer = two()
-    push(optimizer)
-    weights, moments = optimizer.weights.snapshot(), optimizer.tensors()
-    push(optimizer, b=(broken,))
-    assert optimizer.skipped == 1
-    assert same_bits(optimizer.weights.snapshot(), weights)
-    assert same_bits(optimizer.tensors(), moments)
-    assert (optimizer.steps, optimizer.weights.version) == (1, 1)
-
-
-def test_the_third_in_a_row_stops_the_run_with_the_weights_unchanged():
-    optimizer = two()
-    push(optimizer)
-    weights = optimizer.weights.snapshot()
-    push(optimizer, b=(float("nan"),))
-    push(optimizer, a=(float("-inf"), 1.0))
-    with pytest.raises(SparringError, match="three gradients in a row were not finite"):
-        push(optimizer, b=(float("nan"),))
-    assert same_bits(optimizer.weights.snapshot(), weights)
-
-
-def test_a_good_gradient_in_between_starts_the_count_again():
-    optimizer = two()
-    for broken in (True, True, False, True, True):
-        push(optimizer, b=(float("nan"),) if broken else (2.0,))
-    assert (optimizer.skipped, optimizer.steps) == (2, 1)
-
-
-def test_a_skipped_gradient_leaves_nothing_behind_for_the_next():
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), float("-inf")])
+def test_a_gradient_that_is_not_finite_is_skipped_and_the_third_in_a_row_stops_the_run(broken):
     clean, dirty = two(), two()
-    push(dirty, b=(float("nan"),))
-    assert all(p.grad is None for p in dirty.weights.parameters.values())
+    for optimizer in (clean, dirty):
+        push(optimizer)
+    weights, moments = dirty.weights.snapshot(), dirty.tensors()
+    for skipped in (1, 2):
+        push(dirty, b=(broken,))
+        assert (dirty.skipped, dirty.steps, dirty.weights.version) == (skipped, 1, 1)
+        assert all(p.grad is None for p in dirty.weights.parameters.values())
+    assert same_bits(dirty.weights.snapshot(), weights)
+    assert same_bits(dirty.tensors(), moments)
     push(clean)
-    push(dirty)
+    push(dirty)  # a good one in between starts the count again, and nothing of the bad ones is left
+    assert same_bits(clean.weights.snapshot(), dirty.weights.snapshot())
+    for _ in range(2):
+        push(dirty, a=(broken, 1.0))
+    with pytest.raises(SparringError, match="three gradients in a row were not finite"):
+        push(dirty, b=(broken,))
     assert same_bits(clean.weights.snapshot(), dirty.weights.snapshot())
 
 
@@ -122,48 +110,80 @@ def stepped(optimizer, numbers):
     return optimizer
 
 
-def bold(model):
-    schedule = LearningRate(0.02, "cosine", warmup_steps=2, total=9)
-    return Optimizer(Weights(model), schedule, max_grad_norm=2.0)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_saved_optimizer_goes_on_bit_for_bit(tmp_path, dtype):
+    def bold(torch_seed=3):
+        schedule = LearningRate(0.02, "cosine", warmup_steps=2, total=9)
+        return Optimizer(Weights(tiny(torch_seed).to(dtype)), schedule, max_grad_norm=2.0)
 
-
-def test_a_saved_optimizer_goes_on_bit_for_bit(tmp_path):
-    whole = stepped(bold(tiny()), range(7))
-    first = stepped(bold(tiny()), range(3))
-    save_file(first.tensors(), tmp_path / "moments.safetensors")
-    save_file(first.weights.snapshot(), tmp_path / "weights.safetensors")
-    counters = first.counters()
+    whole, first = stepped(bold(), range(7)), stepped(bold(), range(3))
+    saved, counters = first.tensors(), first.counters()
     assert counters == {"steps": 3, "skipped": 0, "version": 3}
-    resumed = bold(tiny(torch_seed=99))
-    resumed.weights.load(load_file(tmp_path / "weights.safetensors"))
+    save_file(saved, tmp_path / "moments.safetensors")
+    save_file(first.weights.snapshot(), tmp_path / "weights.safetensors")
+    stepped(first, range(1))  # what was saved does not move with it
+    assert same_bits(saved, load_file(tmp_path / "moments.safetensors"))
+    resumed, forgetful = bold(99), bold(99)
+    for optimizer in (resumed, forgetful):
+        stepped(optimizer, range(2))  # its moments are forgotten
+        optimizer.weights.load(load_file(tmp_path / "weights.safetensors"))
     resumed.load(load_file(tmp_path / "moments.safetensors"), counters)
-    stepped(resumed, range(3, 7))
+    forgetful.load({}, counters)
+    assert forgetful.tensors().keys() <= {name for name in saved if name.endswith("float32")}
+    for optimizer in (resumed, forgetful):
+        stepped(optimizer, range(3, 7))
     assert same_bits(resumed.weights.snapshot(), whole.weights.snapshot())
     assert same_bits(resumed.tensors(), whole.tensors())
     assert resumed.counters() == whole.counters()
     assert resumed.learning_rate == whole.learning_rate
-
-
-def test_without_its_moments_it_would_go_on_otherwise():
-    whole, first = stepped(bold(tiny()), range(7)), stepped(bold(tiny()), range(3))
-    forgetful = bold(first.weights.model)
-    forgetful.steps = 3
-    stepped(forgetful, range(3, 7))
     assert not same_bits(forgetful.weights.snapshot(), whole.weights.snapshot())
 
 
-def test_saved_moments_do_not_move_when_training_goes_on():
-    optimizer = two()
-    push(optimizer)
-    saved = optimizer.tensors()
-    kept = {name: tensor.clone() for name, tensor in saved.items()}
-    push(optimizer)
-    assert same_bits(saved, kept)
-    assert not same_bits(optimizer.tensors(), kept)
+def test_moments_from_a_file_move_to_their_parameter_and_the_step_counter_stays_on_the_cpu():
+    """`meta` stands for a GPU: files are always read to the CPU."""
+    optimizer = Optimizer(Weights(torch.nn.Linear(3, 2, device="meta")), LearningRate(0.1))
+    saved = {
+        f"{name}/{key}": torch.zeros(() if key == "step" else shape)
+        for name, shape in {"weight": (2, 3), "bias": (2,)}.items()
+        for key in ("step", "exp_avg", "exp_avg_sq")
+    }
+    optimizer.load(saved, {"steps": 4, "skipped": 0, "version": 5})
+    devices = {name: tensor.device.type for name, tensor in optimizer.tensors().items()}
+    assert devices == {name: "cpu" if name.endswith("/step") else "meta" for name in saved}
 
 
-def test_loading_forgets_the_moments_that_were_there():
-    fresh, used = two().tensors(), two()
-    push(used)
-    used.load(fresh, {"steps": 0, "skipped": 0, "version": 0})
-    assert used.tensors() == {}
+def narrow(dtype, rate=1e-5):
+    """An optimizer of four weights of that type."""
+    parameters = {"vault": torch.nn.Parameter(torch.tensor(START, dtype=dtype))}
+    weights = SimpleNamespace(parameters=parameters, version=0)
+    return Optimizer(weights, LearningRate(rate)), parameters["vault"]
+
+
+def along(optimizer, p, n):
+    """`n` steps along a gradient that never turns."""
+    for i in range(n):
+        p.grad = torch.full_like(p, 1.0 + 0.25 * (i % 3))
+        optimizer.step()
+    return p.detach().float().tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_steps_below_the_spacing_of_a_narrow_weight_add_up(dtype):
+    wide, steps = along(*narrow(torch.float32), 400), along(*narrow(dtype), 400)
+    assert steps == pytest.approx(wide, rel=5e-3)
+    assert steps[0] == pytest.approx(START[0] - 400e-5, rel=5e-3)
+
+
+def test_narrow_weights_that_were_loaded_meanwhile_are_what_is_stepped():
+    optimizer, p = narrow(torch.bfloat16, rate=1e-2)
+    along(optimizer, p, 3)
+    p.data.fill_(5.0)
+    assert along(optimizer, p, 1) == pytest.approx([5.0 - 1e-2] * 4, abs=0.02)
+    p.grad = torch.full_like(p, float("nan"))
+    optimizer.step()
+    assert p.grad is None
+    assert optimizer._stepped["vault"].grad is None
+    assert optimizer.tensors()["vault/float32"].dtype == torch.float32
+    wide, p = narrow(torch.float32)
+    along(wide, p, 2)
+    assert sorted(wide.tensors()) == ["vault/exp_avg", "vault/exp_avg_sq", "vault/step"]

@@ -10,7 +10,7 @@ import pytest
 from tests.close import assert_close_sums
 from tests.short_run import ENVIRONMENT
 
-from sparring.players.ranks import ALONE, Launched, sharding_requested
+from sparring.players.ranks import ALONE, Ranks, sharding_requested
 from sparring.types import UsageError
 
 PROCESS = Path(__file__).with_name("one_of_two.py")
@@ -65,7 +65,7 @@ def test_gradients_add_up_to_those_of_one_process(told, base, step):
         assert any(value > 0.1 for name, value in shared.items() if "grad_norm" in name)
 
 
-TWO = Launched(0, 2)
+TWO = Ranks(0, 2)
 
 
 def test_nothing_is_sharded_unless_accelerate_says_so_and_there_are_others(monkeypatch):

@@ -72,11 +72,11 @@ class RemoteGrpo:
             "sampling.temperature": (config.temperature, 1.0),
             "sampling.server.ratio_limit": (config.ratio_limit, None),
         }
-        for name, (got, wanted) in refused.items():
-            if got != wanted:
+        for name, (value, possible) in refused.items():
+            if value != possible:
                 raise UsageError(
-                    f"{name}: got {got}, wanted {wanted}: a training service's loss is the clipped "
-                    "surrogate at temperature 1, and nothing else"
+                    f"{name}: got {value}, wanted {possible}: a training service's loss is the "
+                    "clipped surrogate at temperature 1, and nothing else"
                 )
 
     def update(self, samples: Sequence[Sample]) -> Metrics:

@@ -148,7 +148,7 @@ class TinkerService:
         return client
 
     def create_role(self, rank: int, seed: int) -> TinkerClient:
-        # Its head stays as it is: SkyRL trains none whatever it is asked for.
+        # Its head stays as it is: SkyRL never trains one.
         training = _result(
             "create_lora_training_client",
             lambda: self.client.create_lora_training_client(

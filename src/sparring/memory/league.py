@@ -23,13 +23,13 @@ from sparring.types import Metrics, Player, State, Turn
 Matrix = Mapping[int, Mapping[int, float]]
 """ASR of the attacker kept after `row` rounds against the defender kept after `column`."""
 Opponents = Callable[[Player, Sequence[int], Callable[[], Matrix]], Mapping[int, float]]
-"""(the seat to fill, the kept selves, their cross-play matrix if asked for) → their chances."""
+"""(the player to replace, its kept selves, what plays their cross-play matrix) → their chances."""
 
 
 def uniform(
     player: Player, selves: Sequence[int], matrix: Callable[[], Matrix]
 ) -> Mapping[int, float]:
-    """Every kept self alike."""
+    """Every kept self is equally likely."""
     return dict.fromkeys(selves, 1.0)
 
 
@@ -38,7 +38,7 @@ def nash(
 ) -> Mapping[int, float]:
     """The player's mixture at the equilibrium of the zero-sum game that the matrix pays.
 
-    Over the selves whose cells could all be told; where there are none, every self alike.
+    Over the selves whose cells were all scored; where there are none, every self alike.
     """
     paid = matrix()
     order = [s for s in sorted(selves) if all(o in paid[s] and s in paid[o] for o in selves)]

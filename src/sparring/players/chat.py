@@ -23,9 +23,17 @@ class Vocabulary:
         """Token ids of a template's own text: what spells a special token is one."""
         return self.all_ids([text])[0]
 
-    def all_ids(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """`ids` of each, in one call."""
-        return self._ids(texts, plain=False) if texts else []
+    def all_ids(self, texts: Sequence[str], plain: bool = False) -> list[tuple[int, ...]]:
+        """Token ids of each text in one call; `plain` splits what spells a special token."""
+        if not texts:
+            return []
+        encoded = self.tokenizer(
+            [_UNPAIRED.sub("\ufffd", text) for text in texts],
+            add_special_tokens=False,
+            split_special_tokens=plain,
+            return_attention_mask=False,
+        )
+        return [tuple(ids) for ids in encoded["input_ids"]]
 
     def controls(self, ids: Sequence[int]) -> tuple[int, ...]:
         """The special tokens among `ids`, in order."""
@@ -36,17 +44,13 @@ class Vocabulary:
 
         Byte-level vocabularies split it into pieces; word-level and Unigram ones may not.
         """
-        return tuple(i for i in self._ids([text], plain=True)[0] if i not in self.control)
-
-    def spells(self, text: str) -> bool:
-        """Whether text from outside would hold special tokens if it were taken for template."""
-        return bool(self.controls(self.ids(text))) or self.names_unknown(text)
+        return tuple(i for i in self.all_ids([text], plain=True)[0] if i not in self.control)
 
     def names_unknown(self, text: str) -> bool:
-        """Whether it spells the unknown token.
+        """Whether the text spells the unknown token.
 
-        A word that nobody knows gives the unknown token and is harmless; its name is not, since
-        Qwen2's also ends a text.
+        A word that is not in the vocabulary gives the unknown token and is harmless; its name is
+        not, since Qwen2's also ends a text.
         """
         unknown = self.tokenizer.unk_token
         return bool(unknown) and unknown in text
@@ -58,15 +62,6 @@ class Vocabulary:
         added = {i for i, token in words.added_tokens_decoder.items() if token.special}
         unknown = {words.unk_token_id} - {words.eos_token_id, words.bos_token_id}
         return frozenset({*words.all_special_ids, *added} - unknown)
-
-    def _ids(self, texts: Sequence[str], plain: bool) -> list[tuple[int, ...]]:
-        told = self.tokenizer(
-            [_UNPAIRED.sub("\ufffd", text) for text in texts],
-            add_special_tokens=False,
-            split_special_tokens=plain,
-            return_attention_mask=False,
-        )
-        return [tuple(ids) for ids in told["input_ids"]]
 
 
 _MARK = re.compile("\ue000([0-9]+)\ue001")
@@ -97,31 +92,29 @@ class Chat:
 
     def prompts(self, observations: Sequence[Observation]) -> list[tuple[int, ...]]:
         """`prompt_ids` of each, in one call of the tokenizer."""
-        rendered = self._words.all_ids([self._render(seen) for seen in observations])
+        rendered = self._words.all_ids([self._render(each) for each in observations])
         return [
-            ids if self._only_the_templates(ids, seen) else self._spliced(seen)
-            for ids, seen in zip(rendered, observations, strict=True)
+            ids if self._is_plain(ids, observation) else self._spliced(observation)
+            for ids, observation in zip(rendered, observations, strict=True)
         ]
 
-    def _only_the_templates(self, ids: tuple[int, ...], observation: Observation) -> bool:
+    def _is_plain(self, ids: tuple[int, ...], observation: Observation) -> bool:
         """Whether no content has become a special token, or would alone.
 
-        The quick way to tell: the prompt's special tokens are those of its template, in order, and
-        no content names the unknown token. A template may write others for other contents, so
-        where they differ every content is asked.
+        The quick check: the prompt's special tokens are those of its template, in order, and no
+        content names the unknown token. A template may write others for other contents, so where
+        they differ every content is checked by itself.
         """
-        words = self._words
-        plain = not any(words.names_unknown(message.content) for message in observation)
-        if plain and words.controls(ids) == self._controls(tuple(m.role for m in observation)):
-            return True
-        return not any(words.spells(message.content) for message in observation)
-
-    def _controls(self, roles: tuple[Role, ...]) -> tuple[int, ...]:
-        """The special tokens of the template for such turns."""
+        words, contents = self._words, [message.content for message in observation]
+        if any(map(words.names_unknown, contents)):
+            return False
+        roles = tuple(message.role for message in observation)
         if roles not in self._by_roles:
             marked = self._spliced(tuple(Message(role, _mark(0)) for role in roles))
-            self._by_roles[roles] = self._words.controls(marked)
-        return self._by_roles[roles]
+            self._by_roles[roles] = words.controls(marked)
+        if words.controls(ids) == self._by_roles[roles]:
+            return True
+        return not any(words.controls(words.ids(content)) for content in contents)
 
     def verbatim_ids(self, observation: Observation) -> tuple[int, ...]:
         """As `prompt_ids`, but a content that the template would rewrite is shown as it stands.
@@ -129,11 +122,12 @@ class Chat:
         Qwen3's drops what an assistant's turn says before `</think>`, which would hide it from
         a judge. White space around a content is the template's to trim.
         """
-        messages, told = self._supported(observation), self._render(observation)
+        messages, rendered = self._supported(observation), self._render(observation)
         marked = self._render(tuple(Message(m.role, _mark(i)) for i, m in enumerate(messages)))
         contents = [message.content for message in messages]
         for shown in (contents, [content.strip() for content in contents]):
-            if told == _MARK.sub(lambda mark, shown=shown: shown[int(mark[1])], marked):  # type: ignore[misc]
+            filled = _MARK.sub(lambda mark, shown=shown: shown[int(mark[1])], marked)  # type: ignore[misc]
+            if rendered == filled:
                 return self.prompt_ids(observation)
         return self._spliced(observation)
 
@@ -148,9 +142,9 @@ class Chat:
     @cached_property
     def turn_end(self) -> int:
         """The token with which the template closes an assistant's turn."""
-        told = self._render((Message("user", "x"), Message("assistant", _mark(0))), reply=False)
-        tail = told[told.rindex(_mark(0)) + len(_mark(0)) :]
-        special = [i for i in self._words.ids(tail) if i in self._words.control]
+        turns = (Message("user", "x"), Message("assistant", _mark(0)))
+        tail = self._render(turns, reply=False).rpartition(_mark(0))[2]
+        special = self._words.controls(self._words.ids(tail))
         if special:
             return special[0]
         if self.tokenizer.eos_token_id is None:
@@ -177,7 +171,7 @@ class Chat:
 
         messages = [{"role": m.role, "content": m.content} for m in self._supported(observation)]
         try:
-            told = self.tokenizer.apply_chat_template(
+            text = self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=reply
             )
         except TemplateError as error:
@@ -185,7 +179,7 @@ class Chat:
             raise UsageError(
                 f"model_name_or_path: the chat template of {name} fails: {error}"
             ) from error
-        return str(told)
+        return str(text)
 
     @cached_property
     def _takes_system(self) -> bool:
@@ -210,8 +204,8 @@ class Chat:
         Content that spells `<|im_end|>` would otherwise close its own message.
         """
         messages = self._supported(observation)
-        told = self._render(tuple(Message(m.role, _mark(i)) for i, m in enumerate(messages)))
-        before, *rest = _MARK.split(told)
+        marked = self._render(tuple(Message(m.role, _mark(i)) for i, m in enumerate(messages)))
+        before, *rest = _MARK.split(marked)
         ids = [*self._words.ids(before)]
         for number, after in zip(rest[::2], rest[1::2], strict=True):
             ids += [*self._words.content(messages[int(number)].content), *self._words.ids(after)]

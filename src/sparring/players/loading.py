@@ -24,12 +24,11 @@ def load_model(
 
     place = _check_folder(path, revision)
     _check_tensors(place)
-    kind = "auto" if dtype == "auto" else getattr(torch, dtype)
     with _loading(path):
         model: Any = AutoModelForCausalLM.from_pretrained(
             place,
             revision=revision or "main",
-            dtype=kind,
+            dtype="auto" if dtype == "auto" else getattr(torch, dtype),
             trust_remote_code=False,
             use_safetensors=True,
         )
@@ -56,17 +55,17 @@ def load_adapter(model: Any, folder: str | Path, field: str = "--adapter") -> An
 
 
 def base_revision(folder: str | Path, base: str) -> str | None:
-    """The commit of `base` that an adapter says it was trained on."""
+    """The commit of `base` that an adapter's config says it was trained on."""
     _check_adapter(folder, "--adapter")
-    told = json.loads((Path(folder) / "adapter_config.json").read_bytes())
-    same = told.get("base_model_name_or_path") == base
-    return str(told["revision"]) if same and told.get("revision") else None
+    config = json.loads((Path(folder) / "adapter_config.json").read_bytes())
+    same = config.get("base_model_name_or_path") == base
+    return str(config["revision"]) if same and config.get("revision") else None
 
 
 def commit(path: str, revision: str | None = None) -> str | None:
     """The commit of a hub model that `revision` (a branch, a tag; None: the newest) names now.
 
-    None for a local folder. A commit is itself, and nobody is asked.
+    None for a local folder. A commit is itself, and the hub is not asked.
     """
     from transformers.utils.hub import cached_file
 
@@ -74,11 +73,11 @@ def commit(path: str, revision: str | None = None) -> str | None:
     if Path(place).is_dir() or (revision and _COMMIT.fullmatch(revision)):
         return revision
     with _loading(path):
-        there = Path(cached_file(place, "config.json", revision=revision or "main") or "")
-    found = there.parent.name  # the hub's cache keeps each commit in a folder of that name
-    if not _COMMIT.fullmatch(found):
-        raise UsageError(f"model_name_or_path: cannot tell which commit of {path} is at {there}")
-    return found
+        config = Path(cached_file(place, "config.json", revision=revision or "main") or "")
+    name = config.parent.name  # the hub's cache keeps each commit in a folder of that name
+    if not _COMMIT.fullmatch(name):
+        raise UsageError(f"model_name_or_path: cannot tell which commit of {path} is at {config}")
+    return name
 
 
 def stop_ids(model: Any) -> list[int]:
@@ -126,14 +125,9 @@ def _check_adapter(folder: str | Path, field: str) -> None:
 
 @contextmanager
 def _loading(path: str, what: str = "") -> Iterator[None]:
-    """Whatever keeps a model from loading is the operator's to put right, and names it."""
+    """Turns whatever keeps a model from loading into a UsageError that names the model."""
     try:
         yield
     except (OSError, ValueError) as error:
-        raise UsageError(
-            f"model_name_or_path: cannot load {what}{path}: {_first_line(error)}"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(f"model_name_or_path: cannot load {what}{path}: {reason}") from error

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sparring.types import SparringError, UsageError
 
@@ -21,56 +21,22 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-class Ranks(Protocol):
-    """This process among those that share a run; every method is called by all, in step."""
-
-    @property
-    def index(self) -> int:
-        """The number of this process; 0 writes the records."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """How many there are."""
-        ...
-
-    def gather(self, value: T) -> list[T]:
-        """The values of all ranks, in their order."""
-        ...
-
-    def add(self, tensors: Iterable[Tensor]) -> None:
-        """Each tensor becomes its sum over the ranks, in place."""
-        ...
-
-
 @dataclass(frozen=True)
-class Alone:
-    """One process: nothing to share, nothing to wait for."""
+class Ranks:
+    """This process among those that share a run; every method is called by all, in step.
+
+    Rank 0 writes the records. Several processes were started by accelerate or torchrun: NCCL
+    between GPUs, gloo between CPUs. What is gathered travels pickled between the processes of this
+    run and is never stored.
+    """
 
     index: int = 0
     size: int = 1
 
     def gather(self, value: T) -> list[T]:
-        return [value]
-
-    def add(self, tensors: Iterable[Tensor]) -> None:
-        return None
-
-
-ALONE = Alone()
-
-
-@dataclass(frozen=True)
-class Launched:
-    """Processes that accelerate or torchrun started: NCCL between GPUs, gloo between CPUs.
-
-    What is gathered travels pickled between the processes of this run and is never stored.
-    """
-
-    index: int
-    size: int
-
-    def gather(self, value: T) -> list[T]:
+        """The values of all ranks, in their order."""
+        if self.size == 1:
+            return [value]
         import torch.distributed as dist
 
         values: list[Any] = [None] * self.size
@@ -78,24 +44,32 @@ class Launched:
         return values
 
     def add(self, tensors: Iterable[Tensor]) -> None:
-        """As one flat tensor for each dtype: one message costs less than hundreds."""
+        """Each tensor becomes its sum over the ranks, in place.
+
+        They travel as one flat tensor for each dtype: one message costs less than hundreds.
+        """
+        if self.size == 1:
+            return
         import torch
         import torch.distributed as dist
 
-        kinds: dict[torch.dtype, list[Tensor]] = {}
+        by_dtype: dict[torch.dtype, list[Tensor]] = {}
         for tensor in tensors:
-            kinds.setdefault(tensor.dtype, []).append(tensor)
-        for same in kinds.values():
+            by_dtype.setdefault(tensor.dtype, []).append(tensor)
+        for same in by_dtype.values():
             flat = torch.cat([tensor.reshape(-1) for tensor in same])
             dist.all_reduce(flat)
-            for tensor, total in zip(
-                same, torch.split(flat, [t.numel() for t in same]), strict=True
-            ):
+            totals = torch.split(flat, [tensor.numel() for tensor in same])
+            for tensor, total in zip(same, totals, strict=True):
                 tensor.copy_(total.view_as(tensor))
 
 
+ALONE = Ranks()
+"""One process: nothing to share, nothing to wait for."""
+
+
 def launched() -> Ranks:
-    """Who this process is, from the environment that a launcher left; `Alone` without one.
+    """Who this process is, from the environment that a launcher left; `ALONE` without one.
 
     Joins the process group, on the GPU of its local rank if there is one. Every process reads the
     models it uses, a judge's too, although accelerate may say that only the first should.
@@ -109,11 +83,11 @@ def launched() -> Ranks:
     state = PartialState(cpu=not torch.cuda.is_available())
     if torch.cuda.is_available():
         torch.cuda.set_device(state.device)
-    return Launched(state.process_index, state.num_processes)
+    return Ranks(state.process_index, state.num_processes)
 
 
 def first_to_say(text: str) -> bool:
-    """Whether no other process of this launch has said `text` yet; whoever cannot ask says it.
+    """Whether no other process of this launch has printed `text` yet; true if that is unknown.
 
     Asks the store that torchrun and accelerate keep in the launcher, outside the process group: a
     process that fails may not have joined it yet, and the others may never fail.

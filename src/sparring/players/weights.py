@@ -154,13 +154,13 @@ def _sort_modules(path: Path) -> None:
 
 def _check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """ValueError unless names and shapes are the same: copying would broadcast, PEFT would skip."""
-    got, want = ({n: tuple(t.shape) for n, t in each.items()} for each in (tensors, expected))
-    differ = sorted({name for name, _ in got.items() ^ want.items()})
+    actual, shapes = ({n: tuple(t.shape) for n, t in each.items()} for each in (tensors, expected))
+    differ = sorted({name for name, _ in actual.items() ^ shapes.items()})
     if differ:
         first = differ[0]
         raise ValueError(
             f"weights differ in {len(differ)} tensors, such as {first}: "
-            f"got {got.get(first)}, wanted {want.get(first)}"
+            f"got {actual.get(first)}, wanted {shapes.get(first)}"
         )
 
 

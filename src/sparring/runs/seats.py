@@ -27,40 +27,39 @@ from sparring.types import Demo, Metrics, Player, UsageError
 
 
 def publishing(config: RunConfig, ranks: Ranks) -> Publishing | None:
-    """None where players sample in this process by transformers. Asks no server anything yet.
+    """None where players sample in this process by transformers. Contacts no server yet.
 
     Every process of a run publishes for itself, into a folder of its own.
     """
-    told = config.sampling
-    if told.engine == "local":
-        if told.base_url:
+    sampling, server, base = config.sampling, config.sampling.server, config.defender
+    if sampling.engine == "local":
+        if sampling.base_url:
             raise UsageError("sampling.base_url: goes with sampling.engine=vllm")
         return None
     if config.weights != "adapters":
         raise UsageError(
-            f"weights: {config.weights} cannot be published to sampling.engine={told.engine}, "
+            f"weights: {config.weights} cannot be published to sampling.engine={sampling.engine}, "
             "which is given LoRA adapters; set weights=adapters or sampling.engine=local"
         )
-    for name, player in (("attacker", config.attacker), ("defender", config.defender)):
-        if player.lora.modules_to_save:
+    for player in Player:
+        if seated(config, player).lora.modules_to_save:
             raise UsageError(
-                f"{name}.lora.modules_to_save: vLLM serves no layers trained in full (the sandbox "
-                "trains its embeddings); set it to null or sampling.engine=local"
+                f"{player}.lora.modules_to_save: vLLM serves no layers trained in full (the "
+                "sandbox trains its embeddings); set it to null or sampling.engine=local"
             )
-    folder = told.server.adapter_dir or config.folder / "adapters"
+    folder = server.adapter_dir or config.folder / "adapters"
     if ranks.size > 1:
         folder = folder / f"rank-{ranks.index}"
-    return Publishing(_engine(config), folder, told.server.adapters, told.server.probe_limit)
-
-
-def _engine(config: RunConfig) -> SamplingEngine:
-    told, seat = config.sampling, config.defender
-    server, base = told.server, seat.model_name_or_path
-    if told.base_url:
-        return VllmServer(told.base_url, server.model or base, server.concurrency)
-    rank = max(config.attacker.lora.r, config.defender.lora.r)
-    memory = server.gpu_memory_utilization
-    return VllmHere(model_path(base), rank, server.adapters, memory, seat.dtype, seat.revision)
+    name = base.model_name_or_path
+    engine: SamplingEngine
+    if sampling.base_url:
+        engine = VllmServer(sampling.base_url, server.model or name, server.concurrency)
+    else:
+        rank = max(config.attacker.lora.r, config.defender.lora.r)
+        memory = server.gpu_memory_utilization
+        path, most = model_path(name), server.adapters
+        engine = VllmHere(path, rank, most, memory, base.dtype, base.revision)
+    return Publishing(engine, folder, server.adapters, server.probe_limit)
 
 
 _CHAT = 4_000
@@ -105,8 +104,9 @@ def with_adapters(config: RunConfig, base: Any) -> dict[Player, Weights]:
 
 
 def _model(config: RunConfig, player: Player, device: str | None = None) -> Any:
-    told = seated(config, player)
-    return load_model(model_path(told.model_name_or_path), told.dtype, told.revision, device)
+    settings = seated(config, player)
+    path = model_path(settings.model_name_or_path)
+    return load_model(path, settings.dtype, settings.revision, device)
 
 
 def _check_one_base(config: RunConfig) -> None:
@@ -126,18 +126,20 @@ def _trainer(
     ranks: Ranks,
     published: Publishing | None = None,
 ) -> Trainer:
-    told, path = config.learner, model_path(seated(config, player).model_name_or_path)
-    tokenizer = load_tokenizer(path, seated(config, player).revision)
-    chat = Chat(tokenizer, stop_ids(weights.model))
+    settings, step = seated(config, player), config.learner.optimizer
+    path = model_path(settings.model_name_or_path)
+    chat = Chat(load_tokenizer(path, settings.revision), stop_ids(weights.model))
     sampling = Sampling(**config.sampling.model_dump(include={f.name for f in fields(Sampling)}))
-    step = told.optimizer
     rate = LearningRate(
-        told.learning_rate[player], step.lr_scheduler_type, step.warmup_steps, step.total_steps
+        config.learner.learning_rate[player],
+        step.lr_scheduler_type,
+        step.warmup_steps,
+        step.total_steps,
     )
     grpo = GrpoConfig(
-        loss=told.loss,
-        epsilon=told.epsilon,
-        beta=told.beta,
+        loss=config.learner.loss,
+        epsilon=config.learner.epsilon,
+        beta=config.learner.beta,
         temperature=sampling.temperature,
         updates_per_batch=step.updates_per_batch,
         max_completion_length=sampling.max_completion_length,
@@ -159,7 +161,7 @@ def _trainer(
 
 
 def _add_chat(config: RunConfig, trainer: Trainer, chat: Chatter) -> None:
-    """Let the trainer imitate a batch of ordinary chat after every update, if that is asked for."""
+    """Let the trainer imitate ordinary chat after every update, if the settings say so."""
     size = config.learner.chat_batch
     if not size:
         return

@@ -258,11 +258,11 @@ def attend(
         own[..., : key.before].masked_fill_(hidden_BL[:, None, None], -torch.inf)
     if key.prompt is None:
         return (_softmax(own) @ values).reshape(rows, 1, heads, -1), None
-    seen = _capped(forks.by_prompt(query_BHRD) @ key.prompt[0].transpose(2, 3), cap)
+    prompt = _capped(forks.by_prompt(query_BHRD) @ key.prompt[0].transpose(2, 3), cap)
     if hidden_PL is not None:
-        seen = seen.masked_fill(hidden_PL[:, None, None], -torch.inf)
-    weight = _softmax(torch.cat([forks.by_row(seen), own], dim=-1))
-    before, since = torch.split(weight, [seen.shape[-1], own.shape[-1]], dim=-1)
+        prompt = prompt.masked_fill(hidden_PL[:, None, None], -torch.inf)
+    weight = _softmax(torch.cat([forks.by_row(prompt), own], dim=-1))
+    before, since = torch.split(weight, [prompt.shape[-1], own.shape[-1]], dim=-1)
     out = forks.by_row(forks.by_prompt(before) @ key.prompt[1]) + since @ values
     return out.reshape(rows, 1, heads, -1), None
 
