@@ -168,9 +168,7 @@ SCENES = (
     ),
     Scene("warmed", (f"train magic output_dir=run {SHORT} {WARM} warm_up.steps=80",), quick=True),
     Scene(
-        "warmed-shared",
-        (f"train ssp output_dir=run {SHORT} {WARM} warm_up.steps=120",),
-        quick=True,
+        "warmed-shared", (f"train ssp output_dir=run {SHORT} {WARM} warm_up.steps=120",), quick=True
     ),
     _train(
         "separate",
@@ -348,25 +346,25 @@ def serve(source: Path, work: Path, names: Sequence[str]) -> None:
 def _command(command: str, folder: Path, source: Path, work: Path) -> dict[str, Any]:
     """How a command ended, and what it printed, without paths."""
     words = shlex.split(command)
-    printed = [work / "out", work / "err"]
+    streams = [work / "out", work / "err"]
     process = os.fork()
     if process == 0:
-        _become(words, folder, printed)
+        _become(words, folder, streams)
     _, status = os.waitpid(process, 0)
-    out, err = (clean(path.read_text("utf-8", "replace"), (source, work)) for path in printed)
+    out, err = (clean(path.read_text("utf-8", "replace"), (source, work)) for path in streams)
     return {
         "command": " ".join(words),
         "exit code": os.waitstatus_to_exitcode(status),
-        "printed": _printed(words, out),
+        "printed": printed(words, out),
         "text": {"out": out.splitlines(), "err": err.splitlines()},
     }
 
 
-def _become(words: Sequence[str], folder: Path, printed: Sequence[Path]) -> None:
+def _become(words: Sequence[str], folder: Path, streams: Sequence[Path]) -> None:
     """Be `sparring words…`; never returns."""
     code = 70
     try:
-        for handle, path in zip((1, 2), printed, strict=True):
+        for handle, path in zip((1, 2), streams, strict=True):
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(file, handle)
             os.close(file)
@@ -410,7 +408,7 @@ def clean(text: str, paths: Sequence[Path]) -> str:
     return re.sub(r"[.]tmp-[0-9]+", ".tmp", text)
 
 
-def _printed(words: Sequence[str], out: str) -> Any:
+def printed(words: Sequence[str], out: str) -> Any:
     """What a machine reads of a command's output: JSON, JSON lines or YAML; None for prose."""
     if words[0] == "init" or words[:2] == ["config", "show"]:
         import yaml
@@ -418,10 +416,28 @@ def _printed(words: Sequence[str], out: str) -> Any:
         with contextlib.suppress(yaml.YAMLError):
             return yaml.safe_load(out)
     with contextlib.suppress(ValueError):
-        return without(json.loads(out))
+        return _inlined(without(json.loads(out)))
     with contextlib.suppress(ValueError):
         return [without(json.loads(line)) for line in out.splitlines()] or None
     return None
+
+
+def _inlined(value: Any) -> Any:
+    """A JSON schema without the names of the classes behind it; other JSON as it is."""
+    parts = value.get("$defs") if isinstance(value, dict) else None
+    if not parts:
+        return value
+
+    def walk(inner: Any) -> Any:
+        if isinstance(inner, list):
+            return [*map(walk, inner)]
+        if not isinstance(inner, dict):
+            return inner
+        rest = {key: walk(below) for key, below in inner.items() if key not in ("$ref", "$defs")}
+        name = str(inner.get("$ref", "")).rpartition("/")[2]
+        return {**(walk(parts[name]) if name else {}), **rest}
+
+    return walk(value)
 
 
 def without(value: Any) -> Any:
@@ -647,7 +663,9 @@ def main() -> int:
         base = base_records(asked.base, scenes, before)
         shutil.rmtree(before)
         print("playing this checkout", file=sys.stderr)
-        head = play(ROOT / "src", with_needs(scenes), now)
+        shutil.copytree(ROOT / "src", now / "src")  # edits meanwhile do not count
+        (now / "played").mkdir()
+        head = play(now / "src", with_needs(scenes), now / "played")
     different = 0
     for scene in scenes:
         for item, found in compare(base[scene.name], head[scene.name], asked.text).items():

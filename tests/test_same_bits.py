@@ -103,6 +103,19 @@ def test_exit_codes_and_printed_figures_count_and_sentences_only_when_asked(run)
     assert len(differing(base, reworded, text=True)) == 1
 
 
+def test_a_schema_is_compared_without_the_names_of_classes():
+    def schema(name, low):
+        field = {"$ref": f"#/$defs/{name}", "default": 3}
+        return {"$defs": {name: {"type": "integer", "minimum": low}}, "properties": {"n": field}}
+
+    before, renamed, other = (
+        same_bits.printed(["config", "schema"], json.dumps(schema(*about)))
+        for about in (("Rounds", 1), ("RoundCount", 1), ("Rounds", 2))
+    )
+    assert [*same_bits.differences(before, renamed)] == []
+    assert [*same_bits.differences(before, other)] == [("properties.n.minimum", "1", "2")]
+
+
 def test_every_scene_comes_after_those_that_it_needs():
     names = list(same_bits.BY_NAME)
     assert len(names) == len(same_bits.SCENES)
