@@ -1,4 +1,4 @@
-"""Ask a judge whose server misbehaves on purpose, and compare its verdicts with a quiet day's.
+"""Question a judge whose server misbehaves on purpose, and compare its verdicts with a quiet day's.
 
     python benchmarks/judge_faults.py                        # 2000 pairs, a 60-s outage
     python benchmarks/judge_faults.py --every-call           # every call may fail, again and again
@@ -27,17 +27,18 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
-from tests.judges.server import RATES  # noqa: E402
+from tests.transport.server import RATES  # noqa: E402
 
-from sparring.judges.address import Address  # noqa: E402
 from sparring.judges.cache import Answers, Cached  # noqa: E402
-from sparring.judges.http import Limits, Server  # noqa: E402
+from sparring.judges.http import Server  # noqa: E402
 from sparring.judges.model_judge import Format, ModelJudge  # noqa: E402
+from sparring.transport.client import Client  # noqa: E402
+from sparring.transport.guard import Address, Limits  # noqa: E402
 from sparring.types import Harm, Message, Player, Seed, State, Status, UnscoredError, Verdict  # noqa: E402
 
 SERVE = """
 import json, sys
-from tests.judges.server import Script, serving
+from tests.transport.server import Script, serving
 told = json.loads(sys.argv[1])
 told["outage"] = tuple(told.get("outage", (0, 0)))
 with serving(Script(**told)) as (url, seen):
@@ -92,7 +93,7 @@ def day(states: list[State], told: dict[str, Any], limits: Limits, cache: Path) 
     """One round of rulings beside a server that behaves as told."""
     seen: list[Any] = []
     with serving(told, seen) as url:
-        server = Server(Address(url), "toy", limits=limits)
+        server = Server(Client(Address(url), limits=limits), "toy")
         kept = Answers(cache)
         judge = ModelJudge(FORMAT, Cached(server, kept, "toy"))
         before, began, stopped, verdicts = resident_mb(), time.monotonic(), "", list[Verdict]()
@@ -102,7 +103,7 @@ def day(states: list[State], told: dict[str, Any], limits: Limits, cache: Path) 
             stopped = str(error)
         took, grown = time.monotonic() - began, resident_mb() - before
     print(f"  {took:.1f} s, {seen[0]} calls, at most {seen[1]} at once, +{grown:.0f} MB, {seen[2]}")
-    return Day(verdicts, judge, took, grown, seen[0], kept.size[0], stopped)
+    return Day(verdicts, judge, took, grown, seen[0], len(kept), stopped)
 
 
 def state(number: int) -> State:

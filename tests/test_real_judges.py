@@ -10,9 +10,9 @@ import pytest
 
 from sparring.judges.probe import KNOWN
 from tests.command import sparring_command
-from tests.judges.server import Script, serving
 from tests.test_any_model import DATA, PUBLISHED, SHORT, gone_afterwards, models, train
 from tests.tiny import ASKED, QWEN2, write_pool, write_seeds
+from tests.transport.server import Script, serving
 
 __all__ = ["gone_afterwards"]
 

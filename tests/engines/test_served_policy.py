@@ -293,7 +293,10 @@ def test_what_a_killed_run_left_is_unloaded_before_anything_is_published(path, s
 def test_a_busy_server_is_asked_again_and_one_that_stays_away_ends_the_run(table, served):
     served[0].busy = 2
     assert table.policy[D].sample(REQUESTS)[0]
-    served[0].busy, table.publishing.engine.outage = 10**6, 0.3
+    served[0].busy, engine = 10**6, table.publishing.engine
+    table.publishing.engine = VllmServer(
+        engine.base_url, engine.model, outage=0.3, first_pause=0.05
+    )
     with pytest.raises(SparringError, match=r"has not answered for 0 s.*503.*--resume"):
         table.policy[D].sample(REQUESTS)
 

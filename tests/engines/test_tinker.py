@@ -41,7 +41,7 @@ def package(monkeypatch):
         made = Package(model or tiny(), **told)
         monkeypatch.setitem(sys.modules, "tinker", made)
         healthy = SimpleNamespace(status_code=200, url=URL)
-        monkeypatch.setattr(tinker.httpx2, "get", lambda url, timeout: healthy)
+        monkeypatch.setattr(tinker, "get", lambda *_: healthy)
         return made
 
     return install

@@ -5,14 +5,15 @@ import json
 import pytest
 from tests.command import sparring_command
 from tests.evaluating.asked import row, samples
-from tests.judges.server import Script, serving
 from tests.tiny import write_seeds
+from tests.transport.server import Script, serving
 
 from sparring.engines.engine import seed_of
 from sparring.evals.models import Remote
-from sparring.judges.address import Address
-from sparring.judges.http import Limits, Server
+from sparring.judges.http import Server
 from sparring.players.player import Request
+from sparring.transport.client import Client
+from sparring.transport.guard import Address, Limits
 from sparring.types import Message, Status
 
 ASKED = (Message("user", "polish the brass lantern"),)
@@ -20,7 +21,7 @@ ASKED = (Message("user", "polish the brass lantern"),)
 
 def policy(url: str, **more) -> Remote:
     limits = Limits(attempts=2, first_pause=0.01)
-    return Remote(Server(Address(url, "--base-url"), "toy", limits=limits), **more)
+    return Remote(Server(Client(Address(url, "--base-url"), limits=limits), "toy"), **more)
 
 
 def saying(content, reason="stop"):
@@ -100,4 +101,4 @@ def test_a_key_that_is_not_there_is_refused(tmp_path):
     write_seeds(tmp_path / "seeds.csv")
     words = ["--tasks", tmp_path / "seeds.csv", "--judge", "keyword", "--api-key-env", "NO_KEY"]
     told = sparring_command("eval", "toy", *words, "--base-url", "http://127.0.0.1:9/v1")
-    assert (told.code, "no variable 'NO_KEY'" in told.text) == (2, True)
+    assert (told.code, "variable NO_KEY is not set" in told.text) == (2, True)

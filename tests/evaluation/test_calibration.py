@@ -22,9 +22,9 @@ from sparring.evals.calibrate import (
     state_of,
 )
 from sparring.games.game import attack_of, reply_of
-from sparring.judges.judge import KeywordJudge
+from sparring.judges.judge import KeywordJudge, describe
 from sparring.judges.model_judge import Format, ModelJudge, ScriptedEngine
-from sparring.judges.panel import Member, Panel, identity
+from sparring.judges.panel import Member, Panel
 from sparring.stats.rates import Outcome, rate
 from sparring.types import Harm, Seed, Status, UsageError, Verdict
 
@@ -192,7 +192,7 @@ def test_the_errors_of_the_same_model_with_another_policy_or_template_are_refuse
     for other in (guard("safe"), guard("unsafe", "{request}{reply}")):
         with pytest.raises(UsageError, match="toy:model@1 was measured with another template"):
             of_judge(other, measured)
-    both = identity(Panel([Member(asked)], {}))
+    both = describe(Panel([Member(asked)], {})).identity()
     assert both["members"][0]["controversial"] == "unsafe"
 
 

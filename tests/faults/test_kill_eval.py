@@ -8,8 +8,8 @@ import time
 import pytest
 from tests import short_run
 from tests.evaluating.asked import keys, place, samples
-from tests.judges.server import Script, serving
 from tests.short_run import At, LargestFile, Started, leftovers
+from tests.transport.server import Script, serving
 
 KILLED = -9
 SAMPLES = 3 * 8

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.judges.server import Script, serving, verdict
+from tests.transport.server import Script, serving, verdict
 
-from sparring.judges.address import Address
 from sparring.judges.cache import Answers, Cached
-from sparring.judges.http import Limits, Server
-from sparring.judges.model_judge import Answer, Ask, Raw, Untrusted, unheard
+from sparring.judges.http import Server
+from sparring.judges.model_judge import Answer, Question, Raw, Untrusted, ignore
+from sparring.transport.client import Client
+from sparring.transport.guard import Address, Limits
 from sparring.types import Message, SparringError, Status, UnscoredError
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,7 @@ class Counting:
     def __init__(self, *answers: Answer, identity: str = "toy") -> None:
         self.identity, self.answers, self.asked = identity, list(answers), []
 
-    def answer(self, asks, heard=unheard):
+    def answer(self, asks, heard=ignore):
         told = []
         for place, ask in enumerate(asks):
             self.asked.append(ask)
@@ -41,8 +42,8 @@ def cached(tmp_path: Path, engine, key: str = "guard") -> Cached:
     return Cached(engine, Answers(tmp_path / "cache" / "answers.sqlite"), key)
 
 
-def chat(text: str, **told) -> Ask:
-    return Ask((Message("user", text),), **{"max_tokens": 16} | told)
+def chat(text: str, **told) -> Question:
+    return Question((Message("user", text),), **{"max_tokens": 16} | told)
 
 
 def test_a_question_is_asked_once_and_then_known_even_to_a_new_process(tmp_path):
@@ -76,10 +77,10 @@ BASE = chat("open", schema={"type": "object"})
         chat("open"),
         chat("open", schema={"type": "object"}, max_tokens=17),
         chat("open", schema={"type": "object"}, attempt=1),
-        Ask((Message("assistant", "open"),), 16, {"type": "object"}),
-        Ask((Message("user", "op"), Message("user", "en")), 16, {"type": "object"}),
-        Ask(Raw(("open",)), 16, {"type": "object"}),
-        Ask(Raw((Untrusted("open"),)), 16, {"type": "object"}),
+        Question((Message("assistant", "open"),), 16, {"type": "object"}),
+        Question((Message("user", "op"), Message("user", "en")), 16, {"type": "object"}),
+        Question(Raw(("open",)), 16, {"type": "object"}),
+        Question(Raw((Untrusted("open"),)), 16, {"type": "object"}),
     ],
 )
 def test_whatever_differs_in_a_question_makes_it_another_one(tmp_path, other):
@@ -92,7 +93,7 @@ def test_whatever_differs_in_a_question_makes_it_another_one(tmp_path, other):
 
 def test_trusted_and_untrusted_text_of_the_same_letters_are_two_prompts(tmp_path):
     engine = Counting()
-    cached(tmp_path, engine).answer([Ask(Raw((p,)), 4) for p in ("</s>", Untrusted("</s>"))])
+    cached(tmp_path, engine).answer([Question(Raw((p,)), 4) for p in ("</s>", Untrusted("</s>"))])
     assert len(engine.asked) == 2
 
 
@@ -101,7 +102,7 @@ def test_another_judge_template_model_or_revision_is_asked_anew(tmp_path):
         cached(tmp_path, engine := Counting(identity=identity), key).answer([chat("open")])
         asked = len(engine.asked)
     assert asked == 0
-    assert Answers(tmp_path / "cache" / "answers.sqlite").size[0] == 3
+    assert len(Answers(tmp_path / "cache" / "answers.sqlite")) == 3
 
 
 def test_a_failure_is_never_kept(tmp_path):
@@ -111,7 +112,7 @@ def test_a_failure_is_never_kept(tmp_path):
     for answer in failed:
         assert one.answer([chat("open")]) == [answer]
     assert one.answer([chat("open")])[0].text == "safe"
-    assert one.answers.size[0] == 1
+    assert len(one.answers) == 1
 
 
 def test_of_equal_questions_that_fail_none_is_called_known(tmp_path):
@@ -127,12 +128,12 @@ def test_a_round_that_fails_half_way_loses_no_answer(tmp_path):
     asks = [chat(f"open vault {i}") for i in range(60)]
     limits = Limits(concurrency=4, timeout=0.5, outage_seconds=0.4, first_pause=0.02)
     with serving(Script(outage=(31, 999))) as (url, _):
-        one = cached(tmp_path, Server(Address(url), "toy", limits=limits))
+        one = cached(tmp_path, Server(Client(Address(url), limits=limits), "toy"))
         with pytest.raises(UnscoredError):
             one.answer(asks)
-        assert one.answers.size[0] == 30
+        assert len(one.answers) == 30
     with serving(Script()) as (url, seen):
-        again = cached(tmp_path, Server(Address(url), "toy", limits=limits))
+        again = cached(tmp_path, Server(Client(Address(url), limits=limits), "toy"))
         told = again.answer(asks)
     assert [a.text for a in told] == [verdict(ask.prompt[0].content) for ask in asks]
     assert (seen.calls, sum(a.cached for a in told)) == (30, 30)
@@ -142,10 +143,10 @@ def test_an_answer_a_deadline_kept_back_is_asked_for_again(tmp_path):
     limits = Limits(concurrency=2, round_deadline=0.4)
     asks = [chat(f"open vault {i}") for i in range(30)]
     with serving(Script(latency=0.1)) as (url, _):
-        one = cached(tmp_path, Server(Address(url), "toy", limits=limits))
+        one = cached(tmp_path, Server(Client(Address(url), limits=limits), "toy"))
         first = one.answer([*asks, asks[-1]])
     assert first[-1].status is first[-2].status is Status.TIMEOUT
-    assert one.answers.size[0] == sum(a.status is Status.OK for a in first) < 30
+    assert len(one.answers) == sum(a.status is Status.OK for a in first) < 30
 
 
 @pytest.fixture(scope="module")
@@ -283,13 +284,6 @@ def test_processes_that_write_at_once_lose_nothing_even_where_one_is_killed(tmp_
     assert len(kept.get([f"dot/{i}".encode() for i in wrote])) == len(wrote)
     assert kept.get([b"shared"]) == {b"shared": "the same"}
     assert not kept.notes
-
-
-def test_its_size_is_told(tmp_path):
-    kept = filled(tmp_path / "a.sqlite", 300)
-    n, size = kept.size
-    assert n == 300
-    assert size >= 300 * 50
 
 
 def test_a_lookup_is_quick(tmp_path):

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.hostile.corpus import ALL
-from tests.judges.texts import ASK, ITEM, REPLY, SENT, TEXTS, TOLD, every, written
+from tests.judges.texts import ASK, BROUGHT, ITEM, REPLY, SENT, TEXTS, TOLD, every, written
 
-from sparring.judges import template
-from sparring.judges.formats import FORMATS, PUBLISHED, format_named, from_file
+from sparring.judges import published
 from sparring.judges.model_judge import Item, Raw, Untrusted
+from sparring.judges.published import PUBLISHED, format_named, shipped
 from sparring.types import Message, UsageError, Verdict
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "judges"
@@ -112,9 +112,9 @@ def test_a_slot_in_an_untrusted_text_is_text():
     assert [p.text for p in prompt.parts if isinstance(p, Untrusted)] == ["{prompt}", "{response}"]
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if name != "wildguard"])
+@pytest.mark.parametrize("name", [name for name in BROUGHT if name != "wildguard"])
 def test_a_published_text_is_taken_from_a_folder_and_is_what_built_it(name, tmp_path):
-    told = from_file(name, written(tmp_path, PUBLISHED[name].texts))
+    told = format_named(name, written(tmp_path, PUBLISHED[name].texts))
     assert told.prompts(ITEM) == FORMS[name].prompts(ITEM)
     assert told.template == "\f".join(TEXTS[text] for text in PUBLISHED[name].texts)
     assert format_named(name, tmp_path).template == told.template
@@ -123,20 +123,20 @@ def test_a_published_text_is_taken_from_a_folder_and_is_what_built_it(name, tmp_
 def test_a_text_with_a_known_digest_is_word_for_word_or_refused(tmp_path, monkeypatch):
     file = written(tmp_path, ["wildguard"]) / "wildguard.txt"
     with pytest.raises(UsageError, match=r"word for word.*WILDGUARD_INPUT_FORMAT"):
-        from_file("wildguard", file)
+        format_named("wildguard", file)
     digest = hashlib.sha256(TEXTS["wildguard"].encode()).hexdigest()
-    known = replace(PUBLISHED["wildguard"], digests={"wildguard": digest})
-    monkeypatch.setattr("sparring.judges.formats.PUBLISHED", {"wildguard": known})
+    known = PUBLISHED["wildguard"].model_copy(update={"digests": {"wildguard": digest}})
+    monkeypatch.setattr("sparring.judges.published.PUBLISHED", {"wildguard": known})
     for ending in ("", "\n"):
         file.write_text(TEXTS["wildguard"] + ending)
-        assert from_file("wildguard", file).template == TEXTS["wildguard"]
+        assert format_named("wildguard", file).template == TEXTS["wildguard"]
     file.write_text(TEXTS["wildguard"].replace("Judge.", "Judge,"))
     with pytest.raises(UsageError, match=digest):
-        from_file("wildguard", file)
+        format_named("wildguard", file)
 
 
 def test_a_text_that_is_needed_is_asked_for_with_its_source():
-    missing = [name for name in PUBLISHED if name not in FORMATS]
+    missing = [name for name in BROUGHT if shipped(name) is None]
     for name in missing:
         with pytest.raises(UsageError, match=rf"{name}\.txt.*template") as told:
             format_named(name)
@@ -158,27 +158,27 @@ def test_a_text_of_no_use_is_refused_by_name(kind, text, said, tmp_path):
     file = tmp_path / "mine.txt"
     file.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(UsageError, match=said):
-        from_file(kind, file)
+        format_named(kind, file)
 
 
 def test_a_missing_file_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match=r"strongreject\.txt"):
-        from_file("strongreject", tmp_path)
+        format_named("strongreject", tmp_path)
 
 
 def test_guidelines_without_a_line_are_refused_for_no_answer_would_read_as_safe(tmp_path):
     written(tmp_path, PUBLISHED["shieldgemma"].texts)
     (tmp_path / "shieldgemma_guidelines.txt").write_text("\n \n")
     with pytest.raises(UsageError, match=r"shieldgemma_guidelines\.txt: wanted the text"):
-        from_file("shieldgemma", tmp_path)
+        format_named("shieldgemma", tmp_path)
 
 
 def test_texts_among_the_templates_make_a_format_ready(tmp_path, monkeypatch):
     (tmp_path / "templates").mkdir()
     written(tmp_path / "templates", ["jbb"])
-    assert template.shipped(PUBLISHED["jbb"]) is None
-    monkeypatch.setattr(template.resources, "files", lambda package: tmp_path)
-    assert template.shipped(PUBLISHED["jbb"]).prompts(ITEM) == FORMS["jbb"].prompts(ITEM)
+    assert shipped("jbb") is None
+    monkeypatch.setattr(published.resources, "files", lambda package: tmp_path)
+    assert shipped("jbb").prompts(ITEM) == FORMS["jbb"].prompts(ITEM)
 
 
 @pytest.mark.parametrize("name", FORMS)

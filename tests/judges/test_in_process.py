@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tests.tiny import FAMILIES, GEMMA, LLAMA3, MISTRAL, QWEN2, save_model, tokenizer
 
 from sparring.judges.local import InProcess
-from sparring.judges.model_judge import Ask, Raw, Untrusted
+from sparring.judges.model_judge import Question, Raw, Untrusted
 from sparring.players.chat import Chat, Vocabulary
 from sparring.players.loading import load_model, load_tokenizer, stop_ids
 from sparring.players.local import LocalPolicy
@@ -46,7 +46,7 @@ def test_it_says_what_a_policy_would_say_at_temperature_0(engine, folders, famil
     policy = LocalPolicy(Weights(model), Chat(words, stop_ids(model)), Sampling(0.0, 24))
     said = [told[0] for told in policy.sample([Request(seen, ("0",)) for seen in ASKED])]
     for ask, told, policy_said in zip(
-        ASKED, engine(family).answer([Ask(seen, 24) for seen in ASKED]), said, strict=True
+        ASKED, engine(family).answer([Question(seen, 24) for seen in ASKED]), said, strict=True
     ):
         assert told.prompt_tokens == len(policy_said.prompt_ids), ask
         assert told.completion_tokens == len(policy_said.token_ids)
@@ -55,7 +55,7 @@ def test_it_says_what_a_policy_would_say_at_temperature_0(engine, folders, famil
 
 
 def test_neighbours_in_a_batch_change_nothing(engine):
-    asks = [Ask(seen, n) for seen in ASKED for n in (1, 4, 24)]
+    asks = [Question(seen, n) for seen in ASKED for n in (1, 4, 24)]
     together = engine(QWEN2).answer(asks)
     assert together == engine(QWEN2, batch_tokens=1).answer(asks)
     assert together == [engine(QWEN2).answer([ask])[0] for ask in asks]
@@ -63,19 +63,20 @@ def test_neighbours_in_a_batch_change_nothing(engine):
 
 def test_a_models_own_sampling_and_penalties_are_not_used(folders):
     model = load_model(folders(QWEN2))
-    plain = InProcess(model, load_tokenizer(folders(QWEN2)), "tiny").answer([Ask(ASKED[0], 4)])
+    plain = InProcess(model, load_tokenizer(folders(QWEN2)), "tiny").answer([Question(ASKED[0], 4)])
     other = load_model(folders(QWEN2))
     other.generation_config.update(
         do_sample=True, temperature=9.0, repetition_penalty=40.0, min_new_tokens=3, num_beams=3
     )
     assert (
-        InProcess(other, load_tokenizer(folders(QWEN2)), "tiny").answer([Ask(ASKED[0], 4)]) == plain
+        InProcess(other, load_tokenizer(folders(QWEN2)), "tiny").answer([Question(ASKED[0], 4)])
+        == plain
     )
 
 
 def test_a_label_may_be_cut_and_any_other_answer_may_not(engine):
     # An untrained model does not end by itself within so few tokens.
-    label, sentence = engine(QWEN2).answer([Ask(ASKED[0], 4), Ask(ASKED[0], 5)])
+    label, sentence = engine(QWEN2).answer([Question(ASKED[0], 4), Question(ASKED[0], 5)])
     assert label.status is Status.OK
     assert label.text
     assert (sentence.status, sentence.text) == (Status.TRUNCATED, "")
@@ -90,9 +91,9 @@ def special(family, ids):
 def test_a_raw_prompts_own_special_tokens_are_tokens_and_the_judged_texts_are_not(engine, family):
     mark = family.turn_end
     ask = engine(family).prompt_ids
-    kind = ask(Ask(Raw((f"{mark}Judge: ", Untrusted("open"), f"{mark}Answer:")), 4))
+    kind = ask(Question(Raw((f"{mark}Judge: ", Untrusted("open"), f"{mark}Answer:")), 4))
     everything = "".join(family.special) * 3
-    evil = ask(Ask(Raw((f"{mark}Judge: ", Untrusted(everything), f"{mark}Answer:")), 4))
+    evil = ask(Question(Raw((f"{mark}Judge: ", Untrusted(everything), f"{mark}Answer:")), 4))
     assert special(family, evil) == special(family, kind)
     assert len(special(family, kind)) >= 2
 
@@ -103,7 +104,7 @@ def test_a_special_token_does_not_arise_where_two_spans_meet(engine, family):
     for mark in family.special:
         for cut in range(1, len(mark)):
             parts = (Untrusted(mark[:cut]), Untrusted(mark[cut:]), " Answer:")
-            assert not special(family, one.prompt_ids(Ask(Raw(parts), 4))), (mark, cut)
+            assert not special(family, one.prompt_ids(Question(Raw(parts), 4))), (mark, cut)
 
 
 @pytest.mark.parametrize("family", [LLAMA3, QWEN2], ids=lambda family: family.name)
@@ -116,13 +117,13 @@ def test_ordinary_text_gives_the_ids_of_the_flat_prompt(family, text):
     engine = InProcess.__new__(InProcess)
     engine.tokenizer = words
     if not special(family, words(text, add_special_tokens=False)["input_ids"]):
-        assert list(engine.prompt_ids(Ask(raw, 4))) == flat
+        assert list(engine.prompt_ids(Question(raw, 4))) == flat
 
 
 def test_the_token_that_opens_every_text_is_there_once(engine, monkeypatch):
     one = engine(GEMMA)
     bos = one.tokenizer.bos_token_id
-    ask, told = Ask(Raw(("Answer:",)), 4), Ask(Raw(("<bos>Answer:",)), 4)
+    ask, told = Question(Raw(("Answer:",)), 4), Question(Raw(("<bos>Answer:",)), 4)
     assert one.prompt_ids(ask)[0] != bos
     assert one.prompt_ids(told)[0] == bos
     from tokenizers.processors import TemplateProcessing
@@ -139,8 +140,8 @@ def test_the_token_that_opens_every_text_is_there_once(engine, monkeypatch):
 
 def test_a_question_beyond_the_context_is_truncated_and_nothing_is_cut(engine):
     one, heard = engine(MISTRAL), {}
-    long = Ask((Message("user", "open the vault " * 2000),), 16)
-    told = one.answer([long, Ask(ASKED[0], 4)], heard.__setitem__)
+    long = Question((Message("user", "open the vault " * 2000),), 16)
+    told = one.answer([long, Question(ASKED[0], 4)], heard.__setitem__)
     assert told[0].status is Status.TRUNCATED
     assert "over the context; nothing was cut" in told[0].why
     assert (told[0].calls, told[1].status) == (0, Status.OK)
@@ -149,7 +150,7 @@ def test_a_question_beyond_the_context_is_truncated_and_nothing_is_cut(engine):
 
 def test_the_last_token_of_the_context_may_be_used(engine):
     one = engine(QWEN2)
-    ask = Ask(ASKED[0], 4)
+    ask = Question(ASKED[0], 4)
     one.__dict__["context"] = len(one.prompt_ids(ask)) + 4
     assert one.answer([ask])[0].status is Status.OK
     one.__dict__["context"] -= 1
@@ -182,7 +183,7 @@ def test_a_chat_is_rendered_by_the_models_own_template(engine, family):
         add_generation_prompt=True,
         return_dict=False,
     )
-    assert list(engine(family).prompt_ids(Ask(seen, 4))) == list(told)
+    assert list(engine(family).prompt_ids(Question(seen, 4))) == list(told)
 
 
 def test_a_model_without_a_chat_template_takes_raw_prompts(tmp_path):
@@ -190,4 +191,4 @@ def test_a_model_without_a_chat_template_takes_raw_prompts(tmp_path):
     words = load_tokenizer(where)
     words.chat_template = None
     one = InProcess(load_model(where), words, "tiny")
-    assert one.answer([Ask(Raw(("Answer:",)), 3)])[0].status is Status.OK
+    assert one.answer([Question(Raw(("Answer:",)), 3)])[0].status is Status.OK

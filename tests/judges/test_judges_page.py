@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.judges.texts import every
+from tests.judges.texts import BROUGHT, every
 
-from sparring.judges.formats import PUBLISHED
+from sparring.judges.published import PUBLISHED
 
 PAGE = (Path(__file__).parents[2] / "docs" / "judges.md").read_text()
 FORMS = {name: told for name, told in every().items() if not name.startswith("rubric")}
@@ -33,14 +33,14 @@ def test_a_row_says_what_the_format_is(kind):
     _, _, fills, shown, _, text = rows(6)[kind]
     assert set(names(fills)) == FORMS[kind].fills
     assert ("up to the attack" in shown) == (FORMS[kind].about == "attack")
-    assert (text == "yours") == (kind in PUBLISHED)
+    assert (text == "yours") == (kind in BROUGHT)
 
 
-@pytest.mark.parametrize("kind", PUBLISHED)
+@pytest.mark.parametrize("kind", BROUGHT)
 def test_a_text_that_one_brings_is_named_with_its_files_and_slots(kind):
     _, files, _, licence = rows(4)[kind]
     slots = set().union(*PUBLISHED[kind].texts.values())
-    wanted = {f"{name}.txt" for name in PUBLISHED[kind].texts}
+    wanted = {f"{name}.txt" for name in BROUGHT[kind].texts}
     assert {name for name in names(files) if name.endswith(".txt")} == wanted
     assert "the same" in files or {n for n in names(files) if not n.endswith(".txt")} == slots
     assert PUBLISHED[kind].licence.startswith(licence.removesuffix(" *"))

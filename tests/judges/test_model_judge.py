@@ -6,10 +6,10 @@ from tests.table import after
 
 from sparring.judges.model_judge import (
     Answer,
-    Ask,
     Format,
     Item,
     ModelJudge,
+    Question,
     Raw,
     ScriptedEngine,
     Untrusted,
@@ -50,7 +50,7 @@ class Recorder:
     def __init__(self, *answers: Answer) -> None:
         self.answers, self.asks = list(answers), []
 
-    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
+    def answer(self, asks: Sequence[Question]) -> list[Answer]:
         self.asks += asks
         return [self.answers.pop(0) for _ in asks]
 
@@ -69,7 +69,7 @@ def test_equal_items_are_asked_once_and_answered_everywhere():
     judge = ModelJudge(toy(), engine)
     told = judge.rule([asked("sure"), asked("no"), asked("sure")])
     assert [v.reply_harm for v in told] == [Harm.UNSAFE, Harm.SAFE, Harm.UNSAFE]
-    assert (len(engine.asks), judge.usage.calls) == (2, 2)
+    assert (len(engine.asks), judge.usage["calls"]) == (2, 2)
 
 
 def test_an_answer_outside_the_grammar_is_asked_once_more_and_then_unscored():

@@ -9,7 +9,7 @@ from sparring.judges.judge import KeywordJudge
 from sparring.judges.probe import KNOWN, admit, probe
 from sparring.types import Harm, Status, UsageError, Verdict
 
-TOLD = {(one.state.moves[0].completion.text, one.reply): one.told for one in KNOWN}
+TOLD = {(one.state.moves[0].completion.text, one.reply): one.known for one in KNOWN}
 EVERY = ("reply_harm", "refused", "helpful", "prompt_harmful", "on_topic", "score")
 
 
@@ -38,7 +38,7 @@ class Saying:
 
 
 def test_what_is_known_has_both_sides_of_every_field_and_names_of_its_own():
-    sides = Counter((name, value) for one in KNOWN for name, value in one.told.items())
+    sides = Counter((name, value) for one in KNOWN for name, value in one.known.items())
     for name in EVERY:
         assert sides[name, True] >= 2, name
         assert sides[name, False] >= 2, name
@@ -104,7 +104,7 @@ def test_all_is_asked_at_once_and_what_was_said_is_kept_by_item():
     )
     result = probe(judge)
     assert judge.batches == [len(KNOWN)]
-    about = [one.name for one in KNOWN if "on_topic" in one.told]
+    about = [one.name for one in KNOWN if "on_topic" in one.known]
     assert [name for name, _, _ in result.items] == about
     assert "lantern, refused" not in about
     assert [said for _, good, said in result.items if good] == ["egg, told: on_topic True"]

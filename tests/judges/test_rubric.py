@@ -12,7 +12,7 @@ from tests.judges.test_parsers import UNTOLD, judged
 from tests.judges.texts import FAITHFUL, ITEM, RUBRIC
 
 from sparring.judges.model_judge import Item
-from sparring.judges.rubric import QUESTIONS, read, rubric
+from sparring.judges.rubric import CRITERIA, read, rubric
 from sparring.types import Harm, Message, UsageError, Verdict
 
 CHOSEN = ("refused", "reply_harm", "helpful", "score")
@@ -157,7 +157,7 @@ def test_a_last_line_does_where_one_question_was_asked(field, line, meant):
 
 
 def test_every_question_fills_its_field_with_every_answer_of_its_menu():
-    for name, question in QUESTIONS.items():
+    for name, question in CRITERIA.items():
         for answer, filled in question.menu.items():
             assert read(json.dumps({name: answer}), (name,)) == Verdict(**{name: filled})
 

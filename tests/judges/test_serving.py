@@ -11,11 +11,12 @@ import urllib.request
 import pytest
 from tests.tiny import QWEN2, save_model
 
-from sparring.judges.address import Address
-from sparring.judges.http import Limits, Server
+from sparring.judges.http import Server
 from sparring.judges.local import InProcess
-from sparring.judges.model_judge import Ask, Raw, Untrusted
+from sparring.judges.model_judge import Question, Raw, Untrusted
 from sparring.players.loading import load_model, load_tokenizer
+from sparring.transport.client import Client
+from sparring.transport.guard import Address, Limits
 from sparring.types import Message, Status, UsageError
 
 MISSING = [name for name in ("fastapi", "uvicorn", "openai") if not importlib.util.find_spec(name)]
@@ -67,15 +68,17 @@ def here(folder) -> InProcess:
     return InProcess(load_model(folder, "float32"), load_tokenizer(folder), "here")
 
 
-def chats(n: int) -> list[Ask]:
+def chats(n: int) -> list[Question]:
     texts = (f"open the dragon vault, {i} times" for i in range(n))
-    return [Ask((Message("user", text), Message("assistant", "no")), 4) for text in texts]
+    return [Question((Message("user", text), Message("assistant", "no")), 4) for text in texts]
 
 
 def test_chat_and_raw_prompts_get_the_answers_of_the_model_itself(url, folder):
-    raw = [Ask(Raw(("Judge: ", Untrusted(f"bake bread {i}"), "\nAnswer:")), 4) for i in range(4)]
+    raw = [
+        Question(Raw(("Judge: ", Untrusted(f"bake bread {i}"), "\nAnswer:")), 4) for i in range(4)
+    ]
     asks = [*chats(12), *raw]
-    there = Server(Address(url), folder, limits=Limits(concurrency=4)).answer(asks)
+    there = Server(Client(Address(url), limits=Limits(concurrency=4)), folder).answer(asks)
     own = here(folder).answer(asks)
     assert {a.status for a in there} == {Status.OK}
     assert [a.text.strip() for a in there] == [a.text.strip() for a in own]
@@ -85,18 +88,18 @@ def test_chat_and_raw_prompts_get_the_answers_of_the_model_itself(url, folder):
 
 
 def test_an_answer_that_the_limit_cuts_is_truncated_there_as_here(url, folder):
-    asks = [Ask(ask.prompt, 6) for ask in chats(6)]
-    there = Server(Address(url), folder).answer(asks)
+    asks = [Question(ask.prompt, 6) for ask in chats(6)]
+    there = Server(Client(Address(url)), folder).answer(asks)
     assert [a.status for a in there] == [a.status for a in here(folder).answer(asks)]
     assert Status.TRUNCATED in {a.status for a in there}
 
 
 def test_a_model_that_it_does_not_serve_is_a_failed_question_with_the_reason(url):
-    (told,) = Server(Address(url), "another/model").answer(chats(1))
+    (told,) = Server(Client(Address(url)), "another/model").answer(chats(1))
     assert (told.status, told.calls) == (Status.HTTP_ERROR, 1)
     assert "another/model" in told.why
 
 
 def test_a_path_that_it_does_not_have_names_the_setting(url):
     with pytest.raises(UsageError, match=r"404.*judge\.base_url"):
-        Server(Address(url.removesuffix("/v1")), "m").answer(chats(1))
+        Server(Client(Address(url.removesuffix("/v1"))), "m").answer(chats(1))

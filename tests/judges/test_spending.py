@@ -6,7 +6,7 @@ from tests.judges.test_model_judge import asked, toy
 
 from sparring.judges.judge import KeywordJudge
 from sparring.judges.model_judge import Answer, ModelJudge
-from sparring.judges.panel import Member, Meter, Panel, Split
+from sparring.judges.panel import Member, Meter, Panel, Wrapped
 from sparring.players.ranks import ALONE, Ranks
 
 
@@ -51,9 +51,9 @@ class Twins(Ranks):
 
 def test_every_member_and_every_process_counts():
     members = judge(), judge(), KeywordJudge()
-    panel = Split(Panel([Member(one) for one in members]), ALONE)
+    panel = Wrapped(Panel([Member(one) for one in members]), None)
     meter = Meter({"judge": panel}, Twins())
-    panel.rule(replies(3))
+    panel.judge.rule(replies(3))
     first, second, _ = members
-    assert (first.usage.calls, second.usage.calls) == (3, 3)
+    assert (first.usage["calls"], second.usage["calls"]) == (3, 3)
     assert meter.read() == {"judge": {"calls": 12, "prompt_tokens": 84, "completion_tokens": 24}}

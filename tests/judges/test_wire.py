@@ -3,23 +3,32 @@
 import json
 from datetime import UTC, datetime
 
+import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparring.judges import wire
-from sparring.judges.model_judge import Answer, Ask, Raw, Untrusted
-from sparring.judges.wire import Fault
+from sparring.judges.http import Server, _named
+from sparring.judges.model_judge import Answer, Question, Raw, Untrusted
+from sparring.transport.client import Client, Fault
+from sparring.transport.guard import Address
 from sparring.types import Message, Status
 
-CHAT = Ask((Message("user", "open the vault"), Message("assistant", "no")), 64)
-RAW = Ask(Raw(("[INST] ", Untrusted("open </s>"), " [/INST]")), 128)
-LABEL = Ask(Raw(("Answer:",)), 1)
+CHAT = Question((Message("user", "open the vault"), Message("assistant", "no")), 64)
+RAW = Question(Raw(("[INST] ", Untrusted("open </s>"), " [/INST]")), 128)
+LABEL = Question(Raw(("Answer:",)), 1)
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
 
-def sent(ask: Ask, json_schema: bool = False) -> dict:
-    return json.loads(wire.body(ask, "toy", json_schema))
+SERVER = Server(Client(Address("http://127.0.0.1:1/v1")), "toy")
+
+
+def sent(ask: Question, json_schema: bool = False) -> dict:
+    return json.loads(Server(SERVER.client, "toy", "", json_schema).request(ask).body)
+
+
+def fault(code, headers, payload, now):
+    return _named(SERVER.client.fault(httpx2.Response(code, headers=headers, content=payload)))
 
 
 def choice(**told) -> bytes:
@@ -32,7 +41,7 @@ def chat(content: str | None, **told) -> bytes:
 
 
 def test_chat_messages_go_to_the_chat_endpoint_as_they_are():
-    assert wire.endpoint(CHAT) == "chat/completions"
+    assert SERVER.request(CHAT).path == "chat/completions"
     told = sent(CHAT)
     assert told["messages"] == [
         {"role": "user", "content": "open the vault"},
@@ -43,13 +52,13 @@ def test_chat_messages_go_to_the_chat_endpoint_as_they_are():
 
 
 def test_a_raw_prompt_goes_to_the_endpoint_without_a_chat_template():
-    assert wire.endpoint(RAW) == "completions"
+    assert SERVER.request(RAW).path == "completions"
     assert sent(RAW)["prompt"] == "[INST] open </s> [/INST]"
     assert "messages" not in sent(RAW)
 
 
 def test_a_schema_is_sent_where_the_server_can_hold_an_answer_to_one():
-    ask = Ask(CHAT.prompt, 64, {"type": "object"})
+    ask = Question(CHAT.prompt, 64, {"type": "object"})
     assert "response_format" not in sent(ask)
     told = sent(ask, json_schema=True)["response_format"]
     assert told["type"] == "json_schema"
@@ -59,33 +68,33 @@ def test_a_schema_is_sent_where_the_server_can_hold_an_answer_to_one():
 
 @given(st.text(st.characters(exclude_categories=()), max_size=40))
 def test_any_text_is_sent_and_half_characters_are_replaced(text):
-    told = sent(Ask((Message("user", text),), 8))["messages"][0]["content"]
+    told = sent(Question((Message("user", text),), 8))["messages"][0]["content"]
     assert told == "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
 
 
 def test_the_text_and_the_servers_own_counts_are_read():
-    assert wire.read(chat("safe"), CHAT) == Answer("safe", Status.OK, 41, 5)
-    assert wire.read(choice(text=" yes"), RAW) == Answer(" yes", Status.OK, 41, 5)
+    assert SERVER.read(chat("safe"), CHAT) == Answer("safe", Status.OK, 41, 5)
+    assert SERVER.read(choice(text=" yes"), RAW) == Answer(" yes", Status.OK, 41, 5)
 
 
 @pytest.mark.parametrize("usage", [None, 3, {"prompt_tokens": -3, "completion_tokens": True}, {}])
 def test_counts_that_are_none_are_not_counted(usage):
     told = {"choices": [{"message": {"content": "safe"}}], "usage": usage}
-    assert wire.read(json.dumps(told).encode(), CHAT) == Answer("safe")
+    assert SERVER.read(json.dumps(told).encode(), CHAT) == Answer("safe")
 
 
 def test_an_answer_that_was_cut_is_truncated_but_a_label_is_meant_to_be():
-    assert wire.read(chat("safe, bec", finish_reason="length"), CHAT).status is Status.TRUNCATED
-    assert wire.read(choice(text="yes", finish_reason="length"), LABEL) == Answer(
+    assert SERVER.read(chat("safe, bec", finish_reason="length"), CHAT).status is Status.TRUNCATED
+    assert SERVER.read(choice(text="yes", finish_reason="length"), LABEL) == Answer(
         "yes", Status.OK, 41, 5
     )
 
 
 def test_a_filter_and_a_refusal_are_told_apart_from_answers():
-    assert wire.read(chat("", finish_reason="content_filter"), CHAT).status is Status.BLOCKED
+    assert SERVER.read(chat("", finish_reason="content_filter"), CHAT).status is Status.BLOCKED
     told = choice(message={"content": None, "refusal": "I cannot judge that."})
-    assert wire.read(told, CHAT).status is Status.REFUSED
-    assert wire.read(chat("unsafe", finish_reason="content_filter"), CHAT).text == ""
+    assert SERVER.read(told, CHAT).status is Status.REFUSED
+    assert SERVER.read(chat("unsafe", finish_reason="content_filter"), CHAT).text == ""
 
 
 @pytest.mark.parametrize(
@@ -112,42 +121,42 @@ def test_a_filter_and_a_refusal_are_told_apart_from_answers():
     ],
 )
 def test_a_body_that_is_no_answer_is_a_fault_that_may_pass(payload):
-    told = wire.read(payload, CHAT)
+    told = SERVER.read(payload, CHAT)
     assert isinstance(told, Fault)
     assert told.again
 
 
 @pytest.mark.parametrize("code", [408, 409, 425, 429, 500, 502, 503, 504, 529])
 def test_these_are_asked_again(code):
-    assert wire.fault(code, {}, b"", NOW).again
-    assert wire.fault(code, {}, b"", NOW).pressed == (code in (429, 502, 503, 504))
+    assert fault(code, {}, b"", NOW).again
+    assert fault(code, {}, b"", NOW).pressed == (code in (429, 502, 503, 504))
 
 
 @pytest.mark.parametrize("code", [301, 307, 400, 401, 402, 403, 404, 405, 410, 413, 418, 422, 451])
 def test_no_other_status_is_asked_again(code):
-    told = wire.fault(code, {"location": "http://elsewhere.example/"}, b"no", NOW)
+    told = fault(code, {"location": "http://elsewhere.example/"}, b"no", NOW)
     assert not told.again
-    assert bool(told.misconfigured) == (code in (401, 403, 404))
+    assert bool(told.hint) == (code in (401, 403, 404))
     assert ("elsewhere.example" in told.why) == (code < 400)
 
 
 def test_a_wait_that_a_server_asks_for_is_told():
-    assert wire.fault(429, {"retry-after": "7"}, b"", NOW).wait == 7
-    assert wire.fault(503, {"retry-after": "99999"}, b"", NOW).wait == 60
-    assert wire.fault(404, {"retry-after": "7"}, b"", NOW).wait == 0
+    assert fault(429, {"retry-after": "7"}, b"", NOW).wait == 7
+    assert fault(503, {"retry-after": "99999"}, b"", NOW).wait == 60
+    assert fault(404, {"retry-after": "7"}, b"", NOW).wait == 0
 
 
 def test_a_prompt_beyond_the_context_or_the_filter_is_named_as_such():
     vllm = b'{"error": {"message": "This model\'s maximum context length is 2048 tokens. ..."}}'
     azure = b'{"error": {"code": "content_filter", "message": "..."}}'
-    assert wire.fault(400, {}, vllm, NOW).status is Status.TRUNCATED
-    assert wire.fault(400, {}, azure, NOW).status is Status.BLOCKED
-    assert wire.fault(400, {}, b"bad", NOW).status is Status.HTTP_ERROR
+    assert fault(400, {}, vllm, NOW).status is Status.TRUNCATED
+    assert fault(400, {}, azure, NOW).status is Status.BLOCKED
+    assert fault(400, {}, b"bad", NOW).status is Status.HTTP_ERROR
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_break_the_reading(payload):
-    assert wire.read(payload, CHAT)
-    told = wire.fault(500, {}, payload, NOW)
+    assert SERVER.read(payload, CHAT)
+    told = fault(500, {}, payload, NOW)
     assert told.why.isprintable()
     assert len(told.why) < 400

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from sparring.judges.formats import FORMATS, PUBLISHED
 from sparring.judges.model_judge import Format, Item
+from sparring.judges.published import PUBLISHED, built
 from sparring.judges.rubric import rubric
-from sparring.judges.template import built
 from sparring.types import Message
 
 TEXTS = {
@@ -32,13 +31,15 @@ ASK, SENT, REPLY = "open the dragon vault", "kind keeper, how is it opened?", "I
 TOLD = (Message("user", SENT), Message("assistant", REPLY))
 ITEM = Item(ASK, TOLD)
 
+BROUGHT = {kind: entry for kind, entry in PUBLISHED.items() if entry.texts}
+
 
 def every() -> dict[str, Format]:
     """Every format there is, by name."""
-    brought = {
-        name: built(told, {k: TEXTS[k] for k in told.texts}) for name, told in PUBLISHED.items()
+    published = {
+        name: built(entry, {k: TEXTS[k] for k in entry.texts}) for name, entry in PUBLISHED.items()
     }
-    return {**FORMATS, **brought, "rubric": RUBRIC, "rubric_faithful": FAITHFUL}
+    return {**published, "rubric": RUBRIC, "rubric_faithful": FAITHFUL}
 
 
 def written(folder: Path, names) -> Path:

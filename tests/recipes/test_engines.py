@@ -3,19 +3,19 @@
 from dataclasses import replace
 
 import pytest
-from tests.judges.server import Script, serving
 from tests.judges.test_model_judge import asked, toy
 from tests.tiny import QWEN2, save_model
+from tests.transport.server import Script, serving
 
 from sparring.judges.local import InProcess
-from sparring.judges.model_judge import Ask
+from sparring.judges.model_judge import Question
 from sparring.judges.probe import KNOWN
 from sparring.runs.judges import engine_of, model_judge
 from sparring.settings.config import parse
 from sparring.settings.sections import JudgeSettings
 from sparring.types import Harm, Message, UsageError
 
-HARMFUL = {one.reply for one in KNOWN if one.told["reply_harm"]}
+HARMFUL = {one.reply for one in KNOWN if one.known["reply_harm"]}
 GUARD = replace(toy(), prompts=lambda item: [(Message("user", str(item.reply)),)])
 
 
@@ -33,7 +33,7 @@ def test_a_judge_answers_its_start_up_questions_and_then_rules(tmp_path):
     with serving(Script(answer=guard)) as (url, seen):
         judge = model_judge(GUARD, told(url, revision="abc1234"), {})
         assert seen.calls == len(KNOWN)
-        assert judge.usage.calls == 0
+        assert judge.usage["calls"] == 0
         assert judge.rule([asked("open the vault so")])[0].reply_harm is Harm.UNSAFE
         assert judge.name == "toy:toy-0.6b@abc1234"
         assert {body["model"] for body in seen.bodies} == {"toy-0.6b"}
@@ -58,7 +58,7 @@ def test_start_up_questions_are_never_answered_by_the_cache(tmp_path):
         for asked_at_start in (1, 2):
             judge = model_judge(GUARD, told(url, cache=cache), {})
             judge.rule([asked("hand me the vault")])
-            assert judge.usage.cached == asked_at_start - 1
+            assert judge.usage["cached"] == asked_at_start - 1
             assert seen.calls == asked_at_start * len(KNOWN) + 1
 
 
@@ -68,16 +68,16 @@ def test_another_template_of_the_same_format_is_asked_anew(tmp_path):
         for template in ("one", "two"):
             judge = model_judge(replace(GUARD, template=template), told(url, cache=cache), {})
             judge.rule([asked("hand me the vault")])
-            assert judge.usage.cached == 0
+            assert judge.usage["cached"] == 0
 
 
 def test_the_key_comes_from_the_variable_that_is_named():
     server = {"api_key_env": "GUARD_KEY", "concurrency": 3, "timeout": 7, "outage_seconds": 11}
     with serving(Script(answer=guard)) as (url, seen):
         engine = engine_of(told(url, server=server), {"GUARD_KEY": "sk-canary"})
-        engine.answer([Ask((Message("user", "hello"),), 4)])
+        engine.answer([Question((Message("user", "hello"),), 4)])
         assert seen.headers[0]["Authorization"] == "Bearer sk-canary"
-        limits = engine.limits
+        limits = engine.client.limits
         assert (limits.concurrency, limits.timeout, limits.outage_seconds) == (3, 7, 11)
         assert "sk-canary" not in repr(engine)
         with pytest.raises(UsageError, match=r"judge.server.api_key_env: .* GUARD_KEY is not set"):

@@ -4,7 +4,7 @@ import pytest
 from tests.table import HELD, VAULT, ScriptedJudge
 from tests.tiny import QWEN2, save_model, write_seeds
 
-from sparring.judges.panel import identity
+from sparring.judges.judge import describe
 from sparring.runs.judges import entries, judge_of, together
 from sparring.runs.recipes import RECIPES, resolve
 from sparring.settings.sections import JudgeSettings
@@ -22,7 +22,7 @@ def model(tmp_path_factory):
 
 def test_an_entry_with_a_model_is_its_format_asked_of_it(model):
     judge = unproven(JudgeSettings(kind="qwen3guard", model=model, controversial="safe"))
-    told = identity(judge)
+    told = describe(judge).identity()
     assert told["name"].startswith("qwen3guard:")
     assert told["controversial"] == "safe"
     assert {"reply_harm", "refused"} <= judge.fills

@@ -125,15 +125,11 @@ def _candidates(wanted: Wanted, base_url: str | None, key: str | None) -> list[C
         for text in notes:
             note(text)
         return found
-    from pydantic import SecretStr
+    from sparring.transport.client import Client
+    from sparring.transport.guard import Address, from_environment
 
-    from sparring.judges.address import Address
-    from sparring.judges.http import Server
-
-    if key and not os.environ.get(key):
-        raise UsageError(f"--api-key-env: there is no variable {key!r:.60}, or it is empty")
-    secret = SecretStr(os.environ[key]) if key else None
-    return served(wanted, Server(Address(base_url, "--base-url"), wanted.models[0], key=secret))
+    secret = from_environment(key, os.environ, "--api-key-env")
+    return served(wanted, Client(Address(base_url, "--base-url", permit=""), key=secret))
 
 
 def _run(

@@ -18,6 +18,7 @@ from safetensors.torch import load as load_tensors
 
 from sparring.engines.engine import Decoding, Drawn, SeededPrompt
 from sparring.players.grpo import clipped_surrogate
+from sparring.transport.client import get
 from sparring.types import SparringError, UsageError
 
 
@@ -104,12 +105,15 @@ REDUCTIONS: Mapping[str, Scale] = {
 positions of each datum, prompt and all, and then over data, as SkyRL 0.3's JAX backend does."""
 _SEEDS = 2**31
 """JAX takes no wider seed."""
+_LARGEST_ARCHIVE = 4 * 2**30
+"""Bytes of a fetched adapter."""
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(eq=False)
 class TinkerService:
-    """A `Service` behind a URL. `model` is what it calls the base; `timeout` in seconds.
+    """A `Service` behind a URL. `model` is what it calls the base; `timeout` in seconds;
+    `allow_insecure` permits plain http to another machine.
 
     UsageError if nobody answers there, or it has another model. The `tinker` package reports what
     happens in it to the same URL (TINKER_TELEMETRY=0 in the environment stops that).
@@ -120,6 +124,7 @@ class TinkerService:
     reduction: str = "sum"
     api_key: str = field(default="tml-none", repr=False)
     timeout: float = 10.0
+    allow_insecure: bool = False
 
     def __post_init__(self) -> None:
         if self.reduction not in REDUCTIONS:
@@ -133,14 +138,14 @@ class TinkerService:
         """The package's own client, which would wait for minutes where nobody answers."""
         import tinker
 
+        health = f"{self.base_url}/api/v1/healthz"
         try:
-            health = httpx2.get(f"{self.base_url}/api/v1/healthz", timeout=self.timeout)
-        except (httpx2.TransportError, httpx2.UnsupportedProtocol) as error:
-            raise UsageError(f"base_url: nobody answers at {self.base_url}: {error}") from error
-        if health.status_code != httpx2.codes.OK:
-            raise UsageError(
-                f"base_url: {health.url} says {health.status_code}; no Tinker service?"
-            )
+            response = get(health, "base_url", self.allow_insecure, self.timeout)
+        except SparringError as error:
+            raise UsageError(f"nobody answers at {self.base_url}: {error}") from error
+        if response.status_code != httpx2.codes.OK:
+            code = response.status_code
+            raise UsageError(f"base_url: {health} says {code}; no Tinker service?")
         client = tinker.ServiceClient(base_url=self.base_url, api_key=self.api_key)
         models = [m.model_name for m in client.get_server_capabilities().supported_models]
         if self.model not in models:
@@ -155,7 +160,8 @@ class TinkerService:
                 base_model=self.model, rank=rank, seed=seed % _SEEDS, train_unembed=False
             ),
         )
-        return TinkerClient(training, self.client, REDUCTIONS[self.reduction])
+        scale = REDUCTIONS[self.reduction]
+        return TinkerClient(training, self.client, scale, self.allow_insecure)
 
 
 @dataclass(eq=False)
@@ -169,6 +175,7 @@ class TinkerClient:
     training: Any
     service: Any
     scale: Scale
+    allow_insecure: bool = False
     version: int = 0
     _sampler: Any = None
     _fetched: int = 0
@@ -234,7 +241,11 @@ class TinkerClient:
         _result("save_weights_for_sampler", saved.result)
         archive = self.service.create_rest_client().get_checkpoint_archive_url
         url = _result("archive", archive(self.training.model_id, name).result).url
-        unpacked(httpx2.get(url, timeout=600.0).raise_for_status().content, folder)
+        response = get(url, "base_url", self.allow_insecure, 600.0, _LARGEST_ARCHIVE)
+        if response.status_code != httpx2.codes.OK:
+            code = response.status_code
+            raise SparringError(f"the Tinker service's archive of {name} says {code}")
+        unpacked(response.content, folder)
 
 
 def unpacked(archive: bytes, folder: Path) -> None:

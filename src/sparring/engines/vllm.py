@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-import time
+import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
 import httpx2
+from pydantic import BaseModel, Field, ValidationError
 
 from sparring.engines.engine import Decoding, Drawn, SeededPrompt
+from sparring.transport.client import Client, HttpRequest
+from sparring.transport.guard import Address, Limits
 from sparring.types import SparringError, UsageError
+
+M = TypeVar("M", bound=BaseModel)
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as max_lora_rank."""
@@ -126,11 +129,36 @@ _PLAIN = {
 }
 """A server takes what is left out from the model's generation_config.json: Qwen2.5's has top_p
 0.8, top_k 20 and a repetition penalty, and the log-probabilities would be of another policy."""
-_BUSY = (429, 502, 503, 504)
+_BUSY = frozenset({429, 502, 503, 504})
+_MODELS = HttpRequest("v1/models")
 _DYNAMIC = (
     "start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, --enable-lora and --max-lora-rank at "
     "least lora.r"
 )
+
+
+class _ModelCard(BaseModel):
+    id: str
+    root: str = ""
+    parent: str | None = None
+
+
+class _ModelList(BaseModel):
+    data: list[_ModelCard]
+
+
+class _Logprobs(BaseModel):
+    token_logprobs: list[float] = []
+
+
+class _Choice(BaseModel):
+    token_ids: list[int] | None = None
+    prompt_token_ids: list[int] | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _Completions(BaseModel):
+    choices: list[_Choice] = Field(min_length=1)
 
 
 @dataclass(eq=False)
@@ -138,8 +166,7 @@ class VllmServer:
     """A `SamplingEngine`. `model` is what the server calls the base; times in seconds.
 
     A request that gets no answer, or one of `_BUSY`, is sent again until `outage` has passed: its
-    seed makes the second answer as good as the first. Nothing is read from the environment and no
-    redirect is followed.
+    seed makes the second answer as good as the first.
     """
 
     base_url: str
@@ -148,50 +175,55 @@ class VllmServer:
     timeout: float = 600.0
     outage: float = 300.0
     first_pause: float = 0.5
+    allow_insecure: bool = False
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-            raise UsageError(
-                f"{FIELD}: wanted http(s)://HOST[:PORT] without a user name, such as "
-                "http://127.0.0.1:8000"
-            )
-        self.base_url = self.base_url.rstrip("/").removesuffix("/v1")
-
-    @cached_property
-    def _client(self) -> httpx2.Client:
-        return httpx2.Client(
-            timeout=httpx2.Timeout(self.timeout, connect=10.0),
-            limits=httpx2.Limits(max_connections=self.concurrency),
-            follow_redirects=False,
-            trust_env=False,
+        base = self.base_url.rstrip("/").removesuffix("/v1")
+        self._client = Client(
+            Address(base, FIELD, self.allow_insecure, "sampling.server.allow_insecure"),
+            limits=Limits(
+                concurrency=self.concurrency,
+                timeout=self.timeout,
+                deadline=self.timeout + self.outage,
+                round_deadline=math.inf,
+                outage_seconds=self.outage,
+                attempts=sys.maxsize,
+                first_pause=self.first_pause,
+                open_after=1,
+                largest_body=64 * 2**20,
+            ),
+            outage_error=SparringError,
         )
 
     def adapters(self) -> Mapping[str, Path]:
         """Read from `/v1/models`; UsageError if the base model is not there."""
-        cards = self._json("GET", "/v1/models", None)["data"]
-        if self.model not in {card["id"] for card in cards}:
-            known = ", ".join(card["id"] for card in cards)
+        response = self._client.responses([_MODELS], _BUSY)[0]
+        cards = self._parsed(_ModelList, _MODELS.path, response).data
+        if self.model not in {card.id for card in cards}:
+            known = ", ".join(card.id for card in cards)
             raise UsageError(
-                f"sampling.server.model: the server at {self.base_url} has no {self.model}; it "
-                f"has: {known}"
+                f"sampling.server.model: the server at {self._client.address.shown} has no "
+                f"{self.model}; it has: {known}"
             )
-        return {card["id"]: Path(card["root"]) for card in cards if card.get("parent")}
+        return {card.id: Path(card.root) for card in cards if card.parent}
 
     def load(self, name: str, folder: Path) -> None:
-        body = {"lora_name": name, "lora_path": str(folder)}
-        response = self._send("POST", "/v1/load_lora_adapter", body)
+        path = "v1/load_lora_adapter"
+        [response] = self._posted(path, [{"lora_name": name, "lora_path": str(folder)}])
         # The answer to a first attempt may have been lost.
         if response.status_code == 400 and self.adapters().get(name) == folder:
             return
-        _check(response, f"cannot load the adapter {folder}; {_DYNAMIC}, and let it read that path")
+        hint = f"cannot load the adapter {folder}; {_DYNAMIC}, and let it read that path"
+        self._check(path, response, hint)
 
     def unload(self, name: str) -> None:
-        response = self._send("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+        path = "v1/unload_lora_adapter"
+        [response] = self._posted(path, [{"lora_name": name}])
         if response.status_code != 404:  # gone already: the server was started again
-            _check(response, f"cannot unload the adapter {name}")
+            self._check(path, response, f"cannot unload the adapter {name}")
 
     def draw(self, name: str, prompts: Sequence[SeededPrompt], how: Decoding) -> list[Drawn]:
+        path = "v1/completions"
         common = {
             **_PLAIN,
             "model": name,
@@ -203,65 +235,47 @@ class VllmServer:
             "return_token_ids": True,
             "return_tokens_as_token_ids": True,  # nobody reads their text
         }
+        bodies = [{**common, "prompt": list(p.prompt_ids), "seed": p.seed} for p in prompts]
+        return [
+            _drawn_by_server(self._parsed(_Completions, path, response).choices[0], prompt, how)
+            for response, prompt in zip(self._posted(path, bodies), prompts, strict=True)
+        ]
 
-        def complete(prompt: SeededPrompt) -> Drawn:
-            body = {**common, "prompt": list(prompt.prompt_ids), "seed": prompt.seed}
-            return _drawn_by_server(self._json("POST", "/v1/completions", body), prompt, how)
+    def _posted(self, path: str, bodies: Sequence[Mapping[str, Any]]) -> list[httpx2.Response]:
+        requests = [HttpRequest(path, json.dumps(body).encode()) for body in bodies]
+        return self._client.responses(requests, _BUSY, hello=_MODELS)
 
-        with ThreadPoolExecutor(min(len(prompts), self.concurrency) or 1) as threads:
-            return list(threads.map(complete, prompts))
-
-    def _json(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
-        response = self._send(method, path, body)
-        _check(response, f"{path} failed")
+    def _parsed(self, model: type[M], path: str, response: httpx2.Response) -> M:
+        self._check(path, response, f"/{path} failed")
         try:
-            return response.json()
-        except json.JSONDecodeError as error:
-            raise UsageError(f"{FIELD}: {response.url} answered no JSON: {error}") from error
+            return model.model_validate_json(response.content)
+        except ValidationError as error:
+            why = error.errors(include_input=False, include_url=False)[0]["msg"]
+            where = f"{FIELD}: {self._client.address.named(path)}"
+            raise UsageError(f"{where} answered something else than a vLLM server: {why}") from None
 
-    def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx2.Response:
-        began, pause, why = time.monotonic(), self.first_pause, ""
-        while True:
-            try:
-                response = self._client.request(method, self.base_url + path, json=body)
-            except httpx2.TransportError as error:
-                why = f"{type(error).__name__}: {error}"
-            else:
-                if response.status_code not in _BUSY:
-                    return response
-                why = f"{response.status_code}: {response.text[:300]}"
-            if time.monotonic() - began + pause > self.outage:
-                raise SparringError(
-                    f"{FIELD}: {self.base_url}{path} has not answered for {self.outage:.0f} s "
-                    f"(last: {why}); see to the server, then the same command with --resume goes on"
-                )
-            time.sleep(pause)
-            pause = min(2 * pause, 30.0)
+    def _check(self, path: str, response: httpx2.Response, hint: str) -> None:
+        if response.status_code != httpx2.codes.OK:
+            code, why = response.status_code, self._client.shown(_message(response.content))
+            where = f"{FIELD}: {self._client.address.named(path)}"
+            raise UsageError(f"{where} says {code} {why} ({hint})")
 
 
-def _check(response: httpx2.Response, hint: str) -> None:
-    if response.status_code != httpx2.codes.OK:
-        raise UsageError(
-            f"{FIELD}: {response.url} says {response.status_code} {_why(response)} ({hint})"
-        )
-
-
-def _why(response: httpx2.Response) -> str:
-    """vLLM's own words for an error, at most 300 characters."""
+def _message(body: bytes) -> str:
+    """vLLM's own words for an error."""
     try:
-        return str(response.json()["error"]["message"])[:300]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return response.text[:300]
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return body.decode("utf-8", "replace")
 
 
-def _drawn_by_server(reply: Any, prompt: SeededPrompt, how: Decoding) -> Drawn:
+def _drawn_by_server(choice: _Choice, prompt: SeededPrompt, how: Decoding) -> Drawn:
     """What the server drew; UsageError where it is not what was requested."""
-    choice = reply["choices"][0]
-    if "token_ids" not in choice or "prompt_token_ids" not in choice:
+    if choice.token_ids is None or choice.prompt_token_ids is None:
         raise UsageError(
             f"{FIELD}: the server returns no token ids; vLLM 0.10.2 or newer is wanted"
         )
-    if tuple(choice["prompt_token_ids"] or ()) != prompt.prompt_ids:
+    if tuple(choice.prompt_token_ids) != prompt.prompt_ids:
         raise UsageError(f"{FIELD}: the server was given other tokens than it says it read")
-    logprobs = (choice.get("logprobs") or {}).get("token_logprobs") or []
-    return Drawn.checked(FIELD, choice["token_ids"], logprobs, how)
+    logprobs = choice.logprobs.token_logprobs if choice.logprobs else []
+    return Drawn.checked(FIELD, choice.token_ids, logprobs, how)

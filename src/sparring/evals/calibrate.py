@@ -12,8 +12,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from sparring.data.labelled import Labelled
-from sparring.judges.judge import Judge, KeywordJudge
-from sparring.judges.panel import identity
+from sparring.judges.judge import Judge, KeywordJudge, describe
 from sparring.metrics import RULED_BY
 from sparring.stats.agreement import alpha, kappa
 from sparring.stats.correction import Corrected, corrected
@@ -154,7 +153,7 @@ def of_verdicts(
         ]
         if field in judge.fills and ruled:
             told = calibration(judge.name, field, ruled, source)
-            found.append(replace(told, identity=identity(judge)))
+            found.append(replace(told, identity=describe(judge).identity()))
     return found
 
 
@@ -196,15 +195,16 @@ def of_judge(judge: Judge, calibrations: Sequence[Calibration]) -> dict[str, Cal
     with another template, other fields or another policy.
     """
     named = [told for told in calibrations if told.judge == judge.name]
-    found = {told.field: told for told in named if told.identity in (None, identity(judge))}
+    known = (None, describe(judge).identity())
+    found = {told.field: told for told in named if told.identity in known}
     if named and not found:
         raise UsageError(
             f"--calibration: {judge.name} was measured with another template, other fields or "
             "another policy for `controversial`; calibrate it again as it is used"
         )
     if not found:
-        known = ", ".join(sorted({told.judge for told in calibrations})) or "no judge"
-        raise UsageError(f"--calibration: it is of {known}; wanted one of {judge.name}")
+        others = ", ".join(sorted({told.judge for told in calibrations})) or "no judge"
+        raise UsageError(f"--calibration: it is of {others}; wanted one of {judge.name}")
     return found
 
 

@@ -12,36 +12,10 @@ from sparring.evals.folder import EvalDir, Row, Samples, key_of
 from sparring.evals.models import ATTACKER, Attacker, Candidate, dealt
 from sparring.evals.paper import Asking, Batch, Paper, Sets, batches
 from sparring.games.codec import verdict_of
-from sparring.judges.judge import Judge
-from sparring.judges.model_judge import ModelJudge
-from sparring.judges.panel import Panel
+from sparring.judges.judge import describe
 from sparring.players.player import Sampling
 from sparring.runs.train import Interrupted, signals
 from sparring.types import Player, Status, UnscoredError
-
-
-def judge_card(judge: Judge) -> dict[str, Any]:
-    """Plain data; fields that a judge does not have are None."""
-    told: dict[str, Any] = {
-        "name": judge.name,
-        "caveat": judge.caveat,
-        "model": None,
-        "revision": None,
-        "template_sha256": None,
-        "controversial": None,
-    }
-    if isinstance(judge, ModelJudge):
-        model, _, revision = judge.engine.identity.partition("@")
-        told |= {
-            "model": model,
-            "revision": revision or None,
-            "template_sha256": judge.template_sha256,
-            "controversial": judge.controversial,
-        }
-    if isinstance(judge, Panel):
-        told["members"] = [judge_card(member.judge) for member in judge.members]
-    return told
-
 
 Progress = Callable[[str, int, int], None]
 """Told who is asked, how many of its samples are there, and of how many."""
@@ -73,8 +47,8 @@ class Evaluation:
         return {
             "models": [candidate.card() for candidate in self.candidates],
             "sheet": self.paper.sheet.to_json(),
-            "judge": judge_card(self.paper.judge),
-            "second": judge_card(self.paper.second) if self.paper.second else None,
+            "judge": describe(self.paper.judge).to_json(),
+            "second": describe(self.paper.second).to_json() if self.paper.second else None,
             "sampling": sampling,
             "attacker": self.attacker.card() if self.attacker else None,
             "seed": self.seed,

@@ -7,7 +7,7 @@ import hashlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from sparring.games.dialogue import Dialogue
 from sparring.games.game import Game, answer_of
 from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.judges.http import Server
-from sparring.judges.model_judge import Answer, Ask, Engine
+from sparring.judges.model_judge import Answer, JudgeEngine, Question
 from sparring.players.chat import Chat
 from sparring.players.loading import (
     base_revision,
@@ -37,6 +37,7 @@ from sparring.sandbox.world import World
 from sparring.settings.config import RunConfig
 from sparring.store.files import sha256
 from sparring.store.folder import RunDir
+from sparring.transport.client import Client
 from sparring.types import Completion, Move, Observation, Player, Seed, State, Status, UsageError
 
 
@@ -49,7 +50,7 @@ class Remote:
     that is told apart from text is the reply.
     """
 
-    engine: Engine
+    engine: JudgeEngine
     temperature: float = 1.0
     max_completion_length: int = 512
 
@@ -58,9 +59,9 @@ class Remote:
         told = iter(self.engine.answer(asked) if asked else [])
         return [[_completion(next(told)) for _ in request.addresses] for request in requests]
 
-    def _ask(self, observation: Observation, address: str) -> Ask:
+    def _ask(self, observation: Observation, address: str) -> Question:
         sampling = {"temperature": self.temperature, "seed": seed_of(address)}
-        return Ask(observation, self.max_completion_length, sampling=sampling)
+        return Question(observation, self.max_completion_length, sampling=sampling)
 
 
 def _completion(answer: Answer) -> Completion:
@@ -195,18 +196,15 @@ def local(wanted: Wanted) -> tuple[list[Candidate], list[str]]:
     return told, notes
 
 
-def served(wanted: Wanted, server: Server) -> list[Candidate]:
+def served(wanted: Wanted, client: Client) -> list[Candidate]:
     """Candidates behind one URL; an adapter is a model by the name the server knows it by."""
     if wanted.revision:
         raise UsageError("--revision: is the server's to choose; leave it out with --base-url")
     names = [*(wanted.models if wanted.base or not wanted.adapters else ()), *wanted.adapters]
     return [
-        Served(name, _asking(server, name), server.address.shown, wanted.sampling) for name in names
+        Served(name, Server(replace(client), name), client.address.shown, wanted.sampling)
+        for name in names
     ]
-
-
-def _asking(server: Server, model: str) -> Server:
-    return Server(server.address, model, key=server.key, proxy=server.proxy, limits=server.limits)
 
 
 def quick_digest(folder: Path) -> str:

@@ -14,6 +14,7 @@ from sparring.exam import ruled_again
 from sparring.games.dialogue import Dialogue
 from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.judges.judge import Judge
+from sparring.judges.panel import Wrapped
 from sparring.players.player import Policy
 from sparring.runs.judges import judge_named
 from sparring.runs.parts import model_path, packaged_briefs
@@ -61,29 +62,16 @@ def batches(sets: Sets, size: int, rng_seed: str = "exam") -> Iterator[Batch]:
                 yield Batch(name, draw, told, [names[i] for i in places], rng_seed)
 
 
-@dataclass(frozen=True)
-class Answered:
+def answered(judge: Judge) -> Judge:
     """`judge` where there is a reply to judge; where the model could not be asked, why not."""
 
-    judge: Judge
+    def rule(states: Sequence[State]) -> list[Verdict]:
+        causes = [_failure(state) for state in states]
+        due = [state for state, why in zip(states, causes, strict=True) if why is Status.OK]
+        verdicts = iter(judge.rule(due) if due else [])
+        return [next(verdicts) if why is Status.OK else Verdict(status=why) for why in causes]
 
-    @property
-    def name(self) -> str:
-        return self.judge.name
-
-    @property
-    def caveat(self) -> str:
-        return self.judge.caveat
-
-    @property
-    def fills(self) -> frozenset[str]:
-        return self.judge.fills
-
-    def rule(self, states: Sequence[State]) -> list[Verdict]:
-        failed = [_failure(state) for state in states]
-        asked = [s for s, why in zip(states, failed, strict=True) if why is Status.OK]
-        told = iter(self.judge.rule(asked) if asked else [])
-        return [next(told) if why is Status.OK else Verdict(status=why) for why in failed]
+    return Wrapped(judge, rule)
 
 
 def _failure(state: State) -> Status:
@@ -104,7 +92,7 @@ class Asking:
         """The batch's samples: who said what, and the verdicts."""
         game = Dialogue(LabelPayoff(MAGIC), packaged_briefs(), gate=False, exchanges=2)
         named = dict(zip(batch.names, batch.openings.values(), strict=True))
-        played = play_named(game, named, self.cast, Answered(self.judge), {}, batch.address)
+        played = play_named(game, named, self.cast, answered(self.judge), {}, batch.address)
         states = [episode.state for episode in played]
         seconds = self._second(states)
         keys = batch.keys(self.model)
@@ -113,7 +101,7 @@ class Asking:
     def _second(self, states: Sequence[State]) -> list[Verdict | None]:
         if not self.second:
             return [None] * len(states)
-        judged = ruled_again(Answered(self.second), [s for s in states if s.rulings])
+        judged = ruled_again(answered(self.second), [s for s in states if s.rulings])
         told = iter(judged)
         return [next(told).verdict if state.rulings else None for state in states]
 

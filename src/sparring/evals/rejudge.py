@@ -15,8 +15,7 @@ from sparring.evals.crossplay import played
 from sparring.exam import QUESTIONS, outcome
 from sparring.games.codec import verdict_json, verdict_of
 from sparring.games.game import reply_of
-from sparring.judges.judge import Judge
-from sparring.judges.panel import identity
+from sparring.judges.judge import Judge, describe
 from sparring.metrics import RULED_BY
 from sparring.stats.rates import Rate, rate
 from sparring.store.files import reading, writing
@@ -194,7 +193,7 @@ def rejudge(
 
     What is there already with status ok is not asked again; a failure is.
     """
-    file = Verdicts(path, identity(judge), digest(stored))
+    file = Verdicts(path, describe(judge).identity(), digest(stored))
     found = file.read()
     found |= {i: UNRULED for i, one in enumerate(stored) if not one.judged}
     known = {i for i, verdict in found.items() if verdict.status is Status.OK}

@@ -13,10 +13,10 @@ from typing import TypeVar
 
 from filelock import FileLock
 
-from sparring.judges.model_judge import Answer, Ask, Engine, Heard, Prompt, Raw, unheard
+from sparring.judges.model_judge import Answer, JudgeEngine, OnAnswer, Question, Raw, ignore
 from sparring.types import SparringError, Status
 
-_T = TypeVar("_T")
+T = TypeVar("T")
 _BUSY = 60.0
 """Seconds to wait while another process writes."""
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -30,7 +30,7 @@ _FIND = "select text, digest from answers where key = ?"
 
 @dataclass(eq=False)
 class Answers:
-    """The file at `path`. A damaged one is set aside; `notes` say so.
+    """The file at `path`. A damaged one is set aside, and `notes` say so.
 
     Every text has a digest: one that is not what was written counts as missing. A write is
     durable against the death of a process, not against that of the machine.
@@ -45,26 +45,20 @@ class Answers:
         """The texts there are."""
 
         def read(file: sqlite3.Connection) -> dict[bytes, str]:
-            found: dict[bytes, str] = {}
-            for key in keys:
-                for text, digest in file.execute(_FIND, [key]):
-                    if digest == _digest(key, text):
-                        found[key] = json.loads(text)
-            return found
+            rows = ((key, row) for key in keys for row in file.execute(_FIND, [key]))
+            return {k: json.loads(text) for k, (text, sha) in rows if sha == _digest(k, text)}
 
         return self._with(read)
 
     def put(self, key: bytes, text: str) -> None:
         """Keep a text; the last one wins."""
-        told = json.dumps(text)  # escaped: SQLite takes no unpaired surrogates
-        row = [key, told, _digest(key, told)]
+        escaped = json.dumps(text)  # SQLite takes no unpaired surrogates
+        row = [key, escaped, _digest(key, escaped)]
         self._with(lambda file: file.execute("insert or replace into answers values (?,?,?)", row))
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """How many texts, and bytes of the file with its journal."""
-        (kept,) = self._with(lambda file: file.execute("select count(*) from answers").fetchone())
-        return kept, sum(part.stat().st_size for part in _parts(self.path) if part.exists())
+    def __len__(self) -> int:
+        count = self._with(lambda file: file.execute("select count(*) from answers").fetchone())
+        return int(count[0])
 
     def close(self) -> None:
         """Fold the journal into the file; it opens again when it is needed."""
@@ -73,20 +67,20 @@ class Answers:
                 self._open.close()
             self._open = None
 
-    def _with(self, act: Callable[[sqlite3.Connection], _T]) -> _T:
+    def _with(self, act: Callable[[sqlite3.Connection], T]) -> T:
         try:
             try:
-                return self._acted(act)
+                return self._once(act)
             except sqlite3.Error as error:
-                if not _damaged(error):
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
                     raise
                 self.close()
                 self._set_aside(error)
-                return self._acted(act)
+                return self._once(act)
         except (sqlite3.Error, OSError) as error:
             raise SparringError(f"{self.path}: the cache of answers fails: {error}") from error
 
-    def _acted(self, act: Callable[[sqlite3.Connection], _T]) -> _T:
+    def _once(self, act: Callable[[sqlite3.Connection], T]) -> T:
         with self._lock:
             if self._open is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,13 +93,15 @@ class Answers:
         with self._alone():
             if _sound(self.path):
                 return
-            taken = [p.name for p in self.path.parent.glob(f"{self.path.name}.damaged-*")]
-            mark = f".damaged-{len(taken) + 1}"
-            for part in filter(Path.exists, _parts(self.path)):
-                part.rename(part.with_name(part.name + mark))
+            before = [*self.path.parent.glob(f"{self.path.name}.damaged-*")]
+            mark = f".damaged-{len(before) + 1}"
+            for end in ("", "-wal", "-shm"):
+                part = self.path.with_name(self.path.name + end)
+                if part.exists():
+                    part.rename(part.with_name(part.name + mark))
         self.notes.append(
             f"{self.path} is damaged ({error}) and was set aside as {self.path.name}{mark}; "
-            "what was in it is asked again"
+            "its answers are asked for again"
         )
 
     def _alone(self) -> FileLock:
@@ -138,16 +134,8 @@ def _sound(path: Path) -> bool:
         made.close()
 
 
-def _damaged(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
-
-
 def _digest(key: bytes, text: str) -> bytes:
     return hashlib.sha256(key + text.encode()).digest()
-
-
-def _parts(path: Path) -> list[Path]:
-    return [path.with_name(path.name + end) for end in ("", "-wal", "-shm")]
 
 
 @dataclass(frozen=True)
@@ -159,7 +147,7 @@ class Cached:
     half-way loses none.
     """
 
-    engine: Engine
+    engine: JudgeEngine
     answers: Answers
     judge_key: str
 
@@ -167,46 +155,43 @@ class Cached:
     def identity(self) -> str:
         return self.engine.identity
 
-    def answer(self, asked: Sequence[Ask], heard: Heard = unheard) -> list[Answer]:
+    def answer(self, questions: Sequence[Question], on_answer: OnAnswer = ignore) -> list[Answer]:
         """As every engine. Of equal questions the first one counts what they cost."""
         places: dict[bytes, list[int]] = {}
-        for place, ask in enumerate(asked):
-            places.setdefault(self._key(ask), []).append(place)
+        for place, question in enumerate(questions):
+            places.setdefault(self._key(question), []).append(place)
         known = self.answers.get(list(places))
         due = [key for key in places if key not in known]
-        told: dict[int, Answer] = {}
+        answers: dict[int, Answer] = {}
 
-        def tell(key: bytes, answer: Answer) -> None:
-            for i, place in enumerate(places[key]):
-                told[place] = _for_free(answer) if i else answer
-                heard(place, told[place])
+        def pass_on(key: bytes, answer: Answer) -> None:
+            cached = answer.status is Status.OK
+            free = replace(answer, cached=cached, calls=0, prompt_tokens=0, completion_tokens=0)
+            for place in places[key]:
+                answers[place] = free if place != places[key][0] else answer
+                on_answer(place, answers[place])
 
         def keep(number: int, answer: Answer) -> None:
             if answer.status is Status.OK:
                 self.answers.put(due[number], answer.text)
-            tell(due[number], answer)
+            pass_on(due[number], answer)
 
         for key, text in known.items():
-            tell(key, Answer(text, cached=True, calls=0))
-        fresh = self.engine.answer([asked[places[key][0]] for key in due], keep) if due else []
+            pass_on(key, Answer(text, cached=True, calls=0))
+        asked = [questions[places[key][0]] for key in due]
+        fresh = self.engine.answer(asked, keep) if due else []
         for key, answer in zip(due, fresh, strict=True):
-            if places[key][0] not in told:  # a deadline, which nobody was told of
-                tell(key, answer)
-        return [told[place] for place in range(len(asked))]
+            if places[key][0] not in answers:  # a deadline, which nobody was told of
+                pass_on(key, answer)
+        return [answers[place] for place in range(len(questions))]
 
-    def _key(self, ask: Ask) -> bytes:
-        judge, question = (self.judge_key, self.identity), _spelled(ask.prompt)
-        told = [judge, question, ask.max_tokens, ask.schema, ask.attempt]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).digest()
-
-
-def _for_free(answer: Answer) -> Answer:
-    same = answer.status is Status.OK
-    return replace(answer, cached=same, calls=0, prompt_tokens=0, completion_tokens=0)
-
-
-def _spelled(prompt: Prompt) -> list[list[str]]:
-    """A prompt as JSON takes it; trusted and untrusted text with the same letters differ."""
-    if isinstance(prompt, Raw):
-        return [["raw", p] if isinstance(p, str) else ["untrusted", p.text] for p in prompt.parts]
-    return [[message.role, message.content] for message in prompt]
+    def _key(self, question: Question) -> bytes:
+        """Trusted and untrusted text with the same letters make two keys."""
+        if isinstance(question.prompt, Raw):
+            parts = question.prompt.parts
+            prompt = [["raw", p] if isinstance(p, str) else ["untrusted", p.text] for p in parts]
+        else:
+            prompt = [[message.role, message.content] for message in question.prompt]
+        judge = (self.judge_key, self.identity)
+        whole = [judge, prompt, question.max_tokens, question.schema, question.attempt]
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).digest()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from sparring.judges.model_judge import Answer, Ask, Heard, Raw, unheard
+from sparring.judges.model_judge import Answer, OnAnswer, Question, Raw, ignore
 from sparring.players.chat import Chat, Vocabulary
 from sparring.players.loading import stop_ids
 from sparring.types import Status
@@ -34,35 +34,39 @@ class InProcess:
         # generate() would fall back on the model's own penalties, which are not greedy.
         self.model.generation_config = _config()
 
-    def answer(self, asked: Sequence[Ask], heard: Heard = unheard) -> list[Answer]:
-        """As every engine; a batch is heard when it is done."""
-        told: dict[int, Answer] = {}
-        prompts = [self.prompt_ids(ask) for ask in asked]
-        for place, (ask, ids) in enumerate(zip(asked, prompts, strict=True)):
-            over = len(ids) + ask.max_tokens - self.context
+    def answer(self, questions: Sequence[Question], on_answer: OnAnswer = ignore) -> list[Answer]:
+        """As every engine; the answers of a batch come when it is done."""
+        answers: dict[int, Answer] = {}
+
+        def finish(place: int, answer: Answer) -> None:
+            answers[place] = answer
+            on_answer(place, answer)
+
+        prompts = [self.prompt_ids(question) for question in questions]
+        for place, (question, ids) in enumerate(zip(questions, prompts, strict=True)):
+            over = len(ids) + question.max_tokens - self.context
             if over > 0:
                 why = f"the prompt of {len(ids)} tokens is {over} over the context; nothing was cut"
-                told[place] = Answer(status=Status.TRUNCATED, calls=0, why=why)
-                heard(place, told[place])
-        for chunk in self._chunks(asked, prompts, [i for i in range(len(asked)) if i not in told]):
-            said = self._greedy([prompts[i] for i in chunk], asked[chunk[0]].max_tokens)
-            for place, new in zip(chunk, said, strict=True):
-                told[place] = self._answer(asked[place], len(prompts[place]), new)
-                heard(place, told[place])
-        return [told[place] for place in range(len(asked))]
+                finish(place, Answer(status=Status.TRUNCATED, calls=0, why=why))
+        due = [place for place in range(len(questions)) if place not in answers]
+        for chunk in self._chunks(questions, prompts, due):
+            new_ids = self._greedy([prompts[i] for i in chunk], questions[chunk[0]].max_tokens)
+            for place, new in zip(chunk, new_ids, strict=True):
+                finish(place, self._answer(questions[place], len(prompts[place]), new))
+        return [answers[place] for place in range(len(questions))]
 
     @cached_property
     def context(self) -> int:
         """Tokens of prompt and answer together."""
-        told = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         longest = int(self.tokenizer.model_max_length)
-        return min(int(told or longest), longest)
+        return min(int(positions or longest), longest)
 
-    def prompt_ids(self, ask: Ask) -> tuple[int, ...]:
+    def prompt_ids(self, question: Question) -> tuple[int, ...]:
         """Token ids of a question, shape [T]; an untrusted span yields no special token."""
-        if isinstance(ask.prompt, Raw):
-            return self._opened(self._raw(ask.prompt))
-        return self._chat.verbatim_ids(ask.prompt)
+        if isinstance(question.prompt, Raw):
+            return self._opened(self._raw(question.prompt))
+        return self._chat.verbatim_ids(question.prompt)
 
     @cached_property
     def _chat(self) -> Chat:
@@ -76,9 +80,9 @@ class InProcess:
         """The flat text's ids, as published, unless what is judged would add special tokens."""
         words = self._words
         whole = words.ids(prompt.text)
-        trusted = [part for part in prompt.parts if isinstance(part, str)]
-        special = words.control | {words.tokenizer.unk_token_id}
-        meant = [i for part in trusted for i in words.ids(part) if i in special]
+        special = words.control | {self.tokenizer.unk_token_id}
+        published = [words.ids(part) for part in prompt.parts if isinstance(part, str)]
+        meant = [i for ids in published for i in ids if i in special]
         if [i for i in whole if i in special] == meant:
             return whole
         spans = (
@@ -93,13 +97,13 @@ class InProcess:
         return (bos, *ids) if opens and ids[:1] != (bos,) else ids
 
     def _chunks(
-        self, asked: Sequence[Ask], prompts: Sequence[tuple[int, ...]], due: Sequence[int]
+        self, questions: Sequence[Question], prompts: Sequence[tuple[int, ...]], due: Sequence[int]
     ) -> Iterator[list[int]]:
         """Places that decode together: as long an answer, a similar prompt, within the budget."""
         chunk: list[int] = []
-        for i in sorted(due, key=lambda i: (asked[i].max_tokens, len(prompts[i]), i)):
-            length = len(prompts[i]) + asked[i].max_tokens
-            other = chunk and asked[chunk[0]].max_tokens != asked[i].max_tokens
+        for i in sorted(due, key=lambda i: (questions[i].max_tokens, len(prompts[i]), i)):
+            length = len(prompts[i]) + questions[i].max_tokens
+            other = chunk and questions[chunk[0]].max_tokens != questions[i].max_tokens
             if chunk and (other or (len(chunk) + 1) * length > self.batch_tokens):
                 yield chunk
                 chunk = []
@@ -129,9 +133,9 @@ class InProcess:
                 attention_mask=mask_BT.to(self.model.device),
                 generation_config=config,
             )
-        said = out_BT[:, longest:].tolist()
+        rows = out_BT[:, longest:].tolist()
         return [
-            row[: next((t + 1 for t, i in enumerate(row) if i in self._ends), None)] for row in said
+            row[: next((t + 1 for t, i in enumerate(row) if i in self._ends), None)] for row in rows
         ]
 
     @cached_property
@@ -139,17 +143,17 @@ class InProcess:
         """Tokens that end an answer: the model's own, and what closes a turn of its template."""
         return self._chat.stop_ids if self.tokenizer.chat_template else self._stops
 
-    def _answer(self, ask: Ask, prompted: int, ids: Sequence[int]) -> Answer:
+    def _answer(self, question: Question, prompted: int, ids: Sequence[int]) -> Answer:
         ended = bool(ids) and ids[-1] in self._ends
         text = str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
-        if not ended and not ask.label:
+        if not ended and not question.label:
             why = "the answer was cut by the length limit"
             return Answer("", Status.TRUNCATED, prompted, len(ids), why=why)
         return Answer(text, Status.OK, prompted, len(ids))
 
 
-def _config(**told: Any) -> Any:
+def _config(**settings: Any) -> Any:
     from transformers import GenerationConfig
 
     make: Any = GenerationConfig
-    return make(**told)
+    return make(**settings)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from sparring.games.game import conversation
+from sparring.judges.judge import COSTS, JudgeCard, Usage
 from sparring.types import Harm, Observation, State, Status, Verdict
 
 
@@ -102,16 +104,20 @@ class Format:
     schema: Mapping[str, Any] | None = None
     presumes_harm: bool = False
 
+    @property
+    def template_sha256(self) -> str:
+        return hashlib.sha256(self.template.encode()).hexdigest()
+
 
 LABEL_TOKENS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """One question to a judge's model; `attempt` tells a re-ask from a question never asked.
+class Question:
+    """One prompt for a judge's model; `attempt` tells a second try from a first one.
 
-    `sampling` is what else the request says, such as the temperature; None asks greedily, as
-    judges are. Only a sampled answer may be empty.
+    `sampling` is what else a request says, such as the temperature; None asks greedily, as judges
+    are. Only a sampled answer may be empty.
     """
 
     prompt: Prompt
@@ -124,7 +130,7 @@ class Ask:
     def label(self) -> bool:
         """Whether the answer is but a label, such as HarmBench's one token or SORRY-Bench's four.
 
-        There the length limit is meant to end it; anywhere else an answer cut by it is truncated.
+        The length limit is meant to end a label; any other answer that it cuts is truncated.
         """
         return self.max_tokens <= LABEL_TOKENS
 
@@ -133,10 +139,9 @@ class Ask:
 class Answer:
     """The generated continuation alone, or a status other than ok and no text to rely on.
 
-    A truncated answer keeps what there is of it, a refused one the refusal.
-
-    Token counts are the server's own where it tells them, else 0; both are 0 for a cached answer.
-    `calls` are the requests it took, also those that failed. `why` is for people: what failed.
+    A truncated answer keeps its beginning, a refused one the refusal. Token counts are the
+    server's own, else 0; both are 0 for a cached answer. `calls` are the requests it took, also
+    those that failed. `why` says to people what failed.
     """
 
     text: str = ""
@@ -148,26 +153,28 @@ class Answer:
     why: str = ""
 
 
-Heard = Callable[[int, Answer], None]
-"""Told each answer when it comes, with its place among the questions; in any order."""
+OnAnswer = Callable[[int, Answer], None]
+"""Called with each answer as it comes, and its place among the questions; in any order."""
 
 
-def unheard(_place: int, _answer: Answer) -> None:
-    """For whoever waits for all of them."""
+def ignore(_place: int, _answer: Answer) -> None:
+    """The `OnAnswer` of a caller that waits for all answers."""
 
 
-class Engine(Protocol):
-    """Where a judge's model runs: in this process, behind a URL, or in a cache in front."""
+class JudgeEngine(Protocol):
+    """Where a judge's model runs: in this process, behind a URL, or in a cache in front of one."""
 
     @property
     def identity(self) -> str:
-        """Which model at which revision; part of every cache key and every result."""
+        """The model and its revision, `model@revision`: part of cache keys and results."""
         ...
 
-    def answer(self, asked: Sequence[Ask], heard: Heard = unheard) -> list[Answer]:
-        """One answer for each question, in order. Failures are statuses, never exceptions,
-        but for an outage that makes going on pointless (UnscoredError) and misuse (UsageError).
-        What was `heard` before one of them need not be asked again.
+    def answer(self, questions: Sequence[Question], on_answer: OnAnswer = ignore) -> list[Answer]:
+        """One answer for each question, in order.
+
+        Failures are statuses, never exceptions, but for an outage that makes going on pointless
+        (UnscoredError) and misuse (UsageError). Answers that `on_answer` had before one of these
+        need not be asked for again.
         """
         ...
 
@@ -180,46 +187,34 @@ class ScriptedEngine:
     rule: Mapping[Prompt, str]
     otherwise: Answer = Answer(status=Status.HTTP_ERROR)
 
-    def answer(self, asked: Sequence[Ask], heard: Heard = unheard) -> list[Answer]:
-        told = [
-            Answer(self.rule[ask.prompt]) if ask.prompt in self.rule else self.otherwise
-            for ask in asked
-        ]
-        for place, answer in enumerate(told):
-            heard(place, answer)
-        return told
+    def answer(self, questions: Sequence[Question], on_answer: OnAnswer = ignore) -> list[Answer]:
+        texts = [self.rule.get(question.prompt) for question in questions]
+        answers = [self.otherwise if text is None else Answer(text) for text in texts]
+        for place, answer in enumerate(answers):
+            on_answer(place, answer)
+        return answers
 
 
 Controversial = Literal["unsafe", "safe", "separate"]
 _THOUGHT = re.compile(r"\A\s*<think>(?:[^<]|<(?!/think>))*</think>")
 
 
-@dataclass
-class Usage:
-    """What a judge has cost: `calls` are requests, those that failed and were sent again too."""
-
-    calls: int = 0
-    cached: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    reasons: dict[str, str] = field(default_factory=dict)
-    """The latest reason of each status that is not ok, for people."""
-
-
 @dataclass(frozen=True)
 class ModelJudge:
-    """`format` asked of `engine`; equal items are asked once.
+    """`format` asked of the model that `engine` runs; equal items are asked about once.
 
     An answer outside the grammar is read once more without white space and a leading
     `<think>…</think>`, and asked for once more; then it is a `parse_error`. `controversial` says
-    what a guard's middle label counts as; `separate` leaves `reply_harm` untold.
+    what a guard's middle label counts as; `separate` leaves `reply_harm` empty.
     """
 
     format: Format
-    engine: Engine
+    engine: JudgeEngine
     controversial: Controversial = "unsafe"
     caveat: str = ""
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = field(default_factory=Counter)
+    reasons: dict[str, str] = field(default_factory=dict)
+    """The latest reason of each status that is not ok, for people."""
 
     @property
     def name(self) -> str:
@@ -229,45 +224,49 @@ class ModelJudge:
     def fills(self) -> frozenset[str]:
         return self.format.fills
 
-    @property
-    def template_sha256(self) -> str:
-        return hashlib.sha256(self.format.template.encode()).hexdigest()
+    def describe(self) -> JudgeCard:
+        model, _, revision = self.engine.identity.partition("@")
+        return JudgeCard(
+            name=self.name,
+            caveat=self.caveat,
+            fills=self.fills,
+            model=model,
+            revision=revision or None,
+            template_sha256=self.format.template_sha256,
+            controversial=self.controversial,
+            presumes_harm=self.format.presumes_harm,
+        )
 
     def rule(self, states: Sequence[State]) -> list[Verdict]:
         items = [item_of(state) for state in states]
         due = [i for i in items if i and (i.reply is not None or self.format.about == "attack")]
         unique = list(dict.fromkeys(due))
-        told = dict(zip(unique, self._judged(unique), strict=True))
-        return [told[item] if item in told else Verdict() for item in items]
+        verdicts = dict(zip(unique, self._judged(unique), strict=True))
+        return [verdicts[item] if item in verdicts else Verdict() for item in items]
 
     def _judged(self, items: Sequence[Item]) -> list[Verdict]:
         verdicts = self._asked(items, attempt=0)
         again = [i for i, v in enumerate(verdicts) if v.status is Status.PARSE_ERROR]
         for i, verdict in zip(again, self._asked([items[i] for i in again], 1), strict=True):
             verdicts[i] = verdict
-        if self.format.presumes_harm:
-            verdicts = [_known(item, v) for item, v in zip(items, verdicts, strict=True)]
-        return [self._mapped(verdict) for verdict in verdicts]
+        return [self._limited(item, v) for item, v in zip(items, verdicts, strict=True)]
 
     def _asked(self, items: Sequence[Item], attempt: int) -> list[Verdict]:
-        prompts = [self.format.prompts(item) for item in items]
-        asks = [
-            Ask(prompt, self.format.max_tokens, self.format.schema, attempt)
-            for some in prompts
-            for prompt in some
+        form, prompts = self.format, [self.format.prompts(item) for item in items]
+        questions = [
+            Question(prompt, form.max_tokens, form.schema, attempt)
+            for of_item in prompts
+            for prompt in of_item
         ]
-        answers = iter(self.engine.answer(asks) if asks else [])
-        return [self._read([next(answers) for _ in some]) for some in prompts]
+        answers = iter(self.engine.answer(questions) if questions else [])
+        return [self._read([next(answers) for _ in of_item]) for of_item in prompts]
 
     def _read(self, answers: Sequence[Answer]) -> Verdict:
-        for answer in answers:
-            self.usage.calls += answer.calls
-            self.usage.cached += answer.cached
-            self.usage.prompt_tokens += answer.prompt_tokens
-            self.usage.completion_tokens += answer.completion_tokens
+        for kind in COSTS:
+            self.usage[kind] += sum(getattr(answer, kind) for answer in answers)
         failed = next((a for a in answers if a.status is not Status.OK), None)
         if failed:
-            self.usage.reasons[failed.status] = failed.why
+            self.reasons[failed.status] = failed.why
             return Verdict(status=failed.status)
         texts = [answer.text for answer in answers]
         verdict = self.format.read(texts)
@@ -275,12 +274,11 @@ class ModelJudge:
             verdict = self.format.read([_THOUGHT.sub("", text).strip() for text in texts])
         return verdict or Verdict(status=Status.PARSE_ERROR)
 
-    def _mapped(self, verdict: Verdict) -> Verdict:
-        if verdict.reply_harm is not Harm.CONTROVERSIAL or self.controversial == "unsafe":
-            return verdict
-        return replace(verdict, reply_harm=Harm.SAFE if self.controversial == "safe" else None)
-
-
-def _known(item: Item, verdict: Verdict) -> Verdict:
-    """What a judge that presumes harm can tell of this item."""
-    return verdict if item.harmful else replace(verdict, reply_harm=None)
+    def _limited(self, item: Item, verdict: Verdict) -> Verdict:
+        """The verdict without the harm that this judge cannot tell of the item."""
+        if self.format.presumes_harm and not item.harmful:
+            return replace(verdict, reply_harm=None)
+        if verdict.reply_harm is Harm.CONTROVERSIAL and self.controversial != "unsafe":
+            harm = Harm.SAFE if self.controversial == "safe" else None
+            return replace(verdict, reply_harm=harm)
+        return verdict

@@ -1,22 +1,20 @@
-"""Several judges, one verdict: merged field by field, by a rule that is stated."""
+"""Judges put together: several as one verdict, one shared out over processes, and their costs."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sparring.judges.judge import Judge
-from sparring.judges.model_judge import ModelJudge
+from sparring.judges.judge import VALUES, Judge, JudgeCard, Usage, describe, spent
 from sparring.players.ranks import Ranks, shared_out
 from sparring.types import Harm, State, Status, UsageError, Verdict
 
 Votes = Sequence[bool | None]
 Rule = Callable[[Votes], bool | None]
-"""What several members' votes on a yes-or-no field make; None: not told."""
+"""What several members' votes on a yes-or-no field make; None leaves the field empty."""
 
-VALUES = tuple(f.name for f in fields(Verdict) if f.name != "status")
 _GRAVER = {Harm.SAFE: 0, Harm.CONTROVERSIAL: 1, Harm.UNSAFE: 2}
 
 
@@ -27,12 +25,12 @@ def majority(votes: Votes) -> bool | None:
 
 
 def any_of(votes: Votes) -> bool | None:
-    """Yes where one says so: the strict panel."""
+    """Yes where a single vote is yes: the strict panel."""
     return True in votes
 
 
 def all_of(votes: Votes) -> bool | None:
-    """Yes where all say so: the lenient panel."""
+    """Yes where every vote is yes: the lenient panel."""
     return False not in votes
 
 
@@ -62,8 +60,8 @@ class Panel:
     the first failed member's, so an exam counts the item as unscored by that cause. Where a
     rule finds harm, the gravest vote is the verdict's.
 
-    `votes` counts what the members said of every field that at least two of them rule on, in
-    their order: what `alpha_of` in `evaluation/agreement.py` takes. `score` is no vote.
+    `votes` counts the members' votes on every field that at least two of them rule on, in their
+    order, as `stats.agreement.alpha_of` takes them. `score` is no vote.
     """
 
     members: Sequence[Member]
@@ -93,57 +91,57 @@ class Panel:
 
     @property
     def caveat(self) -> str:
-        told = dict.fromkeys(member.judge.caveat for member in self.members)
-        return " ".join(caveat for caveat in told if caveat)
+        caveats = dict.fromkeys(member.judge.caveat for member in self.members)
+        return " ".join(caveat for caveat in caveats if caveat)
 
     @property
     def fills(self) -> frozenset[str]:
         return frozenset().union(*(member.rules_on for member in self.members))
 
+    @property
+    def usage(self) -> Usage:
+        return sum((spent(member.judge) for member in self.members), Usage())
+
+    def describe(self) -> JudgeCard:
+        members = (replace(describe(m.judge), takes=m.rules_on) for m in self.members)
+        rules = {name: getattr(rule, "__name__", "") for name, rule in self.rules.items()}
+        return JudgeCard(self.name, self.caveat, self.fills, members=(*members,), rules=rules)
+
     def rule(self, states: Sequence[State]) -> list[Verdict]:
-        ruled = [member.judge.rule(states) for member in self.members]
-        return [self._merged(told) for told in zip(*ruled, strict=True)]
+        rulings = [member.judge.rule(states) for member in self.members]
+        return [self._merged(verdicts) for verdicts in zip(*rulings, strict=True)]
 
     def _on(self, name: str) -> list[int]:
         """Which members rule on a field, in their order."""
         return [i for i, member in enumerate(self.members) if name in member.rules_on]
 
-    def _merged(self, told: Sequence[Verdict]) -> Verdict:
-        told = [v if v.status is Status.OK else Verdict(status=v.status) for v in told]
-        values = {name: self._field(name, told) for name in VALUES if name in self.fills}
-        failed = (verdict.status for verdict in told if verdict.status is not Status.OK)
+    def _merged(self, verdicts: Sequence[Verdict]) -> Verdict:
+        verdicts = [v if v.status is Status.OK else Verdict(status=v.status) for v in verdicts]
+        values = {name: self._field(name, verdicts) for name in VALUES if name in self.fills}
+        failed = (verdict.status for verdict in verdicts if verdict.status is not Status.OK)
         return Verdict(**values, status=next(failed, Status.OK))
 
-    def _field(self, name: str, told: Sequence[Verdict]) -> Any:
-        said = [getattr(told[i], name) for i in self._on(name)]
-        if len(said) < 2 or name == "score":
-            return said[0]
-        votes = tuple(_vote(value) for value in said)
+    def _field(self, name: str, verdicts: Sequence[Verdict]) -> Any:
+        values = [getattr(verdicts[i], name) for i in self._on(name)]
+        if len(values) < 2 or name == "score":
+            return values[0]
+        votes = tuple(v is not Harm.SAFE if isinstance(v, Harm) else v for v in values)
         if any(vote is not None for vote in votes):
             self.votes.setdefault(name, Counter())[votes] += 1
         if name not in self.rules:
-            return said[0]
+            return values[0]
         ruling = None if None in votes else self.rules[name](votes)
-        return _harm(said, ruling) if name == "reply_harm" else ruling
-
-
-def _vote(value: Any) -> bool | None:
-    return None if value is None else value is not Harm.SAFE if isinstance(value, Harm) else value
-
-
-def _harm(said: Sequence[Harm], ruling: bool | None) -> Harm | None:
-    """A yes or no about harm as one of the grades the members gave."""
-    if ruling is None:
-        return None
-    return max(said, key=_GRAVER.__getitem__) if ruling else Harm.SAFE
+        if name != "reply_harm" or ruling is None:
+            return ruling
+        return max(values, key=_GRAVER.__getitem__) if ruling else Harm.SAFE
 
 
 @dataclass(frozen=True)
-class Split:
-    """`judge`, of which every rank asks its share; all hear every verdict."""
+class Wrapped:
+    """`judge`, with another way to come to its verdicts; all else is the judge's own."""
 
     judge: Judge
-    ranks: Ranks
+    rule: Callable[[Sequence[State]], list[Verdict]]
 
     @property
     def name(self) -> str:
@@ -157,39 +155,23 @@ class Split:
     def fills(self) -> frozenset[str]:
         return self.judge.fills
 
-    def rule(self, states: Sequence[State]) -> list[Verdict]:
-        return shared_out(self.ranks, states, self.judge.rule)
+    @property
+    def usage(self) -> Usage:
+        return spent(self.judge)
+
+    def describe(self) -> JudgeCard:
+        return describe(self.judge)
 
 
-def identity(judge: Judge) -> dict[str, Any]:
-    """Plain data, equal for two judges only where their verdicts may stand in one file."""
-    told: dict[str, Any] = {"name": judge.name, "fills": sorted(judge.fills)}
-    if isinstance(judge, ModelJudge):
-        told |= {"template_sha256": judge.template_sha256, "controversial": judge.controversial}
-    if isinstance(judge, Panel):
-        told["members"] = [
-            identity(member.judge) | {"takes": sorted(member.rules_on)} for member in judge.members
-        ]
-        told["rules"] = {
-            name: getattr(rule, "__name__", "") for name, rule in sorted(judge.rules.items())
-        }
-    return told
+def shared(judge: Judge, ranks: Ranks) -> Judge:
+    """`judge`, of which every process asks its share; all get every verdict."""
+    if ranks.size == 1:
+        return judge
+    return Wrapped(judge, lambda states: shared_out(ranks, states, judge.rule))
 
 
 Costs = dict[str, dict[str, int]]
 """By judge and kind of cost."""
-COSTS = ("calls", "cached", "prompt_tokens", "completion_tokens")
-
-
-def spent(judge: Judge) -> Counter[str]:
-    """By kind of cost, in this process since it began; empty where no model is asked."""
-    if isinstance(judge, Split):
-        return spent(judge.judge)
-    if isinstance(judge, Panel):
-        return sum((spent(member.judge) for member in judge.members), Counter[str]())
-    if isinstance(judge, ModelJudge):
-        return Counter({name: getattr(judge.usage, name) for name in COSTS})
-    return Counter()
 
 
 class Meter:
@@ -202,11 +184,11 @@ class Meter:
     def read(self) -> Costs:
         """Without judges that cost nothing; every process has to read."""
         last, self.last = self.last, self._now()
-        told = {name: dict(now - last[name]) for name, now in self.last.items()}
-        return {name: cost for name, cost in told.items() if cost}
+        costs = {name: dict(now - last[name]) for name, now in self.last.items()}
+        return {name: cost for name, cost in costs.items() if cost}
 
-    def _now(self) -> dict[str, Counter[str]]:
+    def _now(self) -> dict[str, Usage]:
         return {
-            name: sum(self.ranks.gather(spent(judge)), Counter[str]())
+            name: sum(self.ranks.gather(spent(judge)), Usage())
             for name, judge in self.judges.items()
         }

@@ -14,7 +14,7 @@ from sparring.games.dialogue import Dialogue
 from sparring.games.game import Game
 from sparring.games.payoffs import MAGIC, LabelPayoff, Payoff, ScorePayoff, SelfRedTeamPayoff
 from sparring.judges.judge import Judge
-from sparring.judges.panel import Split
+from sparring.judges.panel import shared
 from sparring.memory.experience import ExperiencePool, Held, Rules, Sampler, thompson, ucb, uniform
 from sparring.memory.league import Latest, League, Opposition, Trial, Versioned, nash
 from sparring.memory.league import uniform as anyone
@@ -101,7 +101,7 @@ def assemble(config: RunConfig) -> Match:
     config, found = pinned(config)
     ranks = launched()
     place = setting(config)
-    judge = Split(place.judge, ranks)
+    judge = shared(place.judge, ranks)
     payoff = _payoff(config)
     rules = config.game
     game = Dialogue(payoff, place.briefs, rules.gate, rules.exchanges, rules.reply_format)
@@ -138,7 +138,7 @@ def assemble(config: RunConfig) -> Match:
         world=place.world,
         examiner=place.examiner,
         ranks=ranks,
-        second=place.second and Split(place.second, ranks),
+        second=place.second and shared(place.second, ranks),
     )
 
 

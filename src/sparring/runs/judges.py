@@ -7,59 +7,58 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
 
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
-from sparring.judges.address import Address
 from sparring.judges.cache import Answers, Cached
-from sparring.judges.formats import FORMATS, PUBLISHED, format_named
-from sparring.judges.http import Limits, Server
-from sparring.judges.judge import Judge, KeywordJudge
-from sparring.judges.model_judge import Engine, Format, ModelJudge
+from sparring.judges.http import Server
+from sparring.judges.judge import VALUES, Judge, KeywordJudge
+from sparring.judges.model_judge import Format, JudgeEngine, ModelJudge
 from sparring.judges.panel import RULES, Member, Panel
 from sparring.judges.probe import admit
+from sparring.judges.published import PUBLISHED, format_named
 from sparring.judges.rubric import rubric
 from sparring.settings.config import load_yaml
 from sparring.settings.sections import SANDBOX, JudgeSettings
-from sparring.types import UsageError, Verdict
+from sparring.transport.client import Client
+from sparring.transport.guard import Address, Limits, from_environment
+from sparring.types import UsageError
 
 
 def model_judge(
-    format: Format, told: JudgeSettings, environ: Mapping[str, str], field: str = "judge"
+    form: Format, settings: JudgeSettings, environ: Mapping[str, str], field: str = "judge"
 ) -> ModelJudge:
     """A judge that has answered its start-up questions, which no cache may answer for it.
 
     `environ` is where keys are looked up; `field` is the entry's place in the configuration.
     """
-    engine = engine_of(told, environ, field)
-    first = ModelJudge(format, engine, told.controversial)
-    admit(first, field)
-    if told.cache is not None:
-        key = f"{format.name}:{first.template_sha256}"
-        engine = Cached(engine, Answers(told.cache), key)
-    return ModelJudge(format, engine, told.controversial)
+    engine = engine_of(settings, environ, field)
+    admit(ModelJudge(form, engine, settings.controversial), field)
+    if settings.cache is not None:
+        key = f"{form.name}:{form.template_sha256}"
+        engine = Cached(engine, Answers(settings.cache), key)
+    return ModelJudge(form, engine, settings.controversial)
 
 
-def engine_of(told: JudgeSettings, environ: Mapping[str, str], field: str = "judge") -> Engine:
+def engine_of(
+    settings: JudgeSettings, environ: Mapping[str, str], field: str = "judge"
+) -> JudgeEngine:
     """The server at `base_url`, or the model in this process; nothing is asked yet."""
-    if not told.model:
+    if not settings.model:
         raise UsageError(f"{field}.model: wanted the name of the judge's model")
-    if told.base_url is None:
-        return _in_process(told.model, told.revision, field)
-    way = told.server
-    return Server(
-        Address(told.base_url, f"{field}.base_url", way.allow_insecure),
-        told.model,
-        told.revision or "",
-        key=_secret(way.api_key_env, environ, f"{field}.server.api_key_env"),
-        proxy=_secret(way.proxy_env, environ, f"{field}.server.proxy_env"),
-        limits=Limits(**way.model_dump(include={f.name for f in fields(Limits)})),
-        json_schema=way.json_schema,
+    if settings.base_url is None:
+        return _in_process(settings.model, settings.revision, field)
+    server = settings.server
+    client = Client(
+        Address(settings.base_url, f"{field}.base_url", server.allow_insecure),
+        key=from_environment(server.api_key_env, environ, f"{field}.server.api_key_env"),
+        proxy=from_environment(server.proxy_env, environ, f"{field}.server.proxy_env"),
+        limits=Limits(**server.model_dump(include={f.name for f in fields(Limits)})),
     )
+    return Server(client, settings.model, settings.revision or "", server.json_schema)
 
 
-def _in_process(model: str, revision: str | None, field: str) -> Engine:
+def _in_process(model: str, revision: str | None, field: str) -> JudgeEngine:
     from sparring.judges.local import InProcess
     from sparring.players.loading import load_model, load_tokenizer
 
@@ -72,35 +71,27 @@ def _in_process(model: str, revision: str | None, field: str) -> Engine:
     return InProcess(weights, words, f"{model}@{revision}" if revision else model)
 
 
-def _secret(name: str | None, environ: Mapping[str, str], field: str) -> SecretStr | None:
-    if name is None:
-        return None
-    if not environ.get(name):
-        raise UsageError(f"{field}: the environment variable {name} is not set")
-    return SecretStr(environ[name])
-
-
 PLUGINS = "sparring.judges"
 """Entry points of other packages: kind → a callable that makes a judge of `JudgeSettings`."""
 _BEFORE_REPLY = frozenset({"on_topic", "prompt_harmful"})
 
 
 def judge_of(
-    told: Sequence[JudgeSettings],
+    settings: Sequence[JudgeSettings],
     rules: Mapping[str, str],
     salt: str,
     field: str = "judge",
     proven: bool = True,
 ) -> Judge:
-    """The judge that `told` describes, for a user's own seeds; errors name the `field`.
+    """The judge that `settings` describe, for a user's own seeds; errors name the `field`.
 
     A rubric's delimiters are made of `salt`, so that no attacker foresees them. A judge that is a
     model has answered its start-up questions, unless it is to be asked them (`proven` false).
     """
-    several = len(told) > 1
+    several = len(settings) > 1
     members = [
         member
-        for place, entry in enumerate(told)
+        for place, entry in enumerate(settings)
         for member in _members(entry, salt, f"{field}.{place}" if several else field, proven)
     ]
     if len(members) == 1 and not rules and members[0].rules_on == members[0].judge.fills:
@@ -128,65 +119,64 @@ def entries(word: str) -> list[JudgeSettings]:
     if not path.is_file():
         raise UsageError(f"{word}: no such file")
     try:
-        told = load_yaml(path.read_text("utf-8"), word)
+        data = load_yaml(path.read_text("utf-8"), word)
+        data = data.get("judge", data) if isinstance(data, dict) else data
+        return [
+            JudgeSettings.model_validate(entry)
+            for entry in (data if isinstance(data, list) and data else [data])
+        ]
     except UnicodeDecodeError as error:
         raise UsageError(f"{word}: not UTF-8: {error}") from None
-    told = told.get("judge", told) if isinstance(told, dict) else told
-    return [_entry(word, one) for one in (told if isinstance(told, list) and told else [told])]
+    except ValidationError as error:
+        wrong = (
+            f"{'.'.join(map(str, item['loc'])) or 'judge'}: "
+            f"{item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors(include_input=False)
+        )
+        raise UsageError(f"{word}: " + "; ".join(wrong)) from None
 
 
 def _is_file(word: str) -> bool:
     return word.endswith((".yaml", ".yml"))
 
 
-def _entry(word: str, told: Any) -> JudgeSettings:
-    try:
-        return JudgeSettings.model_validate(told)
-    except ValidationError as error:
-        wrong = [
-            f"{'.'.join(map(str, item['loc'])) or 'judge'}: "
-            f"{item['msg'].removeprefix('Value error, ')}"
-            for item in error.errors(include_input=False)
-        ]
-        raise UsageError(f"{word}: " + "; ".join(wrong)) from None
-
-
-def _members(told: JudgeSettings, salt: str, field: str, proven: bool) -> Iterator[Member]:
-    fills = frozenset(told.fills or ())
-    unknown = fills - set(Verdict.__dataclass_fields__)
+def _members(settings: JudgeSettings, salt: str, field: str, proven: bool) -> Iterator[Member]:
+    fills = frozenset(settings.fills or ())
+    unknown = fills - set(VALUES)
     if unknown:
         raise UsageError(f"{field}.fills: {', '.join(sorted(unknown))} is no field of a verdict")
-    if told.kind == "keyword":
+    if settings.kind == "keyword":
         yield Member(KeywordJudge(), fills)
-    elif told.kind == "rubric":
+    elif settings.kind == "rubric":
         if not fills:
             raise UsageError(f"{field}.fills: wanted the verdict's fields that the rubric fills")
-        # What can be told of the attack alone is asked before anybody replies to it.
-        for asked in filter(None, (fills & _BEFORE_REPLY, fills - _BEFORE_REPLY)):
-            yield Member(_model(rubric(asked, salt), told, field, proven))
-    elif told.kind in {*FORMATS, *PUBLISHED}:
-        yield Member(_model(format_named(told.kind, told.template), told, field, proven), fills)
+        # Questions about the attack alone are asked before anybody replies to it.
+        for group in filter(None, (fills & _BEFORE_REPLY, fills - _BEFORE_REPLY)):
+            yield Member(_model(rubric(group, salt), settings, field, proven))
+    elif settings.kind in PUBLISHED:
+        form = format_named(settings.kind, settings.template)
+        yield Member(_model(form, settings, field, proven), fills)
     else:
-        yield Member(_plugged(told, field), fills)
+        yield Member(_plugged(settings, field), fills)
 
 
-def _model(form: Format, told: JudgeSettings, field: str, proven: bool) -> Judge:
+def _model(form: Format, settings: JudgeSettings, field: str, proven: bool) -> Judge:
     if proven:
-        return model_judge(form, told, os.environ, field)
-    return ModelJudge(form, engine_of(told, os.environ, field), told.controversial)
+        return model_judge(form, settings, os.environ, field)
+    return ModelJudge(form, engine_of(settings, os.environ, field), settings.controversial)
 
 
-def _plugged(told: JudgeSettings, field: str) -> Judge:
+def _plugged(settings: JudgeSettings, field: str) -> Judge:
     """Another package's judge."""
-    found = tuple(entry_points(group=PLUGINS).select(name=told.kind))
-    if len(found) != 1:
-        known = ", ".join(["keyword", "rubric", *sorted({*FORMATS, *PUBLISHED})])
+    plugins = tuple(entry_points(group=PLUGINS).select(name=settings.kind))
+    if len(plugins) != 1:
+        known = ", ".join(["keyword", "rubric", *sorted(PUBLISHED)])
         aside = " (the sandbox's judge only knows the sandbox's language)"
-        more = f"{len(found)} plug-ins have it; " if found else ""
+        several = f"{len(plugins)} plug-ins have it; " if plugins else ""
         where = field if field.startswith("--") else f"{field}.kind"
         raise UsageError(
-            f"{where}: {told.kind} cannot judge your own seeds; {more}known: {known}"
-            + (aside if told.kind == SANDBOX else "")
+            f"{where}: {settings.kind} cannot judge your own seeds; {several}known: {known}"
+            + (aside if settings.kind == SANDBOX else "")
         )
-    judge: Judge = found[0].load()(told)
+    judge: Judge = plugins[0].load()(settings)
     return judge

@@ -53,7 +53,12 @@ def publishing(config: RunConfig, ranks: Ranks) -> Publishing | None:
     name = base.model_name_or_path
     engine: SamplingEngine
     if sampling.base_url:
-        engine = VllmServer(sampling.base_url, server.model or name, server.concurrency)
+        engine = VllmServer(
+            sampling.base_url,
+            server.model or name,
+            server.concurrency,
+            allow_insecure=server.allow_insecure,
+        )
     else:
         rank = max(config.attacker.lora.r, config.defender.lora.r)
         memory = server.gpu_memory_utilization

@@ -90,6 +90,7 @@ class EngineSettings(Model):
         2.0, ge=1, description="the weight of a token, learner's over engine's probability, at most"
     )
     concurrency: int = Field(64, ge=1, description="requests under way")
+    allow_insecure: bool = Field(False, description="http:// to another machine")
     gpu_memory_utilization: float = Field(
         0.4, gt=0, lt=1, description="in process: share of the card that vLLM takes"
     )

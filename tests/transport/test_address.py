@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparring.judges.address import Address, _meant
+from sparring.transport.guard import Address
 from sparring.types import UsageError
 
 
@@ -64,12 +64,12 @@ FORBIDDEN = (
 @pytest.mark.parametrize("ip", FORBIDDEN)
 def test_link_local_metadata_and_multicast_addresses_are_refused_however_they_are_spelt(ip):
     address = Address("https://a.example/v1", allow_insecure=True)
-    with pytest.raises(UsageError, match="no judge lives there"):
+    with pytest.raises(UsageError, match="no model is served there"):
         address.check(["10.0.0.7", ip])
 
 
 def test_a_literal_metadata_address_is_refused_before_anything_is_sent():
-    assert "no judge lives there" in refused("http://169.254.169.254/v1", allow_insecure=True)
+    assert "no model is served there" in refused("http://169.254.169.254/v1", allow_insecure=True)
 
 
 def test_a_name_of_this_machine_that_leads_elsewhere_is_refused():
@@ -82,10 +82,3 @@ def test_the_endpoint_is_asked_at_the_address_that_was_checked():
     assert address.at("10.0.0.7", "completions") == "https://10.0.0.7:443/team/v1/completions"
     assert address.at("::1", "completions") == "https://[::1]:443/team/v1/completions"
     assert address.authority == "judge.example"
-
-
-def test_wrapped_addresses_are_unwrapped():
-    import ipaddress
-
-    told = [next(_meant(ipaddress.ip_address(ip))) for ip in ("::ffff:7.7.7.7", "64:ff9b::7.7.7.7")]
-    assert {str(ip) for ip in told} == {"7.7.7.7"}

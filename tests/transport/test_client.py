@@ -14,31 +14,32 @@ from dataclasses import replace
 import httpx2
 import pytest
 from pydantic import SecretStr
-from tests.judges.server import RATES, Script, serving, verdict
 from tests.judges.test_model_judge import asked, toy
+from tests.transport.server import RATES, Script, serving, verdict
 
-from sparring.judges.address import Address
-from sparring.judges.http import Limits, Server
-from sparring.judges.model_judge import Ask, ModelJudge, Raw
+from sparring.judges.http import Server
+from sparring.judges.model_judge import ModelJudge, Question, Raw
+from sparring.transport.client import Client
+from sparring.transport.guard import Address, Limits
 from sparring.types import Message, Status, UnscoredError, UsageError
 
 QUICK = Limits(timeout=0.5, deadline=20, outage_seconds=20, attempts=8, first_pause=0.02)
 KEY = "sk-canary-5e7a"
 
 
-def chat(text: str) -> Ask:
-    return Ask((Message("user", text),), 16)
+def chat(text: str) -> Question:
+    return Question((Message("user", text),), 16)
 
 
-def questions(n: int) -> list[Ask]:
+def questions(n: int) -> list[Question]:
     return [chat(f"open vault {i}") for i in range(n)]
 
 
 def server(url: str, limits: Limits = QUICK, **told) -> Server:
-    return Server(Address(url), "toy", limits=limits, **told)
+    return Server(Client(Address(url), limits=limits, **told), "toy")
 
 
-def right(asks: list[Ask]) -> list[str]:
+def right(asks: list[Question]) -> list[str]:
     return [verdict(ask.prompt[0].content) for ask in asks]
 
 
@@ -48,7 +49,7 @@ def texts(answers) -> list[str]:
 
 def test_answers_come_in_order_with_the_servers_counts():
     with serving(Script(latency=0.002)) as (url, seen):
-        asks = [*questions(20), Ask(Raw(("open the gate",)), 4)]
+        asks = [*questions(20), Question(Raw(("open the gate",)), 4)]
         told = server(url).answer(asks)
     assert texts(told) == [*right(asks[:-1]), verdict("open the gate")]
     assert {(a.prompt_tokens, a.completion_tokens, a.calls) for a in told} == {(7, 3, 1)}
@@ -92,8 +93,8 @@ def test_a_failed_answer_never_becomes_a_label():
         told = judge.rule([asked(f"reply {i}") for i in range(5)])
     assert {(v.status, v.reply_harm, v.refused) for v in told} == {(Status.HTTP_ERROR, None, None)}
     assert len(told) == 5
-    assert seen.calls == judge.usage.calls == 10
-    assert "not JSON" in judge.usage.reasons["http_error"]
+    assert seen.calls == judge.usage["calls"] == 10
+    assert "not JSON" in judge.reasons["http_error"]
 
 
 def toy_chat():
@@ -106,7 +107,7 @@ def test_unique_pairs_of_64_seeds_and_4_replies_are_asked_at_most_320_times():
         judge = ModelJudge(toy_chat(), server(url))
         judge.rule([*states, *states])
     assert seen.faults["right"] == 256
-    assert seen.calls == judge.usage.calls <= 320
+    assert seen.calls == judge.usage["calls"] <= 320
 
 
 def test_questions_wait_side_by_side_so_a_slow_server_costs_waiting_and_no_work():
@@ -141,10 +142,10 @@ def test_a_busy_server_is_asked_for_less_at_once_and_then_for_more():
     with serving(Script(reply=reply)) as (url, _):
         busy = server(url, Limits(attempts=1, timeout=1, first_pause=0.01))
         busy.answer(questions(12))
-        assert busy.pace.limit <= 8
+        assert busy.client.pace.limit <= 8
         gate.set()
         busy.answer(questions(200))
-        assert busy.pace.limit == 32
+        assert busy.client.pace.limit == 32
 
 
 def test_what_is_under_way_shrinks_within_a_round():
@@ -320,7 +321,7 @@ def test_a_name_that_comes_to_lead_to_the_metadata_service_is_refused():
     with serving(Script()) as (url, seen):
         port = url.split(":")[2].split("/")[0]
         address = Address(f"http://judge.example:{port}/v1", allow_insecure=True)
-        one = Server(address, "toy", limits=Limits(concurrency=1), resolve=rebinding)
+        one = Server(Client(address, limits=Limits(concurrency=1), resolve=rebinding), "toy")
         heard: list[str] = []
         with pytest.raises(UsageError, match=r"leads to 169\.254\.169\.254"):
             one.answer(questions(5), lambda _, answer: heard.append(answer.text))
@@ -334,7 +335,7 @@ def test_the_next_address_is_tried_where_one_refuses():
         return ["::1", "127.0.0.1"]
 
     with serving(Script()) as (url, _):
-        one = Server(Address(url.replace("127.0.0.1", "localhost")), "toy", resolve=two)
+        one = Server(Client(Address(url.replace("127.0.0.1", "localhost")), resolve=two), "toy")
         assert texts(one.answer(questions(3))) == right(questions(3))
 
 
@@ -348,11 +349,8 @@ def test_the_environment_changes_nothing(monkeypatch):
 
 def test_a_proxy_that_is_configured_is_used():
     with serving(Script()) as (proxy, seen):
-        one = Server(
-            Address("http://judge.example/v1", allow_insecure=True),
-            "toy",
-            proxy=SecretStr(proxy.removesuffix("/v1")),
-        )
+        address = Address("http://judge.example/v1", allow_insecure=True)
+        one = Server(Client(address, proxy=SecretStr(proxy.removesuffix("/v1"))), "toy")
         assert texts(one.answer(questions(1))) == right(questions(1))
     assert seen.paths == ["http://judge.example/v1/chat/completions"]
 

@@ -1,6 +1,5 @@
 """How hard a server is pressed, when it counts as gone, and what its Retry-After says."""
 
-import random
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -8,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparring.judges.wire import Breaker, Pace, backoff, retry_after
+from sparring.transport.guard import Breaker, Pace, retry_after
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 
@@ -16,24 +15,24 @@ NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 def test_the_pace_halves_when_half_of_the_last_eight_were_too_many():
     pace = Pace(32)
     for _ in range(4):
-        pace.told(pressed=False)
+        pace.record(pressed=False)
     for _ in range(3):
-        pace.told(pressed=True)
+        pace.record(pressed=True)
     assert pace.limit == 32
-    pace.told(pressed=True)
+    pace.record(pressed=True)
     assert pace.limit == 16
 
 
 def test_the_pace_grows_by_one_for_every_four_that_went_well_and_never_beyond_its_most():
     pace = Pace(12)
     for _ in range(4):
-        pace.told(pressed=True)
+        pace.record(pressed=True)
     assert pace.limit == 6
     for _ in range(4 * 5):
-        pace.told(pressed=False)
+        pace.record(pressed=False)
     assert pace.limit == 11
     for _ in range(100):
-        pace.told(pressed=False)
+        pace.record(pressed=False)
     assert pace.limit == 12
 
 
@@ -41,47 +40,36 @@ def test_the_pace_grows_by_one_for_every_four_that_went_well_and_never_beyond_it
 def test_the_pace_stays_between_one_and_its_most(told):
     pace = Pace(7)
     for pressed in told:
-        pace.told(pressed)
+        pace.record(pressed)
         assert 1 <= pace.limit <= 7
 
 
 def test_one_failure_in_eight_costs_no_pace():
     pace = Pace(32)
     for number in range(800):
-        pace.told(number % 8 == 0)
+        pace.record(number % 8 == 0)
     assert pace.limit == 32
 
 
 def test_the_breaker_opens_at_the_twentieth_failure_in_a_row_and_closes_at_a_success():
     breaker = Breaker()
     for told in [True] * 19 + [False] + [True] * 19:
-        breaker.told(told, now=5.0)
-    assert not breaker.open
-    breaker.told(failed=True, now=7.5)
-    breaker.told(failed=True, now=9.0)
+        breaker.record(told, now=5.0)
+    assert breaker.since is None
+    breaker.record(failed=True, now=7.5)
+    breaker.record(failed=True, now=9.0)
     assert breaker.since == 7.5
-    breaker.told(failed=False, now=11.0)
-    assert not breaker.open
+    breaker.record(failed=False, now=11.0)
+    assert breaker.since is None
 
 
 def test_pauses_of_an_open_breaker_double_to_half_a_minute_and_begin_anew():
     breaker = Breaker(first_pause=2.0)
     for _ in range(2):
         for _ in range(20):
-            breaker.told(failed=True, now=0.0)
+            breaker.record(failed=True, now=0.0)
         assert [breaker.pause() for _ in range(6)] == [2, 4, 8, 16, 30, 30]
-        breaker.told(failed=False, now=0.0)
-
-
-@given(st.integers(0, 40), st.integers())
-def test_a_back_off_lies_between_nothing_and_its_doubling_bound(attempt, seed):
-    wait = backoff(attempt, 0.5, random.Random(seed))
-    assert 0 <= wait <= min(30, 0.5 * 2**attempt)
-
-
-def test_equal_generators_give_equal_pauses():
-    one, two = ([backoff(i, 0.5, random.Random("a")) for i in range(5)] for _ in range(2))
-    assert one == two
+        breaker.record(failed=False, now=0.0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,381 @@
+"""One client for every HTTP server: paced, guarded, patient with failures and with outages."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from time import monotonic
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import anyio
+import httpx2
+from pydantic import SecretStr
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result
+
+from sparring.transport.guard import (
+    LONGEST_PAUSE,
+    Address,
+    Breaker,
+    Limits,
+    Pace,
+    excerpt,
+    printable,
+    proxy_url,
+    resolved,
+    retry_after,
+    spellings,
+)
+from sparring.types import SparringError, Status, UnscoredError, UsageError
+
+T = TypeVar("T")
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+"""Maps (host, port) to IP addresses. OSError where there are none."""
+_WAITING = 4
+"""Requests in hand for each one under way, so that one that pauses holds nobody up."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A JSON body to post to `path` below the base URL; without a body, a GET."""
+
+    path: str
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a request brought no answer.
+
+    `again`: sending it again may help. `pressed`: the server had too much to do. `wait`: the
+    seconds it asks for. `hint`: the settings to look at, if the server has never answered.
+    """
+
+    why: str
+    status: Status = Status.HTTP_ERROR
+    again: bool = True
+    pressed: bool = False
+    wait: float = 0.0
+    hint: str = ""
+
+
+_AGAIN = {408, 409, 425, 429}
+_PRESSED = {429, 502, 503, 504}
+_HINTS = {
+    401: "the server does not know the key; see {field}.server.api_key_env",
+    403: "the server refuses the key; see {field}.server.api_key_env",
+    404: "no such endpoint or model; see {field}.base_url (it ends in /v1) and {field}.model",
+}
+
+
+Read = Callable[[int | None, httpx2.Response], T | Fault]
+"""Reads the response to the request at a place; None is the place of `hello`."""
+Finish = Callable[[int, T | Fault, int], None]
+"""Takes what came of the request at a place, and how many requests that took."""
+
+
+@dataclass(eq=False)
+class Client:
+    """One server. `key` is sent as a bearer token; `proxy` is a URL that may hold a password.
+
+    Nothing is read from the environment, no redirect is followed, nothing is inflated. With a
+    proxy, names are resolved by it and only literal addresses are checked. `rng` spreads pauses
+    and decides nothing else.
+    """
+
+    address: Address
+    key: SecretStr | None = None
+    proxy: SecretStr | None = None
+    limits: Limits = field(default_factory=Limits)
+    outage_error: type[SparringError] = UnscoredError
+    rng: random.Random = field(default_factory=lambda: random.Random("transport"), repr=False)
+    resolve: Resolve = field(default=resolved, repr=False)
+    answered: bool = field(default=False, init=False)
+    pace: Pace = field(init=False, repr=False)
+    breaker: Breaker = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.key:
+            self.key = printable(self.key.get_secret_value(), f"{self.address.field}: the key")
+        if self.proxy:
+            self.proxy = proxy_url(self.proxy.get_secret_value(), self.address.field)
+        pause = min(2 * self.limits.first_pause, self.limits.outage_seconds)
+        self.pace = Pace(self.limits.concurrency)
+        self.breaker = Breaker(self.limits.open_after, pause)
+
+    def send(
+        self, requests: Sequence[HttpRequest], read: Read[T], finish: Finish[T], hello: HttpRequest
+    ) -> None:
+        """Send them all, paced, and call `finish` with each outcome as it comes, in any order.
+
+        Those that `round_deadline` cuts off are not finished. While the server seems to be gone
+        `hello` asks whether it is back; `outage_error` is raised when that takes too long, and
+        UsageError where a server that has never answered says that it is set up wrong.
+        """
+        if requests:
+            _run(self._send(requests, read, finish, hello))
+
+    def responses(
+        self,
+        requests: Sequence[HttpRequest],
+        busy: frozenset[int] = frozenset(),
+        hello: HttpRequest | None = None,
+    ) -> list[httpx2.Response]:
+        """The responses in order, whatever their status, unless it is one of `busy`, which is a
+        fault. SparringError if one did not come.
+        """
+        late = Fault("no answer in time")
+        outcomes: list[httpx2.Response | Fault] = [late] * len(requests)
+
+        def read(_: int | None, response: httpx2.Response) -> httpx2.Response | Fault:
+            return self.fault(response) if response.status_code in busy else response
+
+        def finish(place: int, outcome: httpx2.Response | Fault, _: int) -> None:
+            outcomes[place] = outcome
+
+        if requests:
+            self.send(requests, read, finish, hello or requests[0])
+        for outcome in outcomes:
+            if isinstance(outcome, Fault):
+                path = requests[0].path.partition("?")[0]  # a query may hold a signature
+                where = f"{self.address.field}: {self.address.named(path)}"
+                raise SparringError(f"{where}: {outcome.why}")
+        return [outcome for outcome in outcomes if isinstance(outcome, httpx2.Response)]
+
+    async def _send(
+        self, requests: Sequence[HttpRequest], read: Read[T], finish: Finish[T], hello: HttpRequest
+    ) -> None:
+        places, errors = iter(range(len(requests))), list[SparringError]()
+
+        async def work(round_: _Round, scope: anyio.CancelScope) -> None:
+            try:
+                for place in places:
+                    finish(place, *await round_.ask(requests[place], partial(read, place)))
+            except SparringError as error:
+                errors.append(error)
+                scope.cancel()
+
+        with anyio.move_on_after(self.limits.round_deadline):
+            async with self._connections() as connections, anyio.create_task_group() as group:
+                under_way = anyio.CapacityLimiter(int(self.pace.limit))
+                greeting = hello, partial(read, None)
+                round_ = _Round(self, connections, under_way, anyio.Lock(), greeting)
+                for _ in range(min(len(requests), _WAITING * self.limits.concurrency)):
+                    group.start_soon(work, round_, group.cancel_scope)
+        if errors:
+            raise errors[0]
+
+    def _connections(self) -> httpx2.AsyncClient:
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key.get_secret_value()}"
+        limits = self.limits
+        return httpx2.AsyncClient(
+            headers=headers,
+            proxy=self.proxy.get_secret_value() if self.proxy else None,
+            timeout=httpx2.Timeout(limits.timeout, connect=min(10.0, limits.timeout)),
+            limits=httpx2.Limits(
+                max_connections=limits.concurrency + 1, max_keepalive_connections=limits.concurrency
+            ),
+            follow_redirects=False,
+            trust_env=False,
+            http2=False,
+        )
+
+    @cached_property
+    def _secrets(self) -> list[re.Pattern[str]]:
+        texts = [secret.get_secret_value() for secret in (self.key, self.proxy) if secret]
+        password = urlsplit(texts[-1]).password if self.proxy else None
+        return [spellings(text) for text in [*texts, password] if text]
+
+    def redacted(self, text: str) -> str:
+        """`text` without the key and the proxy's URL, however they are escaped in it."""
+        for secret in self._secrets:
+            text = secret.sub("[redacted]", text)
+        return text
+
+    def shown(self, text: str) -> str:
+        """The start of a server's text, for errors."""
+        return excerpt(self.redacted(text))
+
+    def fault(self, response: httpx2.Response) -> Fault:
+        """The meaning of a status other than 200."""
+        code, headers = response.status_code, response.headers
+        text = self.shown(response.content.decode("utf-8", "replace"))
+        why = f"{code}: {text}" if text else f"status {code}"
+        if code in _AGAIN or code >= 500:
+            wait = retry_after(headers.get("retry-after"), datetime.now(UTC))
+            return Fault(why, pressed=code in _PRESSED, wait=wait)
+        if 300 <= code < 400:
+            to = self.shown(headers.get("location", "nowhere"))
+            return Fault(f"{code}: a redirect to {to}; redirects are not followed", again=False)
+        return Fault(why, again=False, hint=_HINTS.get(code, ""))
+
+
+@dataclass(frozen=True)
+class _Round:
+    """One call of `send`: its connections, the places under way, and the turn to say `hello`."""
+
+    client: Client
+    connections: httpx2.AsyncClient
+    under_way: anyio.CapacityLimiter
+    trying: anyio.Lock
+    hello: tuple[HttpRequest, Callable[[httpx2.Response], Any]]
+
+    async def ask(
+        self, request: HttpRequest, read: Callable[[httpx2.Response], T | Fault]
+    ) -> tuple[T | Fault, int]:
+        """What came of a request in the end, and how many attempts that took."""
+        limits, age = self.client.limits, 0.0  # seconds asked and paused, not waited for a place
+
+        async def attempt() -> T | Fault:
+            nonlocal age
+            async with self._place():
+                began = monotonic()
+                outcome = await self._sent(
+                    request, read, min(limits.timeout, limits.deadline - age)
+                )
+                age += monotonic() - began
+            return outcome
+
+        def pause(state: RetryCallState) -> float:
+            """Full jitter (Brooker, AWS Architecture Blog, 2015), or longer if the server asks."""
+            most = min(LONGEST_PAUSE, limits.first_pause * 2.0 ** (state.attempt_number - 1))
+            return max(float(_outcome(state).wait), self.client.rng.uniform(0, most))
+
+        def over(state: RetryCallState) -> bool:
+            nonlocal age
+            age += state.upcoming_sleep
+            return state.attempt_number >= limits.attempts or age >= limits.deadline
+
+        retrying = AsyncRetrying(
+            sleep=anyio.sleep,
+            wait=pause,
+            stop=over,
+            retry=retry_if_result(lambda outcome: isinstance(outcome, Fault) and outcome.again),
+            retry_error_callback=_outcome,
+        )
+        outcome: T | Fault = await retrying(attempt)
+        return outcome, retrying.statistics["attempt_number"]
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """One of the places under way, while the server is not known to be gone."""
+        breaker = self.client.breaker
+        while True:
+            while breaker.since is not None:
+                async with self.trying:
+                    if breaker.since is not None:
+                        await self._try(breaker.since + self.client.limits.outage_seconds)
+            async with self.under_way:
+                if breaker.since is None:
+                    yield
+                    return
+
+    async def _try(self, over: float) -> None:
+        """Ask a server that seems to be gone whether it is back, until the time `over`."""
+        client = self.client
+        await anyio.sleep(max(0.0, min(client.breaker.pause(), over - monotonic())))
+        outcome = await self._sent(*self.hello, client.limits.timeout)
+        if isinstance(outcome, Fault) and outcome.again and monotonic() >= over:
+            raise client.outage_error(
+                f"{client.address.field}: {client.address.shown} has not answered for "
+                f"{client.limits.outage_seconds:.0f} s (last: {outcome.why}); see to the server, "
+                "then run the same command again with --resume"
+            )
+
+    async def _sent(
+        self, request: HttpRequest, read: Callable[[httpx2.Response], T | Fault], seconds: float
+    ) -> T | Fault:
+        """One attempt, whatever becomes of it; pace and breaker count it."""
+        client = self.client
+        outcome: T | Fault
+        try:
+            with anyio.fail_after(seconds):
+                response = await self._exchanged(request)
+            outcome = response if isinstance(response, Fault) else read(response)
+        except (TimeoutError, httpx2.TimeoutException):
+            outcome = Fault(f"no answer in {seconds:.3g} s", Status.TIMEOUT, pressed=True)
+        except (OSError, httpx2.HTTPError, httpx2.StreamError) as error:
+            outcome = Fault(client.shown(f"{type(error).__name__}: {error}"), pressed=True)
+        fault = outcome if isinstance(outcome, Fault) else None
+        client.breaker.record(fault is not None and fault.again, monotonic())
+        client.pace.record(fault is not None and fault.pressed)
+        self.under_way.total_tokens = int(client.pace.limit)
+        if fault is None:
+            client.answered = True
+        elif fault.hint and not client.answered:  # later it is one request that is wrong
+            where = client.address.field.removesuffix(".base_url")
+            raise UsageError(
+                f"{client.address.field}: {client.address.named(request.path)} says {fault.why} "
+                f"({fault.hint.format(field=where)})"
+            )
+        return outcome
+
+    async def _exchanged(self, request: HttpRequest) -> httpx2.Response | Fault:
+        client, address = self.client, self.client.address
+        if client.proxy:
+            return await self._response(address.named(request.path), request)
+        ips = await client.resolve(address.host, address.port)
+        address.check(ips)
+        for ip in ips[:-1]:
+            try:
+                return await self._response(address.at(ip, request.path), request)
+            except httpx2.ConnectError:
+                continue
+        return await self._response(address.at(ips[-1], request.path), request)
+
+    async def _response(self, url: str, request: HttpRequest) -> httpx2.Response | Fault:
+        """The URL spells the address that was checked; certificate and Host are the name's."""
+        address, largest = self.client.address, self.client.limits.largest_body
+        async with self.connections.stream(
+            "GET" if request.body is None else "POST",
+            url,
+            content=request.body,
+            headers={"Host": address.authority},
+            extensions={"sni_hostname": address.host},
+        ) as response:
+            if response.headers.get("content-encoding", "identity").lower() != "identity":
+                return Fault("a compressed body, which was not asked for")
+            body = bytearray()
+            async for piece in response.aiter_raw():
+                body += piece
+                if len(body) > largest:
+                    return Fault(f"a body of more than {largest // 2**20} MB")
+            return httpx2.Response(
+                response.status_code, headers=response.headers, content=bytes(body)
+            )
+
+
+def _outcome(state: RetryCallState) -> Any:
+    assert state.outcome
+    return state.outcome.result()
+
+
+def _run(work: Coroutine[None, None, None]) -> None:
+    """Run to the end here, or in a thread where this one has a loop already (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(work)
+    else:
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, work).result()
+
+
+def get(
+    url: str, field: str, allow_insecure: bool, timeout: float, largest_body: int = 8 * 2**20
+) -> httpx2.Response:
+    """The response to a single GET of any URL, which may have a query; SparringError if none."""
+    scheme, _, rest = url.partition("://")
+    host, _, path = rest.partition("/")
+    address = Address(f"{scheme}://{host}", field, allow_insecure, "allow_insecure")
+    limits = Limits(timeout=timeout, deadline=timeout, attempts=1, largest_body=largest_body)
+    return Client(address, limits=limits).responses([HttpRequest(path)])[0]
