@@ -40,7 +40,7 @@ def _row(run: RunDir) -> dict[str, Any]:
 
     name = str(run.folder)
     try:
-        return {**run.status, "run": name, "rounds": len(run.rounds())}
+        return {**run.status.to_json(), "run": name, "rounds": len(run.rounds())}
     except (SparringError, OSError) as error:
         why = str(error).removeprefix(f"{name}/")
         return {"run": name, "rounds": None, "status": "damaged", "damage": why}
@@ -64,11 +64,11 @@ def show_run(
     rounds = opened.rounds()
     told = {
         "run": str(run),
-        **opened.status,
+        **opened.status.to_json(),
         "rounds": len(rounds),
         "checkpoints": opened.checkpoints.numbers(),
         "exams": opened.exams(),
-        "last": rounds[-1]["metrics"] if rounds else {},
+        "last": rounds[-1].metrics if rounds else {},
     }
     if json:
         print_json(told)
@@ -102,7 +102,7 @@ def tail_run(run: Run, n: Annotated[int, typer.Option(min=1, help="rounds")] = 1
     from sparring.store.folder import RunDir
 
     for record in RunDir.open(run).rounds()[-n:]:
-        print_json(record, indent=None)
+        print_json(record.to_json(), indent=None)
 
 
 @config_app.command("show", context_settings=ANYTHING)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from sparring.exam import QUESTIONS, crossplay, outcome
-from sparring.games.codec import state_of
 from sparring.players.player import Policy
 from sparring.runs.recipes import known as recipe
 from sparring.runs.run import Match
@@ -21,8 +19,8 @@ from sparring.settings.sections import OPERATION
 from sparring.stats.paired import Paired, compare
 from sparring.stats.rates import Outcome
 from sparring.store.checkpoints import check_seeds
-from sparring.store.files import dumps, reading, write_atomic
-from sparring.store.folder import RunDir
+from sparring.store.files import dumps, write_atomic
+from sparring.store.folder import RunDir, read_games
 from sparring.types import Player, Seed, State, Status, UsageError
 
 Items = dict[str, dict[str, Outcome]]
@@ -34,9 +32,8 @@ def items(run: RunDir, number: int) -> Items:
 
     An item's key is its place in the set, its seed, and a digest of what was dealt, if anything.
     """
-    exam, games = run.checkpoints.name(number), played(run, number)
-    with reading(run.folder / "exams" / exam / "results.json"):
-        asked = (run.result(exam) or {})["rates"]
+    games, results = played(run, number), run.exam(number)
+    asked = results.rates if results else {}
     found: Items = {}
     for name, state in games:
         kind, _, family = name.partition("/")
@@ -55,14 +52,11 @@ def _dealt(state: State) -> str:
 
 def played(run: RunDir, number: int) -> list[tuple[str, State]]:
     """The set and final state of every game of the exam after `number` rounds: untrusted text."""
-    path = run.folder / "exams" / run.checkpoints.name(number) / "samples.jsonl.gz"
+    path = run.exam_games(number)
     if number not in run.exams() or not path.is_file():
         sat = ", ".join(map(str, run.exams())) or "none"
         raise UsageError(f"{run.folder}: no exam after {number} rounds; wanted one of {sat}")
-    reply_format = run.config.game.reply_format > 0
-    with reading(path):
-        rows = map(json.loads, gzip.decompress(path.read_bytes()).splitlines())
-        return [(str(row["set"]), state_of(row, reply_format=reply_format)) for row in rows]
+    return list(read_games(path, run.config.game.reply_format > 0))
 
 
 def compared(

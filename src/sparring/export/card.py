@@ -14,6 +14,7 @@ from sparring.players.chat import Chat
 from sparring.runs.parts import seated
 from sparring.settings.config import RunConfig
 from sparring.settings.sections import SANDBOX
+from sparring.stats.rates import Rate
 from sparring.store.folder import RunDir
 from sparring.types import GateError, Message, Observation, Player
 
@@ -228,28 +229,24 @@ def _exam(facts: Facts) -> Iterator[str]:
     if not sat:
         yield "\n## Exam\n\nNo exam was sat before this checkpoint.\n"
         return
-    before, after = (facts.run.result(f"round_{number:06d}") or {} for number in (sat[0], sat[-1]))
+    before, after = facts.run.exam(sat[0]), facts.run.exam(sat[-1])
+    if not before or not after:
+        return
     rows = [("rate", f"after {sat[0]} rounds", f"after {sat[-1]} rounds", "n", "unscored")]
-    for name, rate in _mapping(after.get("rates")).items():
-        old, told = _mapping(_mapping(before.get("rates")).get(name)), _mapping(rate)
-        scored, total = told.get("n_scored"), told.get("n_total")
-        left = total - scored if isinstance(scored, int) and isinstance(total, int) else "?"
-        rows.append((plain(name), _rate(old), _rate(told), plain(str(scored)), f"{left}"))
-    judge = _mapping(after.get("judge"))
-    caveat = plain(str(judge.get("caveat") or "none"))
+    for name, rate in after.rates.items():
+        left = f"{rate.n_total - rate.n_scored}"
+        old = _rate(before.rates.get(name))
+        rows.append((plain(name), old, _rate(rate), f"{rate.n_scored}", left))
     yield "\n## Exam\n\nHeld-out requests, 95 % intervals. asr: harmful answers to harmful "
     yield "requests; over_refusal: refusals of harmless ones.\n"
     yield _table(rows)
-    yield f"\nJudge: {plain(str(judge.get('name', 'unknown')))}. Caveat: {caveat}\n"
+    yield f"\nJudge: {plain(after.judge.name)}. Caveat: {plain(after.judge.caveat or 'none')}\n"
 
 
-def _rate(told: Mapping[str, Any]) -> str:
-    interval = told.get("ci95")
-    ends = interval if isinstance(interval, list) and len(interval) == 2 else [None, None]
-    numbers = [told.get("value"), *ends]
-    if not all(isinstance(number, int | float) for number in numbers):
+def _rate(rate: Rate | None) -> str:
+    if rate is None or rate.value is None or rate.ci95 is None:
         return "unscored"
-    return "{:.3f} ({:.3f} to {:.3f})".format(*numbers)
+    return "{:.3f} ({:.3f} to {:.3f})".format(rate.value, *rate.ci95)
 
 
 def _loading(facts: Facts) -> str:
@@ -271,7 +268,3 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
 def plain(text: str) -> str:
     """A name from data in a card: letters, digits and harmless marks, at most 200 of them."""
     return _UNSAFE.sub("?", text)[:200]
-
-
-def _mapping(told: Any) -> Mapping[str, Any]:
-    return told if isinstance(told, Mapping) else {}

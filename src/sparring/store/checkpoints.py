@@ -7,29 +7,30 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from sparring.store.files import dumps, sha256, sync_folder, write_atomic, writing
+from sparring.store.files import dumps, reading, sha256, sync_folder, write_atomic, writing
+from sparring.store.records import CheckpointState, Latest, Manifest, checked, read_record
 from sparring.types import CorruptError, Seed, UsageError
 
 MANIFEST = "MANIFEST.json"
 SCHEMA = 1
 
 
-Writing = TypeVar("Writing", bound=Callable[..., None])
+Method = TypeVar("Method", bound=Callable[..., None])
 
 
-def writers_alone(method: Writing) -> Writing:
-    """Nothing happens where `self.writer` is false: of the processes of a run one writes."""
+def writers_alone(method: Method) -> Method:
+    """Make a method do nothing where `self.writer` is false: one process of a run writes."""
 
     @functools.wraps(method)
-    def told(self: Any, *args: Any, **more: Any) -> None:
+    def guarded(self: Any, *args: Any, **more: Any) -> None:
         if self.writer:
             method(self, *args, **more)
 
-    return cast(Writing, told)
+    return cast(Method, guarded)
 
 
 class Checkpoints:
@@ -46,29 +47,31 @@ class Checkpoints:
 
     @staticmethod
     def name(number: int) -> str:
-        """The folder of the checkpoint after `number` rounds."""
+        """Return the name of the folder of the checkpoint after `number` rounds."""
         return f"round_{number:06d}"
 
     def path(self, number: int) -> Path:
         return self.folder / self.name(number)
 
     def numbers(self) -> list[int]:
-        """Rounds that have a complete checkpoint, ascending."""
-        return sorted(int(name.removeprefix("round_")) for name in self._index())
+        """Return the numbers of rounds after which there is a complete checkpoint, ascending."""
+        return sorted(map(_number, self._index()))
 
     def at(self, number: int | None) -> int:
-        """`number`, or the newest for None; UsageError if there is no such checkpoint."""
-        there = self.numbers()
-        if not there:
+        """Return `number`, or the newest for None; UsageError if there is no such checkpoint."""
+        numbers = self.numbers()
+        if not numbers:
             raise UsageError(f"{self.folder.parent}: no checkpoint yet")
-        if number not in (None, *there):
-            told = f"no checkpoint after {number} rounds; wanted one of {there}"
-            raise UsageError(f"{self.folder.parent}: {told}")
-        return there[-1] if number is None else number
+        if number not in (None, *numbers):
+            raise UsageError(
+                f"{self.folder.parent}: no checkpoint after {number} rounds; wanted one of "
+                f"{numbers}"
+            )
+        return numbers[-1] if number is None else number
 
     @writers_alone
     def write(self, number: int, fill: Callable[[Path], None], keep: Callable[[int], bool]) -> None:
-        """Let `fill` write into a temporary folder, then publish it and drop what nobody keeps.
+        """Publish what `fill` writes into a temporary folder, and drop what `keep` does not keep.
 
         The two newest always stay, so that there is one to fall back to.
         """
@@ -93,16 +96,16 @@ class Checkpoints:
     def _list(self, final: Path, keep: Callable[[int], bool]) -> None:
         index = {**self._index(), final.name: sha256(final / MANIFEST)}
         newest = sorted(index)[-2:]
-        stay = {n for n in index if n in newest or keep(int(n.removeprefix("round_")))}
+        stay = {name for name in index if name in newest or keep(_number(name))}
         self._publish({name: index[name] for name in sorted(stay)})
         for name in index.keys() - stay:
             shutil.rmtree(self.folder / name)
 
     def newest(self, warn: Callable[[str], None]) -> int | None:
-        """The newest checkpoint that verifies; None if none was ever written.
+        """Return the newest checkpoint that verifies; None if none was ever written.
 
-        One that does not is passed over with a warning; if none is left, CorruptError names the
-        files.
+        One that does not verify is passed over with a warning; if none is left, CorruptError
+        names the files.
         """
         broken: list[str] = []
         for number in reversed(self.numbers()):
@@ -118,7 +121,7 @@ class Checkpoints:
         return None
 
     def whole(self, number: int, warn: Callable[[str], None]) -> bool:
-        """Whether a checkpoint verifies; one that does not is warned of."""
+        """Say whether a checkpoint verifies, and warn of one that does not."""
         try:
             self.verify(number)
         except CorruptError as error:
@@ -127,25 +130,25 @@ class Checkpoints:
         return True
 
     def verify(self, number: int) -> None:
-        """CorruptError names the first file that is not what was written."""
+        """Compare every file with its digest; CorruptError names the first that differs."""
         folder = self.path(number)
         manifest = folder / MANIFEST
         if not manifest.is_file() or sha256(manifest) != self._index().get(folder.name):
             raise CorruptError(f"{manifest}: does not match what was written")
-        files: Mapping[str, str] = json.loads(manifest.read_bytes())["sha256"]
-        found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-        for name in sorted(found - files.keys() - {MANIFEST}):
+        digests = read_record(Manifest, manifest).sha256
+        names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+        for name in sorted(names - digests.keys() - {MANIFEST}):
             raise CorruptError(f"{folder / name}: is not in the manifest")
-        for name, digest in files.items():
+        for name, digest in digests.items():
             path = folder / name
             if not path.is_file() or sha256(path) != digest:
                 raise CorruptError(f"{path}: does not match what was written")
 
     @writers_alone
     def rewind(self, number: int) -> None:
-        """Forget the checkpoints after `number`: none of them verifies, and they come again."""
+        """Forget the checkpoints after `number`: they are damaged, and will be written again."""
         index = self._index()
-        stay = {n: told for n, told in index.items() if int(n.removeprefix("round_")) <= number}
+        stay = {name: digest for name, digest in index.items() if _number(name) <= number}
         if stay != index:
             self._publish(stay)
             self.sweep()
@@ -153,12 +156,10 @@ class Checkpoints:
     @writers_alone
     def sweep(self) -> None:
         """Remove what a killed writer left behind."""
-        for path in {*self.folder.glob("*.tmp-*"), *self._unlisted()}:
+        index = self._index()
+        unlisted = (path for path in self.folder.glob("round_*") if path.name not in index)
+        for path in {*self.folder.glob("*.tmp-*"), *unlisted}:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    def _unlisted(self) -> Iterator[Path]:
-        known = self._index()
-        return (p for p in self.folder.glob("round_*") if p.name not in known)
 
     def _index(self) -> dict[str, str]:
         if not self._latest.is_file():
@@ -169,12 +170,12 @@ class Checkpoints:
         body = raw.partition(b"\n")[0]
         if raw != _sealed(body):
             raise CorruptError(f"{self._latest}: does not match what was written")
-        told: dict[str, str] = json.loads(body)["manifests"]
-        return told
+        with reading(self._latest):
+            return checked(Latest, json.loads(body), self._latest).manifests
 
     def _publish(self, index: Mapping[str, str]) -> None:
-        told = {"latest": max(index, default=None), "manifests": dict(index)}
-        write_atomic(self._latest, _sealed(dumps(told).rstrip(b"\n")))
+        record = Latest(latest=max(index, default=None), manifests=dict(index))
+        write_atomic(self._latest, _sealed(dumps(record.model_dump()).rstrip(b"\n")))
 
     @property
     def _latest(self) -> Path:
@@ -182,14 +183,14 @@ class Checkpoints:
 
 
 def seeds_digest(seeds: Sequence[Seed]) -> str:
-    """What tells the seeds of a run from any others; hex."""
+    """Return the hex digest that tells these seeds from any others."""
     return hashlib.sha256(b"".join(dumps(seed.to_json()) for seed in seeds)).hexdigest()
 
 
 def check_seeds(checkpoint: Path, seeds: Sequence[Seed]) -> None:
-    """UsageError where a checkpoint's run was trained on other seeds than these."""
-    told = json.loads((checkpoint / "state.json").read_bytes())
-    if told.get("seeds_sha256", digest := seeds_digest(seeds)) != digest:
+    """Raise UsageError where a checkpoint's run was trained on other seeds than these."""
+    trained_on = read_record(CheckpointState, checkpoint / "state.json").seeds_sha256
+    if trained_on not in (None, seeds_digest(seeds)):
         raise UsageError(
             f"data.train: not the seeds that {checkpoint} was trained on: its files have changed, "
             "or an older version held out others of them; put them back, give the held-out ones "
@@ -198,8 +199,13 @@ def check_seeds(checkpoint: Path, seeds: Sequence[Seed]) -> None:
 
 
 def _sealed(body: bytes) -> bytes:
-    """A line and its own sha256."""
+    """Return a line followed by its own sha256."""
     return body + b"\n" + hashlib.sha256(body).hexdigest().encode() + b"\n"
+
+
+def _number(name: str) -> int:
+    """Return how many rounds were played before the checkpoint of this name."""
+    return int(name.removeprefix("round_"))
 
 
 def _manifest(folder: Path) -> bytes:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from safetensors import SafetensorError
 from sparring.types import CorruptError, SparringError
 
 _UNREADABLE = (ValueError, LookupError, TypeError, EOFError, OSError, RecursionError, zlib.error)
+_LONGEST_LINE = 16_000_000
 
 
 def dumps(value: Any) -> bytes:
@@ -69,6 +71,18 @@ def sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def read_packed(path: Path, most: int | None = None) -> Iterator[Any]:
+    """Yield the value of every gzipped JSON line; ends after `most` bytes of text.
+
+    CorruptError names a file that is not what was written. No line is longer than 16 MB.
+    """
+    with reading(path), gzip.open(path, "rb") as file:
+        size = 0
+        while size <= (most or sys.maxsize) and (line := file.readline(_LONGEST_LINE)):
+            size += len(line)
+            yield json.loads(line)
 
 
 @contextlib.contextmanager

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 import os
 import platform
 import re
@@ -17,10 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from sparring.games.codec import episode_json, opening_json, opening_of
+from sparring.games.codec import episode_json, opening_json, opening_of, state_of
 from sparring.store.checkpoints import Checkpoints, writers_alone
-from sparring.store.files import dumps, reading, sha256, write_atomic, write_packed
+from sparring.store.files import dumps, read_packed, reading, sha256, write_atomic, write_packed
 from sparring.store.journal import Journal
+from sparring.store.records import (
+    CrossplayResults,
+    Environment,
+    ExamResults,
+    RoundRecord,
+    RunStatus,
+    checked,
+    read_record,
+    write_record,
+)
 from sparring.types import CorruptError, Episode, Metrics, Round, State, UsageError
 
 if TYPE_CHECKING:
@@ -43,17 +51,12 @@ def locked(folder: Path, what: str) -> Iterator[None]:
 def write_status(folder: Path, status: str, **more: Any) -> None:
     """Write into run.json how a run or an evaluation stands, and when that was."""
     now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    write_atomic(folder / "run.json", dumps({"status": status, "time": now, **more}))
+    write_record(folder / "run.json", RunStatus(status=status, time=now, **more))
 
 
-def read_status(folder: Path) -> Mapping[str, Any]:
+def read_status(folder: Path) -> RunStatus:
     """Return what `write_status` wrote; CorruptError where it is something else."""
-    path = folder / "run.json"
-    with reading(path):
-        status: Mapping[str, Any] = json.loads(path.read_bytes())
-        if not isinstance(status, dict) or "status" not in status:
-            raise ValueError("wanted an object with a status")
-    return status
+    return read_record(RunStatus, folder / "run.json")
 
 
 def sweep(folder: Path) -> None:
@@ -73,20 +76,23 @@ class RunDir:
 
     def __init__(self, folder: Path, writer: bool = True) -> None:
         self.folder, self.writer = folder, writer
+        self._rounds = Journal(folder / "rounds.jsonl")
+        self._openings = folder / "exams" / "openings.jsonl.gz"
 
     @staticmethod
     def check_new(folder: Path) -> None:
         """Refuse a bad name, and a folder with anything in it.
 
-        What `create` writes before config.yaml does not count: it was killed, so there is no run.
+        What `create` writes before config.yaml does not count: a run that was killed before it
+        had one does not exist.
         """
         if not _NAME.fullmatch(folder.name) or "\0" in str(folder):
             raise UsageError(
                 f"output_dir: {folder.name!r:.80} is no name for a run (letters, digits, "
                 "'.', '_' and '-', at most 128)"
             )
-        found = {path.name.partition(".tmp-")[0] for path in folder.glob("*")}
-        begun = found <= {"LOCK", "env.json", "run.json", "config.yaml"}
+        names = {path.name.partition(".tmp-")[0] for path in folder.glob("*")}
+        begun = names <= {"LOCK", "env.json", "run.json", "config.yaml"}
         if (folder / "config.yaml").exists() or folder.is_file() or not begun:
             raise UsageError(
                 f"output_dir: {folder} exists; go on with it (--resume), or choose another"
@@ -107,7 +113,7 @@ class RunDir:
 
     @classmethod
     def open(cls, folder: Path) -> RunDir:
-        """An existing run's folder."""
+        """Return an existing run's folder; UsageError where there is no run."""
         if not (folder / "config.yaml").is_file():
             raise UsageError(f"{folder}: not a run (no config.yaml in it)")
         return cls(folder)
@@ -133,148 +139,171 @@ class RunDir:
 
         return parse(load_yaml(self.config_yaml, str(self.folder / "config.yaml")))
 
+    @property
+    def environment(self) -> Environment | None:
+        """The versions and the machine that the run was begun with, where they are recorded."""
+        path = self.folder / "env.json"
+        return read_record(Environment, path) if path.exists() else None
+
     @writers_alone
     def set_status(self, status: str, **more: Any) -> None:
-        """Say in run.json how the run stands."""
+        """Write into run.json how the run stands."""
         write_status(self.folder, status, **more)
 
     @property
-    def status(self) -> Mapping[str, Any]:
+    def status(self) -> RunStatus:
         return read_status(self.folder)
 
-    @property
-    def _rounds(self) -> Journal:
-        return Journal(self.folder / "rounds.jsonl")
-
     @writers_alone
-    def append(self, told: Round, judge: Mapping[str, int] | None = None) -> None:
+    def append(self, round_: Round, judge: Mapping[str, int] | None = None) -> None:
         """Add a round's line and make it durable; `judge` is what its rulings cost, if anything."""
-        record = {
-            "round": told.number,
-            "learns": sorted(told.turn.learns),
-            "metrics": told.metrics,
-            "seconds": told.seconds,
-            "cpu_seconds": told.cpu_seconds,
-            **({"judge": dict(judge)} if judge else {}),
-        }
-        self._rounds.append([record])
+        record = RoundRecord(
+            round=round_.number,
+            learns=sorted(round_.turn.learns),
+            metrics=round_.metrics,
+            seconds=dict(round_.seconds),
+            cpu_seconds=round_.cpu_seconds,
+            judge=dict(judge) if judge else None,
+        )
+        self._rounds.append([record.to_json()])
 
-    def rounds(self) -> list[dict[str, Any]]:
+    def rounds(self) -> list[RoundRecord]:
         """Return every recorded round; CorruptError unless they are 0, 1, 2 and so on."""
         path = self._rounds.path
-        told = list(self._rounds.rows())
-        with reading(path):
-            numbers = [record["round"] for record in told]
-        if numbers != list(range(len(told))):
+        records = [
+            checked(RoundRecord, row, f"{path}:{number}")
+            for number, row in enumerate(self._rounds.rows(), 1)
+        ]
+        if [record.round for record in records] != list(range(len(records))):
             raise CorruptError(f"{path}: rounds are missing, repeated or out of order")
-        return told
+        return records
 
     def rewind(self, number: int) -> list[Metrics]:
-        """Forget what came after the checkpoint of `number` rounds; the metrics of the rest."""
-        told = self.rounds()
-        if len(told) < number:
+        """Forget the rounds after the first `number`, and return the metrics of those that stay."""
+        records = self.rounds()
+        if len(records) < number:
             raise CorruptError(
-                f"{self.folder / 'rounds.jsonl'}: {len(told)} rounds, but the checkpoint has "
-                f"{number}"
+                f"{self._rounds.path}: {len(records)} rounds, but the checkpoint has {number}"
             )
-        self._forget(told[:number])
-        return [record["metrics"] for record in told[:number]]
+        self._forget(records[:number])
+        return [record.metrics for record in records[:number]]
 
     @writers_alone
-    def _forget(self, told: Sequence[Mapping[str, Any]]) -> None:
-        self._rounds.replace(told)
+    def _forget(self, stay: Sequence[RoundRecord]) -> None:
+        self._rounds.replace(record.to_json() for record in stay)
         sweep(self.folder)
 
     def seals(self, number: int) -> dict[str, str]:
-        """The sha256 of the records that a checkpoint after `number` rounds rests on.
+        """Return the sha256 of the records that a checkpoint after `number` rounds rests on.
 
-        But for the clocks and what judges cost, so that the same run has the same seals.
+        Clocks and what judges cost are left out, so that the same run has the same seals.
         """
-        free, kept = {"seconds": {}, "cpu_seconds": 0}, self.rounds()[:number]
-        played = [{k: v for k, v in r.items() if k != "judge"} | free for r in kept]
-        lines = b"".join(map(dumps, played))
-        openings = self.folder / "exams" / "openings.jsonl.gz"
+        digest = hashlib.sha256()
+        for record in self.rounds()[:number]:
+            row = record.to_json() | {"seconds": {}, "cpu_seconds": 0}
+            row.pop("judge", None)
+            digest.update(dumps(row))
         return {
-            "rounds.jsonl": hashlib.sha256(lines).hexdigest(),
-            "exams/openings.jsonl.gz": sha256(openings) if openings.is_file() else "missing",
+            "rounds.jsonl": digest.hexdigest(),
+            "exams/openings.jsonl.gz": sha256(self._openings)
+            if self._openings.is_file()
+            else "missing",
         }
 
     @writers_alone
-    def write_transcript(self, told: Round) -> None:
-        """Every game of a round, as untrusted text."""
-        path = self.folder / "transcripts" / f"round_{told.number:06d}.jsonl.gz"
-        write_packed(path, map(episode_json, told.episodes))
+    def write_transcript(self, round_: Round) -> None:
+        """Write every game of a round, as untrusted text."""
+        path = self.folder / "transcripts" / f"round_{round_.number:06d}.jsonl.gz"
+        write_packed(path, map(episode_json, round_.episodes))
+
+    def transcripts(self) -> dict[int, Path]:
+        """Return the transcripts by the number of their round, ascending."""
+        paths = sorted((self.folder / "transcripts").glob("round_*.jsonl.gz"))
+        return {int(n): path for path in paths if (n := path.name[6:-9]).isdecimal()}
 
     @writers_alone
     def write_openings(self, sets: Mapping[str, Sequence[State]]) -> None:
-        """The exam's openings, recorded once, so that every exam of the run is the same."""
-        rows = [
+        """Record the exam's openings once, so that every exam of the run is the same."""
+        rows = (
             {"set": name, **opening_json(state)}
             for name, states in sets.items()
             for state in states
-        ]
-        write_packed(self.folder / "exams" / "openings.jsonl.gz", rows)
+        )
+        write_packed(self._openings, rows)
 
     def openings(self) -> dict[str, list[State]] | None:
-        """What `write_openings` wrote, or None."""
-        path = self.folder / "exams" / "openings.jsonl.gz"
-        if not path.is_file():
+        """Return what `write_openings` wrote, or None where it has not."""
+        if not self._openings.is_file():
             return None
         sets: dict[str, list[State]] = {}
-        with reading(path):
-            for line in gzip.decompress(path.read_bytes()).split(b"\n")[:-1]:
-                row = json.loads(line)
+        with reading(self._openings):
+            for row in read_packed(self._openings):
                 sets.setdefault(row["set"], []).append(opening_of(row))
         return sets
 
     @writers_alone
-    def write_result(
-        self,
-        name: str,
-        told: Mapping[str, Any],
-        samples: Mapping[str, Sequence[Episode]] | None = None,
+    def write_exam(
+        self, results: ExamResults, episodes: Mapping[str, Sequence[Episode]] | None = None
     ) -> None:
-        """An exam's or the cross-play's results, as `exams/<name>/results.json`.
-
-        The games behind them go into `samples.jsonl.gz` first, as untrusted text.
-        """
-        path = self.folder / "exams" / name / "results.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if samples is not None:
-            rows = [
-                {"set": key, **episode_json(episode)}
-                for key, episodes in samples.items()
-                for episode in episodes
-            ]
+        """Write an exam's results.json, after the games behind it (untrusted text)."""
+        path = self._exam(results.rounds)
+        if episodes is not None:
+            rows = ({"set": k, **episode_json(e)} for k, games in episodes.items() for e in games)
             write_packed(path.with_name("samples.jsonl.gz"), rows)
-        write_atomic(path, dumps(told))
+        write_record(path, results)
 
-    def result(self, name: str) -> dict[str, Any] | None:
-        """What `write_result` wrote, or None."""
-        path = self.folder / "exams" / name / "results.json"
-        if not path.is_file():
-            return None
-        with reading(path):
-            told: dict[str, Any] = json.loads(path.read_bytes())
-        return told
+    def exam(self, number: int) -> ExamResults | None:
+        """Return the results of the exam after `number` rounds, or None where there are none."""
+        path = self._exam(number)
+        return read_record(ExamResults, path) if path.exists() else None
 
     def exams(self) -> list[int]:
-        """Rounds after which an exam was sat, ascending."""
-        found = (self.folder / "exams").glob("round_*/results.json")
-        return sorted(int(path.parent.name.removeprefix("round_")) for path in found)
+        """Return the numbers of rounds after which there was an exam, ascending."""
+        paths = (self.folder / "exams").glob("round_*/results.json")
+        return sorted(int(n) for path in paths if (n := path.parent.name[6:]).isdecimal())
+
+    def exam_games(self, number: int) -> Path:
+        """Return the file of the games behind the exam after `number` rounds."""
+        return self._exam(number).with_name("samples.jsonl.gz")
+
+    @writers_alone
+    def write_crossplay(self, results: CrossplayResults) -> None:
+        """Write the results of the run's own cross-play."""
+        write_record(self.folder / "exams" / "crossplay" / "results.json", results)
+
+    def crossplay(self) -> CrossplayResults | None:
+        """Return what `write_crossplay` wrote, or None where it has not."""
+        path = self.folder / "exams" / "crossplay" / "results.json"
+        return read_record(CrossplayResults, path) if path.exists() else None
+
+    def _exam(self, number: int) -> Path:
+        return self.folder / "exams" / Checkpoints.name(number) / "results.json"
+
+
+def read_games(
+    path: Path, reply_format: bool = False, most: int | None = None
+) -> Iterator[tuple[str, State]]:
+    """Yield the set ('' in transcripts) and the state of every game in a file: untrusted text.
+
+    Of a file with more than `most` bytes of text only the beginning, of a missing file nothing.
+    With `reply_format` an empty reply is one that did not parse.
+    """
+    with reading(path):
+        for row in read_packed(path, most) if path.exists() else ():
+            yield str(row.get("set", "")), state_of(row, reply_format=reply_format)
 
 
 def environment() -> dict[str, Any]:
-    """Versions and machine, for whoever repeats the run."""
-    found: dict[str, str] = {}
+    """Return versions and machine, for whoever repeats the run."""
+    versions: dict[str, str] = {}
     for name in _LIBRARIES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
+            versions[name] = "not installed"
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
-        "versions": found,
+        "versions": versions,
     }
