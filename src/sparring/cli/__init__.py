@@ -48,10 +48,10 @@ def report(
     json: Json = False,
 ) -> None:
     """One HTML page of one or several runs: before → after, curves, cross-play, strategies."""
-    from sparring.report.page import Asked
+    from sparring.report.page import ReportRequest
     from sparring.report.page import report as write
 
-    write(Asked(runs, output, public, include_harmful), console(), json)
+    write(ReportRequest(runs, output, public, include_harmful), console(), json)
 
 
 @app.command()

@@ -187,7 +187,7 @@ class _Bars:
 
     def told(self, model: str, done: int, total: int) -> None:
         """So many samples of a model are there."""
-        from sparring.report.layout import line
+        from sparring.report.escape import line
 
         if model not in self.tasks:
             self.tasks[model] = self.bars.add_task(line(Path(model).name), total=total)
@@ -294,8 +294,9 @@ def crossplay(
     """Every attacker of the runs against every defender: ASR by the clean outcome."""
     from sparring.evals.crossplay import cross, entrants
     from sparring.report.page import labels
-    from sparring.report.text import matrix
+    from sparring.report.terminal import matrix
     from sparring.store.folder import RunDir
+    from sparring.store.records import CrossplayResults
 
     numbers = rounds_of(at)
     named = zip(runs, labels(runs), strict=True)
@@ -309,7 +310,7 @@ def crossplay(
     if json:
         print_json(found)
         return
-    console().print(matrix(found["asr"], n))
+    console().print(matrix(CrossplayResults.model_validate(found).asr, n))
 
 
 def _short(value: float | None, unscored: str) -> str:

@@ -80,7 +80,7 @@ def show_run(
 
 def _show_pool(run: Path, content: bool, json: bool) -> None:
     """The hardest, the most visited and the retired attacks of the last checkpoint."""
-    from sparring.report.gather import pool_entries as listed
+    from sparring.report.run_report import pool_entries as listed
     from sparring.store.folder import RunDir
 
     told = listed(RunDir.open(run), content)

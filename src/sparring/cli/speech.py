@@ -29,7 +29,7 @@ def say(*words: str) -> None:
     """One line for a person; no word can change the others, begin a line or pass for markup."""
     from rich.text import Text
 
-    from sparring.report.layout import line
+    from sparring.report.escape import line
 
     console().print(Text(" ".join(line(word) for word in words)), soft_wrap=True)
 
@@ -38,7 +38,7 @@ def note(text: str) -> None:
     """Something to know, beside the output; nothing if there is nothing."""
     from rich.console import Console
 
-    from sparring.report.layout import safe
+    from sparring.report.escape import safe
 
     if text:
         Console(stderr=True).print(safe(text), style="yellow", highlight=False, markup=False)
@@ -53,7 +53,7 @@ def print_json(told: Any, indent: int | None = 2) -> None:
 
 def end(text: str, code: int) -> NoReturn:
     """Errors quote data."""
-    from sparring.report.layout import safe
+    from sparring.report.escape import safe
 
     sys.stderr.write(safe(text))
     sys.exit(code)

@@ -42,9 +42,9 @@ def train(
 
 
 def _play(match: Any, resume: bool, max_rounds: int | None) -> None:
-    from sparring.report.gather import summarize
     from sparring.report.progress import ProgressWatch, Trackers
-    from sparring.report.text import show
+    from sparring.report.run_report import read_run
+    from sparring.report.terminal import render
     from sparring.runs.train import train as play
 
     config, screen = match.config, console()
@@ -53,7 +53,7 @@ def _play(match: Any, resume: bool, max_rounds: int | None) -> None:
     with ProgressWatch(screen, config.rounds, config.warm_up.steps, trackers) as watch:
         play(match, run, watch, max_rounds)
     match.ranks.gather(None)  # what is shown next is written
-    show(summarize(run), screen)
+    screen.print(render(read_run(run)))
     newest = run.checkpoints.path(run.checkpoints.at(None))
     say("")
     say(f"run        {run.folder}")

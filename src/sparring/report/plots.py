@@ -5,100 +5,111 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
-from sparring.report.layout import Drawing, name
+import yaml
+
+from sparring.report.escape import name
+from sparring.stats.rates import Rate
 
 _COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
+COLUMN = 4.0
+"""Inches of a figure in one column; a wider one takes them all."""
+STYLES = ("-", (0, (4, 1.6)), (0, (1, 1.3)), (0, (5, 1.5, 1, 1.5)))
+"""Line styles of several metrics of one run, where colours tell runs apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """Colours of a figure; `series` tells runs (or lines of one run) apart."""
+    """Colours of a figure; `series` tells runs, or the lines of one run, apart."""
 
     paper: str
     ink: str
     muted: str
     grid: str
-    series: tuple[str, ...]
+    series: Sequence[str]
     attacker: str
     defender: str
-    heat: tuple[str, str, str]
+    heat: Sequence[str]
+
+    def colour(self, place: int) -> str:
+        return self.series[place % len(self.series)]
 
 
-LIGHT = Theme(
-    paper="#ffffff",
-    ink="#1f2430",
-    muted="#667085",
-    grid="#e4e7ec",
-    series=(
-        *("#1f66b0", "#c4570f", "#2b8a57", "#8250a8"),
-        *("#b08900", "#12889a", "#b83b76", "#647332"),
-    ),
-    attacker="#fbe6d9",
-    defender="#e3eef9",
-    heat=("#f4f6f9", "#f0b48a", "#b3341c"),
-)
-DARK = Theme(
-    paper="#171c24",
-    ink="#e6e9ef",
-    muted="#98a2b3",
-    grid="#2c3441",
-    series=(
-        *("#74b3f2", "#f2a063", "#67c998", "#c09be6"),
-        *("#dfc05a", "#5cc7d6", "#ee8fba", "#b3c47a"),
-    ),
-    attacker="#3b2a22",
-    defender="#1c2d42",
-    heat=("#1e2530", "#7d4a34", "#f08a5d"),
-)
-STYLES = ("-", (0, (4, 1.6)), (0, (1, 1.3)), (0, (5, 1.5, 1, 1.5)))
-"""Line styles of several metrics of one run, where colours tell runs apart."""
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A figure: what draws it into a matplotlib `Figure` in a theme; sizes are in inches."""
+
+    name: str
+    alt: str
+    draw: Callable[[Any, Theme], None]
+    caption: str = ""
+    width: float = COLUMN
+    height: float = 2.5
+
+
+def packaged(file: str) -> str:
+    """Return the text of a file beside the page's template."""
+    return (files("sparring.report") / "templates" / file).read_text("utf-8")
+
+
+@cache
+def _settings() -> Mapping[str, Any]:
+    settings: Mapping[str, Any] = yaml.safe_load(packaged("themes.yaml"))
+    return settings
+
+
+LIGHT, DARK = Theme(**_settings()["light"]), Theme(**_settings()["dark"])
 
 
 def images(drawing: Drawing, theme: Theme, kinds: Sequence[str]) -> list[bytes]:
-    """The figure as `svg` (text as outlines, no comments, the same bytes every time) or `png`."""
+    """Draw a figure as `svg` (text as outlines, the same bytes every time) or `png`."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # glyphs that the font lacks are drawn as boxes
         mpl.rcdefaults()
-        for key, value in _style(theme).items():
-            mpl.rcParams[key] = value
+        mpl.rcParams.update(_settings()["style"])
+        for key, colour in _settings()["coloured"].items():
+            mpl.rcParams[key] = getattr(theme, colour)
         figure = Figure(figsize=(drawing.width, drawing.height), facecolor=theme.paper)
         drawing.draw(figure, theme)
         return [_saved(figure, kind) for kind in kinds]
 
 
 def _saved(figure: Any, kind: str) -> bytes:
-    told = io.BytesIO()
-    kept: Mapping[str, Any] = {"metadata": {"Date": None}} if kind == "svg" else {"dpi": 200}
-    figure.savefig(told, format=kind, **kept)
-    return _COMMENT.sub(b"", told.getvalue()) if kind == "svg" else told.getvalue()
+    buffer = io.BytesIO()
+    options: Mapping[str, Any] = {"metadata": {"Date": None}} if kind == "svg" else {"dpi": 200}
+    figure.savefig(buffer, format=kind, **options)
+    return _COMMENT.sub(b"", buffer.getvalue()) if kind == "svg" else buffer.getvalue()
 
 
 def label(text: str, longest: int = 26) -> str:
-    """A name as a figure shows it; matplotlib would leave out a legend that begins with `_`."""
+    """Return a name as a figure shows it.
+
+    matplotlib would leave out a legend that begins with `_`.
+    """
     shown = name(text, 1000)
     shown = shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
     return f" {shown}" if shown.startswith("_") else shown
 
 
-def inches(figure: Any, left: float, top: float, right: float = 0.12, bottom: float = 0.36) -> Any:
-    """Axes with margins in inches, so that text keeps its size whatever the figure's."""
+def axes_in(figure: Any, theme: Theme, title: str, margins: Sequence[float]) -> Any:
+    """Add axes below a title, so that text keeps its size in every figure.
+
+    `margins` are left, top, right and bottom, in inches.
+    """
+    left, top, right, bottom = margins
     width, height = figure.get_size_inches()
-    place = (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height)
-    return figure.add_axes(place)
-
-
-def headed(axes: Any, title: str, theme: Theme) -> None:
-    """A title at the left, outside the plot."""
-    axes.figure.text(
-        0.08 / axes.figure.get_size_inches()[0],
-        1 - 0.08 / axes.figure.get_size_inches()[1],
+    at = (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height)
+    figure.text(
+        0.08 / width,
+        1 - 0.08 / height,
         title,
         ha="left",
         va="top",
@@ -106,30 +117,56 @@ def headed(axes: Any, title: str, theme: Theme) -> None:
         fontweight="bold",
         color=theme.ink,
     )
+    return figure.add_axes(at)
 
 
-def _style(theme: Theme) -> dict[Any, Any]:
-    return {
-        "axes.edgecolor": theme.grid,
-        "axes.facecolor": theme.paper,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "axes.labelcolor": theme.muted,
-        "axes.spines.right": False,
-        "axes.spines.top": False,
-        "font.size": 8,
-        "grid.color": theme.grid,
-        "grid.linewidth": 0.6,
-        "legend.fontsize": 7.5,
-        "legend.frameon": False,
-        "legend.labelcolor": theme.ink,
-        "svg.fonttype": "path",
-        "svg.hashsalt": "sparring",
-        "text.color": theme.ink,
-        "text.parse_math": False,
-        "text.usetex": False,
-        "xtick.color": theme.muted,
-        "xtick.major.size": 0,
-        "ytick.color": theme.muted,
-        "ytick.major.size": 0,
-    }
+def legend(figure: Any, handles: Sequence[Any], labels: Sequence[str], **look: float) -> None:
+    """Put a legend of three columns below the title."""
+    figure.legend(
+        handles,
+        labels,
+        loc="upper left",
+        bbox_to_anchor=(0.06 / figure.get_figwidth(), 1 - 0.22 / figure.get_figheight()),
+        ncols=3,
+        borderpad=0.2,
+        columnspacing=1.2,
+        **look,
+    )
+
+
+def swatches(figure: Any, names: Sequence[str], colours: Sequence[str]) -> None:
+    """Put a legend of coloured areas below the title."""
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=colour) for colour in colours]
+    legend(figure, handles, names, handlelength=1.0, handleheight=0.8)
+
+
+def with_intervals(
+    axes: Any, points: Sequence[tuple[float, Rate]], colour: str, hollow: bool = False
+) -> None:
+    """Draw scored rates with their 95 % intervals: as bars, or as a band where they are many."""
+    x = [at for at, _ in points]
+    y = [rate.value or 0.0 for _, rate in points]
+    ends = [rate.ci95 or (value, value) for value, (_, rate) in zip(y, points, strict=True)]
+    style = "--" if hollow else "-"
+    if len(points) > 40:
+        axes.fill_between(x, *zip(*ends, strict=True), color=colour, alpha=0.25, lw=0)
+        axes.plot(x, y, color=colour, lw=1.4, ls=style, zorder=3)
+        return
+    below = [max(0.0, value - low) for value, (low, _) in zip(y, ends, strict=True)]
+    above = [max(0.0, high - value) for value, (_, high) in zip(y, ends, strict=True)]
+    axes.errorbar(
+        x,
+        y,
+        yerr=(below, above),
+        fmt="o",
+        ms=3.4,
+        lw=1.4,
+        elinewidth=0.9,
+        color=colour,
+        zorder=3,
+        clip_on=False,
+        ls=style,
+        **({"mfc": axes.get_facecolor()} if hollow else {}),
+    )

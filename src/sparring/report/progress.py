@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
@@ -20,12 +19,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from sparring.arena import Cast
 from sparring.coevolve import Plan
-from sparring.report.layout import safe
+from sparring.report.escape import safe
 from sparring.types import Metrics, Player, Round, UsageError
 
-_DOES = {Player.ATTACKER: "attack", Player.DEFENDER: "defend"}
+_PHASES = {Player.ATTACKER: "attack", Player.DEFENDER: "defend"}
 _SHOWN = ("asr", "parsed", "faithful", "correct", "over_refusal", "unscored")
 
 
@@ -41,101 +39,94 @@ class ProgressWatch:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[text]}"),
             console=console,
             disable=not console.is_terminal,
         )
         self.tasks: dict[str, TaskID] = {}
-        self.started = self.shown = time.monotonic()
-        self.last = ""
+        self.started = self.printed = time.monotonic()
+        self.last_round = ""
 
     def __enter__(self) -> Self:
         self.bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bars.stop()
         self.trackers.finish()
 
     def warmed(self, step: int, metrics: Metrics) -> None:
-        """One step of the attacker's warm-up."""
+        """Show one step of the attacker's warm-up."""
         self.phase("warm-up", step, self.totals["warm-up"], f"loss {metrics['loss']:.2f}")
 
-    def played(self, told: Round) -> None:
-        """One round."""
-        learns = " and ".join(sorted(told.turn.learns))
-        numbers = " ".join(f"{k} {told.metrics[k]:.2f}" for k in _SHOWN if k in told.metrics)
-        met = [
-            f" (met the {player} of round {told.metrics[f'league/{player}']:.0f})"
+    def played(self, round_: Round) -> None:
+        """Show one round, and log it to the trackers."""
+        metrics, done = round_.metrics, round_.number + 1
+        past = [
+            f" (met the {player} of round {metrics[f'league/{player}']:.0f})"
             for player in Player
-            if f"league/{player}" in told.metrics
+            if f"league/{player}" in metrics
         ]
-        self.last = line = f"{learns} learned{''.join(met)}: {numbers}"
-        self._advance("rounds", told.number + 1, self.totals["rounds"], line)
+        numbers = " ".join(f"{key} {metrics[key]:.2f}" for key in _SHOWN if key in metrics)
+        learners = " and ".join(sorted(round_.turn.learns))
+        self.last_round = f"{learners} learned{''.join(past)}: {numbers}"
+        self._advance("rounds", done, self.totals["rounds"], self.last_round)
         if not self.console.is_terminal:
-            self._line(f"round {told.number + 1}/{self.totals['rounds']}  {line}")
-        self.trackers.log(told.metrics, told.number)
+            self._print(f"round {done}/{self.totals['rounds']}  {self.last_round}")
+        self.trackers.log(metrics, round_.number)
 
     def over(self, plan: Plan) -> Plan:
-        """The plan, telling what it is at inside a round; where there are no bars, as it is."""
+        """Return the plan with parts that show when they are at work, where there are bars."""
         if not self.console.is_terminal:
             return plan
-        cast: Cast = {p: _Watched(policy, _DOES[p], self._now) for p, policy in plan.cast.items()}
-        learners = {
-            id(told): _Watched(told, "update", self._now) for told in plan.learners.values()
-        }
+        learners = {id(x): _Watched(x, "update", self._now) for x in plan.learners.values()}
         return replace(
             plan,
-            cast=cast,
+            cast={p: _Watched(policy, _PHASES[p], self._now) for p, policy in plan.cast.items()},
             judge=_Watched(plan.judge, "judge", self._now),
-            learners={player: learners[id(told)] for player, told in plan.learners.items()},
+            learners={player: learners[id(learner)] for player, learner in plan.learners.items()},
         )
 
-    def _now(self, doing: str) -> None:
+    def _now(self, phase: str) -> None:
         if "rounds" in self.tasks:
-            self.bars.update(self.tasks["rounds"], told=f"{doing:7s}  {self.last}")
+            self.bars.update(self.tasks["rounds"], text=f"{phase:7s}  {self.last_round}")
 
     def note(self, text: str) -> None:
-        """Something a person should know."""
+        """Print something that a person should know."""
         self.console.print(safe(text), style="yellow", highlight=False, markup=False)
 
-    def phase(self, name: str, done: int, total: int, told: str = "") -> None:
-        """Progress of anything but rounds; at most one line every two seconds without bars."""
-        self._advance(name, done, total, told)
-        due = time.monotonic() - self.shown > 2 or done in (0, 1, total)
+    def phase(self, name: str, done: int, total: int, text: str = "") -> None:
+        """Show progress of anything but rounds; without bars at most a line every two seconds."""
+        self._advance(name, done, total, text)
+        due = time.monotonic() - self.printed > 2 or done in (0, 1, total)
         if not self.console.is_terminal and due:
-            self._line(f"{name} {done}/{total}  {told}".rstrip())
+            self._print(f"{name} {done}/{total}  {text}".rstrip())
 
-    def _advance(self, name: str, done: int, total: int, told: str) -> None:
+    def _advance(self, name: str, done: int, total: int, text: str) -> None:
         if name not in self.tasks:
-            self.tasks[name] = self.bars.add_task(name, total=total, told="")
-        self.bars.update(self.tasks[name], completed=done, total=total, told=safe(told))
+            self.tasks[name] = self.bars.add_task(name, total=total, text="")
+        self.bars.update(self.tasks[name], completed=done, total=total, text=safe(text))
 
-    def _line(self, text: str) -> None:
-        self.shown = time.monotonic()
-        seconds = self.shown - self.started
+    def _print(self, text: str) -> None:
+        self.printed = time.monotonic()
+        seconds = self.printed - self.started
         self.console.print(f"{seconds:6.0f}s  {safe(text)}", highlight=False, markup=False)
 
 
 class _Watched:
     """A policy, judge or learner that says when it is at work."""
 
-    def __init__(self, part: Any, doing: str, tell: Callable[[str], None]) -> None:
-        self._part, self._doing, self._tell = part, doing, tell
+    def __init__(self, part: Any, phase: str, show: Callable[[str], None]) -> None:
+        self._part, self._phase, self._show = part, phase, show
 
     def __getattr__(self, name: str) -> Any:
         if name in ("sample", "rule", "update"):
-            self._tell(self._doing)
+            self._show(self._phase)
         return getattr(self._part, name)
 
 
 class Trackers:
-    """The trackers a run reports to, through accelerate; none costs nothing."""
+    """The trackers a run reports to, through accelerate; without any, nothing is imported."""
 
     def __init__(self, names: Sequence[str], folder: Path, project: str) -> None:
         self._accelerator: Any = None
@@ -152,17 +143,16 @@ class Trackers:
             return
         from accelerate.tracking import get_available_trackers
 
-        missing = set(names) - {tracker.value for tracker in get_available_trackers()}
+        missing = " ".join(sorted(set(names) - {t.value for t in get_available_trackers()}))
         if missing:
-            told = " ".join(sorted(missing))
-            raise UsageError(f"saving.report_to: not installed: {told} (pip install {told})")
+            raise UsageError(f"saving.report_to: not installed: {missing} (pip install {missing})")
 
     def log(self, metrics: Metrics, step: int) -> None:
-        """One round's metrics."""
+        """Log one round's metrics."""
         if self._accelerator:
             self._accelerator.log(metrics, step=step)
 
     def finish(self) -> None:
-        """Flush."""
+        """Write out whatever the trackers hold back."""
         if self._accelerator:
             self._accelerator.end_training()

@@ -18,7 +18,10 @@ from safetensors import SafetensorError
 
 from sparring.types import CorruptError, SparringError
 
-_UNREADABLE = (ValueError, LookupError, TypeError, EOFError, OSError, RecursionError, zlib.error)
+_UNREADABLE = (
+    *(ValueError, LookupError, TypeError, AttributeError, OverflowError),
+    *(EOFError, OSError, RecursionError, zlib.error),
+)
 _LONGEST_LINE = 16_000_000
 
 
@@ -71,6 +74,12 @@ def sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def read_json(path: Path) -> Any:
+    """Return the value of a JSON file; CorruptError names a file that holds none."""
+    with reading(path):
+        return json.loads(path.read_bytes())
 
 
 def read_packed(path: Path, most: int | None = None) -> Iterator[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -20,7 +19,7 @@ from pydantic import (
 
 from sparring.stats.bound import Limit
 from sparring.stats.rates import Rate
-from sparring.store.files import dumps, reading, write_atomic
+from sparring.store.files import dumps, read_json, write_atomic
 from sparring.types import CorruptError, Message, Player, Seed
 
 
@@ -137,7 +136,7 @@ class PoolEntry(Record):
     """One attack of the experience pool, as the defender was shown it."""
 
     seed: SeedField
-    seen: list[Message]
+    seen: Annotated[list[Message], Field(min_length=1)]
     mean: Number
     visits: Count
     asleep: bool
@@ -217,9 +216,7 @@ def checked(model: type[R], value: Any, where: object) -> R:
 
 def read_record(model: type[R], path: Path) -> R:
     """Return the record that a file holds; CorruptError names the file and the field."""
-    with reading(path):
-        value = json.loads(path.read_bytes())
-    return checked(model, value, path)
+    return checked(model, read_json(path), path)
 
 
 def write_record(path: Path, record: Record) -> None:
