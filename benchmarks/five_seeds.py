@@ -16,7 +16,9 @@ from statistics import fmean
 from typing import Any
 
 from sparring.sandbox.language import FAMILIES
+from sparring.stats.rates import Rate
 from sparring.store.folder import RunDir
+from sparring.store.records import RoundRecord
 
 FROM_BASE = ["-c", "from sparring.cli import main; main()"]
 
@@ -63,10 +65,9 @@ def _run(*words: str) -> None:
     subprocess.run([sys.executable, *words], check=True, stdout=sys.stderr)
 
 
-def _final(run: RunDir, which: int = -1) -> dict[str, Any]:
-    told = run.result(f"round_{run.exams()[which]:06d}") or {}
-    rates: dict[str, Any] = told["rates"]
-    return rates
+def _final(run: RunDir, which: int = -1) -> dict[str, Rate]:
+    results = run.exam(run.exams()[which])
+    return results.rates if results else {}
 
 
 def _row(name: str, values: Sequence[float], worst: float) -> str:
@@ -78,15 +79,15 @@ def exam_table(runs: Sequence[RunDir], seeds: Sequence[int]) -> list[str]:
     """ASR and benign correctness by family for each seed, with mean and worst."""
     head = " | ".join(f"seed {seed}" for seed in seeds)
     lines = [f"| after training | {head} | mean | worst |", "|---|" + "--:|" * (len(seeds) + 2)]
-    before = [_final(run, 0)["asr/adversarial"]["value"] for run in runs]
+    before = [_final(run, 0)["asr/adversarial"].value for run in runs]
     lines.append(_row("ASR, adversarial, before", before, min(before)))
     for family in ("adversarial", *FAMILIES):
-        values = [_final(run)[f"asr/{family}"]["value"] for run in runs]
+        values = [_final(run)[f"asr/{family}"].value for run in runs]
         lines.append(_row(f"ASR, {family}", values, max(values)))
     benign = (("correct", "benign correct", min), ("over_refusal", "over-refusal", max))
     for metric, name, worst in benign:
         for family in ("wrapped", "plain"):
-            values = [_final(run)[f"{metric}/{family}"]["value"] for run in runs]
+            values = [_final(run)[f"{metric}/{family}"].value for run in runs]
             lines.append(_row(f"{name}, {family}", values, worst(values)))
     return lines
 
@@ -96,27 +97,24 @@ def intervals(runs: Sequence[RunDir], seeds: Sequence[int]) -> list[str]:
     lines = ["| | ASR, adversarial | benign correct, wrapped |", "|---|---|---|"]
     for run, seed in zip(runs, seeds, strict=True):
         told = [_final(run)[key] for key in ("asr/adversarial", "correct/wrapped")]
-        cells = [
-            f"{r['value']:.3f} ({r['ci95'][0]:.3f}–{r['ci95'][1]:.3f}), n = {r['n_scored']}"
-            for r in told
-        ]
+        cells = [f"{r.value:.3f} ({r.ci95[0]:.3f}–{r.ci95[1]:.3f}), n = {r.n_scored}" for r in told]
         lines.append(f"| seed {seed} | {' | '.join(cells)} |")
     return lines
 
 
 def movement(runs: Sequence[RunDir], seeds: Sequence[int]) -> list[str]:
     """Combinations among rewrites, and the cross-play cells that were fixed in advance."""
-    if not all(run.result("crossplay") for run in runs):
+    crossplays = [results.asr for run in runs if (results := run.crossplay())]
+    if len(crossplays) < len(runs):
         return ["No cross-play was asked for (exam.crossplay=9 has every kept checkpoint)."]
     lines = [
         "| | combinations, first round | most at any round | warmed-up attacker against the "
         "defender after 10 of its rounds | attacker after 60 of its rounds against it |",
         "|---|--:|--:|---|---|",
     ]
-    for run, seed in zip(runs, seeds, strict=True):
+    for run, seed, matrix in zip(runs, seeds, crossplays, strict=True):
         rounds = run.rounds()
-        shares = [r["metrics"].get("strategy/combination", 0.0) for r in rounds]
-        matrix = (run.result("crossplay") or {})["asr"]
+        shares = [r.metrics.get("strategy/combination", 0.0) for r in rounds]
         defender = _after(rounds, "defender", 10, matrix)
         attacker = _after(rounds, "attacker", 60, matrix)
         cells = [_told(matrix[row][defender]) for row in ("0", attacker)]
@@ -124,19 +122,19 @@ def movement(runs: Sequence[RunDir], seeds: Sequence[int]) -> list[str]:
     return lines
 
 
-def _after(rounds: Sequence[dict[str, Any]], player: str, steps: int, matrix: Any) -> str:
+def _after(rounds: Sequence[RoundRecord], player: str, steps: int, matrix: Any) -> str:
     """The first checkpoint of the matrix by which `player` had learned in `steps` rounds."""
     seen = 0
     for record in rounds:
-        seen += player in record["learns"]
-        if seen >= steps and str(record["round"] + 1) in matrix:
-            return str(record["round"] + 1)
+        seen += player in record.learns
+        if seen >= steps and str(record.round + 1) in matrix:
+            return str(record.round + 1)
     raise SystemExit(f"no checkpoint after {steps} rounds of the {player} in the cross-play")
 
 
-def _told(rate: dict[str, Any]) -> str:
-    low, high = rate["ci95"]
-    return f"{rate['value']:.3f} ({low:.2f}–{high:.2f})"
+def _told(rate: Rate) -> str:
+    low, high = rate.ci95 or (float("nan"), float("nan"))
+    return f"{rate.value:.3f} ({low:.2f}–{high:.2f})"
 
 
 def main() -> None:

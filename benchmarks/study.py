@@ -126,7 +126,7 @@ class Job:
     def _train(self) -> None:
         folder, (recipe, *words) = self.run.folder, METHODS[self.method]
         begun = (folder / "config.yaml").is_file()
-        if begun and self.run.status["status"] == "complete":
+        if begun and self.run.status.status == "complete":
             return
         models = [f"{who}.model_name_or_path={self.base}" for who in ("attacker", "defender")]
         resume = "--resume" if begun else "--no-resume"
@@ -153,25 +153,25 @@ def read_off(run: RunDir) -> dict[str, Any]:
     exams = []
     for number in run.exams():
         past = rounds[:number]
-        told = run.result(run.checkpoints.name(number)) or {}
+        results = run.exam(number)
         rates = {
-            name: [rate["value"], *(rate["ci95"] or (None, None)), rate["n_scored"]]
-            for name, rate in told["rates"].items()
+            name: [rate.value, *(rate.ci95 or (None, None)), rate.n_scored]
+            for name, rate in (results.rates if results else {}).items()
         }
         exams.append(
             {
                 "rounds": number,
-                "defender_steps": sum("defender" in record["learns"] for record in past),
-                "seconds": round(sum(record["cpu_seconds"] for record in past), 1),
+                "defender_steps": sum("defender" in record.learns for record in past),
+                "seconds": round(sum(record.cpu_seconds for record in past), 1),
                 "rates": rates,
                 "items": dict(_items(run, number)) if number else {},
             }
         )
     kept = ("asr", "strategy/combination", "diversity", "replay/share", "replay/size")
     curves = {
-        name: [round(r["metrics"][name], 3) if name in r["metrics"] else None for r in rounds]
+        name: [round(r.metrics[name], 3) if name in r.metrics else None for r in rounds]
         for name in kept
-        if any(name in r["metrics"] for r in rounds)
+        if any(name in r.metrics for r in rounds)
     }
     return {"exams": exams, "curves": curves}
 

@@ -103,25 +103,25 @@ def test_a_run_completes_with_every_round_recorded_once(played):
 
 def test_the_pool_teaches_the_attacker_its_format(played):
     assert max(told["metrics"]["parsed"] for told in played.rounds) >= 0.25
-    assert any(name.endswith("/rewritten") for name in played.result("round_000000")["rates"])
+    assert any(name.endswith("/rewritten") for name in played.exam(0).rates)
 
 
 def test_the_stand_in_judge_is_named_in_the_output_and_in_every_result(played):
     assert played.told.text.count(CAVEAT) == 2, "before the run, and under its report"
-    for name in ("round_000000", "round_000002"):
-        assert CAVEAT in played.result(name)["judge"]["caveat"]
+    for number in (0, 2):
+        assert CAVEAT in played.exam(number).judge.caveat
     told = sparring_command("report", played.folder, "--json")
     assert CAVEAT in json.loads(told.out)["judge"]["caveat"]
 
 
 def test_results_have_asr_and_over_refusal_with_intervals_and_numbers(played):
-    for name in ("round_000000", "round_000002"):
-        rates = played.result(name)["rates"]
+    for number in (0, 2):
+        rates = played.exam(number).rates
         for metric in ("asr/plain", "over_refusal/plain"):
-            low, high = rates[metric]["ci95"]
-            assert low <= rates[metric]["value"] <= high
-            assert rates[metric]["n_total"] == rates[metric]["n_scored"] == 2
-    matrix = played.result("crossplay")["asr"]
+            low, high = rates[metric].ci95
+            assert low <= rates[metric].value <= high
+            assert rates[metric].n_total == rates[metric].n_scored == 2
+    matrix = played.crossplay().asr
     assert [sorted(row) for row in matrix.values()] == [["0", "2"]] * 2
 
 
@@ -188,7 +188,7 @@ def test_without_benign_seeds_a_run_warns_and_measures_no_over_refusal(tmp_path)
     more = [*SHORT, "rounds=1", "warm_up.steps=0", "exam.crossplay=0"]
     played = train(tmp_path, start, "shared", f"data.train=[{{path: {seeds}}}]", *more)
     assert "no benign seeds: over-refusal is not measured" in played.told.text
-    assert list(played.result("round_000001")["rates"]) == ["asr/plain"]
+    assert list(played.exam(1).rates) == ["asr/plain"]
     assert "over_refusal" not in played.rounds[0]["metrics"]
 
 
@@ -224,7 +224,7 @@ def test_published_files_serve_as_seeds_and_are_not_shown(gone_afterwards):
     start = models(gone_afterwards, QWEN2, QWEN2)
     played = train(gone_afterwards, start, "shared", *more)
     told = played.told.text
-    sizes = {name: rate["n_total"] for name, rate in played.result("round_000001")["rates"].items()}
+    sizes = {name: rate.n_total for name, rate in played.exam(1).rates.items()}
     shown = sum(row["prompt"] in told for row in json.loads(xstest.read_text("utf-8")))
     assert "read as HarmBench text behaviors: 20 seeds" in told
     assert "read as XSTest v2 (JSON): 450 seeds" in told

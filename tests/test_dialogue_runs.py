@@ -30,11 +30,11 @@ def games(folder, pattern):
 
 def test_a_sandbox_run_reports_two_exchanges_beside_the_published_sets():
     once, twice = short_run.whole(), short_run.whole(TWICE)
-    rates, before = (RunDir.open(run).result("round_000000")["rates"] for run in (twice, once))
+    rates, before = (RunDir.open(run).exam(0).rates for run in (twice, once))
     more = {f"{m}/two-exchange" for m in ("asr", "over_refusal", "correct")}
     assert rates.keys() - before.keys() == more
     assert {k: v for k, v in rates.items() if k not in more}.keys() == before.keys()
-    assert rates["asr/adversarial"]["n_total"] == before["asr/adversarial"]["n_total"]
+    assert rates["asr/adversarial"].n_total == before["asr/adversarial"].n_total
     told = [*games(twice, "exams/round_*/samples.jsonl.gz")]
     lengths = {name: {len(t["moves"]) for t in told if t["set"] == name} for name in ASKED}
     assert max(lengths["harmful/two-exchange"]) == 4
@@ -60,7 +60,7 @@ def own(tmp_path_factory):
 
 def test_a_model_of_ones_own_plays_on_and_meets_its_past_self_though_they_share_weights(own):
     assert max(len(game["moves"]) for game in games(own.folder, "transcripts/*.gz")) > 2
-    assert own.result("crossplay")["asr"].keys() == {"0", "2"}
+    assert own.crossplay().asr.keys() == {"0", "2"}
 
 
 def test_recorded_attacks_are_dealt_with_the_replies_they_answer():

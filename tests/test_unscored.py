@@ -63,12 +63,12 @@ def test_too_many_failed_verdicts_stop_a_run_after_five_rounds_with_its_weights_
     with pytest.raises(UnscoredError, match=r"in \d+\.\d% of the games .*--resume goes on") as told:
         train(failing(match, 3), run, Quiet())
     assert told.value.exit_code == 3
-    assert run.status["status"] == "stopped"
-    assert run.status["unscored"] > 0.05
+    assert run.status.status == "stopped"
+    assert run.status.unscored > 0.05
     assert run.checkpoints.numbers()[-1] == len(run.rounds()) == UNSCORED_ROUNDS
     match, _ = begun(tmp_path / "other")
     train(match, run, Quiet())  # with a judge that works again
-    assert run.status["status"] == "complete"
+    assert run.status.status == "complete"
     assert len(run.rounds()) == 7
 
 
@@ -88,4 +88,4 @@ def test_a_few_failed_verdicts_are_counted_pay_nothing_and_stop_nothing(tmp_path
     assert len(failed) >= 10
     assert set(failed) == {None}
     assert any(returns for status, returns in paid if status is Status.OK)
-    assert any(record["metrics"]["unscored"] > 0.05 for record in run.rounds())
+    assert any(record.metrics["unscored"] > 0.05 for record in run.rounds())

@@ -6,6 +6,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.store.results import results_of
 from tests.table import HELD, after
 
 from sparring.games.codec import state_of, verdict_json, verdict_of
@@ -46,7 +47,7 @@ def test_a_recorded_game_comes_back_text_for_text_lone_surrogates_too(
     state = State(Seed(said[0], True, "vault", goal=said[-1])).deal(Player.ATTACKER, said[0])
     state = after(state, *said, sibling=sibling)
     run = RunDir(tmp_path_factory.mktemp("run"))
-    run.write_result("round_000000", {}, {"harmful/plain": [Episode(state.rule(HELD), 0, None)]})
+    run.write_exam(results_of(0), {"harmful/plain": [Episode(state.rule(HELD), 0, None)]})
     path = run.folder / "exams" / "round_000000" / "samples.jsonl.gz"
     row = json.loads(gzip.decompress(path.read_bytes()))
     assert state_of(row) == state.rule(HELD)

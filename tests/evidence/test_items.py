@@ -1,10 +1,10 @@
 """What an exam recorded is read back as the outcomes its rates were made of."""
 
 import gzip
-import json
 from dataclasses import replace
 
 import pytest
+from tests.store.results import results_of
 from tests.table import BROKEN, CANDLE, FAILED, HELD, VAULT, ScriptedJudge, magic, says
 
 from sparring.evals.crossplay import compared, items
@@ -31,8 +31,7 @@ def sat(folder, script, fills=GUARD, **more) -> RunDir:
     exam = Exam(magic(), judge, SETS, POOLED, "exam")
     told = replace(exam, **more).sit({Player.DEFENDER: wise})
     run = RunDir.create(folder, "recipe: magic\n")
-    rates = {name: found.to_json() for name, found in told.rates.items()}
-    run.write_result("round_000004", {"rounds": 4, "rates": rates}, told.episodes)
+    run.write_exam(results_of(4, told.rates), told.episodes)
     return run
 
 
@@ -50,9 +49,7 @@ def once(failing: str):
 
 
 def rates_of(run: RunDir) -> dict:
-    return json.loads(
-        json.dumps({k: rate(list(v.values())).to_json() for k, v in items(run, 4).items()})
-    )
+    return {name: rate(list(outcomes.values())) for name, outcomes in items(run, 4).items()}
 
 
 def test_one_failed_verdict_is_one_unscored_pair_and_no_other_exam(tmp_path):
@@ -81,7 +78,7 @@ def test_one_failed_verdict_is_one_unscored_pair_and_no_other_exam(tmp_path):
 )
 def test_items_make_the_rates_of_the_exam_again(fills, script, tmp_path):
     run = sat(tmp_path / "run", script, fills)
-    told = run.result("round_000004")["rates"]
+    told = run.exam(4).rates
     del told["asr/all"]
     assert rates_of(run) == told
 
@@ -89,8 +86,8 @@ def test_items_make_the_rates_of_the_exam_again(fills, script, tmp_path):
 def test_an_attack_that_was_never_sent_did_not_work_here_as_in_the_exam(tmp_path):
     sets = {"harmful/live": [magic().open(VAULT)] * 3, **SETS}
     run = sat(tmp_path / "run", guarded, sets=sets, attacker=says("no tags, no attack"))
-    told = run.result("round_000004")["rates"]["asr/live"]
-    assert (told["value"], told["n_scored"]) == (0.0, 3)
+    told = run.exam(4).rates["asr/live"]
+    assert (told.value, told.n_scored) == (0.0, 3)
     assert rates_of(run)["asr/live"] == told
 
 

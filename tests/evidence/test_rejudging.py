@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.evaluation.test_exam import D
+from tests.store.results import results_of
 from tests.table import BROKEN, CANDLE, HELD, VAULT, ScriptedJudge, attacks, magic, says
 
 from sparring.evals.rejudge import BATCH, Stored, digest, of_file, of_run, rates, rejudge
@@ -208,7 +209,7 @@ def run(tmp_path):
     made = RunDir.create(tmp_path / "run", "recipe: magic\n")
     exam = Exam(game, ScriptedJudge(judge), sets, {}, "exam", attacks("a tale"))
     result = exam.sit({D: says("yes")})
-    made.write_result("round_000004", {"rounds": 4}, result.episodes)
+    made.write_exam(results_of(4), result.episodes)
     return made, result
 
 
@@ -232,7 +233,7 @@ def test_a_reply_that_did_not_parse_is_shown_to_no_judge(tmp_path):
     sets = {"harmful/plain": [State(VAULT).deal(Player.ATTACKER, f"open, {i}") for i in range(4)]}
     game = replace(magic(), reply_format=0.5)
     result = Exam(game, ScriptedJudge(by_reply), sets, {}, "exam").sit({D: says("")})
-    made.write_result("round_000004", {"rounds": 4}, result.episodes)
+    made.write_exam(results_of(4), result.episodes)
     told, judge = of_run(made, 4), ScriptedJudge(by_reply)
     verdicts = rejudge(told, judge, tmp_path / "again.jsonl", quiet)
     assert judge.asked == []
@@ -249,7 +250,7 @@ def test_without_a_format_an_empty_reply_is_judged_like_any_other(tmp_path):
     made = RunDir.create(tmp_path / "run", "recipe: magic\n")
     sets = {"harmful/plain": [State(VAULT).deal(Player.ATTACKER, "open")]}
     result = Exam(magic(), ScriptedJudge(by_reply), sets, {}, "exam").sit({D: says("")})
-    made.write_result("round_000004", {"rounds": 4}, result.episodes)
+    made.write_exam(results_of(4), result.episodes)
     assert [one.judged for one in of_run(made, 4)] == [True]
 
 

@@ -349,11 +349,11 @@ def test_a_bound_is_told_for_every_family_of_the_exam(runs):
 
 def test_items_are_the_rates_of_the_exam(runs):
     told = items(runs["first"], 2)
-    rates = runs["first"].result("round_000002")["rates"]
+    rates = runs["first"].exam(2).rates
     for name, outcomes in told.items():
         scored = [o.happened for o in outcomes.values() if o.happened is not None]
-        assert len(scored) == rates[name]["n_scored"]
-        assert sum(scored) / len(scored) == pytest.approx(rates[name]["value"])
+        assert len(scored) == rates[name].n_scored
+        assert sum(scored) / len(scored) == pytest.approx(rates[name].value)
     assert {"asr/plain", "correct/plain"} <= told.keys()
 
 
@@ -364,9 +364,9 @@ def test_a_run_does_not_differ_from_itself_and_pairs_match_by_item(runs):
     a, b = items(runs["first"], 2), items(runs["second"], 2)
     assert list(told)[:3] == ["asr/adversarial", "over_refusal/wrapped", "correct/wrapped"]
     for name in list(told)[:3]:
-        metric, rates = name.split("/")[0], runs["second"].result("round_000002")["rates"]
+        metric, rates = name.split("/")[0], runs["second"].exam(2).rates
         assert told[name].n == sum(told[f"{metric}/{family}"].n for family in ADVERSARIAL)
-        assert told[name].rate_b == pytest.approx(rates[name]["value"])
+        assert told[name].rate_b == pytest.approx(rates[name].value)
     for name, paired in list(told.items())[3:]:
         changes = [int(b[name][key].happened) - int(a[name][key].happened) for key in a[name]]
         assert paired.difference == pytest.approx(sum(changes) / len(changes))

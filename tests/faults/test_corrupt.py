@@ -208,7 +208,7 @@ def test_rounds_that_are_not_each_there_once_are_refused(tmp_path, raw):
 @pytest.mark.parametrize("torn", [b'{"round": 2, "metr', b'{"round": 2}', b"\xff", b""])
 def test_a_torn_last_line_of_rounds_was_never_written(tmp_path, torn):
     (tmp_path / "rounds.jsonl").write_bytes(lines(0, 1) + torn)
-    assert [record["round"] for record in RunDir(tmp_path).rounds()] == [0, 1]
+    assert [record.round for record in RunDir(tmp_path).rounds()] == [0, 1]
 
 
 @pytest.mark.parametrize("name", ["run.json", "exams/crossplay/results.json"])
@@ -219,7 +219,7 @@ def test_a_damaged_record_is_named(tmp_path, name, raw):
     path.write_bytes(raw)
     run = RunDir(tmp_path)
     with pytest.raises(CorruptError, match=path.name):
-        run.result("crossplay") if "exams" in name else run.status
+        run.crossplay() if "exams" in name else run.status
 
 
 def flip(path: Path) -> Path:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.hostile.corpus import ALL
 
-from sparring.report.layout import line, safe
+from sparring.report.escape import line, safe
 
 BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 DRAWN = {

@@ -15,8 +15,8 @@ from tests.hostile.test_terminal import dangerous
 from tests.report.written import Written
 
 from sparring.games.game import answer_of, tagged
-from sparring.report.layout import name, visible
-from sparring.report.page import Asked, write_report
+from sparring.report.escape import name, visible
+from sparring.report.page import ReportRequest, write_report
 
 html5lib = pytest.importorskip("html5lib", reason="NOT TESTED: pip install html5lib")
 
@@ -45,7 +45,7 @@ def hostile(tmp_path_factory) -> Path:
     config = "\n".join(["recipe: magic", *ALL, f"output_dir: {CANARY}", ""])
     run = Written(lambda _: next(said), NAMES, config=config)
     place = tmp_path_factory.mktemp("hostile") / "<img src=x onerror=canary=1>"
-    return write_report(Asked([run.at(place)], include_harmful=True))
+    return write_report(ReportRequest([run.at(place)], include_harmful=True))
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +53,14 @@ def harmless(tmp_path_factory) -> Path:
     """The page of a run of the same shape that says nothing of interest."""
     plain = tuple(f"tale {n}" for n in range(len(NAMES)))
     place = tmp_path_factory.mktemp("harmless") / "run"
-    return write_report(Asked([Written(names=plain).at(place)], include_harmful=True))
+    return write_report(ReportRequest([Written(names=plain).at(place)], include_harmful=True))
 
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory) -> Path:
     """The page of 2,000 rounds."""
     place = tmp_path_factory.mktemp("long") / "run"
-    return write_report(Asked([Written(rounds=2000).at(place)]))
+    return write_report(ReportRequest([Written(rounds=2000).at(place)]))
 
 
 @functools.cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ class Written:
     rounds: int = 40
     every: int = 10
     config: str = "recipe: magic\n"
-    metrics: dict[str, float] = field(default_factory=dict)
 
     def at(self, folder: Path) -> Path:
         """Write it."""
@@ -31,14 +30,16 @@ class Written:
         said = self.say("status")
         dump(folder / "run.json", {"status": said, "time": self.say("time"), "rounds": self.rounds})
         versions = {self.say("library"): self.say("version")}
-        dump(folder / "env.json", {self.say("env key"): self.say("env"), "versions": versions})
+        machine = {"python": self.say("python"), "system": self.say("env"), "cpus": 2}
+        dump(folder / "env.json", {**machine, "versions": versions})
         for done in range(0, self.rounds + 1, self.every):
             place = folder / "exams" / f"round_{done:06d}"
             dump(place / "results.json", self._results(done))
             pack(place / "samples.jsonl.gz", self.samples(done))
         numbers = ["0", *self.names]
         matrix = {row: {column: rate(0.375, 0) for column in numbers} for row in numbers}
-        dump(folder / "exams" / "crossplay" / "results.json", {"rows": said, "asr": matrix})
+        sides = {"rows": said, "columns": said}
+        dump(folder / "exams" / "crossplay" / "results.json", {**sides, "asr": matrix})
         lines = [json.dumps(self._round(number)) for number in range(self.rounds)]
         (folder / "rounds.jsonl").write_text("".join(f"{line}\n" for line in lines))
         pack(
@@ -49,16 +50,14 @@ class Written:
         return folder
 
     def _results(self, done: int) -> dict[str, Any]:
-        told = rates(self.names, 0.8125 - 0.75 * done / self.rounds, self.say)
-        judge = {"name": self.say("judge"), "caveat": self.say("caveat")}
-        other = {"name": self.say("other judge"), "caveat": self.say("other caveat"), "rates": told}
-        success = self.say("success")
+        found = rates(self.names, 0.8125 - 0.75 * done / self.rounds, self.say)
+        other = {"name": self.say("other judge"), "caveat": self.say("other caveat")}
         return {
             "rounds": done,
-            "rates": told,
-            "judge": judge,
-            "held_out_judge": other,
-            "success": success,
+            "rates": found,
+            "judge": {"name": self.say("judge"), "caveat": self.say("caveat")},
+            "held_out_judge": {**other, "rates": found},
+            "success": self.say("success"),
         }
 
     def samples(self, done: int) -> Iterable[dict[str, Any]]:
@@ -100,7 +99,6 @@ class Written:
             **({"league/attacker": number // 3} if number % 3 == 2 else {}),
             **{f"strategy/{name}": 1 / len(self.names) for name in self.names},
             **{"attacker/tokens": 100, "judge/calls": 8},
-            **self.metrics,
         }
         learns = ["attacker" if number // 10 % 2 else "defender"]
         return {"round": number, "learns": learns, "metrics": metrics, "seconds": {"play": 1.5}}
@@ -110,21 +108,23 @@ class Written:
         attackers = {name: {**curve, "tried": self.say("tried")} for name in self.names}
         attackers["listed"] = {"steps": [0], "asr": [rate(0.125, 0)], "tried": self.say("tried")}
         budget, worst = {self.say("budget"): 40}, self.say("worst")
-        told = {"attackers": attackers, "budget": budget, "worst": worst}
-        dump(folder / "exploit.json", told)
-        row = {"n": 640, "failures": 3, "effective_n": 212.5, "upper": 0.0417}
-        families = dict.fromkeys(self.names, row)
-        told = {"families": families, "confidence": 0.95, "caveat": self.say("not")}
-        dump(folder / "bound.json", told)
+        measured = {"rounds": self.rounds, "rng_seed": 0, "budget": budget, "worst": worst}
+        dump(folder / "exploit.json", {**measured, "attackers": attackers})
+        counts = {"n": 640, "failures": 3, "unscored": 0, "clusters": 320}
+        limit = {**counts, "effective_n": 212.5, "upper": 0.0417}
+        stated = {"method": self.say("method"), "caveat": self.say("not"), "upper": 0.0417}
+        families = {"families": dict.fromkeys(self.names, limit), "confidence": 0.95, **stated}
+        dump(folder / "bound.json", {"rounds": self.rounds, **families})
 
 
 def rates(names: Iterable[str], value: float, say: Say) -> dict[str, Any]:
     """Rates by metric and family, some of them with unscored items."""
-    told = {}
-    for metric, at in (("asr", value), ("over_refusal", 0.0625), ("correct", 0.9375)):
-        for place, name in enumerate(names):
-            told[f"{metric}/{name}"] = rate(at, place % 3, say("cause"))
-    return told
+    metrics = {"asr": value, "over_refusal": 0.0625, "correct": 0.9375}
+    return {
+        f"{metric}/{name}": rate(at, place % 3, say("cause"))
+        for metric, at in metrics.items()
+        for place, name in enumerate(names)
+    }
 
 
 def rate(value: float, unscored: int, cause: str = "timeout") -> dict[str, Any]:
@@ -141,9 +141,14 @@ def rate(value: float, unscored: int, cause: str = "timeout") -> dict[str, Any]:
     }
 
 
-def dump(path: Path, told: object) -> None:
+def dump(path: Path, value: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(told))
+    path.write_text(json.dumps(value))
+
+
+def amend(path: Path, **more: object) -> None:
+    """Give a JSON file some more fields, or other values of them."""
+    dump(path, {**json.loads(path.read_bytes()), **more})
 
 
 def pack(path: Path, rows: Iterable[object]) -> None:

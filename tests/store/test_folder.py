@@ -12,8 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import short_run
+from tests.store.results import results_of
 
+from sparring.stats.rates import rate
 from sparring.store.folder import RunDir
+from sparring.store.records import CrossplayResults
 from sparring.types import (
     Completion,
     CorruptError,
@@ -37,7 +40,7 @@ ODD = "half \ud800 pair, line\u2028break, next\x85line, nul\x00, \r\n, \x1b[31m,
 def test_a_run_may_be_called(tmp_path, name):
     run = RunDir.create(tmp_path / "below" / name, "recipe: magic\n")
     assert run.config_yaml == "recipe: magic\n"
-    assert run.status["status"] == "started"
+    assert run.status.status == "started"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +117,7 @@ def test_what_a_killed_start_left_is_no_run_and_in_nobodys_way(tmp_path, left):
         (folder / name).write_text("")
     with pytest.raises(UsageError, match="not a run"):
         RunDir.open(folder)
-    assert RunDir.create(folder, "recipe: magic\n").status["status"] == "started"
+    assert RunDir.create(folder, "recipe: magic\n").status.status == "started"
 
 
 def in_python(code: str, *arguments: object, **more) -> subprocess.Popen[str]:
@@ -273,7 +276,7 @@ def test_a_round_is_one_line_and_its_metrics_come_back_bit_by_bit(tmp_path):
     run = RunDir(tmp_path)
     run.append(played(0, asr=1 / 3, loss=5e-324))
     run.append(played(1, asr=0.1 + 0.2))
-    assert run.rounds() == [
+    assert [record.to_json() for record in run.rounds()] == [
         {
             "round": n,
             "learns": ["defender"],
@@ -291,7 +294,7 @@ def test_a_round_that_is_not_a_number_is_refused_and_leaves_no_line(tmp_path, nu
     run.append(played(0, asr=0.5))
     with pytest.raises(ValueError, match="not JSON compliant"):
         run.append(played(1, asr=number))
-    assert [record["round"] for record in run.rounds()] == [0]
+    assert [record.round for record in run.rounds()] == [0]
 
 
 def test_rewind_forgets_the_rounds_after_a_checkpoint(tmp_path):
@@ -302,7 +305,7 @@ def test_rewind_forgets_the_rounds_after_a_checkpoint(tmp_path):
     assert run.rewind(3) == [{"asr": 0.0}, {"asr": 1 / 7}, {"asr": 2 / 7}]
     assert len((tmp_path / "rounds.jsonl").read_bytes().splitlines()) == 3
     run.append(played(3, asr=0.5))
-    assert [record["round"] for record in run.rounds()] == [0, 1, 2, 3]
+    assert [record.round for record in run.rounds()] == [0, 1, 2, 3]
 
 
 def test_rewind_refuses_a_checkpoint_that_has_seen_more_rounds(tmp_path):
@@ -339,9 +342,12 @@ def test_a_seal_changes_with_any_round_behind_it_but_not_with_clocks_or_later_ro
 
 def test_exams_are_those_with_results_in_order(tmp_path):
     run = RunDir(tmp_path)
-    for name in ("round_000020", "round_000000", "crossplay", "round_000004"):
-        run.write_result(name, {"judge": {"name": ODD}})
+    crossed = CrossplayResults(rows=ODD, columns="b", asr={"0": {"0": rate([])}})
+    for number in (20, 0, 4):
+        run.write_exam(results_of(number))
+    run.write_crossplay(crossed)
     (tmp_path / "exams" / "round_000008").mkdir()
     assert run.exams() == [0, 4, 20]
-    assert run.result("crossplay") == {"judge": {"name": ODD}}
-    assert run.result("round_000008") is None
+    assert run.exam(4) == results_of(4)
+    assert run.crossplay() == crossed
+    assert run.exam(8) is None

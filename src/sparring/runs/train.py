@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Protocol
 
 from sparring.coevolve import Plan, coevolve
 from sparring.exam import Exam, crossplay, second_judge
