@@ -1,4 +1,18 @@
-"""The experience pool: attacks that beat the defender, dealt again until it holds."""
+"""The experience pool: attacks that beat the defender are dealt again until it holds.
+
+The pool of SSP (arXiv:2601.10589), whose limits `Rules` sets. An entry is an attack with the reply
+that it won against; u is how well the defence did in a group of replies, 0 (beaten) to 1 (held).
+
+| event | condition | effect |
+|---|---|---|
+| admitted | a fresh attack with mean u < `admit_below` | m = u, n = 0 |
+| visited | its replays of one round were ruled on | m ← (m + u) / 2, n ← n + 1 |
+| retired | m ≥ `retire_at` and n ≥ `retire_after` | sleeps; only re-examined |
+| woken | retired, and beats the defender again | m = u, n = 0 |
+| evicted | more than `capacity` entries | the highest m leaves |
+
+UCB score = (1 − m) + c · sqrt(ln(1 + N) / (1 + n)), with N the visits of all entries.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +43,18 @@ from sparring.types import (
     Verdict,
 )
 
+Key = tuple[str, Observation]
+"""What makes two attacks the same entry: the seed's id, and what the defender saw."""
+Held = Callable[[Seed, Verdict], float | None]
+"""u: how well the defence did, 0 (beaten) to 1 (held); None where the judge could not rule."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An attack that beat the defender, what it saw and said then, and how it has fared since.
+    """An attack that beat the defender, with the reply and the ruling, and its replays so far.
 
-    `seen` is the defender's observation: the attack, after any exchanges before it.
+    `seen` is what was sent to the defender: the attack, after any exchanges before it. `mean` is
+    m and `visits` is n of the table above; a retired entry is `asleep`.
     """
 
     seed: Seed
@@ -46,8 +66,7 @@ class Entry:
     asleep: bool = False
 
     @property
-    def key(self) -> tuple[str, Observation]:
-        """Exact repeats of an attack on a seed are one entry."""
+    def key(self) -> Key:
         return (self.seed.id, self.seen)
 
     @property
@@ -55,43 +74,33 @@ class Entry:
         """The state in which the defender answers this attack again."""
         state = State(self.seed)
         for message in self.seen:
-            who = Player.DEFENDER if message.role == "assistant" else Player.ATTACKER
-            state = state.deal(who, message.content)
+            player = Player.DEFENDER if message.role == "assistant" else Player.ATTACKER
+            state = state.deal(player, message.content)
         return state
 
     def to_json(self) -> dict[str, Any]:
-        """Its fields, as `entry_of` reads them."""
+        """The fields as plain data, which `entry_of` reads."""
         return asdict(self) | {"seed": self.seed.to_json()}
 
 
 def entry_of(row: Mapping[str, Any]) -> Entry:
-    """What `to_json` wrote."""
-    return Entry(
-        seed=seed_of(row["seed"]),
-        seen=tuple(Message(**message) for message in row["seen"]),
-        reply=row["reply"],
-        ruling=verdict_of(row["ruling"]),
-        mean=row["mean"],
-        visits=row["visits"],
-        asleep=row["asleep"],
-    )
-
-
-Held = Callable[[Seed, Verdict], float | None]
-"""u: how well the defence did, 0 (beaten) to 1 (held); None where the judge could not tell."""
+    """What `Entry.to_json` wrote."""
+    seen = tuple(Message(**message) for message in row["seen"])
+    seed, ruling = seed_of(row["seed"]), verdict_of(row["ruling"])
+    return Entry(**{**row, "seed": seed, "seen": seen, "ruling": ruling})
 
 
 Sampler = Callable[[Entry, int, float], float]
-"""(entry, all visits so far, a uniform number that is the entry's own) → a score; highest first."""
+"""From an entry, all visits so far and a uniform random number to a score; the highest is drawn."""
 
 
 def uniform(entry: Entry, visits: int, u: float) -> float:
-    """Every entry alike."""
+    """Every entry is equally likely."""
     return u
 
 
 def ucb(c: float) -> Sampler:
-    """(1 − m) + c · sqrt(ln(1 + N) / (1 + n)): hard entries, and those seldom visited.
+    """(1 − m) + c · sqrt(ln(1 + N) / (1 + n)): hard entries, and those rarely visited.
 
     UCB1 (Auer, Cesa-Bianchi & Fischer 2002) with SSP's reward, the defence's failure.
     """
@@ -110,10 +119,11 @@ def thompson(entry: Entry, visits: int, u: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Limits of a pool. `replay_share` is of the defender's groups, `reexamine` of the replays.
+    """The limits of a pool, as in the table above.
 
-    With `reflect` the larger half of a replay group answers the bare prompt (`bare`), and only
-    that half tells how well the defence does.
+    `replay_share` is the largest share of the defender's groups that are replays, and `reexamine`
+    the share of the replays that go to retired entries. With `reflect` the smaller half of a
+    replay group is shown its failure, and only the other half counts for u.
     """
 
     capacity: int = 10_000
@@ -125,182 +135,165 @@ class Rules:
     reflect: bool = False
 
 
-def bare(width: int) -> int:
-    """How many of a replay group of `width` answer without a hint when the others reflect."""
+def unaided(width: int) -> int:
+    """How many of a replay group of `width` are shown no hint when the others reflect."""
     return width - width // 2
 
 
 @dataclass
 class ExperiencePool:
-    """Failures to revisit; a `Memory`.
+    """A `Memory` that holds failures and replays them.
 
-    Admitted: a group of replies to one attack whose mean u is below `admit_below`. Visited: m ←
-    (m + u)/2, n ← n + 1. Retired when m >= `retire_at` after `retire_after` visits: it sleeps,
-    and only the share `reexamine` of replays wakes sleepers to look; one that fails again is
-    admitted again. When full, the entry with the highest m leaves.
+    `dealt` and `named` are this round's replays, by the index of their opening and by its name in
+    addresses; both are empty between rounds.
     """
 
     held: Held
     sampler: Sampler
     rules: Rules
     rng_seed: str
-    entries: dict[tuple[str, Observation], Entry] = field(default_factory=dict)
+    entries: dict[Key, Entry] = field(default_factory=dict)
     visits: int = 0
     dealt: dict[int, Entry] = field(default_factory=dict)
-    """This round's replays by the number of their opening; empty between rounds."""
     named: dict[str, Entry] = field(default_factory=dict)
-    """The same by their names in the arena's addresses."""
 
     def deal(self, number: int, turn: Turn, openings: Sequence[State]) -> Dealt:
         """Replace up to `replay_share` of the defender's groups, within each seed label.
 
-        An opening that the attacker would answer `width` times makes way for as many replays, so
-        the groups of each label stay as many as were planned.
+        An opening that the attacker forks into several groups makes way for as many replays, so
+        each label has as many groups as planned.
         """
-        width = turn.widths.get(Player.ATTACKER, 1)
-        sizes = [1 if state.dealt else width for state in openings]
         self.dealt, self.named = {}, {}
         if Player.DEFENDER not in turn.learns:
             return openings, ()
-        gone: set[int] = set()
+        width = turn.widths.get(Player.ATTACKER, 1)
+        sizes = [1 if state.dealt else width for state in openings]
+        replaced: set[int] = set()
         replays: list[Entry] = []
         for harmful in (True, False):
-            mine = [i for i, state in enumerate(openings) if state.seed.harmful == harmful]
-            wanted = math.floor(self.rules.replay_share * sum(sizes[i] for i in mine))
-            block = max((sizes[i] for i in mine), default=1)
-            drawn = self.draw(harmful, wanted, f"{self.rng_seed}/{number}/{harmful}", block)
-            taken = 0
-            for i in reversed(mine):
-                if taken + sizes[i] <= len(drawn):
-                    gone.add(i)
-                    taken += sizes[i]
-            replays += drawn[:taken]
-        kept = [state for i, state in enumerate(openings) if i not in gone]
+            places = [i for i, state in enumerate(openings) if state.seed.harmful == harmful]
+            most = math.floor(self.rules.replay_share * sum(sizes[i] for i in places))
+            block = max((sizes[i] for i in places), default=1)
+            drawn = self.draw(harmful, most, f"{self.rng_seed}/{number}/{harmful}", block)
+            filled = 0
+            for i in reversed(places):
+                if filled + sizes[i] <= len(drawn):
+                    replaced.add(i)
+                    filled += sizes[i]
+            replays += drawn[:filled]
+        fresh = [state for i, state in enumerate(openings) if i not in replaced]
         again = [entry.opening for entry in replays]
-        self.dealt = dict(enumerate(replays, len(kept)))
-        self.named = dict(zip(opening_names([*kept, *again])[len(kept) :], replays, strict=True))
-        return kept, again
+        names = opening_names([*fresh, *again])[len(fresh) :]
+        self.dealt = dict(enumerate(replays, len(fresh)))
+        self.named = dict(zip(names, replays, strict=True))
+        return fresh, again
 
-    def draw(self, harmful: bool, wanted: int, address: str, block: int = 1) -> list[Entry]:
-        """At most `wanted` entries of a label: awake ones by score, then sleepers by chance.
+    def draw(self, harmful: bool, most: int, address: str, block: int = 1) -> list[Entry]:
+        """At most `most` entries of a label: active ones by score, then retired ones at random.
 
-        An opening makes way for `block` groups or stays. So sleepers come in whole openings, and
-        more seldom, and where the awake fill their last opening only in part; if they are too few
-        the awake ones fill it again, from the highest score on.
+        Retired entries are drawn in multiples of `block`, because a replayed opening replaces a
+        whole group; they also complete the last block of the active ones. Where they are too few
+        the active ones complete it again, from the highest score on.
         """
+        candidates = [entry for entry in self.entries.values() if entry.seed.harmful == harmful]
+        u = {e.key: random.Random(f"{address}/{e.key!r}").random() for e in candidates}
 
-        def own(entry: Entry) -> float:
-            return random.Random(f"{address}/{entry.key!r}").random()
+        def score(entry: Entry) -> tuple[float, float]:
+            return self.sampler(entry, self.visits, u[entry.key]), u[entry.key]
 
-        mine = [entry for entry in self.entries.values() if entry.seed.harmful == harmful]
+        active = sorted((e for e in candidates if not e.asleep), key=score, reverse=True)
+        retired = [e for e in candidates if e.asleep and self.rules.reexamine]
+        retired.sort(key=lambda entry: u[entry.key])
         chance = random.Random(f"{address}/reexamine").random()
-        asleep = sorted((e for e in mine if e.asleep and self.rules.reexamine), key=own)
-        share = block * math.floor(self.rules.reexamine * wanted / block + chance)
-        looked_at = min(share, len(asleep), wanted)
-        scored = [(self.sampler(e, self.visits, own(e)), own(e), e) for e in mine if not e.asleep]
-        scored.sort(key=lambda told: told[:2], reverse=True)
-        awake = [entry for *_, entry in scored[: wanted - looked_at]]
-        looked_at += min(-len(awake) % block, wanted - looked_at - len(awake))
-        drawn = [*awake, *asleep[:looked_at]]
-        left = min(-len(drawn) % block, wanted - len(drawn)) if awake else 0
-        return [*drawn, *itertools.islice(itertools.cycle(awake), left)]
+        share = block * math.floor(self.rules.reexamine * most / block + chance)
+        reexamined = min(share, len(retired), most)
+        active = active[: most - reexamined]
+        reexamined += min(-len(active) % block, most - reexamined - len(active))
+        drawn = active + retired[:reexamined]
+        missing = min(-len(drawn) % block, most - len(drawn)) if active else 0
+        return drawn + list(itertools.islice(itertools.cycle(active), missing))
 
     def add(self, number: int, episodes: Sequence[Episode]) -> Metrics:
-        """Admit what beat the defender, and mark how the replays went."""
+        """Admit the attacks that beat the defender, and update the entries that were replayed."""
         admitted, replayed = 0, list[float]()
         groups = _groups(episodes)
-        for opening, whole, passed in groups:
-            group = self._unaided(whole) if opening in self.dealt else whole
-            scored = [(u, i) for i, e in enumerate(group) if (u := self._value(e)) is not None]
-            if not scored:
+        for opening, games, earlier in groups:
+            group = games
+            if opening in self.dealt and self.rules.reflect:
+                group = [e for e in games if e.state.path[-1] < unaided(len(games))]
+            us = {i: u for i, episode in enumerate(group) if (u := self._u(episode)) is not None}
+            if not us:
                 continue
-            told = [self.held(group[0].state.seed, ruling) for ruling in passed]
-            u = fmean([*(u for u, _ in scored), *(u for u in told if u is not None)])
-            failure = _entry(group[min(scored)[1]], u)
+            seed = group[0].state.seed
+            before = [u for ruling in earlier if (u := self.held(seed, ruling)) is not None]
+            mean = fmean([*us.values(), *before])
+            failure = _entry(group[min(us, key=lambda i: us[i])], mean)
             if opening in self.dealt:
                 self._visit(self.dealt[opening].key, failure)
-                replayed.append(u)
-            elif u < self.rules.admit_below:
-                admitted += self._admit(failure)
-        self._evict()
-        metrics = self._counts() | {
+                replayed.append(mean)
+            elif mean < self.rules.admit_below:
+                known = self.entries.get(failure.key)
+                if not known or known.asleep:
+                    self.entries[failure.key] = failure
+                    admitted += 1
+        evicted = sorted(self.entries.values(), key=lambda entry: -entry.mean)
+        for entry in evicted[: max(0, len(self.entries) - self.rules.capacity)]:
+            del self.entries[entry.key]
+        asleep = sum(entry.asleep for entry in self.entries.values())
+        metrics: Metrics = {
+            "replay/size": len(self.entries) - asleep,
+            "replay/asleep": asleep,
+            "replay/visits": self.visits,
             "replay/admitted": float(admitted),
-            "replay/share": sum(told[0] in self.dealt for told in groups) / max(1, len(groups)),
+            "replay/share": sum(o in self.dealt for o, *_ in groups) / max(1, len(groups)),
         }
         self.dealt, self.named = {}, {}
         return metrics | ({"replay/held": fmean(replayed)} if replayed else {})
 
-    def _unaided(self, group: list[Episode]) -> list[Episode]:
-        """Those of a replay group that were shown no hint."""
-        told = bare(len(group)) if self.rules.reflect else len(group)
-        return [episode for episode in group if episode.state.path[-1] < told]
-
-    def _value(self, episode: Episode) -> float | None:
-        """u; None too where the game teaches the defender nothing: unscored, or masked."""
+    def _u(self, episode: Episode) -> float | None:
+        """How well the defence did; None where the game is unscored or does not train it."""
         if not episode.returns or Player.DEFENDER not in episode.returns:
             return None
         return self.held(episode.state.seed, episode.state.verdict)
 
-    def _counts(self) -> Metrics:
-        asleep = sum(entry.asleep for entry in self.entries.values())
-        return {
-            "replay/size": len(self.entries) - asleep,
-            "replay/asleep": asleep,
-            "replay/visits": self.visits,
-        }
-
-    def _visit(self, key: tuple[str, Observation], told: Entry) -> None:
+    def _visit(self, key: Key, failure: Entry) -> None:
         before = self.entries[key]
         self.visits += 1
-        if before.asleep and told.mean < self.rules.admit_below:
-            self.entries[key] = told
+        if before.asleep and failure.mean < self.rules.admit_below:
+            self.entries[key] = failure
             return
-        mean, visits = (before.mean + told.mean) / 2, before.visits + 1
+        mean, visits = (before.mean + failure.mean) / 2, before.visits + 1
         retired = mean >= self.rules.retire_at and visits >= self.rules.retire_after
         asleep = before.asleep or retired
         self.entries[key] = replace(before, mean=mean, visits=visits, asleep=asleep)
-
-    def _admit(self, entry: Entry) -> bool:
-        """A known attack stays as it is, unless it was asleep: then it is admitted again."""
-        known = self.entries.get(entry.key)
-        if known and not known.asleep:
-            return False
-        self.entries[entry.key] = entry
-        return True
-
-    def _evict(self) -> None:
-        over = len(self.entries) - self.rules.capacity
-        order = sorted(self.entries.values(), key=lambda entry: -entry.mean)
-        for entry in order[: max(0, over)]:
-            del self.entries[entry.key]
 
     def state(self) -> dict[str, Any]:
         """The entries in order of admission, and all visits so far."""
         return {"visits": self.visits, "entries": [e.to_json() for e in self.entries.values()]}
 
-    def load(self, told: Mapping[str, Any]) -> None:
-        """Take up exactly where `state()` was taken, after a trip through JSON."""
-        found = [entry_of(row) for row in told["entries"]]
-        self.entries, self.visits = {entry.key: entry for entry in found}, told["visits"]
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned, after a trip through JSON."""
+        entries = map(entry_of, state["entries"])
+        self.entries, self.visits = {entry.key: entry for entry in entries}, state["visits"]
 
 
 def _groups(episodes: Sequence[Episode]) -> list[tuple[int, list[Episode], list[Verdict]]]:
-    """(opening, games that a reply to one attack ended, rulings on the replies that ended none).
+    """For each attack whose replies ended games: its opening, those games, and earlier rulings.
 
-    In the order they were played. In a game of several exchanges a reply that held lets the
-    attacker try again; left out, one failure among many would be the whole group.
+    In a game of several exchanges a reply that held lets the attacker try again. The rulings on
+    such replies count for u too; left out, one failure among many would be the whole group.
     """
     ended: dict[tuple[int, tuple[int, ...]], list[Episode]] = defaultdict(list)
-    passed: dict[tuple[int, tuple[int, ...]], dict[int, Verdict]] = defaultdict(dict)
+    earlier: dict[tuple[int, tuple[int, ...]], dict[int, Verdict]] = defaultdict(dict)
     for episode in episodes:
-        state, over = episode.state, len(episode.state.moves)
-        if over > state.dealt and state.moves[-1].player is Player.DEFENDER:
-            ended[episode.opening, state.path[:-1]].append(episode)
-        for ply, ruling in ((n - 1, ruling) for n, ruling in state.rulings if n < over):
-            asked = ruling.on_topic is not False  # what only prepares an attack decides nothing
-            if state.moves[ply].player is Player.DEFENDER and asked:
-                passed[episode.opening, state.path[:ply]][state.path[ply]] = ruling
-    return [(key[0], group, list(passed[key].values())) for key, group in ended.items()]
+        state, opening, plies = episode.state, episode.opening, len(episode.state.moves)
+        if plies > state.dealt and state.moves[-1].player is Player.DEFENDER:
+            ended[opening, state.path[:-1]].append(episode)
+        for ply, ruling in ((n - 1, ruling) for n, ruling in state.rulings if n < plies):
+            prepares = ruling.on_topic is False  # an attack that only prepares decides nothing
+            if state.moves[ply].player is Player.DEFENDER and not prepares:
+                earlier[opening, state.path[:ply]][state.path[ply]] = ruling
+    return [(place[0], group, list(earlier[place].values())) for place, group in ended.items()]
 
 
 def _entry(episode: Episode, mean: float) -> Entry:

@@ -1,4 +1,4 @@
-"""What every memory answers: which openings to play again, and what to keep of a round."""
+"""The protocol of a run's memory: which openings are played again, and what a round adds."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ class Memory(Protocol):
     """What a run remembers from round to round; its state is saved with the checkpoints."""
 
     def deal(self, number: int, turn: Turn, openings: Sequence[State]) -> Dealt:
-        """The round's openings, and the replays some of them make way for; played in this order.
+        """The openings that are left, and the replays that replace the others.
 
-        Apart, for what a live attacker achieves is measured on the fresh ones alone.
+        They are played in this order, and kept apart because a round is measured on the fresh
+        openings alone.
         """
         ...
 
     def add(self, number: int, episodes: Sequence[Episode]) -> Metrics:
-        """Learn what became of the round's games; metrics start with `replay/`."""
+        """Remember what the round's games say; the metrics' names start with `replay/`."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """Everything the next round depends on, as JSON can hold it."""
+        """Everything that the next round depends on, as JSON can hold it."""
         ...
 
-    def load(self, told: Mapping[str, Any]) -> None:
-        """Take up exactly where `state()` was taken."""
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
         ...
 
 
 class Forgetful:
-    """Remembers nothing."""
+    """A `Memory` that remembers nothing."""
 
     def deal(self, number: int, turn: Turn, openings: Sequence[State]) -> Dealt:
         return openings, ()
@@ -46,5 +47,5 @@ class Forgetful:
     def state(self) -> dict[str, Any]:
         return {}
 
-    def load(self, told: Mapping[str, Any]) -> None:
+    def load(self, state: Mapping[str, Any]) -> None:
         return None

@@ -1,21 +1,21 @@
-"""Reflection: a defender that is shown how it failed, and taught without the hint."""
+"""Reflection: the defender is shown how it failed, and trained as if it had not been."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from sparring.memory.experience import Entry, ExperiencePool, bare
+from sparring.memory.experience import Entry, ExperiencePool, unaided
 from sparring.players.player import Policy, Request
 from sparring.types import Completion, Message, Observation, Player
 
 Wording = Callable[[Entry], Observation]
-"""What the defender sees of an earlier failure: the attack, its reply, the ruling, the attack."""
+"""From an entry to the hint: the attack, the defender's reply, the ruling, the attack again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What the judge's ruling on an earlier reply is told as, by the seed's label."""
+    """A `Wording` that states the ruling on the earlier reply in one text for each seed label."""
 
     harmful: str
     benign: str
@@ -30,10 +30,10 @@ class Words:
 class Reflecting:
     """A defender that sees its earlier reply and the ruling in half of a replay group.
 
-    What it says then is handed on as if said to the bare prompt: bare prompt ids beside the
-    log-probabilities of the reflected one. So the learner's clipped ratio is π(y | bare) over
-    π(y | reflected), and nothing in the learner changes. The ratio is near 0 just where the bare
-    policy would not have said it; `sampling_logp_difference` is then its largest |ln|.
+    What it samples under the hint is returned with the prompt ids of the bare prompt and the
+    log-probabilities under the hint. So the learner's clipped ratio is π(y | bare) / π(y | hint),
+    and the learner does not change. The ratio is near 0 exactly where the bare policy would not
+    have sampled y; `sampling_logp_difference` is then its largest |ln|.
     """
 
     policy: Policy
@@ -41,32 +41,33 @@ class Reflecting:
     wording: Wording
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        paired = [(request, self._lesson(request)) for request in requests]
-        plain = [Request(r.observation, _first(r)) if lesson else r for r, lesson in paired]
-        shown = [Request(lesson, r.addresses[len(_first(r)) :]) for r, lesson in paired if lesson]
-        said = self.policy.sample([*plain, *shown])
-        again = iter(said[len(plain) :])
+        hints = [self._hint(request) for request in requests]
+        bare: list[Request] = []
+        hinted: list[Request] = []
+        for request, hint in zip(requests, hints, strict=True):
+            width = unaided(len(request.addresses)) if hint else len(request.addresses)
+            bare.append(Request(request.observation, request.addresses[:width]))
+            if hint:
+                hinted.append(Request(hint, request.addresses[width:]))
+        sampled = self.policy.sample([*bare, *hinted])
+        under_hint = iter(sampled[len(bare) :])
         return [
-            [*told, *(replace(c, prompt_ids=told[0].prompt_ids) for c in next(again))]
-            if lesson
-            else told
-            for (_, lesson), told in zip(paired, said[: len(plain)], strict=True)
+            [*group, *(replace(c, prompt_ids=group[0].prompt_ids) for c in next(under_hint))]
+            if hint
+            else group
+            for group, hint in zip(sampled[: len(bare)], hints, strict=True)
         ]
 
-    def _lesson(self, request: Request) -> Observation | None:
-        """What the second half of a group is shown; None: it is no replay, or one reply alone.
+    def _hint(self, request: Request) -> Observation | None:
+        """The prompt of a replay group's second half; None for any other request.
 
-        By the address: a live attack may read like a replayed one, and those on two seeds alike.
+        A replay is known by its address: a fresh attack may have the same text. A system prompt
+        stays in front.
         """
         if len(request.addresses) < 2:
             return None
-        briefs = tuple(message for message in request.observation if message.role == "system")
+        system = tuple(message for message in request.observation if message.role == "system")
         for name, entry in self.pool.named.items():
             if f"/{name}/{Player.DEFENDER}/" in request.addresses[0]:
-                return briefs + self.wording(entry)
+                return system + self.wording(entry)
         return None
-
-
-def _first(request: Request) -> tuple[str, ...]:
-    """The half that answers the bare prompt; of an odd number the larger one."""
-    return request.addresses[: bare(len(request.addresses))]
