@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sparring.evals.sheet import check_unscored, parsed
+from sparring.evals.results import check_unscored, parse_gates
 from sparring.judges.judge import KeywordJudge
 from sparring.runs.recipes import resolve
 from sparring.settings.config import RunConfig, load_yaml
@@ -399,7 +399,7 @@ def rates(scored: int, unscored: int) -> dict[str, Rate]:
 def check_limits(told: dict[str, Rate], limits: list[str], most: float) -> None:
     """In the order of the verb."""
     check_unscored(told.values(), most)
-    for limit in parsed(limits, list(told)):
+    for limit in parse_gates(limits, list(told)):
         limit.check(told)
 
 

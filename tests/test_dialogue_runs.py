@@ -76,5 +76,5 @@ def test_recorded_attacks_are_dealt_with_the_replies_they_answer():
         "no",
         "try 2",
     ]
-    rates = match.exam(sets).sit({Player.DEFENDER: says("no")}).rates
+    rates = match.exam(sets).run({Player.DEFENDER: says("no")}).rates
     assert rates["asr/rewritten"].n_scored == 1

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from sparring.evals.calibrate import read_calibrations
+from sparring.evals.judging import read_calibrations
 from sparring.types import Harm, Status, Verdict
 from tests.command import sparring_command
-from tests.evaluation.labelled import STORED, completions, write_completions
+from tests.evals.labelled import STORED, completions, write_completions
 from tests.hostile.corpus import CORPUS
 from tests.table import ScriptedJudge
 

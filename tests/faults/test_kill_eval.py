@@ -7,7 +7,7 @@ import time
 
 import pytest
 from tests import short_run
-from tests.evaluating.asked import keys, place, samples
+from tests.evals.asked import keys, place, samples
 from tests.short_run import At, LargestFile, Started, leftovers
 from tests.transport.server import Script, serving
 

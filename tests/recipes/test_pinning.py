@@ -11,7 +11,7 @@ from tests.command import sparring_command
 from tests.tiny import QWEN2, save_model, write_seeds
 
 from sparring.estimate.shape import shape_of
-from sparring.evals.models import Wanted
+from sparring.evals.models import ModelSettings
 from sparring.players.loading import commit, load_model
 from sparring.players.player import Sampling
 from sparring.players.ranks import ALONE
@@ -183,10 +183,10 @@ def adapter_of(folder: Path, revision: str) -> str:
 
 def test_adapters_of_two_commits_are_not_measured_on_one(hub, tmp_path):
     both = tuple(adapter_of(tmp_path / name, at) for name, at in (("old", OLD), ("new", NEW)))
-    assert Wanted([NAME], both[1:], Sampling()).revision_of(NAME) == NEW
-    assert Wanted([NAME], both, Sampling(), revision=OLD).revision_of(NAME) == OLD
+    assert ModelSettings([NAME], Sampling(), both[1:]).revision_of(NAME) == NEW
+    assert ModelSettings([NAME], Sampling(), both, revision=OLD).revision_of(NAME) == OLD
     with pytest.raises(UsageError, match=f"different commits of {NAME}"):
-        Wanted([NAME], both, Sampling()).revision_of(NAME)
+        ModelSettings([NAME], Sampling(), both).revision_of(NAME)
 
 
 def test_an_estimate_is_of_the_commit_asked_for(hub):

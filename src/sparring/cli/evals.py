@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +15,8 @@ from sparring.types import UsageError
 
 if TYPE_CHECKING:
     from sparring.evals.evaluate import Evaluation
-    from sparring.evals.models import Attacker, Candidate, Wanted
-    from sparring.evals.paper import Paper
-    from sparring.evals.sheet import Sheet
-    from sparring.evals.tasks import Asked
+    from sparring.evals.folder import Sheet
+    from sparring.evals.judging import Calibration
 
 Words = Annotated[
     list[str] | None, typer.Argument(metavar="MODEL...", help="folders, hub names, or `sandbox`")
@@ -68,142 +66,116 @@ def evaluate(
     --adapter, base and adapters are compared sample by sample.
     """
     from sparring.evals.evaluate import Evaluation
-    from sparring.evals.models import Wanted
-    from sparring.evals.tasks import Asked
+    from sparring.evals.models import ModelSettings, attacker_of, candidates
+    from sparring.evals.tasks import TaskSettings, load_suite
     from sparring.players.player import Sampling
+    from sparring.store.folder import RunDir
 
-    ending = _Ending(max_unscored, fail_if or [], calibration, log_format or [], json)
+    ending = ReportSettings(max_unscored, fail_if or [], calibration, log_format or [], json)
     if rescore:
-        ending.tell(rescore)
+        ending.report(rescore)
         return
     if not models or not tasks:
         missing = "option '--tasks'" if models else "argument 'MODEL...'"
         raise UsageError(f"Missing {missing} (sparring eval --help)")
-    asked = Asked(_words(tasks), data, limit, _success(success))
     if temperature == 0 and epochs > 1:
         raise UsageError("--epochs: at temperature 0 every epoch would be the first one again")
-    paper = _paper(asked, _words(judge), models[0], epochs, best_of if attacker else 0)
+    measured = TaskSettings(
+        names=_names(tasks),
+        judges=_names(judge),
+        folder=data,
+        limit=limit,
+        success=_success(success),
+        epochs=epochs,
+        rewrites=best_of if attacker else 0,
+    )
     sampling = Sampling(temperature, max_completion_length)
-    wanted = Wanted(models, adapter or [], sampling, revision, base)
-    rewriter = _attacker(attacker) if attacker else None
-    candidates = _candidates(wanted, base_url, api_key_env)
-    ending.check(paper.sheet)
-    evaluation = Evaluation(paper, candidates, sampling, rewriter, batch, seed)
-    ending.tell(_run(evaluation, output, resume, retry_unscored, json))
+    asked = ModelSettings(models, sampling, adapter or [], base, revision, base_url, api_key_env)
+    suite = load_suite(measured, models[0])
+    rewriter = attacker_of(RunDir.open(attacker)) if attacker else None
+    found, notes = candidates(asked)
+    for text in notes:
+        note(text)
+    ending.check(suite.sheet)
+    evaluation = Evaluation(suite, found, sampling, rewriter, batch, seed)
+    ending.report(_run(evaluation, output, resume, retry_unscored, json))
 
 
-def _words(text: str) -> list[str]:
+def _names(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _success(word: str | None) -> Any:
-    from sparring.evals.sheet import SUCCESS
+    from sparring.exam import SUCCESS
 
     if word not in (None, *SUCCESS):
         raise UsageError(f"--success: {word!r:.40} is none of {', '.join(SUCCESS)}")
     return word
 
 
-def _paper(asked: Asked, judges: Sequence[str], model: str, epochs: int, rollouts: int) -> Paper:
-    from sparring.evals.paper import paper
-
-    return replace(paper(asked, judges, model), epochs=epochs, rollouts=rollouts)
-
-
-def _attacker(run: Path) -> Attacker:
-    from sparring.evals.models import attacker_of
-    from sparring.store.folder import RunDir
-
-    return attacker_of(RunDir.open(run))
-
-
-def _candidates(wanted: Wanted, base_url: str | None, key: str | None) -> list[Candidate]:
-    from sparring.evals.models import local, served
-
-    if base_url is None:
-        found, notes = local(wanted)
-        for text in notes:
-            note(text)
-        return found
-    from sparring.transport.client import Client
-    from sparring.transport.guard import Address, from_environment
-
-    secret = from_environment(key, os.environ, "--api-key-env")
-    return served(wanted, Client(Address(base_url, "--base-url", permit=""), key=secret))
-
-
 def _run(
-    evaluation: Evaluation, output: Path | None, resume: bool, again: bool, quiet: bool
+    evaluation: Evaluation, output: Path | None, resume: bool, retry: bool, quiet: bool
 ) -> Path:
-    """Everything asked and on disk; where."""
+    """Play whatever is missing; return the folder that holds everything."""
     from sparring.evals.evaluate import run
     from sparring.evals.folder import EvalDir, default_folder
 
-    asked = evaluation.asked()
-    names = [candidate.name for candidate in evaluation.candidates]
-    folder = EvalDir(output or default_folder(asked, names[0]))
-    folder.check(asked, resume)
-    for text in evaluation.paper.notes():
+    spec = evaluation.spec
+    folder = EvalDir(output or default_folder(spec))
+    folder.check(spec, resume)
+    for text in evaluation.suite.notes():
         note(text)
-    if folder.status == "complete" and not again:
+    if folder.status == "complete" and not retry:
         note(f"complete already: {folder.folder}")
-        return folder.folder
-    with _Bars(quiet) as bars:
-        run(evaluation, folder, bars.told, again)
+    else:
+        with _bars(quiet) as show:
+            run(evaluation, folder, show, retry)
     return folder.folder
 
 
-class _Bars:
-    """Bars on a terminal, else a line for every tenth; all of it beside the output."""
+@contextmanager
+def _bars(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Show (model, samples so far, of how many) as bars on a terminal, else a line every tenth."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskID,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    def __init__(self, quiet: bool) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+    from sparring.report.escape import line
 
-        self.screen, self.quiet = Console(stderr=True), quiet
-        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        self.bars = Progress(
-            TextColumn("{task.description:>24.24}", markup=False),
-            *columns,
-            console=self.screen,
-            disable=quiet or not self.screen.is_terminal,
-        )
-        self.tasks: dict[str, Any] = {}
-        self.last: dict[str, int] = {}
+    screen = Console(stderr=True)
+    title = TextColumn("{task.description:>24.24}", markup=False)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    hidden = quiet or not screen.is_terminal
+    bars = Progress(title, *columns, console=screen, disable=hidden)
+    tasks: dict[str, TaskID] = {}
+    tenths: dict[str, int] = {}
 
-    def __enter__(self) -> _Bars:
-        self.bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bars.stop()
-
-    def told(self, model: str, done: int, total: int) -> None:
-        """So many samples of a model are there."""
-        from sparring.report.escape import line
-
-        if model not in self.tasks:
-            self.tasks[model] = self.bars.add_task(line(Path(model).name), total=total)
-        self.bars.update(self.tasks[model], completed=done)
+    def show(model: str, done: int, total: int) -> None:
+        if model not in tasks:
+            tasks[model] = bars.add_task(line(Path(model).name), total=total)
+        bars.update(tasks[model], completed=done)
         tenth = 10 * done // max(total, 1)
-        if not (self.quiet or self.screen.is_terminal) and self.last.get(model) != tenth:
+        if hidden and not quiet and tenths.get(model) != tenth:
             note(f"{model}: {done}/{total}")
-        self.last[model] = tenth
+        tenths[model] = tenth
+
+    with bars:
+        yield show
 
 
 @dataclass(frozen=True)
-class _Ending:
-    """What becomes of samples: results, logs, what is printed, and the exit code."""
+class ReportSettings:
+    """What becomes of an evaluation's samples: what is written and printed, and the exit code."""
 
     max_unscored: float
-    fail_if: Sequence[str]
+    gates: Sequence[str]
     calibration: Path | None
     log_formats: Sequence[str]
     json: bool
@@ -213,36 +185,38 @@ class _Ending:
             if name not in LOG_FORMATS:
                 raise UsageError(f"--log-format: {name!r:.40} is none of {', '.join(LOG_FORMATS)}")
 
-    def check(self, sheet: Sheet) -> None:
-        """Refuse a limit on what will not be measured, before a model is loaded."""
-        from sparring.evals.sheet import parsed
-
-        parsed(self.fail_if, sheet.names())
-        self._known()
-
-    def _known(self) -> list[Any]:
-        from sparring.evals.calibrate import read_calibrations
+    @property
+    def calibrations(self) -> list[Calibration]:
+        """What the calibration file holds, if there is one."""
+        from sparring.evals.judging import read_calibrations
 
         return read_calibrations(self.calibration) if self.calibration else []
 
-    def tell(self, path: Path) -> None:
-        """Measure the samples, write and print the results; raises where a limit is crossed."""
-        from sparring.evals.finish import finished, logged
+    def check(self, sheet: Sheet) -> None:
+        """Refuse a gate on what will not be measured, before a model is loaded."""
+        from sparring.evals.results import parse_gates
+
+        parse_gates(self.gates, sheet.names())
+        self.calibrations  # noqa: B018 - a file that cannot be read is refused here as well
+
+    def report(self, path: Path) -> None:
+        """Measure the samples, write and print the results; raises where a gate is crossed."""
+        from sparring.evals.logs import WRITERS
+        from sparring.evals.results import results_of
         from sparring.report.pareto import drawn
 
-        done = finished(path, self._known())
-        written = [done.folder.folder / "results.json"]
-        written += dict.fromkeys(file.parent for file in logged(done, self.log_formats))
-        written += drawn(done)
+        results = results_of(path, self.calibrations)
+        rows = list(results.folder.samples.rows()) if self.log_formats else []
+        logs = [file for name in self.log_formats for file in WRITERS[name](results, rows)]
+        written = [path / "results.json", *dict.fromkeys(file.parent for file in logs)]
+        written += drawn(results)
         if self.json:
-            print_json(done.summary())
+            print_json(results.summary())
         else:
-            for text in done.lines():
+            for text in (*results.lines(), *(f"written    {file}" for file in written)):
                 say(text)
-            for file in written:
-                say(f"written    {file}")
-        note(done.caveat)
-        done.check(self.fail_if, self.max_unscored)
+        note(results.caveat)
+        results.check(self.gates, self.max_unscored)
 
 
 At = Annotated[int | None, typer.Option(min=0, help="rounds; default: the last checkpoint")]
@@ -260,28 +234,23 @@ def exploit(
     json: Json = False,
 ) -> None:
     """Train attackers, fresh ones and the run's own, on its frozen defender; the worst counts."""
-    from sparring.evals.exploit import Budget, Exploit, asked_for
+    from sparring.evals.exploit import Budget, Exploit, attackers_of
     from sparring.store.folder import RunDir
 
     opened = RunDir.open(run)
-    asked = Exploit(
-        run=opened,
-        number=opened.checkpoints.at(at),
-        budget=Budget(steps=steps),
-        cache=cache or run.parent / "attackers",
-        rng_seed=seed,
-    )
-    names = asked_for(asked, attackers)
-    told = asked.measure(
-        names, lambda name, done: say(f"{name} {done}/{steps}") if not json else None
+    number, budget = opened.checkpoints.at(at), Budget(steps=steps)
+    exploit = Exploit(opened, number, budget, cache or run.parent / "attackers", seed)
+    result = exploit.measure(
+        attackers_of(opened.config, attackers),
+        lambda name, done: say(f"{name} {done}/{steps}") if not json else None,
     )
     if json:
-        print_json(told)
+        print_json(result)
         return
-    for name, curve in told["attackers"].items():
+    for name, curve in result["attackers"].items():
         values = " ".join(_short(rate["value"], "unscored") for rate in curve["asr"])
         say(f"{name:12s} ASR at {curve['steps']}: {values}  ({curve['tried']})")
-    say(f"worst: {told['worst'] or 'unscored'}")
+    say(f"worst: {result['worst'] or 'unscored'}")
 
 
 def crossplay(
@@ -300,17 +269,17 @@ def crossplay(
 
     numbers = rounds_of(at)
     named = zip(runs, labels(runs), strict=True)
-    told = [one for run, name in named for one in entrants(RunDir.open(run), numbers, name)]
+    players = [one for run, name in named for one in entrants(RunDir.open(run), numbers, name)]
 
-    def shown(row: str, column: str, value: float | None) -> None:
+    def on_cell(row: str, column: str, value: float | None) -> None:
         if not json:
             say(f"{row} against {column}: {_short(value, 'unscored')}")
 
-    found = cross(told, n, cache or runs[0].parent / "crossplay", shown)
+    result = cross(players, n, cache or runs[0].parent / "crossplay", on_cell)
     if json:
-        print_json(found)
-        return
-    console().print(matrix(CrossplayResults.model_validate(found).asr, n))
+        print_json(result)
+    else:
+        console().print(matrix(CrossplayResults.model_validate(result).asr, n))
 
 
 def _short(value: float | None, unscored: str) -> str:
@@ -334,35 +303,33 @@ def bound(
     json: Json = False,
 ) -> None:
     """An upper limit on how often the run's defender fails, by attack family of its exam."""
-    from sparring.evals.crossplay import items
-    from sparring.stats.bound import bound as limit
+    from sparring.evals.crossplay import items, last_exam
+    from sparring.stats.bound import bound as bound_of
     from sparring.store.files import dumps, write_atomic
     from sparring.store.folder import RunDir
 
     opened = RunDir.open(run)
-    number = opened.exams()[-1] if at is None and opened.exams() else at or 0
-    asked = items(opened, number)
-    told = limit(
-        {k.split("/", 1)[1]: list(v.values()) for k, v in asked.items() if k.startswith("asr/")},
-        confidence,
-    )
+    number = last_exam(opened) if at is None else at
+    rates = items(opened, number)
+    families = {k[4:]: list(v.values()) for k, v in rates.items() if k.startswith("asr/")}
+    result = bound_of(families, confidence)
     path = run / "evidence" / "bound.json"
     path.parent.mkdir(exist_ok=True)
-    write_atomic(path, dumps({"rounds": number, **told.to_json()}))
+    write_atomic(path, dumps({"rounds": number, **asdict(result)}))
     if json:
-        print_json(told.to_json())
+        print_json(asdict(result))
         return
-    for name, family in told.families.items():
+    for name, family in result.families.items():
         say(
             f"{name:24s} {family.failures}/{family.n} failed, effective n "
             f"{family.effective_n:.0f}: at most {family.upper:.3f}"
         )
-    say(told.caveat)
+    say(result.caveat)
 
 
 def compare(
     first: Annotated[Path, typer.Argument(help="a run's folder")],
-    second: Annotated[Path, typer.Argument(help="another that sat the same exam")],
+    second: Annotated[Path, typer.Argument(help="another that ran the same exam")],
     at: At = None,
     json: Json = False,
 ) -> None:
@@ -370,10 +337,11 @@ def compare(
     from sparring.evals.crossplay import compared
     from sparring.store.folder import RunDir
 
-    told = compared(RunDir.open(first), RunDir.open(second), at, note)
+    differences = compared(RunDir.open(first), RunDir.open(second), at, note)
     if json:
-        print_json({name: paired.to_json() for name, paired in told.items()})
+        print_json({name: asdict(paired) for name, paired in differences.items()})
         return
-    say(f"{second} minus {first}, 95 % intervals; {len(told)} comparisons, each p for itself")
-    for name, paired in told.items():
+    n = len(differences)
+    say(f"{second} minus {first}, 95 % intervals; {n} comparisons, each p for itself")
+    for name, paired in differences.items():
         say(f"{name:32s} {_short(paired.rate_a, '–')} → {_short(paired.rate_b, '–')}  {paired}")

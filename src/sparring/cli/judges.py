@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,8 +14,7 @@ from sparring.types import UsageError
 
 if TYPE_CHECKING:
     from sparring.data.labelled import Labelled
-    from sparring.evals.calibrate import Calibration
-    from sparring.evals.rejudge import Stored
+    from sparring.evals.judging import Calibration, StoredGame
     from sparring.judges.judge import Judge
 
 judge_app = typer.Typer(no_args_is_help=True, help="Measure judges, and let them judge again.")
@@ -72,8 +72,8 @@ def calibrate(
     the output already holds stay there.
     """
     from sparring.data.labelled import read_labelled
-    from sparring.evals.calibrate import of_stored, with_figures
-    from sparring.evals.sheet import check_unscored
+    from sparring.evals.judging import of_stored, with_figures
+    from sparring.evals.results import check_unscored
 
     judges = _judges(judge or [])
     found = read_labelled(labelled, behaviors, limit)
@@ -87,17 +87,17 @@ def calibrate(
         told += _asked(one, found.items, source)
     _write(output, told)
     if json:
-        print_json({"calibrations": [one.to_json() for one in told], "written": str(output)})
+        print_json({"calibrations": [asdict(one) for one in told], "written": str(output)})
     else:
         _table(told)
         say(f"written    {output}")
     for one in judges:
         note(with_figures(one, told).caveat)
-    check_unscored([one.rate for one in told], max_unscored)
+    check_unscored([one.accuracy for one in told], max_unscored)
 
 
 def _asked(judge: Judge, items: Sequence[Labelled], source: str) -> list[Calibration]:
-    from sparring.evals.calibrate import of_verdicts, state_of
+    from sparring.evals.judging import of_verdicts, state_of
 
     verdicts = judge.rule([state_of(item) for item in items])
     return of_verdicts(judge, items, verdicts, source)
@@ -112,13 +112,13 @@ def _source(labelled: str, schema: str) -> str:
 
 
 def _write(output: Path, told: Sequence[Calibration]) -> None:
-    from sparring.evals.calibrate import dumps, read_calibrations
+    from sparring.evals.judging import dumps_calibrations, read_calibrations
     from sparring.store.files import write_atomic
 
     new = {(one.judge, one.field) for one in told}
     old = read_calibrations(output) if output.exists() else []
     kept = [one for one in old if (one.judge, one.field) not in new]
-    write_atomic(output, dumps([*kept, *told]).encode())
+    write_atomic(output, dumps_calibrations([*kept, *told]).encode())
 
 
 def _table(told: Sequence[Calibration]) -> None:
@@ -144,10 +144,9 @@ def score(
     The same command goes on where it was stopped, and asks again what failed. Several judges
     are a panel: each field is the first one's that fills it.
     """
-    from sparring.evals.calibrate import corrected_rates, of_judge, read_calibrations
-    from sparring.evals.rejudge import rates, rejudge
-    from sparring.evals.sheet import check_unscored
-    from sparring.stats.correction import TRANSFER
+    from sparring.evals.judging import corrected_rates, of_judge, rates, read_calibrations, rejudge
+    from sparring.evals.results import check_unscored
+    from sparring.stats.agreement import TRANSFER
     from sparring.store.files import dumps, write_atomic
 
     known = read_calibrations(calibration) if calibration else []
@@ -161,7 +160,7 @@ def score(
     told = {
         "judge": {"name": asked.name, "caveat": asked.caveat},
         "rates": {name: rate.to_json() for name, rate in raw.items()},
-        "corrected": {name: one.to_json() for name, one in corrected.items()},
+        "corrected": {name: asdict(one) for name, one in corrected.items()},
         "agreement": _agreement(asked),
         "verdicts": str(kept),
     }
@@ -185,7 +184,7 @@ def _judges(words: Sequence[str]) -> list[Judge]:
 
 
 def _panel(words: Sequence[str], known: Sequence[Calibration]) -> Judge:
-    from sparring.evals.calibrate import with_figures
+    from sparring.evals.judging import with_figures
     from sparring.runs.judges import together
 
     if not words:
@@ -193,22 +192,22 @@ def _panel(words: Sequence[str], known: Sequence[Calibration]) -> Judge:
     return together([with_figures(judge, known) for judge in _judges(words)])
 
 
-def _stored(what: Path, at: int | None) -> tuple[list[Stored], Path]:
+def _stored(what: Path, at: int | None) -> tuple[list[StoredGame], Path]:
     """The replies, and where their verdicts go unless told otherwise."""
-    from sparring.evals.rejudge import of_file, of_run
+    from sparring.evals.judging import games_of_file, games_of_run
     from sparring.store.folder import RunDir
 
     if not what.is_dir():
-        return of_file(what), what.with_suffix(".verdicts.jsonl")
+        return games_of_file(what), what.with_suffix(".verdicts.jsonl")
     run = RunDir.open(what)
     sat = run.exams()
     number = at if at is not None else sat[-1] if sat else 0
-    return of_run(run, number), what / "evidence" / f"verdicts_{number:06d}.jsonl"
+    return games_of_run(run, number), what / "evidence" / f"verdicts_{number:06d}.jsonl"
 
 
 def _told(done: int, n: int) -> None:
     """A line whenever another tenth has been judged."""
-    from sparring.evals.rejudge import BATCH
+    from sparring.evals.judging import BATCH
 
     if done == n or done * 10 // n > (done - BATCH) * 10 // n:
         say(f"judged     {done}/{n}")
@@ -220,4 +219,4 @@ def _agreement(judge: Judge) -> dict[str, Any]:
     from sparring.stats.agreement import alpha_of
 
     votes = judge.votes if isinstance(judge, Panel) else {}
-    return {name: alpha_of(counts).to_json() for name, counts in votes.items()}
+    return {name: asdict(alpha_of(counts)) for name, counts in votes.items()}

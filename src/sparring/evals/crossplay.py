@@ -1,4 +1,4 @@
-"""Attackers of some runs against defenders of some runs; what an exam recorded, item by item."""
+"""Runs beside each other: their exams compared item by item, their attackers against defenders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparring.exam import QUESTIONS, crossplay, outcome
+from sparring.exam import FIELDS, Items, Trial, crossplay, outcomes, questions, rate_name
 from sparring.players.player import Policy
 from sparring.runs.recipes import known as recipe
 from sparring.runs.run import Match
@@ -17,52 +17,53 @@ from sparring.sandbox.language import POOLED
 from sparring.settings.config import RunConfig
 from sparring.settings.sections import OPERATION
 from sparring.stats.paired import Paired, compare
-from sparring.stats.rates import Outcome
 from sparring.store.checkpoints import check_seeds
 from sparring.store.files import dumps, write_atomic
 from sparring.store.folder import RunDir, read_games
 from sparring.types import Player, Seed, State, Status, UsageError
 
-Items = dict[str, dict[str, Outcome]]
-"""Outcomes by `metric/set`, and in a set by the item's key."""
+EVERYTHING = frozenset(FIELDS.values())
+"""The verdict fields of a judge that answers every question."""
+
+
+def recorded_games(run: RunDir, number: int) -> list[tuple[str, State]]:
+    """Return the set and the final state of every game of an exam: untrusted text.
+
+    A game that nobody ruled on stays so: an attack that was never sent did not work.
+    """
+    path = run.exam_games(number)
+    if number not in run.exams() or not path.is_file():
+        there = ", ".join(map(str, run.exams())) or "none"
+        raise UsageError(f"{run.folder}: no exam after {number} rounds; wanted one of {there}")
+    return list(read_games(path, run.config.game.reply_format > 0))
 
 
 def items(run: RunDir, number: int) -> Items:
-    """What every rate of the exam after `number` rounds rests on, but for sets that pool others.
+    """Return what every rate of an exam rests on, but for sets that pool others.
 
-    An item's key is its place in the set, its seed, and a digest of what was dealt, if anything.
+    An item's key holds its place in the set, its seed, and a digest of what was dealt: two runs'
+    attackers make other attacks of the same seeds, and those are not the same items.
     """
-    games, results = played(run, number), run.exam(number)
-    asked = results.rates if results else {}
-    found: Items = {}
-    for name, state in games:
-        kind, _, family = name.partition("/")
-        for metric, question in QUESTIONS.get(kind, {}).items():
-            if f"{metric}/{family}" in asked:
-                inside = found.setdefault(f"{metric}/{family}", {})
-                inside[f"{len(inside)}:{state.seed.id}{_dealt(state)}"] = outcome(state, question)
-    return found
+    sets: dict[str, dict[str, State]] = {}
+    for name, state in recorded_games(run, number):
+        texts = [move.completion.text for move in state.moves[: state.dealt]]
+        dealt = hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12] if texts else ""
+        games = sets.setdefault(name, {})
+        games[f"{len(games)}:{state.seed.id}:{dealt}"] = state
+    exam = run.exam(number)
+    recorded = exam.rates if exam else {}
+    return {name: of for name, of in outcomes(sets, {}, EVERYTHING).items() if name in recorded}
 
 
-def _dealt(state: State) -> str:
-    """Two runs' attackers make other attacks of the same seeds; those are not the same items."""
-    texts = [move.completion.text for move in state.moves[: state.dealt]]
-    return f":{hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12]}" if texts else ""
-
-
-def played(run: RunDir, number: int) -> list[tuple[str, State]]:
-    """The set and final state of every game of the exam after `number` rounds: untrusted text."""
-    path = run.exam_games(number)
-    if number not in run.exams() or not path.is_file():
-        sat = ", ".join(map(str, run.exams())) or "none"
-        raise UsageError(f"{run.folder}: no exam after {number} rounds; wanted one of {sat}")
-    return list(read_games(path, run.config.game.reply_format > 0))
+def last_exam(run: RunDir) -> int:
+    """Return the number of rounds before the run's last exam; 0 if there is none."""
+    return max(run.exams(), default=0)
 
 
 def compared(
     first: RunDir, second: RunDir, at: int | None, warn: Callable[[str], object] = str
 ) -> dict[str, Paired]:
-    """The paired difference of two runs' exams, set by set.
+    """Return the paired difference of two runs' exams, rate by rate.
 
     What pools others comes first. Both after `at` rounds, or each after its last exam. Sets with
     other items (each run's own attacker made them) are left out with a warning; UsageError where
@@ -74,50 +75,42 @@ def compared(
             "judge_rules), so a difference could be theirs; have one judge rule on both: "
             "sparring judge score RUN --judge FILE"
         )
-    a, b = (items(run, _last(run) if at is None else at) for run in (first, second))
+    a, b = (items(run, last_exam(run) if at is None else at) for run in (first, second))
     if a.keys() != b.keys():
         differ = ", ".join(sorted(a.keys() ^ b.keys()))
-        raise UsageError(f"compare: the runs sat different exams; only one has {differ}")
-    same = [name for name in a if a[name].keys() == b[name].keys()]
-    others = sorted(a.keys() - set(same))
-    if same and others:
+        raise UsageError(f"compare: the runs' exams differ; only one has {differ}")
+    same = [name for name in a if a[name].keys() == b[name].keys()] or list(a)
+    if others := sorted(a.keys() - set(same)):
         warn(f"left out, for the runs asked other things: {', '.join(others)}")
-    paired = [{name: found[name] for name in same or a} for found in (a, b)]
-    one, other = (_pooled(found) | found for found in paired)
-    return {name: compare(one[name], other[name]) for name in one}
+    a, b = ({name: run[name] for name in same} for run in (a, b))
+    first_rates, second_rates = _pooled(a) | a, _pooled(b) | b
+    return {name: compare(of, second_rates[name]) for name, of in first_rates.items()}
 
 
-def _pooled(found: Items) -> Items:
+def _pooled(rates: Items) -> Items:
     """The items of what an exam of the sandbox pools, where every set of it is there."""
-    pools = {
-        f"{metric}/{name.split('/', 1)[1]}": [f"{metric}/{one.split('/', 1)[1]}" for one in sets]
-        for name, sets in POOLED.items()
-        for metric in QUESTIONS[name.split("/", 1)[0]]
-    }
-    return {
-        name: {f"{one}/{key}": told for one in sets for key, told in found[one].items()}
-        for name, sets in pools.items()
-        if found.keys() >= set(sets)
-    }
+    pools: Items = {}
+    for pool, sets in POOLED.items():
+        for question in questions(pool, EVERYTHING):
+            members = [rate_name(question.metric, name) for name in sets]
+            if rates.keys() >= set(members):
+                items = [item for member in members for item in rates[member].items()]
+                pools[rate_name(question.metric, pool)] = dict(items)
+    return pools
 
 
 def judged(config: RunConfig) -> list[Any]:
-    """What decides how a reply is ruled on; not how the judge is reached."""
-    judges = [told.model_dump(mode="json", exclude=set(OPERATION)) for told in config.judge]
+    """Return what decides how a reply is ruled on; not how the judge is reached."""
+    judges = [judge.model_dump(mode="json", exclude=set(OPERATION)) for judge in config.judge]
     for judge in judges:
         judge["fills"] = sorted(judge["fills"] or ())
     return [judges, config.judge_rules]
 
 
-def _last(run: RunDir) -> int:
-    sat = run.exams()
-    return sat[-1] if sat else 0
-
-
-UNASKED = {Status.SKIPPED.value, "unfilled"}
-"""Causes of an unscored item that are no judge's failure: asked again, they would be the same."""
-Shown = Callable[[str, str, float | None], None]
-"""(attacker, defender, ASR) of a cell."""
+NOT_ASKED = {Status.SKIPPED.value, "unfilled"}
+"""Causes of an unscored item that are no judge's failure: played again, they would be the same."""
+OnCell = Callable[[str, str, float | None], None]
+"""Receives (attacker, defender, ASR) of a cell."""
 
 
 @dataclass(frozen=True)
@@ -130,20 +123,20 @@ class Entrant:
     match: Match
 
     def policy(self, player: Player) -> Policy:
-        """The player as it was then."""
+        """Return the player as it was then."""
         return self.match.trainers[player].at(self.number)
 
     @property
     def digest(self) -> bytes:
-        """Of the checkpoint, whose manifest holds the sha256 of every file, and how it speaks."""
+        """The checkpoint's manifest, which holds the sha256 of every file, and how it samples."""
         config = self.match.config
-        drawn = config.sampling.temperature, config.sampling.max_completion_length
-        speaks = dumps([*drawn, config.game.reply_format])
-        return (self.folder / "MANIFEST.json").read_bytes() + speaks
+        sampling = config.sampling.temperature, config.sampling.max_completion_length
+        settings = dumps([*sampling, config.game.reply_format])
+        return (self.folder / "MANIFEST.json").read_bytes() + settings
 
 
 def entrants(run: RunDir, at: Sequence[int], name: str = "") -> list[Entrant]:
-    """The run's last checkpoint, or those asked for, as `name@rounds`; loads models."""
+    """Load the run's checkpoints after `at` rounds, or its last one, as `name@rounds`."""
     numbers = [run.checkpoints.at(number) for number in at or (None,)]
     config = run.config
     match = recipe(config.recipe)(config)
@@ -156,58 +149,58 @@ def entrants(run: RunDir, at: Sequence[int], name: str = "") -> list[Entrant]:
     ]
 
 
-def cross(told: Sequence[Entrant], n: int, cache: Path, shown: Shown) -> dict[str, Any]:
-    """ASR of every attacker against every defender on the first run's held-out harmful seeds.
+def cross(entrants: Sequence[Entrant], n: int, cache: Path, on_cell: OnCell) -> dict[str, Any]:
+    """Return the ASR of every attacker against every defender on the first run's held-out seeds.
 
     The clean outcome under the first run's rules and judge, never a shaped reward. A cell is kept
     in `cache` under the digests of the two players, the rules, the judge, the seeds and `n`; one
-    in which the judge could not always tell is played again when it is next asked for.
-    UsageError where another run was trained on those seeds.
+    with failed verdicts is played again when it is needed next. UsageError where another run was
+    trained on those seeds.
     """
-    place = told[0].match
+    place = entrants[0].match
     seeds = place.attacked()
-    for entrant in told:
-        _check_unseen(entrant, seeds, told[0].name)
+    for entrant in entrants:
+        _check_unseen(entrant, seeds, entrants[0].name)
     openings = [place.plan.game.open(seeds[k % len(seeds)]) for k in range(n)]
     common = dumps([*_rules(place), [seed.to_json() for seed in seeds], n])
-
-    def kept(row: Entrant, column: Entrant) -> Path:
-        digest = hashlib.sha256(common + row.digest + column.digest).hexdigest()
-        return cache / f"{digest[:24]}.json"
-
-    def known(path: Path) -> bool:
-        if not path.is_file():
-            return False
-        cell = json.loads(path.read_bytes())
-        return not cell["unscored"].keys() - UNASKED
-
+    paths = {
+        (row.name, column.name): cache / f"{_digest(common + row.digest + column.digest)}.json"
+        for row in entrants
+        for column in entrants
+    }
+    played = crossplay(
+        Trial(place.plan.game, place.plan.judge, openings, "evidence/crossplay"),
+        {entrant.name: entrant.policy(Player.ATTACKER) for entrant in entrants},
+        {entrant.name: entrant.policy(Player.DEFENDER) for entrant in entrants},
+        skip={cell for cell, path in paths.items() if _whole(path)},
+    )
+    for row, column, rate in played:
+        cache.mkdir(parents=True, exist_ok=True)
+        write_atomic(paths[row, column], dumps(rate.to_json()))
+        on_cell(row, column, rate.value)
     cells: dict[str, dict[str, Any]] = {}
-    for row in told:
-        missing = [column for column in told if not known(kept(row, column))]
-        played = crossplay(
-            place.plan.game,
-            openings,
-            {row.name: row.policy(Player.ATTACKER)},
-            {str(i): column.policy(Player.DEFENDER) for i, column in enumerate(missing)},
-            place.plan.judge,
-            "evidence/crossplay",
-        )
-        for _, i, rate in played:
-            cache.mkdir(parents=True, exist_ok=True)
-            write_atomic(kept(row, missing[int(i)]), dumps(rate.to_json()))
-            shown(row.name, missing[int(i)].name, rate.value)
-        cells[row.name] = {c.name: json.loads(kept(row, c).read_bytes()) for c in told}
+    for (row, column), path in paths.items():
+        cells.setdefault(row, {})[column] = json.loads(path.read_bytes())
     return {"rows": "attacker", "columns": "defender", "n": n, "asr": cells}
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:24]
+
+
+def _whole(cell: Path) -> bool:
+    """Whether a cell was played, and no verdict of it failed."""
+    return cell.is_file() and not json.loads(cell.read_bytes())["unscored"].keys() - NOT_ASKED
 
 
 def _check_unseen(entrant: Entrant, seeds: Sequence[Seed], place: str) -> None:
     learned = {seed.text for seed in entrant.match.seeds}
-    seen = sum(seed.text in learned for seed in seeds)
-    if seen:
+    unseen = [seed for seed in seeds if seed.text not in learned]
+    if len(unseen) < len(seeds):
         raise UsageError(
-            f"crossplay: {entrant.name} was trained on {seen} of the {len(seeds)} held-out seeds "
-            f"of {place}, on which all would be measured; cross runs that hold out the same (own "
-            "seeds: one data.exam; sandbox: one language)"
+            f"crossplay: {entrant.name} was trained on {len(seeds) - len(unseen)} of the "
+            f"{len(seeds)} held-out seeds of {place}, on which all would be measured; cross runs "
+            "that hold out the same (own seeds: one data.exam; sandbox: one language)"
         )
 
 

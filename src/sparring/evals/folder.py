@@ -1,175 +1,195 @@
-"""An evaluation on disk: its samples, each exactly once, its results, one writer."""
+"""An evaluation on disk: what it measures, its samples, each exactly once, and its results."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
 
+from sparring.exam import RateQuestion, Success, questions, rate_name
 from sparring.games.codec import state_json, verdict_json
-from sparring.games.codec import state_of as ruled_state_of
-from sparring.store.files import dumps, write_atomic, writing
-from sparring.types import CorruptError, State, Status, UsageError, Verdict
+from sparring.store.files import dumps, reading, write_atomic
+from sparring.store.folder import locked, read_status, sweep, write_status
+from sparring.store.journal import Journal, Row
+from sparring.types import State, Status, UsageError, Verdict
 
+SCHEMA = 1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 Key = tuple[str, str, int, int]
-"""(model, set, place in the set, draw)."""
-Row = Mapping[str, Any]
-_BLOCK = 2**20
-
-
-def key_of(row: Row) -> Key:
-    """Which sample a line is."""
-    return str(row["model"]), str(row["set"]), int(row["place"]), int(row["draw"])
+"""Names a sample: (model, set, place in the set, draw)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
-    """An append-only file of samples, untrusted text.
+class Source:
+    """A file as it was read."""
 
-    A line that was torn by a kill was never written, and is gone before the next one is.
+    path: str
+    sha256: str
+    schema: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCard:
+    """One task as it was measured; `judge` is the one its makers use."""
+
+    success: Success
+    cluster: str
+    judge: str
+    sources: Sequence[Source]
+
+
+@dataclass(frozen=True, slots=True)
+class SetCard:
+    """`n` openings of one task, each played `draws` times."""
+
+    task: str
+    n: int
+    draws: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A rate that is reported: a question of `group`, a set or several `members` as one."""
+
+    name: str
+    group: str
+    members: Sequence[str]
+    question: RateQuestion
+
+    @property
+    def metric(self) -> str:
+        """The first part of the rate's name, such as `asr`."""
+        return self.question.metric
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """What is measured: sets by name, and `pooled` sets that are also reported as one.
+
+    `fills` are the fields of the judge, `second` those of the second judge, if there is one.
     """
 
-    path: Path
+    tasks: Mapping[str, TaskCard]
+    sets: Mapping[str, SetCard]
+    pooled: Mapping[str, Sequence[str]]
+    fills: Sequence[str]
+    second: Sequence[str] = ()
 
-    def rows(self) -> Iterator[Row]:
-        """Every whole line; CorruptError names one that is not what was written, or comes twice."""
-        seen: set[Key] = set()
-        if not self.path.is_file():
-            return
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    return
-                yield self._row(number, line, seen)
+    def rates(self) -> Iterator[Reported]:
+        """Yield everything that is reported: every set by itself, then the pooled ones."""
+        groups: dict[str, Sequence[str]] = {name: [name] for name in self.sets}
+        for group, members in (groups | dict(self.pooled)).items():
+            success = self.tasks[self.sets[members[0]].task].success
+            for question in questions(group, self.fills, success):
+                yield Reported(rate_name(question.metric, group), group, members, question)
 
-    def _row(self, number: int, line: bytes, seen: set[Key]) -> Row:
-        try:
-            told: Row = json.loads(line)
-            key = key_of(told)
-        except (ValueError, LookupError, TypeError, RecursionError) as error:
-            raise CorruptError(f"{self.path}:{number}: is not what was written") from error
-        if key in seen:
-            raise CorruptError(f"{self.path}:{number}: this sample stands above already")
-        seen.add(key)
-        return told
+    def draws(self, rate: Reported) -> int:
+        """Return how often each opening of a reported group is played."""
+        return max(self.sets[name].draws for name in rate.members)
 
-    def mend(self) -> None:
-        """Drop a torn last line."""
-        if not self.path.is_file():
-            return
-        with writing(self.path), self.path.open("rb+") as file:
-            end = file.seek(0, os.SEEK_END)
-            while end:
-                start = max(0, end - _BLOCK)
-                file.seek(start)
-                found = file.read(end - start).rfind(b"\n")
-                if found >= 0:
-                    end = start + found + 1
-                    break
-                end = start
-            file.truncate(end)
+    def names(self) -> list[str]:
+        """Return every rate that a gate can be set on; `asr@k` where there are k draws."""
+        names: list[str] = []
+        for rate in self.rates():
+            names.append(rate.name)
+            if rate.metric == "asr" and self.draws(rate) > 1:
+                names.append(rate_name(f"asr@{self.draws(rate)}", rate.group))
+        return names
 
-    def append(self, rows: Sequence[Row]) -> None:
-        """Add lines and make them durable; all in one write."""
-        if not rows:
-            return
-        before = self.path.stat().st_size if self.path.is_file() else 0
-        with writing(self.path), self.path.open("ab", buffering=0) as file:
-            try:
-                data = memoryview(b"".join(map(dumps, rows)))
-                while data:
-                    data = data[file.write(data) :]
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(before)  # a full disk: no half record stays
-                raise
 
-    def without(self, dropped: set[Key]) -> None:
-        """Forget some samples, all in one step, so that they are asked again."""
-        kept = [dumps(row) for row in self.rows() if key_of(row) not in dropped]
-        write_atomic(self.path, b"".join(kept))
+@dataclass(frozen=True, slots=True)
+class EvalSpec:
+    """Everything that the samples depend on: equal specifications have equal samples here."""
+
+    models: Sequence[Mapping[str, Any]]
+    sheet: Sheet
+    judge: Mapping[str, Any]
+    second: Mapping[str, Any] | None
+    sampling: Mapping[str, Any]
+    attacker: Mapping[str, Any] | None
+    seed: int
+
+    @property
+    def names(self) -> list[str]:
+        """The models, as samples and results name them."""
+        return [str(card["name"]) for card in self.models]
+
+
+def key_of(row: Row) -> Key:
+    """Return which sample a line is."""
+    return str(row["model"]), str(row["set"]), int(row["place"]), int(row["draw"])
 
 
 def row_of(key: Key, state: State, second: Verdict | None) -> Row:
-    """A finished game as a line: what was said, and what the judges said of it."""
+    """Return a finished game as a line: its moves, and the verdicts on it."""
     model, name, place, draw = key
-    last = state.moves[-1]
-    told: dict[str, Any] = {
+    last = state.moves[-1].completion
+    return {
         "model": model,
         "set": name,
         "place": place,
         "draw": draw,
         **state_json(state),
-        "finished": last.completion.finished,
+        "finished": last.finished,
         "verdict": verdict_json(state.verdict) if state.rulings else None,
+        **({"unanswered": last.status} if last.status is not Status.OK else {}),
+        **({"second": verdict_json(second)} if second else {}),
     }
-    if last.completion.status is not Status.OK:
-        told["unanswered"] = last.completion.status
-    return told | ({"second": verdict_json(second)} if second else {})
 
 
-def state_of(row: Row, judged_by: str = "verdict") -> State:
-    """The game of a line, ruled on by the judge, or by the `second` one."""
-    return ruled_state_of(row, judged_by)
-
-
-SCHEMA = 1
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_UNNAMEABLE = re.compile(r"[^A-Za-z0-9._-]+")
-
-
-def default_folder(asked: Mapping[str, Any], model: str) -> Path:
-    """`evals/MODEL-DIGEST`: the same question has the same folder."""
-    name = _UNNAMEABLE.sub("-", Path(model).name).strip("-.") or "model"
-    return Path("evals") / f"{name[:100]}-{hashlib.sha256(dumps(asked)).hexdigest()[:8]}"
+def default_folder(spec: EvalSpec) -> Path:
+    """Return `evals/MODEL-DIGEST`: the same specification has the same folder."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(spec.names[0]).name).strip("-.") or "model"
+    return Path("evals") / f"{name[:100]}-{hashlib.sha256(dumps(asdict(spec))).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True, slots=True)
 class EvalDir:
     """One evaluation's folder.
 
-    `eval.json` says what was asked and is never changed; `samples.jsonl` (and, with an attacker,
-    `attacks.jsonl`) hold untrusted text; `results.json` is computed from them alone.
+    `eval.json` holds the specification and is never changed; `samples.jsonl` (and, with an
+    attacker, `attacks.jsonl`) hold untrusted text; `results.json` is computed from them alone.
     """
 
     folder: Path
 
     @property
-    def samples(self) -> Samples:
-        return Samples(self.folder / "samples.jsonl")
+    def samples(self) -> Journal:
+        """Every reply and its verdicts."""
+        return Journal(self.folder / "samples.jsonl", key_of)
 
     @property
-    def attacks(self) -> Samples:
-        return Samples(self.folder / "attacks.jsonl")
+    def attacks(self) -> Journal:
+        """Every rewrite of a trained attacker."""
+        return Journal(self.folder / "attacks.jsonl", key_of)
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """What was asked; UsageError where no evaluation is."""
-        return self._read("eval.json")
-
-    @property
-    def results(self) -> dict[str, Any]:
-        return self._read("results.json")
+    def spec(self) -> EvalSpec:
+        """What is measured; UsageError where there is no evaluation."""
+        path = self.folder / "eval.json"
+        row = self._eval_json()
+        with reading(path):
+            spec = TypeAdapter(EvalSpec).validate_python(row)
+            list(spec.sheet.rates()), spec.names, spec.judge["name"]
+        return spec
 
     @property
     def status(self) -> str:
         """`none`, `started`, `interrupted`, `stopped` or `complete`."""
-        return str(self._read("run.json")["status"]) if self._begun else "none"
+        return str(read_status(self.folder).status) if self._begun else "none"
 
     @property
     def finished_at(self) -> str:
-        """When it was last written to, ISO 8601 with the zone, +00:00 where it is told as +0000."""
-        told = str(self._read("run.json")["time"])
-        return f"{told[:-2]}:{told[-2:]}"
+        """When it was last written to, in ISO 8601 with the zone as +00:00."""
+        time = str(read_status(self.folder).time)
+        return f"{time[:-2]}:{time[-2:]}"
 
     @property
     def _begun(self) -> bool:
@@ -179,8 +199,15 @@ class EvalDir:
             path.is_file() and path.stat().st_size for path in files
         )
 
-    def check(self, asked: Mapping[str, Any], resume: bool) -> None:
-        """Refuse a bad name, a folder of something else, and to go on without being told to."""
+    def _eval_json(self) -> Any:
+        path = self.folder / "eval.json"
+        if not path.is_file():
+            raise UsageError(f"{self.folder}: not an evaluation (no eval.json in it)")
+        with reading(path):
+            return dict(json.loads(path.read_bytes()))
+
+    def check(self, spec: EvalSpec, resume: bool) -> None:
+        """Refuse a bad name, a folder of something else, and to go on without `resume`."""
         if not _NAME.fullmatch(self.folder.name) or "\0" in str(self.folder):
             raise UsageError(f"--output: {self.folder.name!r:.80} is no name for a folder")
         if not self._begun:
@@ -189,9 +216,9 @@ class EvalDir:
             if self.folder.is_file() or not there <= ours:
                 raise UsageError(f"--output: {self.folder} holds something else; choose another")
             return
-        before = self.asked
-        wanted = json.loads(dumps({"schema": SCHEMA, **asked}))
-        differ = sorted(k for k in before.keys() | wanted.keys() if before.get(k) != wanted.get(k))
+        before = self._eval_json()
+        now = json.loads(dumps({"schema": SCHEMA, **asdict(spec)}))
+        differ = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
         if differ:
             raise UsageError(
                 f"--output: {self.folder} asked something else: {', '.join(differ)} "
@@ -204,50 +231,20 @@ class EvalDir:
             )
 
     @contextmanager
-    def writing(self, asked: Mapping[str, Any]) -> Iterator[None]:
-        """One writer at a time; the folder is there and whole within the block."""
+    def writing(self, spec: EvalSpec) -> Iterator[None]:
+        """Let one process at a time write; the folder is there and whole within the block."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.folder / "LOCK", timeout=0):
-                self.samples.mend()
-                self.attacks.mend()
-                for path in self.folder.glob("*.tmp-*"):
-                    path.unlink()
-                if not self._begun:
-                    write_atomic(self.folder / "eval.json", dumps({"schema": SCHEMA, **asked}))
-                self.set_status("started")
-                yield
-        except Timeout:
-            raise UsageError(f"{self.folder}: another process is writing it") from None
+        with locked(self.folder, "it"):
+            sweep(self.folder)
+            if not self._begun:
+                path = self.folder / "eval.json"
+                write_atomic(path, dumps({"schema": SCHEMA, **asdict(spec)}))
+            write_status(self.folder, "started")
+            yield
 
-    def set_status(self, status: str, **more: Any) -> None:
-        """Say in run.json how it stands."""
-        told = {"status": status, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **more}
-        write_atomic(self.folder / "run.json", dumps(told))
-
-    def write_results(self, told: Mapping[str, Any]) -> None:
-        """No clock stands in it, so that the same samples give the same bytes."""
-        data = json.dumps(told, indent=1, allow_nan=False, sort_keys=True).encode() + b"\n"
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        """Write results.json, without a clock: equal samples give equal bytes."""
+        data = json.dumps(results, indent=1, allow_nan=False, sort_keys=True).encode() + b"\n"
         write_atomic(self.folder / "results.json", data)
-        self._sweep()
-
-    def _sweep(self) -> None:
-        """Remove what a killed writer left, unless one is at work."""
-        try:
-            with FileLock(self.folder / "LOCK", timeout=0):
-                for path in self.folder.glob("*.tmp-*"):
-                    path.unlink(missing_ok=True)
-        except Timeout:
-            pass
-
-    def _read(self, name: str) -> dict[str, Any]:
-        path = self.folder / name
-        if not path.is_file():
-            raise UsageError(f"{self.folder}: not an evaluation (no {name} in it)")
-        try:
-            told = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise CorruptError(f"{path}: is not what was written: {error!r:.200}") from error
-        if not isinstance(told, dict):
-            raise CorruptError(f"{path}: is not what was written")
-        return told
+        with suppress(UsageError), locked(self.folder, "it"):  # unless a writer is at work
+            sweep(self.folder)

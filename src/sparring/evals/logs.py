@@ -1,31 +1,39 @@
-"""Samples and results as Inspect AI and lm-evaluation-harness write them."""
+"""Samples and results as Inspect AI and lm-evaluation-harness write them; untrusted text inside."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
-from sparring.evals.folder import EvalDir, Row, state_of
-from sparring.evals.results import Measured
+from sparring.evals.folder import EvalSpec, SetCard
+from sparring.evals.results import Measured, Results
 from sparring.exam import outcome
-from sparring.stats.rates import Outcome
+from sparring.games.codec import state_of
 from sparring.store.files import dumps, write_atomic
 from sparring.store.folder import environment
-from sparring.types import Player, State
+from sparring.store.journal import Row
+from sparring.types import Player
+
+INSPECT_VERSION = 2
+"""The version of the log's schema, as inspect_ai's `EvalLog` has it."""
+_Z = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
-class Told:
-    """A sample with its text, and the outcome under each rate of its set."""
+class LoggedSample:
+    """A sample with its text, and 1.0 or 0.0 for each metric under which it is scored.
+
+    `messages` are as the defender read and wrote them, without an attacker's thoughts.
+    """
 
     row: Row
-    state: State
-    outcomes: Mapping[str, Outcome]
+    messages: Sequence[Mapping[str, str]]
+    scores: Mapping[str, float]
 
     @property
     def id(self) -> str:
@@ -34,297 +42,270 @@ class Told:
 
     @property
     def epoch(self) -> int:
+        """The draw, counted from 1."""
         return int(self.row["draw"]) + 1
 
     @property
-    def messages(self) -> list[dict[str, str]]:
-        """As the defender read and wrote them, without an attacker's thoughts."""
-        return [
-            {
-                "role": "user" if move.player is Player.ATTACKER else "assistant",
-                "content": move.sent or "",
-            }
-            for move in self.state.moves
-        ]
-
-    @property
-    def reply(self) -> str:
-        told = self.messages[-1]
-        return told["content"] if told["role"] == "assistant" else ""
+    def prompt(self) -> list[Mapping[str, str]]:
+        """The user's messages."""
+        return [message for message in self.messages if message["role"] == "user"]
 
 
 @dataclass(frozen=True)
-class Sheetful:
+class SetLog:
     """The samples of one model on one set, and what was measured of it."""
 
+    spec: EvalSpec
     model: str
     set: str
     measured: Sequence[Measured]
-    samples: Sequence[Told]
+    samples: Sequence[LoggedSample]
 
     @property
     def name(self) -> str:
-        """Of its files; a set's name may hold anything."""
-        told = f"{self.set.replace('/', '_')}"
-        return "".join(c if c.isalnum() or c in "._+-" else "-" for c in told)[:100]
+        """The name in its files; a set's own name may hold anything."""
+        name = self.set.replace("/", "_")
+        return "".join(c if c.isalnum() or c in "._+-" else "-" for c in name)[:100]
+
+    @property
+    def card(self) -> SetCard:
+        """The set as it was measured."""
+        return self.spec.sheet.sets[self.set]
 
 
-def sheetfuls(measured: Sequence[Measured], rows: Sequence[Row]) -> Iterator[Sheetful]:
-    """Every model's samples set by set; pooled groups are no sets."""
+def set_logs(results: Results, rows: Sequence[Row]) -> Iterator[SetLog]:
+    """Yield every model's samples set by set; pooled groups are no sets."""
     keys = dict.fromkeys((str(row["model"]), str(row["set"])) for row in rows)
     for model, name in keys:
-        mine = [m for m in measured if m.model == model and list(m.told.members) == [name]]
-        told = [row for row in rows if (row["model"], row["set"]) == (model, name)]
-        told.sort(key=lambda row: (row["place"], row["draw"]))
-        yield Sheetful(model, name, mine, [_told(row, mine) for row in told])
+        measured = [m for m in results.of(model) if list(m.reported.members) == [name]]
+        own = [row for row in rows if (row["model"], row["set"]) == (model, name)]
+        own.sort(key=lambda row: (row["place"], row["draw"]))
+        samples = [_logged(row, measured) for row in own]
+        yield SetLog(results.spec, model, name, measured, samples)
 
 
-def _told(row: Row, measured: Sequence[Measured]) -> Told:
+def _logged(row: Row, measured: Sequence[Measured]) -> LoggedSample:
     state = state_of(row)
-    outcomes = {one.told.metric: outcome(state, one.told.question) for one in measured}
-    return Told(row, state, outcomes)
+    messages = [
+        {
+            "role": "user" if move.player is Player.ATTACKER else "assistant",
+            "content": move.sent or "",
+        }
+        for move in state.moves
+    ]
+    outcomes = {m.reported.metric: outcome(state, m.reported.question) for m in measured}
+    scores = {k: float(o.happened) for k, o in outcomes.items() if o.happened is not None}
+    return LoggedSample(row, messages, scores)
 
 
-def numbers(told: Mapping[str, Outcome]) -> dict[str, Any]:
-    """1.0 where it happened, 0.0 where it did not; what is unscored is left out."""
-    return {k: float(v.happened) for k, v in told.items() if v.happened is not None}
-
-
-VERSION = 2
-"""Of the log's schema, as inspect_ai's `EvalLog` has it."""
-
-
-def write_inspect(
-    folder: EvalDir, asked: Mapping[str, Any], measured: Sequence[Measured], rows: Sequence[Row]
-) -> list[Path]:
-    """Logs in `inspect/`, named as Inspect names them; untrusted text stands in them."""
-    where = folder.folder / "inspect"
+def write_inspect(results: Results, rows: Sequence[Row]) -> list[Path]:
+    """Write logs into `inspect/`, named as Inspect names them."""
+    where = results.folder.folder / "inspect"
     where.mkdir(exist_ok=True)
-    when = folder.finished_at
+    when = results.folder.finished_at
     written = []
-    for told in sheetfuls(measured, rows):
-        name = hashlib.sha256(f"{told.model}\n{told.set}".encode()).hexdigest()[:22]
-        path = where / f"{when[:19].replace(':', '-')}_{told.name.replace('_', '-')}_{name}.json"
-        data = json.dumps(_log(told, asked, when, name), indent=1, allow_nan=False)
-        write_atomic(path, data.encode() + b"\n")
+    for log in set_logs(results, rows):
+        name = hashlib.sha256(f"{log.model}\n{log.set}".encode()).hexdigest()[:22]
+        path = where / f"{when[:19].replace(':', '-')}_{log.name.replace('_', '-')}_{name}.json"
+        _write_json(path, _inspect_log(log, when, name))
         written.append(path)
     return written
 
 
-def _log(told: Sheetful, asked: Mapping[str, Any], when: str, name: str) -> dict[str, Any]:
-    metrics = [one.told.metric for one in told.measured]
+def _write_json(path: Path, value: Any) -> None:
+    write_atomic(path, json.dumps(value, indent=1, allow_nan=False).encode() + b"\n")
+
+
+def _inspect_log(log: SetLog, when: str, name: str) -> dict[str, Any]:
+    spec, card = log.spec, log.card
+    sources = spec.sheet.tasks[card.task].sources
+    sampling = {
+        "temperature": spec.sampling["temperature"],
+        "max_tokens": spec.sampling["max_completion_length"],
+    }
     return {
-        "version": VERSION,
+        "version": INSPECT_VERSION,
         "status": "success",
-        "eval": _spec(told, asked, when, name),
+        "eval": {
+            "eval_id": name,
+            "run_id": name,
+            "created": when,
+            "task": f"sparring/{log.set}",
+            "task_id": name,
+            "task_version": 0,
+            "dataset": {
+                "name": card.task,
+                "location": ", ".join(source.path for source in sources),
+                "samples": card.n,
+                "sample_ids": list(dict.fromkeys(sample.id for sample in log.samples)),
+                "shuffled": False,
+            },
+            "model": log.model,
+            "model_generate_config": sampling,
+            "config": {"epochs": card.draws},
+            "packages": {"sparring": environment()["versions"]["sparring"]},
+            "metadata": {
+                "judge": spec.judge,
+                "dataset_sha256": [source.sha256 for source in sources],
+                "rate": log.measured[0].reported.name if log.measured else None,
+            },
+        },
         "plan": {
             "name": "plan",
             "steps": [{"solver": "generate", "params": {}}],
-            "config": _sampling(asked),
+            "config": sampling,
         },
         "results": {
-            "total_samples": len(told.samples),
-            "completed_samples": len(told.samples),
-            "scores": [_score(one) for one in told.measured],
+            "total_samples": len(log.samples),
+            "completed_samples": len(log.samples),
+            "scores": [_inspect_score(one) for one in log.measured],
         },
         "stats": {"started_at": when, "completed_at": when, "model_usage": {}},
-        "samples": [_inspect_sample(one, told.model, metrics) for one in told.samples],
+        "samples": [_inspect_sample(sample, log.model) for sample in log.samples],
     }
 
 
-def _sampling(asked: Mapping[str, Any]) -> dict[str, Any]:
-    told = asked["sampling"]
-    return {"temperature": told["temperature"], "max_tokens": told["max_completion_length"]}
-
-
-def _spec(told: Sheetful, asked: Mapping[str, Any], when: str, name: str) -> dict[str, Any]:
-    task = told.measured[0].told if told.measured else None
-    card = asked["sheet"]["sets"][told.set]
-    sources = asked["sheet"]["tasks"][card["task"]]["sources"]
-    return {
-        "eval_id": name,
-        "run_id": name,
-        "created": when,
-        "task": f"sparring/{told.set}",
-        "task_id": name,
-        "task_version": 0,
-        "dataset": {
-            "name": card["task"],
-            "location": ", ".join(source["path"] for source in sources),
-            "samples": card["n"],
-            "sample_ids": list(dict.fromkeys(one.id for one in told.samples)),
-            "shuffled": False,
-        },
-        "model": told.model,
-        "model_generate_config": _sampling(asked),
-        "config": {"epochs": card["draws"]},
-        "packages": {"sparring": environment()["versions"]["sparring"]},
-        "metadata": {
-            "judge": asked["judge"],
-            "dataset_sha256": [source["sha256"] for source in sources],
-            "rate": task.name if task else None,
-        },
-    }
-
-
-def _score(one: Measured) -> dict[str, Any]:
+def _inspect_score(one: Measured) -> dict[str, Any]:
     value = one.rate.value
-    told = {} if value is None else {"mean": {"name": "mean", "value": value, "params": {}}}
+    mean = {} if value is None else {"mean": {"name": "mean", "value": value, "params": {}}}
     return {
-        "name": one.told.metric,
-        "scorer": one.told.metric,
+        "name": one.reported.metric,
+        "scorer": one.reported.metric,
         "scored_samples": one.rate.n_scored,
         "unscored_samples": one.rate.n_total - one.rate.n_scored,
         "params": {},
-        "metrics": told,
+        "metrics": mean,
         "metadata": {"ci95": one.rate.ci95, "method": one.rate.method},
     }
 
 
-def _inspect_sample(one: Told, model: str, metrics: Sequence[str]) -> dict[str, Any]:
-    """An unscored sample has no score: Inspect too tells that from a score of 0."""
-    messages = [_message(told) for told in one.messages]
-    asked = [told for told in messages if told["role"] == "user"]
-    stop = "stop" if one.row["finished"] else "max_tokens"
-    choices = [{"message": _message(told), "stop_reason": stop} for told in one.messages[-1:]]
-    replied = bool(messages) and messages[-1]["role"] == "assistant"
+def _inspect_sample(sample: LoggedSample, model: str) -> dict[str, Any]:
+    """An unscored sample has no score: Inspect too distinguishes that from a score of 0."""
+    sources = {"user": "input", "assistant": "generate"}
+    messages = [{**message, "source": sources[message["role"]]} for message in sample.messages]
+    prompt = [message for message in messages if message["role"] == "user"]
+    stop = "stop" if sample.row["finished"] else "max_tokens"
+    replies = [message for message in messages[-1:] if message["role"] == "assistant"]
     return {
-        "id": one.id,
-        "epoch": one.epoch,
-        "input": asked[0]["content"] if len(asked) == 1 else asked,
+        "id": sample.id,
+        "epoch": sample.epoch,
+        "input": prompt[0]["content"] if len(prompt) == 1 else prompt,
         "target": "",
         "messages": messages,
-        "output": {"model": model, "choices": choices if replied else []},
+        "output": {
+            "model": model,
+            "choices": [{"message": reply, "stop_reason": stop} for reply in replies],
+        },
         "scores": {
             metric: {
-                "value": float(bool(one.outcomes[metric].happened)),
+                "value": value,
                 "explanation": None,
-                "metadata": {"verdict": one.row["verdict"]},
+                "metadata": {"verdict": sample.row["verdict"]},
             }
-            for metric in metrics
-            if one.outcomes[metric].happened is not None
+            for metric, value in sample.scores.items()
         },
-        "metadata": {"set": one.row["set"], "seed": one.row["seed"]},
+        "metadata": {"set": sample.row["set"], "seed": sample.row["seed"]},
         "store": {},
         "events": [],
         "model_usage": {},
     }
 
 
-def _message(told: Mapping[str, str]) -> dict[str, str]:
-    source = {"user": "input", "assistant": "generate"}[told["role"]]
-    return {"role": told["role"], "content": told["content"], "source": source}
-
-
-_Z = NormalDist().inv_cdf(0.975)
-
-
-def write_lm_eval(
-    folder: EvalDir, asked: Mapping[str, Any], measured: Sequence[Measured], rows: Sequence[Row]
-) -> list[Path]:
-    """`lm_eval/MODEL/samples_TASK_TIME.jsonl` and `results_TIME.json`; untrusted text inside."""
-    when = folder.finished_at[:19].replace(":", "-")
-    by_model: dict[str, list[Sheetful]] = {}
-    for told in sheetfuls(measured, rows):
-        by_model.setdefault(told.model, []).append(told)
+def write_lm_eval(results: Results, rows: Sequence[Row]) -> list[Path]:
+    """Write `lm_eval/MODEL/samples_TASK_TIME.jsonl` and `results_TIME.json`."""
+    when = results.folder.finished_at[:19].replace(":", "-")
+    by_model: dict[str, list[SetLog]] = {}
+    for log in set_logs(results, rows):
+        by_model.setdefault(log.model, []).append(log)
     written = []
-    for model, sets in by_model.items():
-        where = folder.folder / "lm_eval" / _folder_name(model)
+    for model, logs in by_model.items():
+        where = results.folder.folder / "lm_eval" / _folder_name(model)
         where.mkdir(parents=True, exist_ok=True)
-        for told in sets:
-            path = where / f"samples_{told.name}_{when}.jsonl"
-            lines = [dumps(_lm_eval_sample(one, asked)) for one in told.samples]
-            write_atomic(path, b"".join(lines))
+        for log in logs:
+            path = where / f"samples_{log.name}_{when}.jsonl"
+            write_atomic(path, b"".join(dumps(_lm_sample(s, log.spec)) for s in log.samples))
             written.append(path)
-        path = where / f"results_{when}.json"
-        data = json.dumps(_results(model, sets, asked), indent=1, allow_nan=False)
-        write_atomic(path, data.encode() + b"\n")
-        written.append(path)
+        written.append(where / f"results_{when}.json")
+        _write_json(written[-1], _lm_results(model, logs, results.spec))
     return written
 
 
 def _folder_name(model: str) -> str:
     """As the harness spells it, with a digest: two models may be spelt alike."""
-    told = "".join(c if c.isalnum() or c in "._-" else "_" for c in model).strip("._")[:80]
-    return f"{told}-{hashlib.sha256(model.encode()).hexdigest()[:6]}"
+    name = "".join(c if c.isalnum() or c in "._-" else "_" for c in model).strip("._")[:80]
+    return f"{name}-{hashlib.sha256(model.encode()).hexdigest()[:6]}"
 
 
-def _lm_eval_sample(one: Told, asked: Mapping[str, Any]) -> dict[str, Any]:
-    told = asked["sampling"]
-    doc = {**one.row["seed"], "epoch": one.epoch}
-    prompt = [message for message in one.messages if message["role"] == "user"]
-    values = numbers(one.outcomes)
+def _lm_sample(sample: LoggedSample, spec: EvalSpec) -> dict[str, Any]:
+    doc = {**sample.row["seed"], "epoch": sample.epoch}
+    last = sample.messages[-1]
+    reply = last["content"] if last["role"] == "assistant" else ""
+    settings = {
+        "temperature": spec.sampling["temperature"],
+        "max_gen_toks": spec.sampling["max_completion_length"],
+    }
     return {
-        "doc_id": one.row["place"],
+        "doc_id": sample.row["place"],
         "doc": doc,
         "target": "",
-        "arguments": {
-            "gen_args_0": {
-                "arg_0": json.dumps(prompt),
-                "arg_1": {
-                    "temperature": told["temperature"],
-                    "max_gen_toks": told["max_completion_length"],
-                },
-            }
-        },
-        "resps": [[one.reply]],
-        "filtered_resps": [one.reply],
+        "arguments": {"gen_args_0": {"arg_0": json.dumps(sample.prompt), "arg_1": settings}},
+        "resps": [[reply]],
+        "filtered_resps": [reply],
         "filter": "none",
-        "metrics": list(values),
+        "metrics": list(sample.scores),
         "doc_hash": _digest(doc),
-        "prompt_hash": _digest(prompt),
+        "prompt_hash": _digest(sample.prompt),
         "target_hash": _digest(""),
-        **values,
+        **sample.scores,
     }
 
 
-def _digest(told: Any) -> str:
-    return hashlib.sha256(dumps(told)).hexdigest()
+def _digest(value: Any) -> str:
+    return hashlib.sha256(dumps(value)).hexdigest()
 
 
-def _results(model: str, sets: Sequence[Sheetful], asked: Mapping[str, Any]) -> dict[str, Any]:
+def _lm_results(model: str, logs: Sequence[SetLog], spec: EvalSpec) -> dict[str, Any]:
+    def by_set(of: Callable[[SetLog], Any]) -> dict[str, Any]:
+        return {log.name: of(log) for log in logs}
+
     return {
-        "results": {told.name: _rates(told) for told in sets},
-        "group_subtasks": {told.name: [] for told in sets},
-        "configs": {told.name: _config(told, asked) for told in sets},
-        "versions": {told.name: 0 for told in sets},
-        "n-shot": {told.name: 0 for told in sets},
-        "higher_is_better": {
-            told.name: {one.told.metric: one.told.metric == "correct" for one in told.measured}
-            for told in sets
-        },
-        "n-samples": {
-            told.name: {
-                "original": asked["sheet"]["sets"][told.set]["n"],
-                "effective": len(told.samples),
-            }
-            for told in sets
-        },
+        "results": by_set(_lm_rates),
+        "group_subtasks": by_set(lambda _: []),
+        "configs": by_set(_lm_config),
+        "versions": by_set(lambda _: 0),
+        "n-shot": by_set(lambda _: 0),
+        "higher_is_better": by_set(
+            lambda log: {m.reported.metric: m.reported.metric == "correct" for m in log.measured}
+        ),
+        "n-samples": by_set(lambda log: {"original": log.card.n, "effective": len(log.samples)}),
         "config": {"model": "sparring", "model_args": {"pretrained": model}, "limit": None},
         "model_name": model,
-        "judge": asked["judge"],
+        "judge": spec.judge,
     }
 
 
-def _rates(told: Sheetful) -> dict[str, Any]:
+def _lm_rates(log: SetLog) -> dict[str, Any]:
     """The harness has a standard error where we have an interval: its width over 2 · 1.96."""
-    rates: dict[str, Any] = {"alias": told.name}
-    for one in told.measured:
-        low, high = one.rate.ci95 or (None, None)
-        error = None if low is None or high is None else (high - low) / (2 * _Z)
-        rates[f"{one.told.metric},none"] = one.rate.value
-        rates[f"{one.told.metric}_stderr,none"] = "N/A" if error is None else error
+    rates: dict[str, Any] = {"alias": log.name}
+    for one in log.measured:
+        interval, metric = one.rate.ci95, one.reported.metric
+        error = (interval[1] - interval[0]) / (2 * _Z) if interval else "N/A"
+        rates |= {f"{metric},none": one.rate.value, f"{metric}_stderr,none": error}
     return rates
 
 
-def _config(told: Sheetful, asked: Mapping[str, Any]) -> dict[str, Any]:
-    metrics = [{"metric": one.told.metric, "aggregation": "mean"} for one in told.measured]
-    card = asked["sheet"]["sets"][told.set]
+def _lm_config(log: SetLog) -> dict[str, Any]:
     return {
-        "task": told.name,
-        "dataset_path": card["task"],
+        "task": log.name,
+        "dataset_path": log.card.task,
         "output_type": "generate_until",
         "num_fewshot": 0,
-        "repeats": card["draws"],
-        "metric_list": metrics,
+        "repeats": log.card.draws,
+        "metric_list": [
+            {"metric": one.reported.metric, "aggregation": "mean"} for one in log.measured
+        ],
     }
+
+
+WRITERS = {"inspect": write_inspect, "lm-eval": write_lm_eval}
+"""The writers of other harnesses' logs, by the name in `--log-format`."""

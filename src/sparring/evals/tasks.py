@@ -4,234 +4,238 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from sparring.data.readers import located, read
 from sparring.data.schemas import SCHEMAS
-from sparring.evals.sheet import Source, Success
+from sparring.evals.folder import SetCard, Sheet, Source, TaskCard
+from sparring.exam import Success
+from sparring.judges.judge import Judge
+from sparring.players.player import Policy
+from sparring.runs.judges import judge_named
+from sparring.runs.parts import model_path
+from sparring.sandbox.language import POOLED
+from sparring.sandbox.model import CARD, language_of, one_thread
+from sparring.sandbox.world import World
+from sparring.settings.sections import SANDBOX
 from sparring.store.files import sha256
 from sparring.types import Player, Seed, State, UsageError
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A published set of prompts.
+class Task(BaseModel):
+    """A published set of prompts, as a row of tasks.yaml describes it."""
 
-    `files` are its parts; each is the names under which that part is published, the usual one
-    first. A part that is not there is noted, and one at least must be. `schemas` are the readers'
-    names that it may match. `judge` is what its makers judge by; another one's numbers are others.
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    files: Sequence[Sequence[str]]
-    schemas: Sequence[str]
-    success: Success
+    files: list[list[str]] = []
+    schemas: list[str] = []
+    success: Success = "harmful"
+    cluster: str = "the seed's cluster, else its id"
     judge: str = ""
     terms: str = ""
-    cluster: str = "prompt"
 
-
-_GUARD = "WildGuard (safety-eval)"
-_HUB = "huggingface.co/datasets"
 
 TASKS: Mapping[str, Task] = {
     task.name: task
-    for task in (
-        Task(
-            "harmbench",
-            [
-                (
-                    "harmbench_behaviors_text_test.csv",
-                    "harmbench_behaviors_text_all.csv",
-                    "harmbench_behaviors_text_val.csv",
-                    "harmbench_percomputed_attacks.json",
-                )
-            ],
-            ["HarmBench text behaviors", "HarmBench precomputed attacks"],
-            success="harmful",
-            judge="HarmBench-Llama-2-13b-cls",
-            cluster="behavior",
-            terms="MIT, github.com/centerforaisafety/HarmBench",
-        ),
-        Task(
-            "xstest",
-            [
-                (
-                    "xstest_v2_prompts.csv",
-                    "xstest_prompts.csv",
-                    "xstest_exaggerated_safety.json",
-                    "xstest_v2.json",
-                )
-            ],
-            ["XSTest v2 (CSV)", "XSTest v2 (JSON)", "XSTest", "XSTest (Hugging Face)"],
-            success="not_refused",
-            judge="people, or GPT-4 with three classes",
-            terms="CC-BY-4.0, github.com/paul-rottger/xstest",
-        ),
-        Task(
-            "strongreject",
-            [("strongreject_dataset.csv", "strongreject_small_dataset.csv")],
-            ["StrongREJECT"],
-            success="harmful",
-            judge="the StrongREJECT rubric",
-            terms="MIT, github.com/alexandrasouly/strongreject",
-        ),
-        Task(
-            "wildguardtest",
-            [
-                (
-                    "wildguard_test.csv",
-                    "wildguardtest.csv",
-                    "wildguard_test.parquet",
-                    "wildguardtest.parquet",
-                )
-            ],
-            ["WildGuardMix (test)"],
-            success="harmful",
-            judge=_GUARD,
-            terms=f"ODC-BY and AI2's form, gated, {_HUB}/allenai/wildguardmix",
-        ),
-        Task(
-            "wildjailbreak",
-            [("eval.tsv", "wildjailbreak_eval.tsv", "harmful.jsonl"), ("benign.jsonl",)],
-            [
-                "WildJailbreak (eval)",
-                "WildJailbreak (train)",
-                "WildJailbreak in safety-eval (harmful)",
-                "WildJailbreak in safety-eval (benign)",
-            ],
-            success="not_refused",
-            judge=_GUARD,
-            cluster="plain request, where the file has it",
-            terms=f"ODC-BY and AI2's form, gated, {_HUB}/allenai/wildjailbreak",
-        ),
-        Task(
-            "or_bench",
-            [("or-bench-hard-1k.csv", "or-bench-80k.csv"), ("or-bench-toxic.csv",)],
-            ["OR-Bench (or-bench-hard-1k)", "OR-Bench (or-bench-80k)", "OR-Bench (or-bench-toxic)"],
-            success="not_refused",
-            judge="keywords, or GPT-4 with three classes",
-            terms=f"CC-BY-4.0, {_HUB}/bench-llm/or-bench",
-        ),
-        Task(
-            "dan",
-            [("do_anything_now_jailbreak.jsonl",)],
-            ["Do Anything Now (safety-eval)"],
-            success="not_refused",
-            judge=_GUARD,
-            cluster="plain request",
-            terms="Apache-2.0, github.com/allenai/safety-eval",
-        ),
-        Task(
-            "jbb",
-            [("harmful-behaviors.csv", "harmful.csv"), ("benign-behaviors.csv", "benign.csv")],
-            [
-                "JailbreakBench behaviors (harmful)",
-                "JailbreakBench behaviors (benign)",
-                "JailbreakBench artifacts",
-            ],
-            success="harmful",
-            judge="Llama-3-70B with JailbreakBench's prompt",
-            terms=f"MIT, {_HUB}/JailbreakBench/JBB-Behaviors",
-        ),
-        Task(
-            "advbench",
-            [("harmful_behaviors.csv", "advbench_behaviors.csv")],
-            ["AdvBench", "AdvBench (HarmBench's copy)"],
-            success="harmful",
-            judge="refusal strings",
-            terms="MIT, github.com/llm-attacks/llm-attacks",
-        ),
-        Task(
-            "sorry_bench",
-            [("question.jsonl", "sorry_bench_202503.jsonl")],
-            ["SORRY-Bench"],
-            success="not_refused",
-            judge="ft-mistral-7b-instruct-v0.2-sorry-bench-202406",
-            terms=f"its own licence, gated, {_HUB}/sorry-bench/sorry-bench-202503",
-        ),
+    for task in TypeAdapter(list[Task]).validate_python(
+        yaml.safe_load((files("sparring.evals") / "tasks.yaml").read_text("utf-8"))
     )
 }
-
-
-def own(name: str) -> Task:
-    """A file of the user's, read by its own schema."""
-    return Task(name, (), (), "harmful", cluster="the seed's cluster, else its id")
-
-
-def table() -> list[tuple[str, str, str, str, str]]:
-    """(task, files, success, makers' judge, terms) of every task, for people."""
-    return [
-        (t.name, " + ".join(part[0] for part in t.files), t.success, t.judge, t.terms)
-        for t in TASKS.values()
-    ]
-
-
-_WORD = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)=(.+)", re.DOTALL)
+ATTACKED = "+attacker"
+"""The end of a set's name whose attacks were written by a trained attacker."""
+EVERY_BENIGN = "benign/all"
+"""All benign sets as one, where there are several."""
+SANDBOX_LIMIT = 192
+"""Openings of each set in the sandbox, unless `--limit` sets another number."""
+_NAMED_FILE = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)=(.+)", re.DOTALL)
 _WRAPPED = {schema.name for schema in SCHEMAS if schema.group in ("attacks", "replies")}
-"""Files whose prompts are attacks already: a trained attacker does not rewrite them."""
+"""Schemas whose prompts are attacks already: a trained attacker does not rewrite them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class TaskSettings:
+    """What to measure: `names` as in `--tasks`, files in `folder`, the judges' kinds or files.
+
+    `limit` openings of each set are played `epochs` times; a trained attacker rewrites each seed
+    `rewrites` times more for each of them. `success` replaces every task's own.
+    """
+
+    names: Sequence[str]
+    judges: Sequence[str] = (SANDBOX,)
+    folder: Path = Path("data")
+    limit: int | None = None
+    success: Success | None = None
+    epochs: int = 1
+    rewrites: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedTask:
     """One task with its openings by set; `rewritable` are the sets that an attacker may rewrite.
 
     `notes` are for people.
     """
 
-    task: Task
-    success: Success
-    sources: Sequence[Source]
+    name: str
+    card: TaskCard
     sets: Mapping[str, Sequence[State]]
     rewritable: Sequence[str]
     notes: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What to ask: `words` as in `--tasks`, files in `folder`, `limit` openings of each set."""
+@dataclass(frozen=True)
+class Suite:
+    """Tasks, and who judges the replies to them.
 
-    words: Sequence[str]
-    folder: Path = Path("data")
-    limit: int | None = None
-    success: Success | None = None
-
-
-def chosen(asked: Asked) -> list[Chosen]:
-    """Every task once, in the order they were named; a task named twice has both files.
-
-    UsageError where a task is not known, its file is not found or another file, or two are called
-    alike.
+    `pooled` names sets that are also reported as one. `examiner` attacks where an opening is not
+    dealt. `second` is another judge of the same replies, which decides nothing.
     """
-    files: dict[str, list[str]] = {}
+
+    tasks: Sequence[LoadedTask]
+    judge: Judge
+    second: Judge | None = None
+    pooled: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    examiner: Policy | None = None
+    epochs: int = 1
+    rewrites: int = 0
+
+    @property
+    def dealt(self) -> dict[str, list[Sequence[State]]]:
+        """The openings of every set by draw, as the tasks deal them: the same ones in each."""
+        sets = {name: states for task in self.tasks for name, states in task.sets.items()}
+        return {name: [states] * self.epochs for name, states in sets.items()}
+
+    @property
+    def undealt(self) -> dict[str, list[Sequence[State]]]:
+        """The seeds that a trained attacker rewrites, under the name their set will have."""
+        return {
+            name + ATTACKED: [_undealt(task.sets[name])] * (self.epochs * self.rewrites)
+            for task in self.tasks
+            for name in task.rewritable
+            if self.rewrites
+        }
+
+    @property
+    def sheet(self) -> Sheet:
+        """What is measured, as plain data."""
+        owner = {name: task.name for task in self.tasks for name in task.sets}
+        sets = {
+            name: SetCard(owner[name.removesuffix(ATTACKED)], len(draws[0]), len(draws))
+            for name, draws in {**self.dealt, **self.undealt}.items()
+        }
+        second = sorted(self.second.fills) if self.second else []
+        benign = [name for name in self.dealt if name.startswith("benign/")]
+        several = len(benign) > 1 and not self.pooled and EVERY_BENIGN not in sets
+        pooled = {EVERY_BENIGN: benign} if several else self.pooled
+        cards = {task.name: task.card for task in self.tasks}
+        return Sheet(cards, sets, pooled, sorted(self.judge.fills), second)
+
+    def notes(self) -> list[str]:
+        """What a person should know before the numbers come."""
+        notes = [note for task in self.tasks for note in task.notes]
+        if not any(name.startswith("benign/") for name in self.dealt):
+            notes.append(
+                "OVER-REFUSAL IS NOT MEASURED: the tasks hold no benign prompt, and a model that "
+                "refuses everything would have the best numbers; add xstest, or_bench or benign "
+                "seeds of your own"
+            )
+        if self.rewrites and not self.undealt:
+            notes.append("--attacker: the tasks' prompts are attacks already; nothing is rewritten")
+        return notes
+
+
+def _undealt(openings: Sequence[State]) -> list[State]:
+    """Each seed once, with nothing dealt."""
+    seeds = {(state.seed.id, state.seed.text): state.seed for state in openings}
+    return [State(seed) for seed in seeds.values()]
+
+
+def load_suite(settings: TaskSettings, model: str) -> Suite:
+    """Read the tasks' files and build the judges; `model` names the sandbox, where it is asked for.
+
+    UsageError where a judge does not fill what a task's rates rest on.
+    """
+    if not 1 <= len(settings.judges) <= 2:
+        raise UsageError("--judge: wanted one judge, or a second one that judges the same replies")
+    suite = _sandbox(settings, model) if SANDBOX in settings.names else _published(settings)
+    for rate in suite.sheet.rates():
+        question = rate.question
+        if question.field not in suite.judge.fills:
+            harmful = (question.metric, question.field) == ("asr", "refused")
+            raise UsageError(
+                f"--judge: {suite.judge.name} does not fill {question.field}, which {rate.name} "
+                f"needs; give one that does{' (or --success harmful)' if harmful else ''}"
+            )
+    return suite
+
+
+def _published(settings: TaskSettings) -> Suite:
+    first, *others = [judge_named(name, "--judge") for name in settings.judges]
+    return Suite(
+        load_tasks(settings),
+        first,
+        others[0] if others else None,
+        epochs=settings.epochs,
+        rewrites=settings.rewrites,
+    )
+
+
+def _sandbox(settings: TaskSettings, model: str) -> Suite:
+    if len(settings.names) > 1 or list(settings.judges) != [SANDBOX] or settings.success:
+        raise UsageError("--tasks: the sandbox is asked alone, and by its own judge")
+    one_thread()
+    folder = Path(model_path(model))
+    world, n = World(language_of(folder)), settings.limit or SANDBOX_LIMIT
+    sets = world.exam(n, "exam") | world.two_exchange_exam(n)
+    card = TaskCard("harmful", "intent", "", [Source(SANDBOX, sha256(folder / CARD), SANDBOX)])
+    return Suite(
+        [LoadedTask(SANDBOX, card, sets, [name for name in sets if name.endswith("/plain")])],
+        world.judge,
+        pooled=POOLED,
+        examiner=world.two_exchange_attacker(),
+        epochs=settings.epochs,
+        rewrites=settings.rewrites,
+    )
+
+
+def load_tasks(settings: TaskSettings) -> list[LoadedTask]:
+    """Load every task once, in the order they were named; a task named twice has both files.
+
+    UsageError where a task is not known, its file is not found or another file, or two tasks have
+    the same name.
+    """
+    paths: dict[str, list[str]] = {}
     tasks: dict[str, Task] = {}
-    for word in asked.words:
-        task, found = _found(word.strip(), asked.folder)
+    for name in settings.names:
+        task, found = _located(name.strip(), settings.folder)
         if task.name in tasks and not tasks[task.name].schemas:
             raise UsageError(f"--tasks: two files are called {task.name}; rename one")
         tasks[task.name] = task
-        files.setdefault(task.name, []).extend(found)
-    return [_read(task, files[name], asked) for name, task in tasks.items()]
+        paths.setdefault(task.name, []).extend(found)
+    return [_load(task, paths[name], settings) for name, task in tasks.items()]
 
 
-def _found(word: str, folder: Path) -> tuple[Task, list[str]]:
-    named = _WORD.fullmatch(word)
+def _located(name: str, folder: Path) -> tuple[Task, list[str]]:
+    """The task that `name`, `name=file` or a file of the user's stands for, and its files."""
+    named = _NAMED_FILE.fullmatch(name)
     if named and named[1] in TASKS:
         task, place = TASKS[named[1]], Path(named[2]).expanduser()
         return task, [*_in(task, place)] if place.is_dir() else [named[2]]
-    if word in TASKS:
-        return TASKS[word], [*_in(TASKS[word], folder)]
-    if not word or (named and not Path(word).exists()) or _is_a_word(word):
+    if name in TASKS:
+        return TASKS[name], [*_in(TASKS[name], folder)]
+    exists = Path(name).exists()
+    if not name or not (exists or (re.search(r"[./\\:]", name) and not named)):
         raise UsageError(
-            f"--tasks: {word!r:.80} is no task and no file; tasks: {', '.join(TASKS)} (as NAME, or "
+            f"--tasks: {name!r:.80} is no task and no file; tasks: {', '.join(TASKS)} (as NAME, or "
             "NAME=FILE), sandbox, or any seed file"
         )
-    return own(Path(word.partition("@")[0]).stem), [word]
-
-
-def _is_a_word(word: str) -> bool:
-    return not Path(word).exists() and not re.search(r"[./\\:]", word)
+    return Task(name=Path(name.partition("@")[0]).stem), [name]
 
 
 def _in(task: Task, folder: Path) -> Iterator[str]:
@@ -239,8 +243,7 @@ def _in(task: Task, folder: Path) -> Iterator[str]:
     found = 0
     for names in task.files:
         places = [base / name for name in names for base in (folder, folder / task.name)]
-        here = next((path for path in places if path.is_file()), None)
-        if here:
+        if here := next((path for path in places if path.is_file()), None):
             found += 1
             yield str(here)
     if not found:
@@ -251,38 +254,31 @@ def _in(task: Task, folder: Path) -> Iterator[str]:
         )
 
 
-def _read(task: Task, files: Sequence[str], asked: Asked) -> Chosen:
+def _load(task: Task, paths: Sequence[str], settings: TaskSettings) -> LoadedTask:
     seeds: list[Seed] = []
     sources: list[Source] = []
     notes: list[str] = []
-    for file in files:
-        found = read(file)
-        if task.schemas and found.schema not in task.schemas:
+    for path in paths:
+        rows = read(path)
+        if task.schemas and rows.schema not in task.schemas:
             raise UsageError(
-                f"--tasks: {task.name}: {file} is {found.schema}; wanted {', '.join(task.schemas)}"
+                f"--tasks: {task.name}: {path} is {rows.schema}; wanted {', '.join(task.schemas)}"
             )
-        seeds += found.seeds
-        sources.append(Source(file, sha256(located(file)), found.schema))
-        notes += [f"{task.name}: {note}" for note in found.notes]
-    if len(files) < len(task.files) and not _both_labels(seeds):
-        missing = [names[0] for names in task.files if not {Path(f).name for f in files} & {*names}]
+        seeds += rows.seeds
+        sources.append(Source(path, sha256(located(path)), rows.schema))
+        notes += [f"{task.name}: {note}" for note in rows.notes]
+    if len(paths) < len(task.files) and len({seed.harmful for seed in seeds}) < 2:
+        there = {Path(path).name for path in paths}
+        missing = [names[0] for names in task.files if not there & {*names}]
         notes.append(f"{task.name}: without {', '.join(missing)}, which was not found")
-    sets = {f"{label}/{task.name}": told for label, told in _labelled(seeds, asked.limit)}
-    if asked.limit and sum(map(len, sets.values())) < len(seeds):
-        notes.append(
-            f"{task.name}: the first {asked.limit} of each label, which is no sample of it"
-        )
-    plain = not any(source.schema in _WRAPPED for source in sources)
-    success = asked.success or task.success
-    return Chosen(task, success, sources, sets, list(sets) if plain else [], notes)
-
-
-def _both_labels(seeds: Sequence[Seed]) -> bool:
-    return len({seed.harmful for seed in seeds}) == 2
-
-
-def _labelled(seeds: Sequence[Seed], limit: int | None) -> Iterator[tuple[str, list[State]]]:
+    limit, sets = settings.limit, {}
     for label, harmful in (("harmful", True), ("benign", False)):
-        told = [seed for seed in seeds if seed.harmful == harmful][:limit]
-        if told:
-            yield label, [State(seed).deal(Player.ATTACKER, seed.text) for seed in told]
+        labelled = [seed for seed in seeds if seed.harmful == harmful][:limit]
+        if labelled:
+            dealt = [State(seed).deal(Player.ATTACKER, seed.text) for seed in labelled]
+            sets[f"{label}/{task.name}"] = dealt
+    if limit and sum(map(len, sets.values())) < len(seeds):
+        notes.append(f"{task.name}: the first {limit} of each label, which is no sample of it")
+    wrapped = any(source.schema in _WRAPPED for source in sources)
+    card = TaskCard(settings.success or task.success, task.cluster, task.judge, sources)
+    return LoadedTask(task.name, card, sets, [] if wrapped else list(sets), notes)

@@ -13,12 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from sparring.arena import Cast
-from sparring.exam import crossplay
-from sparring.games.game import Game
+from sparring.exam import Trial, crossplay
 from sparring.games.matrix import zero_sum
-from sparring.judges.judge import Judge
 from sparring.players.player import Policy
-from sparring.types import Metrics, Player, State, Turn
+from sparring.types import Metrics, Player, Turn
 
 Matrix = Mapping[int, Mapping[int, float]]
 """ASR of the attacker kept after `row` rounds against the defender kept after `column`."""
@@ -103,16 +101,6 @@ class Latest:
         return None
 
 
-@dataclass(frozen=True)
-class Trial:
-    """How kept selves are measured against each other: the clean outcome, never the reward."""
-
-    game: Game
-    judge: Judge
-    openings: Sequence[State]
-    rng_seed: str
-
-
 @dataclass
 class League:
     """Past selves play those who do not learn; an `Opposition`.
@@ -157,19 +145,16 @@ class League:
     def crossed(self) -> Matrix:
         """The matrix over all kept selves; plays what is missing."""
         for row in self.selves:
-            cells = self.matrix.setdefault(row, {})
-            missing = [column for column in self.selves if column not in cells]
-            played = crossplay(
-                self.trial.game,
-                self.trial.openings,
-                {str(row): self.players[Player.ATTACKER].at(row)},
-                {str(column): self.players[Player.DEFENDER].at(column) for column in missing},
-                self.trial.judge,
-                self.trial.rng_seed,
-            )
-            for _, column, asr in played:
-                if asr.value is not None:
-                    cells[int(column)] = asr.value
+            self.matrix.setdefault(row, {})
+        cells = crossplay(
+            self.trial,
+            {str(number): self.players[Player.ATTACKER].at(number) for number in self.selves},
+            {str(number): self.players[Player.DEFENDER].at(number) for number in self.selves},
+            skip={(str(a), str(d)) for a, row in self.matrix.items() for d in row},
+        )
+        for attacker, defender, asr in cells:
+            if asr.value is not None:
+                self.matrix[int(attacker)][int(defender)] = asr.value
         return self.matrix
 
     def state(self) -> dict[str, Any]:

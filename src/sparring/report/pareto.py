@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparring.evals.finish import Finished
-from sparring.evals.sheet import EVERY_BENIGN
+from sparring.evals.results import Results
+from sparring.evals.tasks import EVERY_BENIGN
 from sparring.report.plots import COLUMN, LIGHT, Drawing, Theme, images, label
 from sparring.stats.rates import Rate
 from sparring.store.files import write_atomic
@@ -37,17 +37,17 @@ def _dominates(a: tuple[float, float], b: tuple[float, float]) -> bool:
     return a != b and a[0] <= b[0] and a[1] <= b[1]
 
 
-def panels(finished: Finished) -> dict[str, list[Point]]:
+def panels(finished: Results) -> dict[str, list[Point]]:
     """Return, by harmful set, a point for each model that has both rates."""
-    benign = [m for m in finished.measured if m.told.metric == "over_refusal"]
-    groups = [m.told.group for m in benign if len(finished.models) > 1]
+    benign = [m for m in finished.measured if m.reported.metric == "over_refusal"]
+    groups = [m.reported.group for m in benign if len(finished.models) > 1]
     group = EVERY_BENIGN if EVERY_BENIGN in groups else next(iter(groups), "")
-    refusals = {m.model: m.rate for m in benign if m.told.group == group}
+    refusals = {m.model: m.rate for m in benign if m.reported.group == group}
     found: dict[str, list[Point]] = {}
     for measured in finished.measured:
-        refusal, harmful_set = refusals.get(measured.model), measured.told.group
+        refusal, harmful_set = refusals.get(measured.model), measured.reported.group
         scored = refusal and refusal.value is not None and measured.rate.value is not None
-        if refusal and scored and measured.told.metric == "asr":
+        if refusal and scored and measured.reported.metric == "asr":
             points = found.setdefault(harmful_set.split("/", 1)[1], [])
             points.append(Point(measured.model, refusal, measured.rate))
     return dict(list(found.items())[:PANELS])
@@ -93,7 +93,7 @@ def _panel(axes: Any, theme: Theme, points: Sequence[Point]) -> None:
     axes.legend(loc="upper right", fontsize=6)
 
 
-def drawn(finished: Finished) -> list[Path]:
+def drawn(finished: Results) -> list[Path]:
     """Write `pareto.svg` and `pareto.png` beside results of several models; return their paths."""
     sets = {name: points for name, points in panels(finished).items() if len(points) > 1}
     if not sets:

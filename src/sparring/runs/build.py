@@ -10,13 +10,14 @@ from sparring.arena import Cast
 from sparring.coevolve import Plan
 from sparring.data.splits import draw
 from sparring.diversity import bag_of_words, rewarded
+from sparring.exam import Trial
 from sparring.games.dialogue import Dialogue
 from sparring.games.game import Game
 from sparring.games.payoffs import MAGIC, LabelPayoff, Payoff, ScorePayoff, SelfRedTeamPayoff
 from sparring.judges.judge import Judge
 from sparring.judges.panel import shared
 from sparring.memory.experience import ExperiencePool, Held, Rules, Sampler, thompson, ucb, uniform
-from sparring.memory.league import Latest, League, Opposition, Trial, Versioned, nash
+from sparring.memory.league import Latest, League, Opposition, Versioned, nash
 from sparring.memory.league import uniform as anyone
 from sparring.memory.memory import Forgetful, Memory
 from sparring.memory.reflection import Reflecting, Wording

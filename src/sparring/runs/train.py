@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Protocol
 
 from sparring.coevolve import Plan, coevolve
-from sparring.exam import Exam, crossplay, second_judge
+from sparring.exam import Exam, Trial, crossplay, second_judge
 from sparring.judges.panel import Costs, Meter
 from sparring.players.trainer import load_trainers, save_trainers
 from sparring.runs.run import Match
@@ -210,14 +210,14 @@ def _record(match: Match, run: RunDir, told: Round, costs: Costs) -> None:
 
 
 def _examine(match: Match, run: RunDir, exam: Exam, done: int, watch: Watch, meter: Meter) -> None:
-    """Sit the exam if it is due after `done` rounds and has not been sat."""
+    """Run the exam if it is due after `done` rounds and has not been run."""
     every = match.config.exam.every
     due = done in (0, match.plan.rounds) or (every and done % every == 0)
     if not due or run.exam(done):
         return
     watch.phase("exam", 0, 1)
     defender = {Player.DEFENDER: match.trainers[Player.DEFENDER]}
-    told, judge = exam.sit(defender), match.plan.judge
+    told, judge = exam.run(defender), match.plan.judge
     costs = meter.read()
     second = match.second and second_judge(match.second, told.second)
     results = ExamResults(
@@ -251,12 +251,9 @@ def _cross(match: Match, run: RunDir, watch: Watch, meter: Meter) -> None:
     asked = [match.plan.game.open(s.seed) for s in sets.get("harmful/plain", [])]
 
     cells = crossplay(
-        match.plan.game,
-        asked,
+        Trial(match.plan.game, match.plan.judge, asked, CROSSPLAY),
         {str(n): match.trainers[Player.ATTACKER].at(n) for n in numbers},
         {str(n): match.trainers[Player.DEFENDER].at(n) for n in numbers},
-        match.plan.judge,
-        CROSSPLAY,
     )
     matrix: dict[str, dict[str, Rate]] = {}
     for done, (row, column, rate) in enumerate(cells, 1):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import beta, t
 
-from sparring.stats.rates import Outcome
+from sparring.stats.rates import Counts, Outcome, grouped
 from sparring.types import UsageError
 
 METHOD = (
@@ -26,9 +25,10 @@ CAVEAT = (
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One family: `failures` of `n` items (the `unscored` among them), and the `upper` limit.
+    """The `upper` limit of one attack family, with `failures` of `n` items behind it.
 
-    `effective_n` is how many independent items the n are worth.
+    The `unscored` items count among the failures. `effective_n` is how many independent items the
+    n are worth.
     """
 
     n: int
@@ -41,24 +41,20 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """Limits that hold for all families at once with probability `confidence`."""
+    """Limits that hold for all families at once with probability `confidence`.
+
+    `upper`, the largest of them, holds for every mixture of the families.
+    """
 
     families: Mapping[str, Limit]
     confidence: float
-    method: str = METHOD
-    caveat: str = CAVEAT
-
-    @property
-    def upper(self) -> float:
-        """The largest limit: it holds for every mixture of the families."""
-        return max(limit.upper for limit in self.families.values())
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"upper": self.upper}
+    method: str
+    caveat: str
+    upper: float
 
 
 def bound(outcomes_by_family: Mapping[str, Sequence[Outcome]], confidence: float = 0.95) -> Bound:
-    """Limits on the chance that the defender fails (`happened`), by attack family.
+    """Return limits on the chance that the defender fails (`happened`), by attack family.
 
     Bonferroni: each of k limits has confidence 1 − (1 − confidence) / k. A family without items
     keeps the limit 1. UsageError without families, or at a confidence below one half.
@@ -69,27 +65,27 @@ def bound(outcomes_by_family: Mapping[str, Sequence[Outcome]], confidence: float
         raise UsageError(f"bound: confidence is {confidence}; wanted more than 0.5, less than 1")
     alpha = (1 - confidence) / len(outcomes_by_family)
     limits = {name: _limit(outcomes, alpha) for name, outcomes in outcomes_by_family.items()}
-    return Bound(limits, confidence)
+    upper = max(limit.upper for limit in limits.values())
+    return Bound(limits, confidence, METHOD, CAVEAT, upper)
 
 
 def clopper_pearson_upper(failures: float, n: float, alpha: float) -> float:
-    """The p at which `failures` or fewer of n have probability alpha (Clopper and Pearson 1934).
+    """Return the p at which `failures` or fewer of n have probability alpha; 1 if all failed.
 
-    B⁻¹(1 − alpha; failures + 1, n − failures), so counts need not be whole. 1 if all failed.
+    B⁻¹(1 − alpha; failures + 1, n − failures) (Clopper and Pearson 1934), so counts need not be
+    whole.
     """
     return 1.0 if failures >= n else float(beta.ppf(1 - alpha, failures + 1, n - failures))
 
 
 def _limit(outcomes: Sequence[Outcome], alpha: float) -> Limit:
-    clusters: dict[str, list[bool]] = {}
-    for outcome in outcomes:
-        clusters.setdefault(outcome.cluster, []).append(outcome.happened is not False)
+    clusters = grouped((o.cluster, o.happened is not False) for o in outcomes).values()
     n, unscored = len(outcomes), sum(o.happened is None for o in outcomes)
-    failures = sum(map(sum, clusters.values()))
+    failures = sum(map(sum, clusters))
     if not n:
         return Limit(0, 0, 0, 0, 0.0, 1.0)
-    sizes_C = np.array([len(failed) for failed in clusters.values()], dtype=float)
-    failures_C = np.array([sum(failed) for failed in clusters.values()], dtype=float)
+    sizes_C = np.array([len(failed) for failed in clusters], dtype=float)
+    failures_C = np.array([sum(failed) for failed in clusters], dtype=float)
     worth = effective_n(failures_C, sizes_C, alpha)
     # Where failures are few their correlation cannot be estimated: a first failure would turn
     # "as many items as clusters" into "as many as items", and lower the limit.
@@ -98,8 +94,8 @@ def _limit(outcomes: Sequence[Outcome], alpha: float) -> Limit:
     return Limit(n, failures, unscored, len(clusters), worth, upper)
 
 
-def effective_n(failures_C: np.ndarray, sizes_C: np.ndarray, alpha: float) -> float:
-    """How many independent items the clustered ones are worth: at most n, the sum of the sizes.
+def effective_n(failures_C: Counts, sizes_C: Counts, alpha: float) -> float:
+    """Return how many independent items the clustered ones are worth, at most n = Σ sizes.
 
     n / deff · (t(n − 1) / t(C − 1))², with t the 1 − alpha quantile at those degrees of freedom,
     because deff is itself an estimate from C clusters (Korn and Graubard, Survey Methodology 24,

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import sqrt
-from typing import Any
 
 import numpy as np
 
-from sparring.stats.rates import Outcome, resampled, wilson
+from sparring.stats.rates import Interval, Outcome, grouped, resampled, wilson
 from sparring.types import UsageError
 
-Interval = tuple[float, float]
 Pair = tuple[bool, bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """`difference` is the second rate minus the first, with its 95 % interval.
+    """The second rate minus the first (`difference`), with its 95 % interval.
 
-    `p` is two-sided, of "the runs may be exchanged within each cluster". `only_a` and `only_b`
-    count the pairs in which it happened in one run alone. Pairs with an unscored side have left
-    and are counted. Without a scored pair there is no number.
+    `p` is the two-sided p-value of "the runs may be exchanged within each cluster". `only_a` and
+    `only_b` count the pairs in which it happened in one run alone. Pairs with an unscored side are
+    left out and counted. Without a scored pair there is no number.
     """
 
     n: int
@@ -43,29 +41,26 @@ class Paired:
         low, high = self.ci95
         return f"{self.difference:+.3f} [{low:+.3f}, {high:+.3f}] p={self.p:.3g} n={self.n}"
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def compare(a: Mapping[str, Outcome], b: Mapping[str, Outcome]) -> Paired:
-    """The paired difference of two runs whose items go by the same keys.
+    """Return the paired difference of two runs whose items go by the same keys.
 
-    Each item its own cluster: McNemar's exact test and Newcombe's interval. Else the test flips
-    the signs of whole clusters and the interval is a bootstrap over clusters; where all clusters
-    show the same difference, which resampling would take for certainty, Newcombe's interval over
-    the number of clusters stands in. UsageError if keys or clusters do not match.
+    Where each item is its own cluster: McNemar's exact test and Newcombe's interval. Else the test
+    flips the signs of whole clusters and the interval is a bootstrap over clusters; where all
+    clusters show the same difference, which resampling would take for certainty, Newcombe's
+    interval over the number of clusters stands in. UsageError if keys or clusters do not match.
     """
     _check(a, b)
-    clusters: dict[str, list[Pair]] = {}
-    for key, one in a.items():
-        other = b[key].happened
-        if one.happened is not None and other is not None:
-            clusters.setdefault(one.cluster, []).append((one.happened, other))
-    pairs = [pair for told in clusters.values() for pair in told]
+    clusters = grouped(
+        (x.cluster, (x.happened, y.happened))
+        for x, y in ((x, b[key]) for key, x in a.items())
+        if x.happened is not None and y.happened is not None
+    )
+    pairs = [pair for cluster in clusters.values() for pair in cluster]
     n, unscored = len(pairs), len(a) - len(pairs)
     if not n:
         return Paired(0, unscored, 0, 0, 0, None, None, None, None, None, "none")
-    changes = [sum(y - x for x, y in told) for told in clusters.values()]
+    changes = [sum(y - x for x, y in cluster) for cluster in clusters.values()]
     method, interval = _interval(list(clusters.values()), changes)
     return Paired(
         n=n,
@@ -99,17 +94,17 @@ def _check(a: Mapping[str, Outcome], b: Mapping[str, Outcome]) -> None:
 
 
 def _interval(clusters: Sequence[Sequence[Pair]], changes: Sequence[int]) -> tuple[str, Interval]:
-    pairs = [pair for told in clusters for pair in told]
+    pairs = [pair for cluster in clusters for pair in cluster]
     if len(clusters) == len(pairs):
         return "exact McNemar, Newcombe interval", newcombe(pairs, len(pairs))
-    sizes = [len(told) for told in clusters]
+    sizes = [len(cluster) for cluster in clusters]
     if len({change / size for change, size in zip(changes, sizes, strict=True)}) == 1:
         return "cluster sign flips, Newcombe over clusters", newcombe(pairs, len(clusters))
     return "cluster sign flips, cluster bootstrap", resampled(changes, sizes)
 
 
 def sign_flip(changes: Sequence[int]) -> float:
-    """P(|Σ ±d| >= |Σ d|) with fair, independent signs: the permutation test of no difference.
+    """Return P(|Σ ±d| >= |Σ d|) with fair, independent signs: the test of no difference.
 
     `changes` are whole clusters' sums of (second − first). Exact for any number of clusters: the
     sums are whole numbers, so their distribution is a convolution and needs no enumeration. With
@@ -125,7 +120,7 @@ def sign_flip(changes: Sequence[int]) -> float:
 
 
 def newcombe(pairs: Sequence[Pair], n: int) -> Interval:
-    """95 % interval of the second rate minus the first, as if the pairs were `n` pairs.
+    """Return the 95 % interval of the second rate minus the first, as if the pairs were `n` pairs.
 
     Newcombe, Statistics in Medicine 17, 1998, 2635-2650, method 10: Wilson limits l, u of both
     rates combined by their correlation φ. Never a point, also without discordant pairs.
@@ -145,7 +140,7 @@ def newcombe(pairs: Sequence[Pair], n: int) -> Interval:
 
 
 def _correlation(both: float, first: float, second: float, neither: float) -> float:
-    """φ of a 2 x 2 table, drawn towards 0 where it is positive (Newcombe's correction)."""
+    """Return φ of a 2 x 2 table, drawn towards 0 where it is positive (Newcombe's correction)."""
     n = both + first + second + neither
     margins = (both + first) * (second + neither) * (both + second) * (first + neither)
     if margins <= 0:

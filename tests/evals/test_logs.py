@@ -4,7 +4,7 @@ import json
 from importlib.util import find_spec
 
 import pytest
-from tests.evaluating.asked import place, row, sat
+from tests.evals.asked import place, row, sat
 
 INSPECT_SAMPLE = {"id", "epoch", "input", "target", "messages", "output", "scores", "metadata"}
 LM_EVAL_SAMPLE = {

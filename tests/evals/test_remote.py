@@ -4,7 +4,7 @@ import json
 
 import pytest
 from tests.command import sparring_command
-from tests.evaluating.asked import row, samples
+from tests.evals.asked import row, samples
 from tests.tiny import write_seeds
 from tests.transport.server import Script, serving
 

@@ -29,7 +29,7 @@ def sat(folder, script, fills=GUARD, **more) -> RunDir:
     wise = ScriptedPolicy(lambda seen, at: "no" if int(seen[-1].content[-1]) % 3 else "yes")
     judge = ScriptedJudge(lambda s: script(s) if len(s.moves) > 1 else Verdict(), fills=fills)
     exam = Exam(magic(), judge, SETS, POOLED, "exam")
-    told = replace(exam, **more).sit({Player.DEFENDER: wise})
+    told = replace(exam, **more).run({Player.DEFENDER: wise})
     run = RunDir.create(folder, "recipe: magic\n")
     run.write_exam(results_of(4, told.rates), told.episodes)
     return run

@@ -6,13 +6,13 @@ import pytest
 import torch
 from tests import short_run
 from tests.command import sparring_command
-from tests.evaluating.asked import keys, place, results, row, samples, sat
+from tests.evals.asked import keys, place, results, row, samples, sat
 
-from sparring.evals.calibrate import Ruled, calibration, dumps
+from sparring.evals.judging import calibration, dumps_calibrations
 from sparring.judges.judge import KeywordJudge
 from sparring.players.loading import load_model
 from sparring.players.weights import adapters
-from sparring.stats.correction import corrected
+from sparring.stats.agreement import corrected
 from sparring.stats.rates import Outcome, any_of_k, rate
 from sparring.types import Player, Status, Verdict
 
@@ -205,7 +205,7 @@ def test_a_kill_while_failures_are_asked_again_leaves_nothing_that_looks_complet
         raise SystemExit(9)
 
     with monkeypatch.context() as patch:
-        patch.setattr("sparring.evals.evaluate._Due.asked", killed)
+        patch.setattr("sparring.evals.evaluate._collect", killed)
         assert sat("./qwen2", "--output", "out", "--retry-unscored", "--resume").code == 9
     assert samples(here / "out") == []
     assert sat("./qwen2", "--output", "out", "--resume").code == 0
@@ -232,12 +232,12 @@ def test_a_calibrated_judge_has_its_errors_taken_out(here, lenient):
         pairs = [(True, True)] * hits + [(True, False)] * misses
         pairs += [(False, True)] * false + [(False, False)] * true
         return calibration(
-            "keyword", field, [Ruled(h, t, f"{i}") for i, (h, t) in enumerate(pairs)]
+            "keyword", field, [(h, Outcome(t, f"{i}")) for i, (h, t) in enumerate(pairs)]
         )
 
     harm = measured("reply_harm", 45, 5, 10, 40)
     refusal = measured("refused", 28, 12, 3, 57)
-    (here / "calibration.json").write_text(dumps([harm, refusal]))
+    (here / "calibration.json").write_text(dumps_calibrations([harm, refusal]))
     words = ("./qwen2", "--calibration", "calibration.json", "--epochs", 4)
     assert sat(*words, "--output", "out").code == 0
     raw = rate(
@@ -257,8 +257,10 @@ def test_a_calibrated_judge_has_its_errors_taken_out(here, lenient):
 
 
 def test_a_calibration_of_another_judge_is_refused(here):
-    told = calibration("oracle", "refused", [Ruled(True, True, "a"), Ruled(False, False, "b")])
-    (here / "calibration.json").write_text(dumps([told]))
+    told = calibration(
+        "oracle", "refused", [(True, Outcome(True, "a")), (False, Outcome(False, "b"))]
+    )
+    (here / "calibration.json").write_text(dumps_calibrations([told]))
     said = sat("./qwen2", "--output", "out", "--calibration", "calibration.json")
     assert (said.code, "it is of oracle; wanted one of keyword" in said.text) == (2, True)
 
@@ -321,8 +323,9 @@ def test_a_trained_attacker_rewrites_the_seeds_and_every_rewrite_is_kept(run, tm
 
 @pytest.mark.parametrize("weights", ["separate", "adapters", "shared"])
 def test_the_attacker_says_what_it_said_in_its_run(weights, tmp_path):
+
+    from sparring.evals.evaluate import Batch, rewrites
     from sparring.evals.models import attacker_of
-    from sparring.evals.paper import Batch
     from sparring.players.player import Request
     from sparring.players.trainer import Past
     from sparring.runs.recipes import known
@@ -335,8 +338,10 @@ def test_the_attacker_says_what_it_said_in_its_run(weights, tmp_path):
     assert config.weights == weights
     match = known(config.recipe)(config)
     [state] = [match.plan.game.open(seed) for seed in match.seeds[:1]]
-    with attacker_of(run).open() as rewriting:
-        [told] = rewriting.ask(Batch("harmful/x", 0, {0: state}, ["vault"]))
+    with attacker_of(run).open() as (game, policy):
+        [told] = rewrites(
+            game, policy, Batch("harmful/x", 0, {0: state}, ["vault"], "exam/harmful/x")
+        )
     own = Player.DEFENDER if weights == "shared" else Player.ATTACKER
     folder = run.checkpoints.path(4) / own
     policy = Past(match.trainers[Player.ATTACKER], folder)

@@ -6,16 +6,23 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.evaluation.test_exam import D
 from tests.store.results import results_of
 from tests.table import BROKEN, CANDLE, HELD, VAULT, ScriptedJudge, attacks, magic, says
 
-from sparring.evals.rejudge import BATCH, Stored, digest, of_file, of_run, rates, rejudge
-from sparring.evals.sheet import check_unscored
-from sparring.exam import Exam
+from sparring import CorruptError, Exam, Harm, Player, RunDir, State, Status, UsageError, Verdict
+from sparring.evals.judging import (
+    BATCH,
+    StoredGame,
+    digest,
+    games_of_file,
+    games_of_run,
+    rates,
+    rejudge,
+)
+from sparring.evals.results import check_unscored
 from sparring.games.game import attack_of, reply_of
-from sparring.store.folder import RunDir
-from sparring.types import CorruptError, Harm, Player, State, Status, UsageError, Verdict
+
+A, D = Player.ATTACKER, Player.DEFENDER
 
 
 def quiet(done: int, n: int) -> None:
@@ -26,14 +33,12 @@ def by_reply(state: State) -> Verdict:
     return BROKEN if reply_of(state) == "yes" else HELD
 
 
-def stored(n: int, kind: str = "harmful") -> list[Stored]:
-    seeds = [replace(VAULT, id=f"vault-{i}") for i in range(n)]
+def stored(n: int, kind: str = "harmful") -> list[StoredGame]:
     return [
-        Stored(
-            f"{kind}/told",
-            State(seed).deal(Player.ATTACKER, "open").deal(D, "yes" if i % 4 == 0 else "no"),
+        StoredGame(
+            f"{kind}/replies", State(replace(VAULT, id=f"vault-{i}")).deal(A, "open").deal(D, reply)
         )
-        for i, seed in enumerate(seeds)
+        for i, reply in enumerate("no" if i % 4 else "yes" for i in range(n))
     ]
 
 
@@ -45,7 +50,7 @@ def write(path, *records):
 def test_a_record_is_a_prompt_and_a_response_or_a_dialogue(tmp_path):
     talk = [("system", "be brief"), ("user", "who goes"), ("assistant", "I"), ("user", "open it")]
     messages = [{"role": role, "content": text} for role, text in talk]
-    told = of_file(
+    games = games_of_file(
         write(
             tmp_path / "r.jsonl",
             {"prompt": "open", "response": "no", "harmful": True, "id": 7, "goal": "enter"},
@@ -53,42 +58,44 @@ def test_a_record_is_a_prompt_and_a_response_or_a_dialogue(tmp_path):
             {"messages": [*messages, {"role": "assistant", "content": "yes"}], "model": "squire"},
         )
     )
-    assert [one.set for one in told] == ["harmful/r", "benign/r", "replies/r"]
-    assert [(attack_of(one.state), reply_of(one.state)) for one in told] == [
+    assert [game.set for game in games] == ["harmful/r", "benign/r", "replies/r"]
+    one, two, three = (game.state for game in games)
+    assert [(attack_of(state), reply_of(state)) for state in (one, two, three)] == [
         ("open", "no"),
         ("open it", "no"),
         ("open it", "yes"),
     ]
-    one, two, three = (stored.state for stored in told)
     assert (one.seed.id, one.seed.requested, one.seed.harmful) == ("7", "enter", True)
     assert (len(two.moves), two.seed.cluster_key, two.seed.harmful) == (4, "gate", False)
     assert (len(three.seed.id), three.seed.harmful) == (16, True)
 
 
 @pytest.mark.parametrize(
-    ("record", "wanted"),
+    ("record", "message"),
     [
         ({"prompt": "open"}, "user and assistant in turn"),
         ({"response": "no"}, "wanted {prompt"),
         ({"prompt": "open", "response": None}, "wanted {prompt"),
-        ({"prompt": ["open"], "response": "no"}, "wanted {prompt"),
+        ({"prompt": ["open"], "response": "no"}, "prompt: .*wanted {prompt"),
         ({"messages": [], "response": "no"}, "in turn"),
-        ({"messages": "open", "response": "no"}, "wanted {prompt"),
-        ({"prompt": "open", "response": "no", "harmful": "yes"}, "harmful must be true"),
-        ({"prompt": "open", "response": "no", "goal": {}}, "goal must be text"),
+        ({"messages": "open", "response": "no"}, "messages: .*wanted {prompt"),
+        ({"messages": [{"role": "king", "content": "go"}]}, "messages.0.role: "),
+        ({"prompt": "open", "response": "no", "harmful": "yes"}, "harmful: .* boolean"),
+        ({"prompt": "open", "response": "no", "goal": {}}, "goal: .* string"),
     ],
 )
-def test_a_record_that_is_no_reply_is_named_by_its_line(record, wanted, tmp_path):
+def test_a_record_that_is_no_reply_is_named_by_its_line_without_its_text(record, message, tmp_path):
     path = write(tmp_path / "r.jsonl", {"prompt": "open", "response": "no"}, record)
-    with pytest.raises(UsageError, match=rf"r\.jsonl:2: .*{wanted}"):
-        of_file(path)
+    with pytest.raises(UsageError, match=rf"r\.jsonl:2: .*{message}") as refused:
+        games_of_file(path)
+    assert "open" not in str(refused.value)
 
 
 def test_no_file_and_no_replies_are_refused(tmp_path):
     with pytest.raises(UsageError, match="no such file"):
-        of_file(tmp_path / "none.jsonl")
+        games_of_file(tmp_path / "none.jsonl")
     with pytest.raises(UsageError, match="no replies"):
-        of_file(write(tmp_path / "r.jsonl"))
+        games_of_file(write(tmp_path / "r.jsonl"))
 
 
 def test_verdicts_are_kept_as_they_come_and_not_asked_again(tmp_path):
@@ -122,7 +129,7 @@ def test_what_failed_is_asked_again_and_its_later_verdict_counts(tmp_path):
         lambda s: Verdict(status=Status.TIMEOUT) if s.seed.id == "vault-4" else by_reply(s)
     )
     first = rejudge(told, failing, path, quiet)
-    assert rates(told, first, failing.fills)["asr/told"].unscored == {"timeout": 1}
+    assert rates(told, first, failing.fills)["asr/replies"].unscored == {"timeout": 1}
     judge = ScriptedJudge(by_reply)
     second = rejudge(told, judge, path, quiet)
     assert [state.seed.id for state in judge.asked] == ["vault-4"]
@@ -181,13 +188,13 @@ def test_rates_ask_of_each_set_what_its_label_calls_for():
         found = rates(stored(8, kind), verdicts, fills)
         return {name: rate.value for name, rate in found.items()}
 
-    assert told("harmful") == {"asr/told": 0.25}
-    assert told("benign") == {"over_refusal/told": 0.75}
-    assert told("replies") == {"harmful_replies/told": 0.25, "refusals/told": 0.75}
-    assert told("replies", frozenset({"refused"})) == {"refusals/told": 0.75}
+    assert told("harmful") == {"asr/replies": 0.25}
+    assert told("benign") == {"over_refusal/replies": 0.75}
+    assert told("replies") == {"harmful_replies/replies": 0.25, "refusals/replies": 0.75}
+    assert told("replies", frozenset({"refused"})) == {"refusals/replies": 0.75}
     assert told("benign", frozenset({"refused", "helpful"})).keys() == {
-        "over_refusal/told",
-        "correct/told",
+        "over_refusal/replies",
+        "correct/replies",
     }
 
 
@@ -208,14 +215,14 @@ def run(tmp_path):
     }
     made = RunDir.create(tmp_path / "run", "recipe: magic\n")
     exam = Exam(game, ScriptedJudge(judge), sets, {}, "exam", attacks("a tale"))
-    result = exam.sit({D: says("yes")})
+    result = exam.run({D: says("yes")})
     made.write_exam(results_of(4), result.episodes)
     return made, result
 
 
 def test_the_games_of_an_exam_judged_again_by_the_same_judge_have_the_same_rates(run):
     made, result = run
-    told = of_run(made, 4)
+    told = games_of_run(made, 4)
     judge = ScriptedJudge(
         lambda s: Verdict() if reply_of(s) is None else by_reply(s),
         fills=frozenset({"reply_harm", "refused", "helpful"}),
@@ -232,9 +239,9 @@ def test_a_reply_that_did_not_parse_is_shown_to_no_judge(tmp_path):
     made = RunDir.create(tmp_path / "run", '{"recipe": "magic", "game": {"reply_format": 0.5}}')
     sets = {"harmful/plain": [State(VAULT).deal(Player.ATTACKER, f"open, {i}") for i in range(4)]}
     game = replace(magic(), reply_format=0.5)
-    result = Exam(game, ScriptedJudge(by_reply), sets, {}, "exam").sit({D: says("")})
+    result = Exam(game, ScriptedJudge(by_reply), sets, {}, "exam").run({D: says("")})
     made.write_exam(results_of(4), result.episodes)
-    told, judge = of_run(made, 4), ScriptedJudge(by_reply)
+    told, judge = games_of_run(made, 4), ScriptedJudge(by_reply)
     verdicts = rejudge(told, judge, tmp_path / "again.jsonl", quiet)
     assert judge.asked == []
     assert rates(told, verdicts, judge.fills)["asr/plain"].unscored == {"skipped": 4}
@@ -249,20 +256,20 @@ def test_a_reply_that_did_not_parse_is_shown_to_no_judge(tmp_path):
 def test_without_a_format_an_empty_reply_is_judged_like_any_other(tmp_path):
     made = RunDir.create(tmp_path / "run", "recipe: magic\n")
     sets = {"harmful/plain": [State(VAULT).deal(Player.ATTACKER, "open")]}
-    result = Exam(magic(), ScriptedJudge(by_reply), sets, {}, "exam").sit({D: says("")})
+    result = Exam(magic(), ScriptedJudge(by_reply), sets, {}, "exam").run({D: says("")})
     made.write_exam(results_of(4), result.episodes)
-    assert [one.judged for one in of_run(made, 4)] == [True]
+    assert [game.judged for game in games_of_run(made, 4)] == [True]
 
 
 def test_an_exam_that_was_never_sat_is_refused(run):
     with pytest.raises(UsageError, match="no exam after 8 rounds; wanted one of 4"):
-        of_run(run[0], 8)
+        games_of_run(run[0], 8)
 
 
 def test_a_ruling_on_the_topic_is_the_judges_own_where_it_makes_one():
     (one,) = stored(1)
     harm = Verdict(Harm.UNSAFE, on_topic=True)
-    off = replace(one, on_topic=False)
+    off = replace(one, state=one.state.rule(Verdict(on_topic=False)))
     with_topic, without = frozenset({"reply_harm", "on_topic"}), frozenset({"reply_harm"})
-    assert rates([off], [harm], with_topic)["asr/told"].value == 1.0
-    assert rates([off], [harm], without)["asr/told"].value == 0.0
+    assert rates([off], [harm], with_topic)["asr/replies"].value == 1.0
+    assert rates([off], [harm], without)["asr/replies"].value == 0.0

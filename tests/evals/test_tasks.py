@@ -6,7 +6,7 @@ import json
 import pytest
 
 from sparring.data.schemas import SCHEMAS
-from sparring.evals.tasks import TASKS, Asked, chosen
+from sparring.evals.tasks import TASKS, TaskSettings, load_tasks
 from sparring.types import UsageError
 
 VAULT, LANTERN = "open the dragon vault", "polish the brass lantern"
@@ -119,7 +119,7 @@ def write(folder, rows):
 
 
 def asked(*words, **more):
-    return chosen(Asked(words, **more))
+    return load_tasks(TaskSettings(words, **more))
 
 
 def test_the_schemas_of_every_task_are_readers_that_exist():
@@ -132,11 +132,11 @@ def test_the_schemas_of_every_task_are_readers_that_exist():
 def test_a_task_finds_its_published_files_and_asks_each_prompt_as_it_stands(tmp_path, name):
     write(tmp_path, ROWS[name])
     [told] = asked(name, folder=tmp_path)
-    assert (told.task.name, told.success) == (name, TASKS[name].success)
+    assert (told.name, told.card.success) == (name, TASKS[name].success)
     texts = {s.moves[0].completion.text for states in told.sets.values() for s in states}
     assert texts <= {VAULT, LANTERN, f"sing: {VAULT}"}
-    assert len(told.sources) == len(ROWS[name])
-    assert all(len(source.sha256) == 64 for source in told.sources)
+    assert len(told.card.sources) == len(ROWS[name])
+    assert all(len(source.sha256) == 64 for source in told.card.sources)
 
 
 def test_both_halves_of_a_task_are_one_task_with_two_sets(tmp_path):

@@ -1,6 +1,7 @@
 """How often a defender fails is bounded from above, and only where it was attacked."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -119,7 +120,7 @@ def test_the_limit_covers_the_truth_as_often_as_it_says(clusters, size, rate):
 
 
 def test_a_bound_says_in_its_record_what_it_does_not_say():
-    told = json.loads(json.dumps(bound({"frames": items(2, 40)}, 0.9).to_json()))
+    told = json.loads(json.dumps(asdict(bound({"frames": items(2, 40)}, 0.9))))
     assert told["families"]["frames"]["failures"] == 2
     assert told["upper"] == told["families"]["frames"]["upper"] > 2 / 40
     assert told["confidence"] == 0.9

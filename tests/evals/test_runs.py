@@ -12,7 +12,7 @@ from tests.command import sparring_command
 from tests.short_run import SETTINGS
 
 from sparring.evals.crossplay import Entrant, compared, cross, entrants, items, judged
-from sparring.evals.exploit import Budget, Exploit, asked_for, warmed_from
+from sparring.evals.exploit import Budget, Exploit, attackers_of, warmed_from
 from sparring.runs.parts import setting
 from sparring.runs.recipes import resolve
 from sparring.sandbox.language import ADVERSARIAL
@@ -104,10 +104,10 @@ def test_the_runs_own_attacker_starts_as_the_run_left_it(runs, name, tmp_path, m
 def test_with_ones_own_model_there_are_the_pools_attacker_and_the_runs(tmp_path):
     told = {"data": {"train": [{"path": "seeds.csv"}]}, "judge": {"kind": "keyword"}}
     asked = exploit(RunDir.create(tmp_path / "run", json.dumps(told)), tmp_path)
-    assert asked_for(asked, "all") == ["pool", "own"]
-    assert asked_for(asked, "own") == ["own"]
+    assert attackers_of(asked.run.config, "all") == ["pool", "own"]
+    assert attackers_of(asked.run.config, "own") == ["own"]
     with pytest.raises(UsageError, match="outside the sandbox there are only pool and own"):
-        asked_for(asked, "pool,broad")
+        attackers_of(asked.run.config, "pool,broad")
 
 
 def test_attackers_are_warmed_up_once_for_all_defenders(runs, tmp_path):
@@ -215,7 +215,7 @@ def test_a_defender_that_thinks_is_met_as_it_was_saved_whether_or_not_it_is_the_
     met = []
 
     def look(target, *more):
-        met.append(target.defender.policy.weights.snapshot())
+        met.append(target.defender.weights.snapshot())
         yield 0, rate([])
 
     monkeypatch.setattr("sparring.evals.exploit.best_response", look)
@@ -282,12 +282,12 @@ def test_an_attacker_that_no_judge_could_rule_on_is_not_taken_for_harmless(runs,
     blind = {"steps": [0, 1], "asr": [rate([]).to_json()] * 2, "tried": "best response"}
     asked = Exploit(run, 2, Budget(steps=1), tmp_path)
     asked.path.parent.mkdir(exist_ok=True)
-    asked.path.write_text(json.dumps(asked._told({"pool": blind})))
+    asked.path.write_text(json.dumps(asked._result({"pool": blind})))
     told = sparring_command("exploit", run.folder, "--steps", "1", "--attackers", "pool")
     assert "ASR at [0, 1]: unscored unscored" in told.text
     assert told.text.endswith("worst: unscored")
     some = {**blind, "asr": [rate([Outcome(False, "vault")]).to_json()]}
-    assert asked._told({"pool": blind, "broad": some})["worst"] == "broad"
+    assert asked._result({"pool": blind, "broad": some})["worst"] == "broad"
 
 
 def test_nobody_is_crossed_on_seeds_it_was_trained_on(runs, tmp_path):

@@ -1,0 +1,378 @@
+"""Judges on stored replies: ruling on them again, and how often a judge errs by people's labels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, StrictBool, TypeAdapter, ValidationError
+
+from sparring.data.labelled import Labelled
+from sparring.data.rows import Record, jsonl
+from sparring.evals.crossplay import recorded_games
+from sparring.exam import FIELDS, QUESTIONS, outcome, outcomes, reruled
+from sparring.games.codec import verdict_json, verdict_of
+from sparring.games.game import reply_of
+from sparring.judges.judge import Judge, KeywordJudge, describe
+from sparring.stats.agreement import Corrected, alpha, corrected, kappa
+from sparring.stats.rates import Counts, Estimate, Outcome, Rate, clustered, estimate, rate, ratio
+from sparring.store.files import reading
+from sparring.store.folder import RunDir
+from sparring.store.journal import Journal
+from sparring.types import UNRULED, Player, Seed, State, Status, UsageError, Verdict
+
+SCHEMA = 1
+"""The version of a file of verdicts, and of a file of calibrations."""
+BATCH = 64
+"""Replies between two writes: what a kill can lose."""
+Progress = Callable[[int, int], None]
+"""Receives how many of how many replies have a verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredGame:
+    """A finished game and the set it belongs to; `judged` is false where no judge may see it.
+
+    Sets are named as an exam's; `replies/…` are those nobody labelled.
+    """
+
+    set: str
+    state: State
+    judged: bool = True
+
+
+class _Message(BaseModel):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class _Reply(BaseModel):
+    """One line of a file of replies."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    prompt: str | None = None
+    messages: list[_Message] = []
+    response: str | None = None
+    harmful: StrictBool | None = None
+    id: str = ""
+    goal: str = ""
+    context: str = ""
+    cluster: str = ""
+    category: str = ""
+
+    @property
+    def turns(self) -> list[_Message]:
+        """What was said, without system messages."""
+        turns = [message for message in self.messages if message.role != "system"]
+        if self.prompt is not None and not self.messages:
+            turns = [_Message(role="user", content=self.prompt)]
+        if self.response is not None:
+            turns.append(_Message(role="assistant", content=self.response))
+        return turns
+
+
+def games_of_file(path: Path) -> list[StoredGame]:
+    """Read the replies of a JSONL file, one record each; UsageError names the file and the line.
+
+    `messages` are user and assistant in turn; the last user message is what was asked, and
+    without a `response` the last message is the reply. A system message is not shown to judges.
+    Without `harmful` the request is taken for harmful by judges that read its label, and its
+    rates are named after the replies.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file")
+    games = [_stored_game(path, where, row) for where, row in jsonl(path)]
+    if not games:
+        raise UsageError(f"{path}: no replies")
+    return games
+
+
+def _stored_game(path: Path, where: str, row: Record) -> StoredGame:
+    fields = "{prompt | messages, response} and, if known, {id, harmful, goal, context, cluster}"
+    try:
+        record = _Reply.model_validate({k: v for k, v in row.items() if v is not None})
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{where}: {place}: {first['msg']}; wanted {fields}") from None
+    turns = record.turns
+    if not turns or [turn.role for turn in turns] != ["user", "assistant"] * (len(turns) // 2):
+        raise UsageError(
+            f"{where}: the messages must be user and assistant in turn; wanted {fields}"
+        )
+    request, reply = turns[-2].content, turns[-1].content
+    digest = hashlib.sha256(f"{request}\n{reply}".encode("utf-8", "surrogatepass")).hexdigest()
+    more = record.model_dump(include={"goal", "context", "cluster", "category"})
+    state = State(Seed(request, record.harmful is not False, record.id or digest[:16], **more))
+    for turn in turns:
+        player = Player.ATTACKER if turn.role == "user" else Player.DEFENDER
+        state = state.deal(player, turn.content)
+    kind = {True: "harmful", False: "benign", None: "replies"}[record.harmful]
+    return StoredGame(f"{kind}/{path.stem}", state)
+
+
+def games_of_run(run: RunDir, number: int) -> list[StoredGame]:
+    """Read every game of a run's exam after `number` rounds, also those that came to no reply.
+
+    A reply that did not parse is shown to no judge.
+    """
+    return [
+        StoredGame(
+            name,
+            state,
+            judged=state.moves[-1].player is Player.ATTACKER or reply_of(state) is not None,
+        )
+        for name, state in recorded_games(run, number)
+    ]
+
+
+def digest(games: Sequence[StoredGame]) -> str:
+    """Return what distinguishes these replies from any others, in hex."""
+    digest = hashlib.sha256()
+    for game in games:
+        texts = [move.completion.text for move in game.state.moves]
+        digest.update(json.dumps([game.set, game.state.seed.to_json(), texts]).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def rejudge(
+    games: Sequence[StoredGame], judge: Judge, path: Path, progress: Progress
+) -> list[Verdict]:
+    """Return a verdict for each game, journaled in `path` as they come.
+
+    The first line says which judge and which replies; UsageError where they are others. A verdict
+    with status ok that is there already is not asked for again; a failure is, and its later line
+    replaces the earlier one.
+    """
+    journal = Journal(path)
+    header = {"schema": SCHEMA, "judge": describe(judge).identity(), "items_sha256": digest(games)}
+    rows = list(journal.rows())
+    if rows and rows[0] != header:
+        raise UsageError(
+            f"{path}: holds verdicts of another judge, template or policy, or on other "
+            f"replies; wanted {judge.name} on these; choose another --output"
+        )
+    if not rows:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        journal.append([header])
+    with reading(path):
+        verdicts = {int(row["place"]): verdict_of(row["verdict"]) for row in rows[1:]}
+    verdicts |= {place: UNRULED for place, game in enumerate(games) if not game.judged}
+    scored = {place for place, verdict in verdicts.items() if verdict.status is Status.OK}
+    due = [i for i, game in enumerate(games) if game.judged and i not in scored]
+    for start in range(0, len(due), BATCH):
+        batch = due[start : start + BATCH]
+        ruled = judge.rule([replace(games[place].state, rulings=()) for place in batch])
+        verdicts |= dict(zip(batch, ruled, strict=True))
+        journal.append(
+            {
+                "place": place,
+                "set": games[place].set,
+                "id": games[place].state.seed.id,
+                "verdict": verdict_json(verdicts[place]),
+            }
+            for place in batch
+        )
+        progress(sum(place in verdicts for place in range(len(games))), len(games))
+    return [verdicts[place] for place in range(len(games))]
+
+
+def rates(
+    games: Sequence[StoredGame], verdicts: Sequence[Verdict], fills: frozenset[str]
+) -> dict[str, Rate]:
+    """Return the rates by `metric/set` that rest on what the judge fills."""
+    sets: dict[str, dict[str, State]] = {}
+    for place, (game, verdict) in enumerate(zip(games, verdicts, strict=True)):
+        sets.setdefault(game.set, {})[f"{place}"] = reruled(game.state, verdict, fills)
+    return {
+        name: rate(list(items.values()))
+        for name, items in outcomes(sets, {}, fills).items()
+        if _field(name) in fills
+    }
+
+
+def _field(rate_name: str) -> str:
+    return FIELDS[rate_name.split("/", 1)[0]]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """One judge on one `Verdict` field (`reply_harm` or `refused`) against people's labels.
+
+    Sensitivity: of the replies people call harmful (or refusals), the share it calls so.
+    Specificity: of the others, the share it does not. Items it could not judge are unscored in
+    each rate and are left out elsewhere. `source` names the labels; `identity` the template and
+    policy of the judge, unless its verdicts were merely read from the file.
+    """
+
+    judge: str
+    field: str
+    sensitivity: Rate
+    specificity: Rate
+    accuracy: Rate
+    f1: Estimate
+    alpha: Estimate
+    kappa: Estimate
+    source: str = ""
+    identity: Mapping[str, Any] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.field} sensitivity {self.sensitivity}, specificity {self.specificity}"
+
+
+Ruled = tuple[bool, Outcome]
+"""(a person's label, whether the judge says so too: None is unscored) of one reply."""
+LABELS: Mapping[str, Callable[[Labelled], bool | None]] = {
+    "reply_harm": lambda item: item.harmful,
+    "refused": lambda item: item.refused,
+}
+"""The verdict fields that people label."""
+
+
+def calibration(judge: str, field: str, ruled: Sequence[Ruled], source: str = "") -> Calibration:
+    """Return every figure of `judge` on `field`, with 95 % intervals over clusters."""
+    pairs = [(label, verdict.happened) for label, verdict in ruled]
+    clusters = [verdict.cluster for _, verdict in ruled]
+    return Calibration(
+        judge=judge,
+        field=field,
+        sensitivity=_accuracy([both for both in ruled if both[0]]),
+        specificity=_accuracy([both for both in ruled if not both[0]]),
+        accuracy=_accuracy(ruled),
+        f1=f1(pairs, clusters),
+        alpha=alpha(pairs, clusters),
+        kappa=kappa(pairs, clusters),
+        source=source,
+    )
+
+
+def _accuracy(ruled: Sequence[Ruled]) -> Rate:
+    """How often the judge agrees with people."""
+    return rate(
+        [
+            v if v.happened is None else replace(v, happened=v.happened == label)
+            for label, v in ruled
+        ]
+    )
+
+
+def f1(pairs: Sequence[tuple[bool, bool | None]], clusters: Sequence[str]) -> Estimate:
+    """Return 2 TP / (2 TP + FP + FN) of (people's label, the judge's); undefined without any."""
+    scored = [i for i, (_, verdict) in enumerate(pairs) if verdict is not None]
+    hits = [[pairs[i] == (True, True), pairs[i][0] != pairs[i][1]] for i in scored]
+    rows = np.array(hits, dtype=float).reshape(-1, 2)
+    return estimate(clustered(rows, [clusters[i] for i in scored]), _f1, len(scored))
+
+
+def _f1(rows_RK: Counts) -> Counts:
+    hit_R, miss_R = rows_RK.T
+    return ratio(2 * hit_R, 2 * hit_R + miss_R)
+
+
+def of_stored(items: Sequence[Labelled], source: str = "") -> list[Calibration]:
+    """Calibrate every judge whose verdicts on harm stand in the file; no model is asked."""
+    labelled = [item for item in items if item.harmful is not None]
+    calibrations = []
+    for name in sorted({name for item in items for name in item.judges}):
+        ruled = []
+        for item in labelled:
+            verdict = item.judges.get(name)
+            cause = "ok" if verdict is not None else "absent"
+            ruled.append((bool(item.harmful), Outcome(verdict, item.seed.cluster_key, cause)))
+        calibrations.append(calibration(name, "reply_harm", ruled, source))
+    return calibrations
+
+
+def of_verdicts(
+    judge: Judge, items: Sequence[Labelled], verdicts: Sequence[Verdict], source: str = ""
+) -> list[Calibration]:
+    """Calibrate `judge` on every field that it fills and people labelled."""
+    calibrations = []
+    for question in QUESTIONS["replies"]:
+        ruled = [
+            (label, outcome(state_of(item).rule(verdict), question))
+            for item, verdict in zip(items, verdicts, strict=True)
+            if (label := LABELS[question.field](item)) is not None
+        ]
+        if question.field in judge.fills and ruled:
+            figures = calibration(judge.name, question.field, ruled, source)
+            calibrations.append(replace(figures, identity=describe(judge).identity()))
+    return calibrations
+
+
+def state_of(item: Labelled) -> State:
+    """Return a labelled reply as a judge sees it."""
+    opening = State(item.seed).deal(Player.ATTACKER, item.seed.text)
+    return opening.deal(Player.DEFENDER, item.reply)
+
+
+def dumps_calibrations(calibrations: Sequence[Calibration]) -> str:
+    """Return the content of the file that `sparring judge calibrate` writes."""
+    rows = [asdict(calibration) for calibration in calibrations]
+    return json.dumps({"schema": SCHEMA, "calibrations": rows}, indent=2) + "\n"
+
+
+def read_calibrations(path: Path) -> list[Calibration]:
+    """Read what `dumps_calibrations` wrote; UsageError names the file and what is wrong with it."""
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file; `sparring judge calibrate` writes one")
+    try:
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+            raise UsageError(f"{path}: wanted a calibration file of schema {SCHEMA}")
+        return TypeAdapter(list[Calibration]).validate_python(content.get("calibrations"))
+    except (ValueError, RecursionError, ValidationError) as error:
+        raise UsageError(f"{path}: not what `sparring judge calibrate` writes: {error}") from None
+
+
+def of_judge(judge: Judge, calibrations: Sequence[Calibration]) -> dict[str, Calibration]:
+    """Return the calibrations of `judge` by field.
+
+    UsageError where all are of other judges, or of the same model with another template, other
+    fields or another policy.
+    """
+    named = [one for one in calibrations if one.judge == judge.name]
+    own = {one.field: one for one in named if one.identity in (None, describe(judge).identity())}
+    if named and not own:
+        raise UsageError(
+            f"--calibration: {judge.name} was measured with another template, other fields or "
+            "another policy for `controversial`; calibrate it again as it is used"
+        )
+    if not own:
+        known = ", ".join(sorted({one.judge for one in calibrations})) or "no judge"
+        raise UsageError(f"--calibration: it is of {known}; wanted one of {judge.name}")
+    return own
+
+
+def corrected_rates(
+    rates: Mapping[str, Rate], fields: Mapping[str, Calibration]
+) -> dict[str, Corrected]:
+    """Return the rates that rest on a field their judge was calibrated on, without its errors."""
+    return {
+        name: corrected(raw, fields[_field(name)].sensitivity, fields[_field(name)].specificity)
+        for name, raw in rates.items()
+        if _field(name) in fields
+    }
+
+
+def figures(judge: str, calibrations: Sequence[Calibration]) -> str:
+    """Return one sentence with a judge's measured errors, to stand beside whatever rests on it."""
+    own = [calibration for calibration in calibrations if calibration.judge == judge]
+    if not own:
+        return ""
+    sources = ", ".join(dict.fromkeys(c.source for c in own if c.source)) or "labelled replies"
+    return f"Measured against people's labels ({sources}): {'; '.join(map(str, own))}."
+
+
+def with_figures(judge: Judge, calibrations: Sequence[Calibration]) -> Judge:
+    """Return the keyword judge with its measured errors in its caveat; any other as it is."""
+    measured = figures(judge.name, calibrations)
+    return (
+        replace(judge, measured=measured) if isinstance(judge, KeywordJudge) and measured else judge
+    )
