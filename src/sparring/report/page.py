@@ -196,7 +196,7 @@ def html(
         "suffix": lambda run: _suffix(runs, run),
         "whose": lambda run: f": {name(run.label)}" if len(runs) > 1 else "",
     }
-    return environment.from_string(packaged("report.html.j2")).render(
+    page = environment.from_string(packaged("report.html.j2")).render(
         runs=runs,
         figures=groups,
         images=uris,
@@ -220,6 +220,7 @@ def html(
         fact_names=list(dict.fromkeys(key for values in facts for key in values)),
         configs=[(run.label, shown_config(run.run.config_yaml, public)) for run in runs],
     )
+    return page.lstrip()  # macros leave blank lines
 
 
 def _environment() -> Environment:
