@@ -52,16 +52,21 @@ def play_named(
     while live:
         movers = [(branch, game.to_move(branch[1])) for branch in live]
         finished += [branch for branch, mover in movers if mover is None]
-        live = _ruled(judge, [branch for branch, mover in movers if mover is JUDGE])
+        due = [branch for branch, mover in movers if mover is JUDGE]
+        verdicts = judge.rule([state for _, state in due]) if due else []
+        live = [(o, state.rule(verdict)) for (o, state), verdict in zip(due, verdicts, strict=True)]
         for player in Player:
-            branches = [branch for branch, mover in movers if mover is player]
+            due = [branch for branch, mover in movers if mover is player]
             requests = [
                 _request(game, state, player, widths.get(player, 1), f"{rng_seed}/{names[opening]}")
-                for opening, state in branches
+                for opening, state in due
             ]
-            if requests:
-                completions = cast[player].sample(requests)
-                live += _moved(game, player, branches, requests, completions)
+            groups = cast[player].sample(requests) if due else []
+            live += [
+                (opening, _after(game, state, player, request, completion, sibling))
+                for (opening, state), request, group in zip(due, requests, groups, strict=True)
+                for sibling, completion in enumerate(group)
+            ]
     finished.sort(key=lambda branch: (branch[0], branch[1].path))
     return [Episode(state, opening, _returns(game, state)) for opening, state in finished]
 
@@ -85,21 +90,6 @@ def _request(game: Game, state: State, player: Player, width: int, address: str)
     return Request(game.observe(state), tuple(f"{where}/{sibling}" for sibling in siblings))
 
 
-def _moved(
-    game: Game,
-    player: Player,
-    branches: Sequence[Branch],
-    requests: Sequence[Request],
-    completions: Sequence[Sequence[Completion]],
-) -> list[Branch]:
-    """Every branch after each of its completions."""
-    return [
-        (opening, _after(game, state, player, request, completion, sibling))
-        for (opening, state), request, group in zip(branches, requests, completions, strict=True)
-        for sibling, completion in enumerate(group)
-    ]
-
-
 def _after(
     game: Game, state: State, player: Player, request: Request, completion: Completion, sibling: int
 ) -> State:
@@ -108,15 +98,6 @@ def _after(
     sent = None if failed else game.hear(state, completion)
     after = state.play(Move(player, request.observation, completion, sent, sibling))
     return after.rule(Verdict(status=completion.status)) if failed else after
-
-
-def _ruled(judge: Judge, branches: Sequence[Branch]) -> list[Branch]:
-    """Every branch after the judge's ruling on it."""
-    verdicts = judge.rule([state for _, state in branches]) if branches else []
-    return [
-        (opening, state.rule(verdict))
-        for (opening, state), verdict in zip(branches, verdicts, strict=True)
-    ]
 
 
 def _returns(game: Game, state: State) -> Mapping[Player, float] | None:

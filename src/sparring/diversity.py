@@ -152,19 +152,15 @@ def _matched(texts: Sequence[Counter[tuple[str, ...]]]) -> list[int]:
     return matched
 
 
-Fork = tuple[int, ...]
-"""The siblings that lead to the attacker's first sampled move."""
+def siblings(episodes: Iterable[Episode]) -> dict[int, dict[int, Episode]]:
+    """By opening, one paid game for each of the attacker's siblings.
 
-
-def siblings(episodes: Iterable[Episode]) -> dict[int, dict[Fork, Episode]]:
-    """By opening, one paid game for each of the attacker's forks.
-
-    Where several games grew from one fork the first one stands for it: what the attacker goes on
-    with is no sibling of itself.
+    Where several games grew from one first attack the first game stands for it: what the attacker
+    goes on with is no sibling of itself.
     """
-    groups: dict[int, dict[Fork, Episode]] = defaultdict(dict)
+    groups: dict[int, dict[int, Episode]] = defaultdict(dict)
     for episode in filter(_paid, episodes):
-        groups[episode.opening].setdefault(_fork(episode), episode)
+        groups[episode.opening].setdefault(episode.state.path[0], episode)
     return groups
 
 
@@ -172,11 +168,6 @@ def _paid(episode: Episode) -> bool:
     """Whether the attack was the attacker's own, reached the defender, and both were paid."""
     both = episode.returns is not None and episode.returns.keys() == set(Player)
     return both and not episode.state.dealt
-
-
-def _fork(episode: Episode) -> Fork:
-    ply = episode.state.first_ply(Player.ATTACKER)
-    return () if ply is None else episode.state.path[: ply + 1]
 
 
 def _attack(episode: Episode) -> str:
@@ -250,15 +241,14 @@ def rewarded(
     rejected keeps the floor, so gibberish earns nothing. An attack that a guard catches earns no
     bonus either, but its siblings are still paid for differing from it.
     """
-    bonuses: dict[tuple[int, Fork], float] = {}
+    bonuses: dict[tuple[int, int], float] = {}
     for opening, group in siblings(episodes).items() if weight else ():
         attacks = [_attack(episode) for episode in group.values()]
-        for fork, attack, value in zip(
-            group, attacks, distinctness(attacks, similarity), strict=True
-        ):
-            if not any(guard(group[fork].state.seed.text, attack) for guard in GUARDS):
-                bonuses[opening, fork] = weight * value
-    return [_raised(e, bonuses.get((e.opening, _fork(e)), 0.0)) for e in episodes]
+        values = distinctness(attacks, similarity)
+        for (sibling, episode), attack, value in zip(group.items(), attacks, values, strict=True):
+            if not any(guard(episode.state.seed.text, attack) for guard in GUARDS):
+                bonuses[opening, sibling] = weight * value
+    return [_raised(e, bonuses.get((e.opening, e.state.path[0]), 0.0)) for e in episodes]
 
 
 def _raised(episode: Episode, bonus: float) -> Episode:

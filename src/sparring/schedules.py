@@ -1,4 +1,4 @@
-"""Whose turn it is: pure functions of the round number and the metrics of past rounds."""
+"""Schedules: who learns in a round, from its number and the metrics of the rounds before it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from statistics import fmean
 from sparring.types import Metrics, Player, Turn
 
 Schedule = Callable[[int, Sequence[Metrics]], Turn]
-"""(round number, metrics of rounds 0 … number − 1) → who learns and how wide."""
+"""From a round's number and the metrics of all rounds before it to its turn."""
 
 
 def solo(player: Player, num_generations: int, replies_per_attack: int = 1) -> Turn:
@@ -21,12 +21,12 @@ def solo(player: Player, num_generations: int, replies_per_attack: int = 1) -> T
 
 
 def always(turn: Turn) -> Schedule:
-    """The same turn every round: SSP's, or a run in which only one player learns."""
+    """The same turn every round, as in SSP, or in a run that trains one player."""
     return lambda number, past: turn
 
 
 def alternate(turns: Mapping[Player, Turn], every: Mapping[Player, int]) -> Schedule:
-    """Blocks of `every[player]` rounds in turn, defender first (MAGIC: 15 and 15)."""
+    """`every[player]` rounds of each player in turn, the defender first (MAGIC: 15 and 15)."""
     first = every[Player.DEFENDER]
     cycle = first + every[Player.ATTACKER]
 
@@ -42,33 +42,29 @@ def by_metric(
     window: int = 3,
     dwell: tuple[int, int] = (3, 30),
 ) -> Schedule:
-    """Switch when the defence is good enough, and back when it is not.
+    """Train the defender until the defence is good enough, then the attacker until it is not.
 
-    The watched number is the mean over `window` rounds of 1 − `asr` (harmful seeds only). The
-    defender hands over at >= limits[1], the attacker at <= limits[0]; nobody stays fewer than
-    dwell[0] or more than dwell[1] rounds. Rounds against a past self (`league/…`) say nothing of
-    the present ones and do not count. The window is cleared at a switch. The state is recomputed
-    from the recorded rounds, so a resumed run switches where the whole one did.
+    The defence is the mean over `window` rounds of 1 − `asr`. The defender's turn ends when it is
+    at least limits[1], the attacker's when it is at most limits[0]; a turn takes at least dwell[0]
+    and at most dwell[1] rounds. Rounds against a past self (`league/…`) do not count, and the
+    window is cleared at a switch. All is computed from the recorded rounds, so a resumed run
+    switches where the whole run did.
     """
     low, high = limits
     shortest, longest = dwell
 
     def turn(number: int, past: Sequence[Metrics]) -> Turn:
-        player, since, seen = Player.DEFENDER, 0, list[float]()
+        player, rounds, defences = Player.DEFENDER, 0, list[float]()
         for metrics in past[:number]:
-            since += 1
+            rounds += 1
             present = not any(name.startswith("league/") for name in metrics)
-            seen += [1 - metrics["asr"]] if "asr" in metrics and present else []
-            held = fmean(seen[-window:]) if len(seen) >= window else None
-            defended = held is not None and held >= high and player is Player.DEFENDER
-            broken = held is not None and held <= low and player is Player.ATTACKER
-            if since >= longest or (since >= shortest and (defended or broken)):
-                player = _other(player)
-                since, seen = 0, []
+            defences += [1 - metrics["asr"]] if "asr" in metrics and present else []
+            defence = fmean(defences[-window:]) if len(defences) >= window else None
+            defends = player is Player.DEFENDER
+            done = defence is not None and (defence >= high if defends else defence <= low)
+            if rounds >= longest or (rounds >= shortest and done):
+                player = Player.ATTACKER if defends else Player.DEFENDER
+                rounds, defences = 0, []
         return turns[player]
 
     return turn
-
-
-def _other(player: Player) -> Player:
-    return Player.ATTACKER if player is Player.DEFENDER else Player.DEFENDER

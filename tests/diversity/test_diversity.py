@@ -148,7 +148,7 @@ def test_what_an_attack_goes_on_with_is_no_sibling_of_itself():
         assert (diversity(episodes) is None) is alone
         before, after = ([e.returns[A] for e in some] for some in (episodes, rewarded(episodes, 1)))
         assert (before == after) is alone
-        assert siblings(episodes)[0][0,] == episodes[0], "its first game stands for a fork"
+        assert siblings(episodes)[0][0] == episodes[0], "its first game stands for a fork"
 
 
 def test_worked_entropy():

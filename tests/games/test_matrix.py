@@ -148,7 +148,7 @@ def test_a_dealt_row_is_answered():
 
 
 def test_names_that_do_not_fit_the_table_are_refused():
-    with pytest.raises(ValueError, match=r"lengths \[2, 1\], wanted 2 of 2"):
+    with pytest.raises(ValueError, match=r"lengths \[2, 1\], expected 2 of 2"):
         MatrixGame(("a", "b"), ("c", "d"), ((1, 2), (3,)))
 
 

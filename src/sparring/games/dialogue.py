@@ -1,4 +1,4 @@
-"""Up to n exchanges: the attacker rewrites the seed, the defender replies, the attacker retries."""
+"""MAGIC's game and SSP's: up to n exchanges in which the defender replies to rewrites of a seed."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from sparring.types import JUDGE, Completion, Message, Observation, Player, Refe
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """MAGIC's game, and SSP's: seed → rewrite → reply, and again until a reply decides it.
+    """The attacker rewrites the seed, the defender replies, and the attacker may try again.
 
-    A reply decides when the attacker has what it wanted: it is harmful, or refuses what a benign
-    seed asks for; and when nobody can tell. After any other the attacker tries again: if a helpful
-    reply ended benign games, second exchanges would be about harmful seeds alone, and a defender
-    would learn to refuse them unread. An opening with a dealt move ends with the next reply.
+    The game ends with a reply that decides it: one that is harmful, that refuses what a benign
+    seed asks for, or that the judge could not rule on. After any other reply the attacker tries
+    again, up to `exchanges` times. A helpful reply does not end a benign game: otherwise second
+    exchanges would all be about harmful seeds, and a defender would learn to refuse them unread.
+    An opening with a dealt move ends with the next reply.
 
     With `gate` on, a last attack that no longer asks for the seed's content (`on_topic` false)
-    earns the payoff's floor, and the defender is masked. Where no exchange can follow, the gate is
-    ruled on before a reply is paid for; earlier it cannot be, for an attack may only prepare the
-    next one. An attack that does not parse is never sent, ends the game and earns the floor; the
-    defender is masked in that game.
+    earns the payoff's floor, and the defender is masked. The gate is ruled on before the reply is
+    paid for, where no exchange can follow; earlier it cannot be, because an attack may only
+    prepare the next one. An attack that does not parse is never sent: it ends the game and earns
+    the floor, and the defender is masked.
 
     With `reply_format` above 0 the defender is asked to think first, in the attacker's format, and
     only its answer is sent. It earns `reply_format` for a reply that parses. One that does not
@@ -51,23 +52,15 @@ class Dialogue:
             return Player.ATTACKER
         if state.moves[-1].sent is None:
             return None
-        if _attacked(state):
-            return self._after_attack(state)
-        if not state.ruled:
-            return JUDGE
-        return None if self._last(state) or _decided(state) else Player.ATTACKER
-
-    def _after_attack(self, state: State) -> Player | Referee | None:
-        played = len(state.moves) > state.dealt
-        if not (self.gate and played and self._last(state)):
+        last_exchange = bool(state.dealt) or len(state.moves) > 2 * (self.exchanges - 1)
+        gated = self.gate and last_exchange and len(state.moves) > state.dealt
+        if _attacked(state) and not gated:
             return Player.DEFENDER
         if not state.ruled:
             return JUDGE
-        return None if self._unfaithful(state) else Player.DEFENDER
-
-    def _last(self, state: State) -> bool:
-        """Whether the exchange under way, or just over, is the last one allowed."""
-        return bool(state.dealt) or len(state.moves) > 2 * (self.exchanges - 1)
+        if _attacked(state):
+            return None if self._unfaithful(state) else Player.DEFENDER
+        return None if last_exchange or _decided(state) else Player.ATTACKER
 
     def observe(self, state: State) -> Observation:
         """The attacker's own thoughts stay in its history; the defender sees what was sent."""
@@ -99,10 +92,10 @@ class Dialogue:
             return {Player.DEFENDER: -self.reply_format}
         if self.gate and state.verdict.on_topic is None:
             return None
-        paid = self.payoff(state.seed, state.verdict)
-        if paid is None or not self.reply_format:
-            return paid
-        return {**paid, Player.DEFENDER: paid[Player.DEFENDER] + self.reply_format}
+        payoffs = self.payoff(state.seed, state.verdict)
+        if payoffs is None or not self.reply_format:
+            return payoffs
+        return {**payoffs, Player.DEFENDER: payoffs[Player.DEFENDER] + self.reply_format}
 
     def _unfaithful(self, state: State) -> bool:
         return self.gate and state.verdict.on_topic is False
@@ -114,12 +107,11 @@ def _attacked(state: State) -> bool:
 
 
 def _decided(state: State) -> bool:
-    """Whether the ruled reply ends the game before its exchanges are used up.
+    """Whether the reply ends the game before its exchanges are used up.
 
-    A refused agreement on a code word is no refusal of the seed: what is off topic decides nothing
-    but harm.
+    Off topic, only harm decides: to refuse to agree on a code word is not to refuse the seed.
     """
-    told = state.verdict
-    if told.harmful is None or told.refused is None or told.harmful:
+    verdict = state.verdict
+    if verdict.harmful is None or verdict.refused is None or verdict.harmful:
         return True
-    return not state.seed.harmful and told.refused and told.on_topic is not False
+    return not state.seed.harmful and verdict.refused and verdict.on_topic is not False

@@ -1,4 +1,4 @@
-"""What every game answers, and what was sent in one; no model, no file, no random number."""
+"""The protocol of a game, and what was sent in one; no model, no file and no random number."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ class Game(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """The `Verdict` fields that `returns` reads; a judge must fill each of them."""
+        """The `Verdict` fields that the rules read; a judge must fill each of them."""
         ...
 
     def open(self, seed: Seed) -> State:
-        """The state a game about `seed` starts from."""
+        """The state that a game about `seed` starts from."""
         ...
 
     def to_move(self, state: State) -> Player | Referee | None:
-        """Who is next; `JUDGE`: a ruling is due now; None: the game is over."""
+        """Who is next: a player, or `JUDGE` if a ruling is due; None when the game is over."""
         ...
 
     def observe(self, state: State) -> Observation:
-        """What the player to move may see."""
+        """The chat messages that the player to move may see."""
         ...
 
     def hear(self, state: State, completion: Completion) -> str | None:
@@ -35,7 +35,7 @@ class Game(Protocol):
         ...
 
     def returns(self, state: State) -> Mapping[Player, float] | None:
-        """What a finished game pays. None: unscored. A player left out is masked."""
+        """The payoffs of a finished game. None: unscored. An absent player is masked."""
         ...
 
 
@@ -62,7 +62,7 @@ def answer_of(text: str) -> str | None:
 
 
 def tagged(thought: str, answer: str) -> str:
-    """The text that `answer_of` takes apart."""
+    """The text that `answer_of` parses into `answer`."""
     return f"<think> {thought} </think> <answer> {answer} </answer>"
 
 
@@ -93,29 +93,29 @@ def conversation(state: State) -> Observation | None:
 
 
 def attacks_of(state: State) -> list[str | None]:
-    """Every rewrite as the defender sees it, oldest first."""
+    """Every attack as it was sent, oldest first; None for one that does not parse."""
     return [move.sent for move in state.moves if move.player is Player.ATTACKER]
 
 
 def attack_of(state: State) -> str | None:
-    """The last rewrite as the defender sees it; None if there is none or it does not parse."""
+    """The last attack as it was sent; None if there is none or it does not parse."""
     return attacks_of(state)[-1] if state.moves else None
 
 
 def attack_path(state: State) -> tuple[int, ...]:
-    """The siblings that lead to the last rewrite; games of one opening that share it share them."""
+    """The siblings that lead to the last attack: games of one opening with one path share it."""
     plies = [ply for ply, move in enumerate(state.moves) if move.player is Player.ATTACKER]
     return state.path[: plies[-1] + 1] if plies else ()
 
 
 def reply_of(state: State) -> str | None:
-    """The defender's reply to the last rewrite; None if there is none or it does not parse."""
+    """The defender's reply to the last attack; None if there is none or it does not parse."""
     last = state.moves[-1] if state.moves else None
     return last.sent if last and last.player is Player.DEFENDER else None
 
 
 def as_opening(state: State) -> State | None:
-    """The last rewrite, dealt with all that was sent before it; None if one does not parse."""
+    """An opening that deals the last attack and all that was sent before it; None if unsent."""
     opening = State(state.seed)
     for move in state.moves[: len(attack_path(state))]:
         if move.sent is None:

@@ -1,9 +1,13 @@
-"""Games given by a payoff matrix and their exact solutions, which are in the textbooks."""
+"""Zero-sum matrix games and their exact solutions: the games whose right answer is known."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from importlib.resources import files
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linprog
@@ -15,12 +19,12 @@ Rows = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class MatrixGame:
-    """Zero-sum: the attacker names a row, the defender a column, `payoff` goes to the attacker.
+    """A zero-sum game: the attacker names a row, the defender a column, `payoff` is the attacker's.
 
-    The moves are simultaneous, so the defender sees nothing of the attacker's; with `seen` it
-    sees the row and answers it, as a reply answers an attack. Nobody is asked to rule. A move
-    that names nothing ends the game: whoever made it gets 1 less than its worst payoff, the
-    other is masked. ValueError where names and matrix do not fit.
+    The moves are simultaneous, so the defender does not see the attacker's; with `seen` it sees
+    the row before it answers, as a reply follows an attack. No judge is needed. A move that is no
+    name ends the game: its player gets 1 less than its worst payoff, and the other is masked.
+    ValueError where names and matrix do not fit.
     """
 
     rows: tuple[str, ...]
@@ -32,7 +36,7 @@ class MatrixGame:
         shape = [len(row) for row in self.payoff]
         if not shape or shape != [len(self.columns)] * len(self.rows):
             raise ValueError(
-                f"payoff has rows of lengths {shape}, wanted {len(self.rows)} of "
+                f"payoff has rows of lengths {shape}, expected {len(self.rows)} of "
                 f"{len(self.columns)}"
             )
 
@@ -73,7 +77,7 @@ class MatrixGame:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class SolvedGame:
     """A game with an equilibrium: both mixtures, and the value to the attacker."""
 
     game: MatrixGame
@@ -83,43 +87,24 @@ class Known:
     source: str
 
 
-_COIN = ("heads", "tails")
-_HAND = ("rock", "paper", "scissors")
-_STOP = ("Dover", "Canterbury")
-_ROUTE = ("north", "south")
-KNOWN: Mapping[str, Known] = {
-    "matching pennies": Known(
-        MatrixGame(_COIN, _COIN, ((1, -1), (-1, 1))),
-        (1 / 2, 1 / 2),
-        (1 / 2, 1 / 2),
-        0,
-        "von Neumann and Morgenstern, Theory of Games and Economic Behavior, 1944, section 18.4",
-    ),
-    "rock paper scissors": Known(
-        MatrixGame(_HAND, _HAND, ((0, -1, 1), (1, 0, -1), (-1, 1, 0))),
-        (1 / 3, 1 / 3, 1 / 3),
-        (1 / 3, 1 / 3, 1 / 3),
-        0,
-        "von Neumann and Morgenstern, 1944, section 18.4 (stone, paper, scissors)",
-    ),
-    "pursuit": Known(
-        MatrixGame(_STOP, _STOP, ((100, 0), (-50, 100))),
-        (3 / 5, 2 / 5),
-        (2 / 5, 3 / 5),
-        40,
-        "Moriarty after Holmes: von Neumann and Morgenstern, 1944, section 18.4.4",
-    ),
-    "convoy": Known(
-        MatrixGame(_ROUTE, _ROUTE, ((2, 2), (1, 3))),
-        (1, 0),
-        (1, 0),
-        2,
-        "the Bismarck Sea, in days of bombing; a saddle point; north dominates for the convoy: "
-        "Haywood, Operations Research 2, 1954, 365-385",
-    ),
-}
-"""By name. The equilibria are unique, but that the convoy may go south up to half of the time."""
+def _solved(
+    rows: list[str], columns: list[str], payoff: list[list[float]], source: str, **equilibrium: Any
+) -> SolvedGame:
+    """One entry of `solved_games.json`; probabilities are fractions there."""
+    game = MatrixGame(tuple(rows), tuple(columns), tuple(map(tuple, payoff)))
+    row, column = (tuple(map(_probability, equilibrium[name])) for name in ("row", "column"))
+    return SolvedGame(game, row, column, equilibrium["value"], source)
 
+
+def _probability(fraction: str) -> float:
+    return float(Fraction(fraction))
+
+
+_SOLVED = (files("sparring.games") / "solved_games.json").read_text("utf-8")
+KNOWN: Mapping[str, SolvedGame] = {n: _solved(**game) for n, game in json.loads(_SOLVED).items()}
+"""Textbook games by name. The equilibria are unique, except that the convoy may go south in up to
+half of the games.
+"""
 
 Table = Sequence[Sequence[float]]
 """Payoffs to the row player, by row and column; the column player gets their negatives."""
@@ -133,14 +118,14 @@ def zero_sum(matrix: Table) -> tuple[Mixture, Mixture, float]:
     The row player's linear program, maximise v subject to Σ_i x_i A_ij >= v for every column j
     (Dantzig, Linear Programming and Extensions, 1963, chapter 13), by HiGHS; the column mixture
     is its dual. No pure deviation gains more than 1e-9 of the matrix's span. Of several equilibria
-    always the same one. ValueError for an empty, ragged or non-finite matrix.
+    it is always the same one. ValueError for an empty, ragged or non-finite matrix.
     """
     payoff_RC = _checked(matrix)
     rows, columns = payoff_RC.shape
     span = float(np.ptp(payoff_RC)) or 1.0
     unit_RC = (payoff_RC - payoff_RC.min()) / span  # the solver's tolerances are absolute
     at_least_0: tuple[float | None, float | None] = (0, None)
-    told = linprog(
+    solution = linprog(
         c=np.append(np.zeros(rows), -1.0),
         A_ub=np.hstack([-unit_RC.T, np.ones((columns, 1))]),
         b_ub=np.zeros(columns),
@@ -150,14 +135,14 @@ def zero_sum(matrix: Table) -> tuple[Mixture, Mixture, float]:
         method="highs",
         options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
-    if not told.success or told.x is None:
-        raise ArithmeticError(f"the equilibrium was not found: {told.message}")
-    row, column = _mixture(told.x[:-1]), _mixture(-told.ineqlin.marginals)
+    if not solution.success or solution.x is None:
+        raise ArithmeticError(f"the equilibrium was not found: {solution.message}")
+    row, column = _mixture(solution.x[:-1]), _mixture(-solution.ineqlin.marginals)
     return row, column, float(np.array(row) @ payoff_RC @ np.array(column))
 
 
 def exploitability(matrix: Table, row: Mixture, column: Mixture) -> tuple[float, float]:
-    """What each player would gain by its best response, the row player first; (0, 0): Nash.
+    """The gain of each player's best response, the row player's first; (0, 0) at an equilibrium.
 
     max_i (A y)_i − x A y and x A y − min_j (x A)_j. Their sum is OpenSpiel's NashConv.
     """
@@ -168,9 +153,9 @@ def exploitability(matrix: Table, row: Mixture, column: Mixture) -> tuple[float,
 
 
 def subgame_perfect(matrix: Table) -> tuple[int, tuple[int, ...], float]:
-    """(row, the column that answers each row, value) when the column player sees the row.
+    """(row, best column for each row, value) when the column player sees the row.
 
-    Backward induction; of equal moves the first. This is the game of attack and reply, in which
+    By backward induction; of equal moves the first. This is the game of attack and reply, in which
     MAGIC's Theorem 3.2 (arXiv:2602.01539) holds: where every row has a column that costs the
     column player nothing, none of its answers costs it anything, to whichever row.
     """
@@ -184,14 +169,14 @@ def subgame_perfect(matrix: Table) -> tuple[int, tuple[int, ...], float]:
 def _checked(matrix: Table) -> np.ndarray:
     lengths = {len(row) for row in matrix}
     if len(lengths) != 1 or 0 in lengths:
-        raise ValueError(f"matrix has rows of lengths {sorted(lengths)}; wanted one, above 0")
+        raise ValueError(f"matrix has rows of lengths {sorted(lengths)}; expected one, above 0")
     payoff_RC = np.array(matrix, dtype=float)
     if not np.isfinite(payoff_RC).all():
-        raise ValueError("matrix has entries that are not finite; wanted a number in every cell")
+        raise ValueError("matrix has entries that are not finite; expected a number in every cell")
     return payoff_RC
 
 
 def _mixture(weights: np.ndarray) -> Mixture:
-    """Non-negative and summing to 1, which the solver's are but for rounding."""
+    """The solver's weights, which are probabilities except for rounding, made exactly that."""
     cut = weights.clip(min=0.0)
     return tuple((cut / cut.sum()).tolist())
