@@ -35,7 +35,7 @@ import torch  # noqa: E402
 from machine import bandwidth, device, forget, matrix_rate, peak, settled  # noqa: E402
 from peer import QUIET  # noqa: E402
 
-from sparring.estimate.load import Load, update_flops  # noqa: E402
+from sparring.estimate.estimate import Load, update_flops  # noqa: E402
 from sparring.estimate.shape import KNOWN, Shape, shape_of  # noqa: E402
 from sparring.players.fast import recompute  # noqa: E402
 from sparring.players.grpo import Grpo, GrpoConfig  # noqa: E402
@@ -91,7 +91,7 @@ def write(folder: Path, toy: bool) -> None:
     from transformers import Qwen2Config
 
     words = tokenizer(Language(0))
-    told = dict(KNOWN["7B"][0])
+    told = dict(KNOWN["7B"])
     if toy:
         small = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
         told |= small | {"num_key_value_heads": 2, "intermediate_size": 128, "vocab_size": 1024}
@@ -232,7 +232,7 @@ def floors(size: Size, shape: Shape) -> dict[str, float]:
     load = Load(*lengths, True, 1, 2, reference=True, checkpointing=True, updates=1)
     context = size.prompt + size.completion
     held = size.rows * (size.prompt + size.completion / 2) * shape.cache
-    read = size.completion * (shape.item * shape.read + held)
+    read = size.completion * (shape.itemsize * shape.multiplied + held)
     return {
         "flops": size.rows * context * update_flops(shape, context, load),
         "useful": size.rows

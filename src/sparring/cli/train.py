@@ -120,9 +120,8 @@ def estimate(
     json: Json = False,
 ) -> None:
     """Memory and time of a run before it is begun; reads a config, never weights."""
+    from sparring.estimate.estimate import Shares, card, lines
     from sparring.estimate.estimate import estimate as estimated
-    from sparring.estimate.estimate import lines
-    from sparring.estimate.load import Shares, card
     from sparring.estimate.shape import KNOWN
     from sparring.runs import recipes
     from sparring.runs.parts import model_path
@@ -134,13 +133,13 @@ def estimate(
     if params and config.in_sandbox:
         config = recipes.configured(what, [_OWN_SEEDS, *(overrides or [])])
     model = params or model_path(config.defender.model_name_or_path)
-    told = estimated(config, model, card(gpu), prompt_tokens, Shares(mfu, bandwidth))
+    result = estimated(config, model, card(gpu), prompt_tokens, Shares(mfu, bandwidth))
     if json:
-        print_json(told.to_json())
+        print_json(result.to_json())
         return
-    for line in lines(told):
+    for line in lines(result):
         say(line)
-    if told.times:
+    if result.times:
         note(
             f"times assume {mfu:.0%} of the card's rate and {bandwidth:.0%} of its bandwidth, full "
             "lengths, no skipped group, and no judge"

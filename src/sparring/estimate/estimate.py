@@ -1,34 +1,274 @@
-"""What a run would need on a card, as numbers and as lines for a person."""
+"""What a run needs of a card: bytes of memory and seconds of a round, as numbers and as lines."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sparring.estimate.load import (
-    GIB,
-    Card,
-    Load,
-    Memory,
-    Seconds,
-    Shares,
-    Work,
-    load_of,
-    memory,
-    rounds_of,
-    seconds,
-)
-from sparring.estimate.shape import Shape, shape_of
+from sparring.estimate.shape import TABLE, Shape, shape_of
+from sparring.players.logprobs import PIECE
+from sparring.schedules import solo
 from sparring.settings.config import RunConfig
+from sparring.types import Player, Turn, UsageError
+
+GIB = 2**30
+RESERVED = 2.0
+"""GiB of a card that no tensor gets: the driver's context, kernels and fragmentation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A GPU: GiB of memory, dense bfloat16 TFLOP/s, and TB/s at which its memory is read.
+
+    Rates are 0 for a card that is given as a number of GiB alone. Makers write GB where they
+    build GiB.
+    """
+
+    name: str
+    gib: float
+    tflops: float = 0.0
+    terabytes: float = 0.0
+    source: str = ""
+
+    @property
+    def usable(self) -> float:
+        """GiB that tensors may fill."""
+        return self.gib - RESERVED
+
+
+CARDS: Mapping[str, Card] = {name: Card(**row) for name, row in TABLE["cards"].items()}
+
+
+def card(name: str) -> Card:
+    """Look up a card by name, or make one of `name` GiB of which nothing else is known."""
+    if name.lower() in CARDS:
+        return CARDS[name.lower()]
+    try:
+        gib = float(name.lower().removesuffix("gib"))
+    except ValueError:
+        gib = 0.0
+    if not 0 < gib < 1e6:
+        raise UsageError(f"--gpu: no card {name!r:.40}; known: {', '.join(CARDS)}, or GiB")
+    return Card(f"{gib:g} GiB", gib)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Lengths in tokens and copies in memory; `prompt` is assumed, the rest is configured.
+
+    `adapters` says whether one base carries an adapter for each player; `models` counts the models
+    in memory and `learners` the sets of trained weights; with `checkpointing` layers are computed
+    again in the backward pass.
+    """
+
+    prompt: int
+    completion: int
+    micro_batch_tokens: int
+    batch_tokens: int
+    adapters: bool
+    models: int
+    learners: int
+    reference: bool
+    checkpointing: bool
+    updates: int
+
+
+def load_of(config: RunConfig, prompt: int) -> Load:
+    """The load of a configuration whose prompts are `prompt` tokens long."""
+    optimizer = config.learner.optimizer
+    return Load(
+        prompt=prompt,
+        completion=config.sampling.max_completion_length,
+        micro_batch_tokens=optimizer.micro_batch_tokens,
+        batch_tokens=config.sampling.batch_tokens,
+        adapters=config.weights == "adapters",
+        models=2 if config.weights == "separate" else 1,
+        learners=1 if config.weights == "shared" else 2,
+        reference=config.learner.beta > 0,
+        checkpointing=optimizer.gradient_checkpointing,
+        updates=optimizer.updates_per_batch,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes on one card that holds the whole run."""
+
+    weights: int
+    adapters: int
+    optimizer: int
+    reference: int
+    gradients: int
+    activations: int
+    logits: int
+    cache: int
+
+    @property
+    def standing(self) -> int:
+        """Bytes that are held from the first round to the last."""
+        return self.weights + self.adapters + self.optimizer + self.reference
+
+    @property
+    def peak(self) -> int:
+        """The most bytes at once: an update and a decode batch follow each other."""
+        return self.standing + max(self.gradients + self.activations + self.logits, self.cache)
+
+
+def memory(shape: Shape, load: Load) -> Memory:
+    """The memory of a run with that shape and load.
+
+    `optimizer`: AdamW's two moments in float32 (arXiv:1711.05101), with a float32 copy of narrower
+    weights: 8 bytes for a trained float32 parameter and 12 for a bfloat16 one.
+    `activations`: what autograd saves of a micro-batch, counted on the meta device because the
+    formulas of arXiv:2205.05198, section 4.1, know neither gated products, nor grouped queries, nor
+    adapters that save a float32 copy of every input. With gradient checkpointing (ibid., section 5)
+    it is every layer's input and the rest of one layer.
+    `logits`: those of one piece, as the head writes them and in float32, each with its gradient.
+    `cache`: keys and values, 2 x layers x key-value heads x head width x bytes for each token
+    (arXiv:2211.05102, section 2; grouped queries arXiv:2305.13245).
+    """
+    bytes_per_parameter = 12 if shape.trained_bytes < 4 * shape.trained else 8
+    saved = shape.saved
+    if load.checkpointing:
+        saved = shape.layer_inputs + (shape.saved - shape.layer_inputs) // shape.layers
+    piece = min(PIECE, load.micro_batch_tokens * shape.vocabulary)
+    return Memory(
+        weights=load.models * shape.weights,
+        adapters=load.learners * shape.trained_bytes if load.adapters else 0,
+        optimizer=load.learners * shape.trained * bytes_per_parameter,
+        reference=load.learners * shape.trained_bytes if load.reference else 0,
+        gradients=shape.trained_bytes,
+        activations=load.micro_batch_tokens * saved,
+        logits=piece * 2 * (shape.itemsize + 4),
+        cache=load.batch_tokens * shape.cache,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The completions of a round and the prompts they answer, by player; `learns` are trained."""
+
+    name: str
+    prompts: dict[Player, int]
+    sampled: dict[Player, int]
+    learns: frozenset[Player]
+
+
+def rounds_of(config: RunConfig) -> list[Work]:
+    """The kinds of round that a run has: one for each player that learns alone, or one of both."""
+    schedule, widths = config.schedule, config.learner.num_generations
+    if schedule.kind == "both":
+        return [_work(config, Turn(frozenset(Player), {p: widths[p] for p in Player}))]
+    learners = [Player.DEFENDER] if schedule.kind == "defender" else [*Player]
+    if schedule.kind == "alternate":
+        learners = [player for player in learners if schedule.every[player]]
+    turns = [solo(p, widths[p], schedule.replies_per_attack) for p in learners]
+    return [_work(config, turn) for turn in turns]
+
+
+def _work(config: RunConfig, turn: Turn) -> Work:
+    seeds = max(config.learner.seeds_per_round[player] for player in turn.learns)
+    attacks = seeds * turn.widths[Player.ATTACKER]
+    replies = attacks * turn.widths[Player.DEFENDER]
+    return Work(
+        " and ".join(sorted(turn.learns)) + (" learns" if len(turn.learns) == 1 else " learn"),
+        {Player.ATTACKER: seeds, Player.DEFENDER: attacks},
+        {Player.ATTACKER: attacks, Player.DEFENDER: replies},
+        turn.learns,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Assumed shares of a card's rates that are reached, not measured ones.
+
+    `flops` is of its bfloat16 rate in updates and prefill, `bandwidth` of its memory's in decoding.
+    """
+
+    flops: float = 0.4
+    bandwidth: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """Seconds of one round, without the judge's time."""
+
+    prefill: float
+    decode: float
+    update: float
+
+    @property
+    def total(self) -> float:
+        """Seconds of the whole round."""
+        return self.prefill + self.decode + self.update
+
+
+def seconds(shape: Shape, load: Load, work: Work, card: Card, shares: Shares) -> Seconds:
+    """The time of a round on one card."""
+    rate, bandwidth = 1e12 * card.tflops * shares.flops, 1e12 * card.terabytes * shares.bandwidth
+    prompt_tokens = sum(work.prompts.values()) * load.prompt
+    decode = sum(decode_seconds(shape, load, work.sampled[p], bandwidth) for p in Player)
+    trained_tokens = sum(update_tokens(load, work, player) for player in work.learns)
+    flops = update_flops(shape, load.prompt + load.completion, load)
+    return Seconds(
+        prefill=prompt_tokens * forward_flops(shape, load.prompt) / rate,
+        decode=decode,
+        update=load.updates * trained_tokens * flops / rate,
+    )
+
+
+def forward_flops(shape: Shape, context: int) -> float:
+    """Floating-point operations of one token's forward pass: 2N, and attention over half `context`.
+
+    N counts the parameters that a token is multiplied by; attention's two products (scores, sums)
+    are 4 x context x width a layer, half of that under a causal mask. arXiv:2001.08361, table 1.
+    """
+    return 2 * shape.multiplied + 2 * shape.attention * context
+
+
+def update_flops(shape: Shape, context: int, load: Load) -> float:
+    """Operations of one token's update: 3 forwards for full weights (arXiv:2001.08361, sec. 2.1).
+
+    The weights of a frozen base need no gradient, so that it costs 4N a token, while attention and
+    the adapter's own products cost three forwards. Checkpointing adds a forward, and a reference
+    another.
+    """
+    forward = forward_flops(shape, context)
+    backward = 2 * forward
+    if load.adapters:
+        backward += 6 * shape.trained - 2 * shape.multiplied
+    return forward + backward + (load.checkpointing + load.reference) * forward
+
+
+def update_tokens(load: Load, work: Work, player: Player) -> int:
+    """Tokens of a player's update: every prompt once, or once for every completion if checkpointed.
+
+    This is an upper bound: groups of equal returns are skipped, and with checkpointing siblings
+    share rows where that is cheaper.
+    """
+    replies, prompts = work.sampled[player], work.prompts[player]
+    return replies * load.completion + (replies if load.checkpointing else prompts) * load.prompt
+
+
+def decode_seconds(shape: Shape, load: Load, rows: int, bandwidth: float) -> float:
+    """Seconds to decode `rows`: every step reads all weights once a batch, and every row's cache.
+
+    The floor of arXiv:2211.05102, section 2, over the share of it that is reached, with every
+    completion as long as the limit.
+    """
+    rows_per_batch = max(1, load.batch_tokens // (load.prompt + load.completion))
+    cache = rows * (load.prompt + load.completion / 2) * shape.cache
+    read = math.ceil(rows / rows_per_batch) * shape.itemsize * shape.multiplied + cache
+    return load.completion * read / bandwidth
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """`what` is the model's name; `times` are by kind of round, none where the card is unknown."""
+    """The needs of a run on a card; `times` are by kind of round, none where rates are unknown."""
 
-    what: str
+    model: str
     weights: str
     shape: Shape
     load: Load
@@ -38,83 +278,84 @@ class Estimate:
 
     @property
     def fits(self) -> bool:
+        """Whether the run's peak is below what tensors may fill of the card."""
         return self.memory.peak <= self.card.usable * GIB
 
     def to_json(self) -> dict[str, Any]:
-        """Sizes in bytes, times in seconds."""
-        own = asdict(self.memory) | {"peak": self.memory.peak}
-        times = {work.name: asdict(told) | {"total": told.total} for work, told in self.times}
+        """The estimate as JSON, sizes in bytes and times in seconds."""
         return {
-            "model": self.what,
+            "model": self.model,
             "parameters": self.shape.parameters,
             "trained": self.shape.trained,
             "weights": self.weights,
             "card": asdict(self.card) | {"usable": self.card.usable},
-            "bytes": own,
+            "bytes": asdict(self.memory) | {"peak": self.memory.peak},
             "fits": self.fits,
-            "seconds": times,
+            "seconds": {w.name: asdict(time) | {"total": time.total} for w, time in self.times},
         }
 
 
-def estimate(config: RunConfig, what: str, card: Card, prompt: int, shares: Shares) -> Estimate:
-    """The estimate of a configuration on a model, by name (`shape.KNOWN`), folder or hub name."""
+def estimate(config: RunConfig, model: str, card: Card, prompt: int, shares: Shares) -> Estimate:
+    """Estimate a configuration on a model, given by its name in `KNOWN`, its folder or hub name."""
     lora = config.defender.lora.model_dump() if config.weights == "adapters" else None
-    shape = shape_of(what, config.defender.dtype, lora, config.defender.revision)
+    shape = shape_of(model, config.defender.dtype, lora, config.defender.revision)
     load = load_of(config, prompt)
     works = rounds_of(config) if card.tflops else []
     times = tuple((work, seconds(shape, load, work, card, shares)) for work in works)
-    return Estimate(what, config.weights, shape, load, card, memory(shape, load), times)
+    return Estimate(model, config.weights, shape, load, card, memory(shape, load), times)
 
 
-def lines(told: Estimate) -> Iterator[str]:
-    """The estimate for a person: a line for each part, with what it is made of."""
-    shape, load, own = told.shape, told.load, told.memory
-    kind = "adapters in" if load.adapters else "weights in"
-    one = f"{load.prompt} + {load.completion} tokens"
-    again = "with" if load.checkpointing else "without"
-    models, learners = _times(load.models, "model"), _times(load.learners, "learner")
-    yield f"{told.what}: {shape.parameters:,} parameters, {told.weights}; {told.card.name}; {one}"
-    yield _row("weights", own.weights, f"{models}, {8 * shape.item} bits")
-    if load.adapters:
-        yield _row("adapters", own.adapters, f"2 x {shape.trained:,} parameters")
-    yield _row("optimizer", own.optimizer, f"{learners}, {kind} float32")
-    if load.reference:
-        yield _row("reference", own.reference, f"{learners}, as RL began")
-    yield _row("gradients", own.gradients, "one learner at a time")
-    rows = f"{load.micro_batch_tokens:,} tokens, {again} gradient checkpointing"
-    yield _row("activations", own.activations, rows)
-    yield _row("logits", own.logits, "a piece at a time")
-    yield _row("KV cache", own.cache, f"{load.batch_tokens:,} tokens decoding together")
-    yield _row("peak", own.peak, _fit(told))
-    for work, spent in told.times:
-        parts = f"prefill {spent.prefill:.0f}, decode {spent.decode:.0f}, update {spent.update:.0f}"
-        yield f"{spent.total:8.0f} s of the card a round: {work.name}; {parts}"
+def lines(result: Estimate) -> Iterator[str]:
+    """The estimate for a person: a line for each part of memory and for each kind of round."""
+    shape, load, need = result.shape, result.load, result.memory
+    trained = "adapters" if load.adapters else "weights"
+    checkpointing = "with" if load.checkpointing else "without"
+    models = "1 model" if load.models == 1 else f"{load.models} models"
+    learners = "1 learner" if load.learners == 1 else f"{load.learners} learners"
+    rows = [
+        ("weights", need.weights, f"{models}, {8 * shape.itemsize} bits"),
+        ("adapters", need.adapters, f"2 x {shape.trained:,} parameters"),
+        ("optimizer", need.optimizer, f"{learners}, {trained} in float32"),
+        ("reference", need.reference, f"{learners}, as RL began"),
+        ("gradients", need.gradients, "one learner at a time"),
+        (
+            "activations",
+            need.activations,
+            f"{load.micro_batch_tokens:,} tokens, {checkpointing} gradient checkpointing",
+        ),
+        ("logits", need.logits, "a piece at a time"),
+        ("KV cache", need.cache, f"{load.batch_tokens:,} tokens decoding together"),
+        ("peak", need.peak, _fit(result)),
+    ]
+    unused = {"adapters": not load.adapters, "reference": not load.reference}
+    yield (
+        f"{result.model}: {shape.parameters:,} parameters, {result.weights}; {result.card.name}; "
+        f"{load.prompt} + {load.completion} tokens"
+    )
+    for name, size, reason in rows:
+        if not unused.get(name):
+            yield f"{name:12s} {size / GIB:9.2f} GiB   {reason}"
+    for work, time in result.times:
+        parts = f"prefill {time.prefill:.0f}, decode {time.decode:.0f}, update {time.update:.0f}"
+        yield f"{time.total:8.0f} s of the card a round: {work.name}; {parts}"
 
 
-def _times(n: int, what: str) -> str:
-    return f"1 {what}" if n == 1 else f"{n} {what}s"
-
-
-def _row(name: str, size: int, why: str) -> str:
-    return f"{name:12s} {size / GIB:9.2f} GiB   {why}"
-
-
-def _fit(told: Estimate) -> str:
+def _fit(result: Estimate) -> str:
     """Whether it fits, or how many cards would hold the standing part in equal shares.
 
-    Only a frozen base is ever shared over cards.
+    Only a frozen base is ever sharded over cards.
     """
-    room = told.card.usable * GIB
-    if told.fits:
-        return f"fits: {told.card.usable:g} GiB can be used"
-    much = f"too much for {told.card.usable:g} GiB"
-    if told.weights != "adapters":
-        return f"{much}; weights=adapters needs less, and cards can share its base (FSDP2)"
-    moving = told.memory.peak - told.memory.standing
+    room = result.card.usable * GIB
+    if result.fits:
+        return f"fits: {result.card.usable:g} GiB can be used"
+    excess = f"too much for {result.card.usable:g} GiB"
+    if result.weights != "adapters":
+        return f"{excess}; weights=adapters needs less, and cards can share its base (FSDP2)"
+    moving = result.memory.peak - result.memory.standing
     if moving >= room:
         return (
-            f"{much} on any number of cards: lower learner.optimizer.micro_batch_tokens or "
+            f"{excess} on any number of cards: lower learner.optimizer.micro_batch_tokens or "
             "sampling.batch_tokens, or set learner.optimizer.gradient_checkpointing=true"
         )
-    cards = math.ceil(told.memory.standing / (room - moving))
-    return f"{much}: {cards} cards if they shared weights (FSDP2)"
+    cards = math.ceil(result.memory.standing / (room - moving))
+    return f"{excess}: {cards} cards if they shared weights (FSDP2)"

@@ -4,196 +4,177 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sparring.types import UsageError
 
-_LLAMA = "config.json of meta-llama/Llama-3.1-70B"
-_QWEN = "config.json of Qwen/Qwen2.5-{}-Instruct; arXiv:2412.15115, table 1"
-
-
-def _qwen2(hidden: int, layers: int, heads: int, kv: int, inner: int, vocabulary: int) -> Any:
-    return {
-        "model_type": "qwen2",
-        "hidden_size": hidden,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv,
-        "intermediate_size": inner,
-        "vocab_size": vocabulary,
-        "tie_word_embeddings": False,
-    }
-
-
-KNOWN: Mapping[str, tuple[Mapping[str, Any], str]] = {
-    "1.5B": (
-        _qwen2(1536, 28, 12, 2, 8960, 151_936) | {"tie_word_embeddings": True},
-        _QWEN.format("1.5B"),
-    ),
-    "7B": (_qwen2(3584, 28, 28, 4, 18_944, 152_064), _QWEN.format("7B")),
-    "14B": (_qwen2(5120, 48, 40, 8, 13_824, 152_064), _QWEN.format("14B")),
-    "70B": (_qwen2(8192, 80, 64, 8, 28_672, 128_256) | {"model_type": "llama"}, _LLAMA),
+TABLE = yaml.safe_load((files("sparring.estimate") / "known.yaml").read_text("utf-8"))
+KNOWN: Mapping[str, Mapping[str, Any]] = {
+    name: row["config"] for name, row in TABLE["models"].items()
 }
-"""Published shapes by the name people give them, and where they are published."""
+"""Configs of published models, by the name that people give them."""
 PROBE = 128
-"""Tokens of the forward that is counted; what autograd keeps grows by the token."""
+"""Tokens in the forward pass that is counted; what autograd saves grows linearly with tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of a model and of what is trained of it. Sizes in bytes, per token where said so.
+    """Sizes of a model and of the part of it that is trained.
 
-    `read` are the parameters that a token is multiplied by (all but the input embedding, which is
-    looked up). `attention` is heads x width of a head, summed over layers. `kept` is what autograd
-    keeps of a token until the backward pass, of which `entering` are the layers' inputs alone and
-    `layers` is how many layers share the rest. `cache` is a token's keys and values.
+    `multiplied` counts the parameters that a token is multiplied by: all but the input embedding,
+    which is looked up. `attention` is heads x head width, summed over layers. `saved`,
+    `layer_inputs` and `cache` are bytes per token: what autograd saves for the backward pass, the
+    part of that which is the layers' inputs, and keys and values. `itemsize` is the bytes of one
+    number of the base.
     """
 
     parameters: int
-    read: int
+    multiplied: int
     weights: int
     trained: int
     trained_bytes: int
-    kept: int
-    entering: int
+    saved: int
+    layer_inputs: int
     cache: int
     attention: int
     layers: int
     vocabulary: int
-    item: int
-    """Bytes of one number of the base."""
+    itemsize: int
 
 
 def shape_of(
-    what: str,
+    model: str,
     dtype: str = "auto",
     lora: Mapping[str, Any] | None = None,
     revision: str | None = None,
 ) -> Shape:
-    """The sizes of a name in `KNOWN`, of a model's folder or of a hub name; reads no weights.
+    """Count the sizes of a name in `KNOWN`, a model's folder or a hub name; no weights are read.
 
-    With `lora` (PEFT's names) an adapter is trained and the base is not. "auto" is what the config
-    says, and bfloat16 where it says nothing.
+    With `lora` (PEFT's names) an adapter is trained and the base is not. "auto" is the config's
+    own dtype, and bfloat16 where the config has none.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    config = _config(what, revision)
-    kind = config.dtype if dtype == "auto" else getattr(torch, dtype)
-    kind = kind or torch.bfloat16
-    _count_attention()
+    config = _config(model, revision)
+    kind = (config.dtype if dtype == "auto" else getattr(torch, dtype)) or torch.bfloat16
+    _register_attention()
     with torch.device("meta"):
-        make: Any = AutoModelForCausalLM.from_config
-        model = make(config, dtype=kind, attn_implementation="sparring_counted")
-    weights = sum(p.nbytes for p in model.parameters())
-    parameters = sum(p.numel() for p in model.parameters())
-    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    table = 0 if tied else model.get_input_embeddings().weight.numel()
-    told = config.get_text_config()
+        from_config: Any = AutoModelForCausalLM.from_config
+        network = from_config(config, dtype=kind, attn_implementation="sparring_counted")
+    base = list(network.parameters())
+    embedding = network.get_input_embeddings().weight
+    tied = network.get_output_embeddings().weight is embedding
+    parameters = sum(p.numel() for p in base)
     if lora is not None:
-        model = _with_lora(model, lora)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    kept, cache = _run(model)
-    width = getattr(told, "head_dim", None) or told.hidden_size // told.num_attention_heads
+        network = _with_lora(network, lora)
+    trained = [p for p in network.parameters() if p.requires_grad]
+    saved, cache = _forward_bytes(network)
+    text = config.get_text_config()
+    head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return Shape(
         parameters=parameters,
-        read=parameters - table,
-        weights=weights,
+        multiplied=parameters - (0 if tied else embedding.numel()),
+        weights=sum(p.nbytes for p in base),
         trained=sum(p.numel() for p in trained),
         trained_bytes=sum(p.nbytes for p in trained),
-        kept=kept // PROBE,
-        entering=told.num_hidden_layers * told.hidden_size * kind.itemsize,
+        saved=saved // PROBE,
+        layer_inputs=text.num_hidden_layers * text.hidden_size * kind.itemsize,
         cache=cache // PROBE,
-        attention=told.num_hidden_layers * told.num_attention_heads * width,
-        layers=told.num_hidden_layers,
-        vocabulary=told.vocab_size,
-        item=kind.itemsize,
+        attention=text.num_hidden_layers * text.num_attention_heads * head_width,
+        layers=text.num_hidden_layers,
+        vocabulary=text.vocab_size,
+        itemsize=kind.itemsize,
     )
 
 
-def _config(what: str, revision: str | None) -> Any:
+def _config(model: str, revision: str | None) -> Any:
     from transformers import AutoConfig
 
-    if what in KNOWN:
-        told = dict(KNOWN[what][0])
-        return AutoConfig.for_model(told.pop("model_type"), **told)
-    local = what.startswith((".", "/", "~")) or what.count("/") != 1
-    if local and not (Path(what).expanduser() / "config.json").is_file():
+    if model in KNOWN:
+        return AutoConfig.for_model(**KNOWN[model])
+    path = Path(model).expanduser()
+    local = model.startswith((".", "/", "~")) or model.count("/") != 1
+    if local and not (path / "config.json").is_file():
         raise UsageError(
-            f"model_name_or_path: no config.json in {what} (wanted a model's folder, a hub name, "
+            f"model_name_or_path: no config.json in {model} (wanted a model's folder, a hub name, "
             f"or --params {' | '.join(KNOWN)})"
         )
     try:
         return AutoConfig.from_pretrained(
-            Path(what).expanduser() if local else what,
-            revision=revision or "main",
-            trust_remote_code=False,
+            path if local else model, revision=revision or "main", trust_remote_code=False
         )
     except (OSError, ValueError) as error:
-        first = str(error).strip().split("\n", 1)[0]
-        raise UsageError(f"model_name_or_path: cannot read the config of {what}: {first}") from None
+        reason = str(error).strip().split("\n", 1)[0]
+        raise UsageError(
+            f"model_name_or_path: cannot read the config of {model}: {reason}"
+        ) from None
 
 
-def _with_lora(model: Any, lora: Mapping[str, Any]) -> Any:
-    """One adapter, in float32 on a narrower base, as PEFT makes it."""
+def _with_lora(network: Any, lora: Mapping[str, Any]) -> Any:
+    """Add one adapter as PEFT does: in float32 where the base is narrower."""
     from peft import LoraConfig, get_peft_model
 
-    told = {k: v for k, v in lora.items() if k != "revision"}
-    return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **told), low_cpu_mem_usage=True)
+    settings = {name: value for name, value in lora.items() if name != "revision"}
+    config = LoraConfig(task_type="CAUSAL_LM", **settings)
+    return get_peft_model(network, config, low_cpu_mem_usage=True)
 
 
-def _run(model: Any) -> tuple[int, int]:
-    """Bytes that autograd keeps of one forward of `PROBE` tokens, and bytes of its cache.
+def _forward_bytes(network: Any) -> tuple[int, int]:
+    """Bytes that autograd saves in one forward pass of `PROBE` tokens, and bytes of its KV cache.
 
-    Every storage is counted once, however many operations keep it; the model's own do not count.
+    Every storage counts once, however many operations save it; parameters and buffers do not count.
     """
     import torch
 
-    own = {p.untyped_storage()._cdata for p in (*model.parameters(), *model.buffers())}
-    kept: dict[int, Any] = {}
+    own = {p.untyped_storage()._cdata for p in (*network.parameters(), *network.buffers())}
+    saved: dict[int, Any] = {}
 
-    def keep(tensor: Any) -> Any:
+    def save(tensor: Any) -> Any:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
-            kept[storage._cdata] = storage
+            saved[storage._cdata] = storage
         return tensor
 
     ids = torch.zeros(1, PROBE, dtype=torch.long, device="meta")
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        said = model(input_ids=ids, use_cache=False, logits_to_keep=1)
-    bytes_kept = sum(storage.nbytes() for storage in kept.values())
-    del said
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        output = network(input_ids=ids, use_cache=False, logits_to_keep=1)
+    saved_bytes = sum(storage.nbytes() for storage in saved.values())
+    del output  # the graph lives until the sum is taken
     with torch.no_grad():
-        layers = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values.layers
-    return bytes_kept, sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+        layers = network(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values.layers
+    return saved_bytes, sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
 
 
-def _count_attention() -> None:
-    """Attention that keeps what a fused kernel keeps and computes nothing.
+def _register_attention() -> None:
+    """Register an attention that saves what a fused kernel saves and computes nothing.
 
-    FlashAttention-2 (arXiv:2307.08691, algorithm 2) keeps queries, keys, values, its output and a
-    float32 logsumexp for each row, and no scores; keys and values are repeated for grouped
-    queries before it, as transformers does where a batch is padded.
+    FlashAttention-2 (arXiv:2307.08691, algorithm 2) saves queries, keys, values, its output and a
+    float32 logsumexp of each row, but no scores. Keys and values are repeated for grouped queries
+    before it, as transformers does where a batch is padded.
     """
     import torch
     from transformers import AttentionInterface
 
-    class Kept(torch.autograd.Function):
+    class Saving(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, query: Any, key: Any, value: Any) -> Any:
-            out, total = torch.empty_like(query), query.new_empty(query.shape[:-1]).float()
-            ctx.save_for_backward(query, key, value, out, total)
-            return out
+            output, logsumexp = torch.empty_like(query), query.new_empty(query.shape[:-1]).float()
+            ctx.save_for_backward(query, key, value, output, logsumexp)
+            return output
 
         @staticmethod
-        def backward(ctx: Any, *grad: Any) -> Any:
+        def backward(ctx: Any, *gradients: Any) -> Any:
             raise NotImplementedError("counted, never run")
 
     def attention(module: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Any:
         groups = query.shape[1] // key.shape[1]
         key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
-        out: Any = Kept.apply(query, key, value)  # type: ignore[no-untyped-call]
-        return out.transpose(1, 2).contiguous(), None
+        output: Any = Saving.apply(query, key, value)  # type: ignore[no-untyped-call]
+        return output.transpose(1, 2).contiguous(), None
 
     AttentionInterface.register("sparring_counted", attention)
