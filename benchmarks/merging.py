@@ -17,7 +17,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sparring.export.card import compare
+from sparring.export.compare import compare
 from sparring.export.export import merged
 
 SIZES = ((2, 128), (8, 256), (24, 512), (32, 512))

@@ -12,15 +12,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparring.export.card import Agreement, Facts, card, compare, logits
+from sparring.export.card import Facts, card, seat
+from sparring.export.compare import Agreement, compare, logits
 from sparring.players.chat import Chat
 from sparring.players.loading import load_adapter, load_model, load_tokenizer
 from sparring.players.weights import Weights
-from sparring.runs.parts import model_path, seated
+from sparring.runs.parts import model_path
 from sparring.runs.seats import with_adapters
 from sparring.sandbox.model import CARD
 from sparring.settings.config import RunConfig
-from sparring.settings.sections import PlayerSettings
 from sparring.store.files import sync_folder, writing
 from sparring.store.folder import RunDir
 from sparring.types import Player, UsageError
@@ -28,68 +28,53 @@ from sparring.types import Player, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-Saying = Callable[[Any], "Tensor"]
-"""A model's logits on something fixed."""
+_SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model"}
+"""What a model's folder is made of; no code and no pickle leaves with it."""
 
 
-def merged(base: Any, adapter: Path, logits: Saying) -> tuple[Any, Tensor, Tensor]:
-    """`base` with the PEFT folder `adapter` in its weights and in its own dtype; changes `base`.
+def merged(base: Any, adapter: Path, logits: Callable[[Any], Tensor]) -> tuple[Any, Tensor, Tensor]:
+    """Merge the PEFT folder `adapter` into `base`, which is changed, and keep the base's dtype.
 
-    Also the logits beside and in the weights, both in float32 and before anything is rounded.
-    A tied base whose input and output embeddings the adapter sets apart comes out untied:
-    otherwise transformers would load one of them in the place of both.
+    Returns the model, and its logits with the adapter beside and inside the weights, both in
+    float32 and before anything is rounded. A tied base whose input and output embeddings the
+    adapter sets apart comes out untied: otherwise transformers would load one in place of both.
     """
-    dtype = base.dtype
-    told = json.loads((adapter / "adapter_config.json").read_bytes())
-    model = base.float()
+    import torch
+
+    dtype, model = base.dtype, base.float()
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    if tied and not told.get("ensure_weight_tying"):
-        _untie(model)
-    beside = load_adapter(model, adapter)
-    wanted_NV = logits(beside)
-    model = beside.merge_and_unload(safe_merge=True)
+    settings = json.loads((adapter / "adapter_config.json").read_bytes())
+    if tied and not settings.get("ensure_weight_tying"):
+        # Merging into one of two tied matrices must not change the other.
+        head = model.get_output_embeddings()
+        head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+        _set_tied(model, False)
+    with_adapter = load_adapter(model, adapter)
+    beside_NV = logits(with_adapter)
+    model = with_adapter.merge_and_unload(safe_merge=True)
     if tied:
-        _tie_equals(model)
-    if hasattr(model.config, "auto_map"):  # names code that does not come along
+        head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+        equal = torch.equal(head.weight, embedding.weight)
+        if equal:
+            head.weight = embedding.weight
+        _set_tied(model, equal)
+    if hasattr(model.config, "auto_map"):  # names code that is not exported
         del model.config.auto_map
-    found_NV = logits(model)
-    return model.to(dtype), wanted_NV, found_NV
+    within_NV = logits(model)
+    return model.to(dtype), beside_NV, within_NV
 
 
-def _untie(model: Any) -> None:
-    """Merging into one of two tied matrices must not change the other."""
-    import torch
-
-    head = model.get_output_embeddings()
-    head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
-    _say_tied(model, False)
-
-
-def _tie_equals(model: Any) -> None:
-    import torch
-
-    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    same = torch.equal(head.weight, embedding.weight)
-    if same:
-        head.weight = embedding.weight
-    _say_tied(model, same)
-
-
-def _say_tied(model: Any, tied: bool) -> None:
+def _set_tied(model: Any, tied: bool) -> None:
     for config in (model.config, model.config.get_text_config()):
         config.tie_word_embeddings = tied
 
 
-_KEPT = {".safetensors", ".json", ".jinja", ".txt", ".model"}
-"""What a model's folder is made of; no code and no pickle leaves with it."""
-
-
 @dataclass(frozen=True)
 class Export:
-    """`player` of `run` after `number` rounds (None: the last checkpoint), into `output`.
+    """An export of `player` after `number` rounds of `run` (None: the last checkpoint).
 
-    `merge` puts an adapter into its base. An attacker is only exported if it is `understood`
-    what it is: it must not be published.
+    `merge` puts an adapter into its base. An attacker is only exported if it is `understood` that
+    it must not be published.
     """
 
     run: RunDir
@@ -99,50 +84,6 @@ class Export:
     output: Path | None = None
     understood: bool = False
 
-    def write(self) -> list[Agreement]:
-        """Write, read it as others would, compare with what played, and only then publish.
-
-        GateError if they differ, and then there is no folder; UsageError if there was one before.
-        """
-        self._check()
-        with _published(self.folder) as temporary:
-            told = self._merged(temporary) if self._kind == "merged" else self._copied(temporary)
-            for agreement in told:
-                agreement.check()
-            facts = Facts(self.run, self.config, self.player, self.at, self._kind, told)
-            (temporary / "README.md").write_text(card(facts), "utf-8")
-        return told
-
-    def _copied(self, to: Path) -> list[Agreement]:
-        """Nothing is rounded, so float32's limit holds whatever the dtype."""
-        _copy(self._source, to)
-        self._copy_card(to)
-        wanted_NV, _, _ = self._as_it_played()
-        found_NV = logits(self._as_others_load(to), self._chat)
-        return [compare("as loaded", "float32", wanted_NV, found_NV)]
-
-    def _merged(self, to: Path) -> list[Agreement]:
-        """The merge itself is held to float32's limit, then what rounding it does to its own."""
-        chat = self._chat
-        model, beside_NV, within_NV = merged(self._base(), self._source, lambda m: logits(m, chat))
-        model.save_pretrained(to)
-        del model
-        chat.tokenizer.save_pretrained(to)
-        self._copy_card(to)
-        wanted_NV, base_NV, dtype = self._as_it_played()
-        found_NV = logits(self._as_others_load(to), chat)
-        return [
-            compare("merged", "float32", beside_NV, within_NV),
-            compare("as loaded", dtype, wanted_NV, found_NV, base_NV),
-        ]
-
-    @property
-    def folder(self) -> Path:
-        """Where it goes."""
-        ending = "-merged" if self._kind == "merged" else ""
-        name = f"{self.player}-{self.at:06d}{ending}"
-        return self.output or self.run.folder / "export" / name
-
     @cached_property
     def config(self) -> RunConfig:
         """The run's own settings."""
@@ -150,33 +91,56 @@ class Export:
 
     @cached_property
     def at(self) -> int:
-        """After how many rounds."""
+        """The number of rounds after which the checkpoint was written."""
         return self.run.checkpoints.at(self.number)
 
     @property
-    def _is_adapter(self) -> bool:
-        return self.config.weights == "adapters"
-
-    @property
-    def _kind(self) -> str:
-        if not self._is_adapter:
+    def kind(self) -> str:
+        """Which kind of folder is written: adapter, merged or whole."""
+        if self.config.weights != "adapters":
             return "whole"
         return "merged" if self.merge else "adapter"
 
     @property
-    def _seat(self) -> PlayerSettings:
-        """Shared weights and a shared base are the defender's."""
-        separate = self.config.weights == "separate"
-        return seated(self.config, self.player if separate else Player.DEFENDER)
+    def folder(self) -> Path:
+        """The folder that is written."""
+        name = f"{self.player}-{self.at:06d}{'-merged' if self.kind == 'merged' else ''}"
+        return self.output or self.run.folder / "export" / name
 
-    @property
-    def _source(self) -> Path:
-        return self.run.checkpoints.path(self.at) / self.config.owner(self.player)
+    def write(self) -> list[Agreement]:
+        """Write, load as others would, compare with what played, and only then publish.
 
-    @cached_property
-    def _chat(self) -> Chat:
-        place = model_path(self._seat.model_name_or_path)
-        return Chat(load_tokenizer(place, self._seat.revision))
+        GateError if they differ, and then there is no folder; UsageError if there was one before.
+        """
+        self._check()
+        settings = seat(self.config, self.player)
+        place = Path(model_path(settings.model_name_or_path))
+        chat = Chat(load_tokenizer(str(place), settings.revision))
+        source = self.run.checkpoints.path(self.at) / self.config.owner(self.player)
+        agreements: list[Agreement] = []
+        with _published(self.folder) as temporary:
+            if self.kind == "merged":
+                model, beside_NV, within_NV = merged(
+                    self._base(), source, lambda model: logits(model, chat)
+                )
+                model.save_pretrained(temporary)
+                del model
+                chat.tokenizer.save_pretrained(temporary)
+                agreements.append(compare("merged", "float32", beside_NV, within_NV))
+            else:
+                _copy(source, temporary)
+            if (place / CARD).is_file():  # a sandbox base says which language it speaks
+                shutil.copyfile(place / CARD, temporary / CARD)
+            played_NV, base_NV, dtype = self._as_played(source, chat)
+            loaded_NV = logits(self._as_loaded(temporary), chat)
+            if self.kind != "merged":  # a copy rounds nothing
+                base_NV, dtype = None, "float32"
+            agreements.append(compare("as loaded", dtype, played_NV, loaded_NV, base_NV))
+            for agreement in agreements:
+                agreement.check()
+            facts = Facts(self.run, self.config, self.player, self.at, self.kind, agreements)
+            (temporary / "README.md").write_text(card(facts), "utf-8")
+        return agreements
 
     def _check(self) -> None:
         if self.player is Player.ATTACKER and not self.understood:
@@ -190,44 +154,39 @@ class Export:
             raise UsageError(f"--output: {self.folder} exists; choose another folder")
 
     def _base(self) -> Any:
-        told = self._seat
-        return load_model(model_path(told.model_name_or_path), told.dtype, told.revision)
+        settings = seat(self.config, self.player)
+        place = model_path(settings.model_name_or_path)
+        return load_model(place, settings.dtype, settings.revision)
 
-    def _as_it_played(self) -> tuple[Tensor, Tensor | None, str]:
+    def _as_played(self, source: Path, chat: Chat) -> tuple[Tensor, Tensor | None, str]:
         """Logits of the player and of its base as the run itself loads them, and the dtype."""
         base = self._base()
         dtype = str(base.dtype).removeprefix("torch.")
-        if not self._is_adapter:
-            weights = Weights(base)
-            weights.read(self._source)
-            return logits(weights.model, self._chat), None, dtype
-        weights = with_adapters(self.config, base)[self.player]
-        weights.read(self._source)
-        wanted_NV = logits(weights.model, self._chat)
+        adapters = self.config.weights == "adapters"
+        weights = with_adapters(self.config, base)[self.player] if adapters else Weights(base)
+        weights.read(source)
+        played_NV = logits(weights.model, chat)
+        if not adapters:
+            return played_NV, None, dtype
         with weights.model.disable_adapter():
-            return wanted_NV, logits(weights.model, self._chat), dtype
+            return played_NV, logits(weights.model, chat), dtype
 
-    def _as_others_load(self, folder: Path) -> Any:
-        if self._kind == "adapter":
+    def _as_loaded(self, folder: Path) -> Any:
+        """The exported model as other libraries load it."""
+        if self.kind == "adapter":
             return load_adapter(self._base(), folder)
         return load_model(str(folder))
-
-    def _copy_card(self, to: Path) -> None:
-        """A sandbox base says which language it speaks."""
-        here = Path(model_path(self._seat.model_name_or_path)) / CARD
-        if here.is_file():
-            shutil.copyfile(here, to / CARD)
 
 
 def _copy(source: Path, to: Path) -> None:
     for path in sorted(source.iterdir()):
-        if path.suffix in _KEPT and path.is_file() and not path.is_symlink():
+        if path.suffix in _SUFFIXES and path.is_file() and not path.is_symlink():
             shutil.copyfile(path, to / path.name)
 
 
 @contextmanager
 def _published(final: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `final` if the block ends well, and else is gone."""
+    """A temporary folder that becomes `final` if the block ends well, and is removed otherwise."""
     temporary = final.with_name(f"{final.name}.tmp-{os.getpid()}")
     temporary.mkdir(parents=True)
     try:

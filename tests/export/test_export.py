@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparring.export import export
 from sparring.export import export as merging
-from sparring.export.card import Agreement, Facts, card
+from sparring.export.card import Facts, card
+from sparring.export.compare import Agreement
 from sparring.sandbox.model import SHIPPED
 from sparring.settings.config import parse
 from sparring.store.folder import RunDir
