@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 SHIPPED = Path(__file__).parent / "weights"
+"""The folder of the base that comes with the package."""
 CARD = "sandbox.json"
+"""The file beside a base's weights that names its language and its lessons."""
 _SPECIAL = ["<|pad|>", "<|unk|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
 _TEMPLATE = (
     "{% for message in messages %}"
@@ -41,7 +43,7 @@ def tokenizer(language: Language) -> PreTrainedTokenizerFast:
     vocabulary = {word: i for i, word in enumerate([*_SPECIAL, *language.words])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unk|>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    made = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
         pad_token="<|pad|>",
         unk_token="<|unk|>",
@@ -49,8 +51,8 @@ def tokenizer(language: Language) -> PreTrainedTokenizerFast:
         additional_special_tokens=["<|system|>", "<|user|>", "<|assistant|>"],
         clean_up_tokenization_spaces=False,
     )
-    made.chat_template = _TEMPLATE
-    return made
+    fast.chat_template = _TEMPLATE
+    return fast
 
 
 def untrained(vocabulary: int, torch_seed: int) -> LlamaForCausalLM:
@@ -76,7 +78,7 @@ def untrained(vocabulary: int, torch_seed: int) -> LlamaForCausalLM:
 
 
 def write_card(path: Path, language: Language, recipe: str, base_seed: int) -> None:
-    """Say beside a base's weights which language and which lessons made them."""
+    """Write beside a base's weights which language and which lessons made them."""
     card = {
         "language_seed": language.seed,
         "language_sha256": language.digest,
@@ -87,7 +89,7 @@ def write_card(path: Path, language: Language, recipe: str, base_seed: int) -> N
 
 
 def language_of(path: Path) -> Language:
-    """The language a base was trained in; refuses one that this version no longer speaks."""
+    """The language a base was trained in; CorruptError if this version speaks another one."""
     if not path.is_dir():
         raise UsageError(f"model_name_or_path: no such folder: {path}")
     if not (path / CARD).is_file():
