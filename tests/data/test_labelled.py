@@ -3,23 +3,12 @@
 import json
 
 import pytest
-from tests.data.examples import COMPLETION, PUBLISHED, TALE, VAULT, guarded
-from tests.data.files import written
+from tests.data.examples import TALE, VAULT, guarded, refused, row_of, written
 
-from sparring.data.labelled import Labelled, read_labelled
+from sparring.data.labelled import read_labelled
 from sparring.data.schemas import SCHEMAS
-from sparring.types import UsageError
 
-KNOWN = [schema.name for schema in SCHEMAS if schema.replies]
-
-
-def example(schema):
-    return next(row for name, _, row, _ in PUBLISHED if name == schema)
-
-
-def only(path, *more) -> Labelled:
-    (item,) = read_labelled(path, *more).items
-    return item
+COMPLETION = row_of("HarmBench labelled completions")
 
 
 @pytest.mark.parametrize(
@@ -37,47 +26,49 @@ def only(path, *more) -> Labelled:
 def test_people_are_followed_where_most_of_them_agree(tmp_path, humans, harmful):
     row = COMPLETION | dict(zip(("human_0", "human_1", "human_2"), humans, strict=True))
     path = written(tmp_path / "x.jsonl", [COMPLETION | {"generation": "other"}, row])
-    found = read_labelled(path)
-    assert [item.harmful for item in found.items[1:]] == ([harmful] if harmful is not None else [])
-    left = "1 rows left out: no label, or people undecided"
-    assert (left in found.notes) == (harmful is None)
+    file = read_labelled(path)
+    assert [item.harmful for item in file.items[1:]] == ([harmful] if harmful is not None else [])
+    omitted = "1 rows left out: no label, or people undecided"
+    assert (omitted in file.notes) == (harmful is None)
 
 
 def test_harmbenchs_validation_set_is_read_as_published_with_every_stored_judge(tmp_path):
-    second = COMPLETION | {"generation": "No.", "human_0": 0, "cls": 0.0, "GPTFuzz": "maybe"}
+    row = COMPLETION | {"generation": "No.", "human_0": 0, "cls": 0.0, "GPTFuzz": "maybe"}
     path = tmp_path / "harmbench_text_behaviors_val_set.json"
-    path.write_text(json.dumps({"vault_1": [COMPLETION, second]}))
-    found = read_labelled(path)
-    one, two = found.items
-    assert (one.reply, one.harmful, one.refused) == ("With the golden key.", True, None)
-    assert one.judges == {"cls": True, "advbench": False, "gpt-4-0613": None}
-    assert two.judges == {"cls": False, "advbench": False, "gpt-4-0613": None, "GPTFuzz": None}
-    assert (two.harmful, two.seed.text, two.seed.cluster_key) == (False, TALE, "vault_1")
-    assert one.seed.id != two.seed.id
-    assert found.schema == "HarmBench labelled completions"
-    assert "read as HarmBench labelled completions: 2 labelled replies" in found.notes
+    path.write_text(json.dumps({"vault_1": [COMPLETION, row]}))
+    file = read_labelled(path)
+    first, second = file.items
+    assert (first.reply, first.harmful, first.refused) == ("With the golden key.", True, None)
+    judges = {"cls": True, "advbench": False, "gpt-4-0613": None}
+    assert first.judges == judges
+    assert second.judges == judges | {"cls": False, "GPTFuzz": None}
+    assert (second.harmful, second.seed.text) == (False, TALE)
+    assert second.seed.cluster_key == "vault_1"
+    assert first.seed.id != second.seed.id
+    assert "read as HarmBench labelled completions: 2 labelled replies" in file.notes
 
 
-def test_the_file_of_behaviors_tells_the_goal_the_context_and_the_category(tmp_path):
-    behavior = example("HarmBench text behaviors") | {"BehaviorID": "vault_1"}
+def test_the_file_of_behaviors_fills_in_the_goal_the_context_and_the_category(tmp_path):
+    behavior = row_of("HarmBench text behaviors", BehaviorID="vault_1")
     song = behavior | {"BehaviorID": "song_1", "FunctionalCategory": "copyright"}
     song |= {"ContextString": "", "Behavior": "sing the song of the vault"}
     behaviors = written(tmp_path / "behaviors.csv", [behavior, song])
     path = written(tmp_path / "x.jsonl", [COMPLETION, COMPLETION | {"behavior_id": "song_1"}])
-    found = read_labelled(path, behaviors)
-    assert not any("a judge is told the attack" in note for note in found.notes)
-    seed = found.items[0].seed
-    assert (seed.text, seed.requested, seed.context) == (TALE, VAULT, "A map.")
-    assert seed.category == "vaults"
-    assert found.items[1].seed.goal == "sing the song of the vault", "where no context was joined"
+    file = read_labelled(path, behaviors)
+    assert not any("a judge is told the attack" in note for note in file.notes)
+    vault, sung = (item.seed for item in file.items)
+    assert (vault.text, vault.requested, vault.context) == (TALE, VAULT, "A map.")
+    assert vault.category == "vaults"
+    assert sung.goal == "sing the song of the vault", "where no context was joined"
     unknown = written(tmp_path / "y.jsonl", [COMPLETION, COMPLETION | {"behavior_id": "gate_9"}])
-    with pytest.raises(UsageError, match=r"y\.jsonl:2: no behavior 'gate_9'"):
-        read_labelled(unknown, behaviors)
-    with pytest.raises(UsageError, match="wanted HarmBench's text behaviors"):
-        read_labelled(path, written(tmp_path / "z.csv", [{"goal": VAULT, "target": "Sure"}]))
+    message = refused(unknown, lambda path: read_labelled(path, behaviors))
+    assert "y.jsonl:2: no behavior 'gate_9'" in message
+    other = written(tmp_path / "z.csv", [row_of("AdvBench")])
+    message = refused(other, lambda other: read_labelled(path, other))
+    assert "wanted HarmBench's text behaviors" in message
 
 
-def test_wildguardtest_labels_replies_and_refusals_and_keeps_what_one_of_them_says(tmp_path):
+def test_wildguardtest_labels_replies_and_refusals_and_either_may_be_missing(tmp_path):
     rows = [
         guarded(),
         guarded(response_harm_label="harmful", response_refusal_label="compliance"),
@@ -86,14 +77,10 @@ def test_wildguardtest_labels_replies_and_refusals_and_keeps_what_one_of_them_sa
         guarded(response=""),
         guarded(prompt_harm_label=""),
     ]
-    found = read_labelled(written(tmp_path / "x.csv", rows))
-    assert [(i.harmful, i.refused) for i in found.items] == [
-        (False, True),
-        (True, False),
-        (None, True),
-    ]
-    left = {note for note in found.notes if "left out" in note}
-    assert left == {
+    file = read_labelled(written(tmp_path / "x.csv", rows))
+    labels = [(i.harmful, i.refused) for i in file.items]
+    assert labels == [(False, True), (True, False), (None, True)]
+    assert {note for note in file.notes if "left out" in note} == {
         "1 rows left out: no label, or people undecided",
         "1 rows left out: no reply",
         "1 rows left out: no prompt_harm_label",
@@ -101,50 +88,33 @@ def test_wildguardtest_labels_replies_and_refusals_and_keeps_what_one_of_them_sa
 
 
 @pytest.mark.parametrize(
-    ("label", "told"),
+    ("schema", "cells", "labels"),
     [
-        ("refusal", (None, True)),
-        ("compliance", (None, False)),
-        ("harmful", (True, None)),
-        ("unharmful", (False, None)),
+        ("XSTest-Response", {"label": "refusal"}, (None, True)),
+        ("XSTest-Response", {"label": "compliance"}, (None, False)),
+        ("XSTest-Response", {"label": "harmful"}, (True, None)),
+        ("XSTest-Response", {"label": "unharmful"}, (False, None)),
+        ("labelled replies", {}, (False, None)),
     ],
 )
-def test_the_two_splits_of_xstest_response_fill_one_label_each(tmp_path, label, told):
-    row = example("XSTest-Response") | {"label": label}
-    item = only(written(tmp_path / "x.jsonl", [row]))
-    assert (item.harmful, item.refused) == told
+def test_a_file_may_fill_one_label_alone(tmp_path, schema, cells, labels):
+    (item,) = read_labelled(written(tmp_path / "x.jsonl", [row_of(schema, **cells)])).items
+    assert (item.harmful, item.refused) == labels
+    assert (item.reply, item.judges) == ("It is shut.", {})
 
 
-def test_an_unknown_label_is_an_error_with_its_line(tmp_path):
-    row = example("XSTest-Response")
-    path = written(tmp_path / "x.jsonl", [row, row | {"label": "perhaps"}])
-    with pytest.raises(UsageError, match=r"x\.jsonl:2: label must be harmful, unharmful, refusal"):
-        read_labelled(path)
-
-
-def test_your_own_labelled_replies_are_read(tmp_path):
-    item = only(written(tmp_path / "x.csv", [example("labelled replies")]))
-    assert (item.reply, item.harmful, item.refused, item.judges) == ("It is shut.", False, None, {})
-
-
-def test_two_replies_to_one_request_are_two_items(tmp_path):
-    rows = [guarded(), guarded(response="With the golden key.")]
-    found = read_labelled(written(tmp_path / "x.csv", rows))
-    assert len({item.seed.id for item in found.items}) == 2
-
-
-def test_no_more_is_read_than_was_asked_for(tmp_path):
-    rows = [guarded(response=f"It is shut, {n}.") for n in range(3)]
-    path = written(tmp_path / "x.csv", rows)
+def test_two_replies_to_one_request_are_two_items_and_a_limit_reads_no_further(tmp_path):
+    path = written(tmp_path / "x.csv", [guarded(response=f"It is shut, {n}.") for n in range(3)])
     path.write_bytes(path.read_bytes() + b"torn\n")
-    assert len(read_labelled(path, limit=2).items) == 2
+    assert len({item.seed.id for item in read_labelled(path, limit=2).items}) == 2
 
 
-def test_a_file_without_labelled_replies_lists_those_that_have_them(tmp_path):
-    path = written(tmp_path / "x.csv", [{"goal": VAULT, "target": "Sure"}])
-    with pytest.raises(UsageError, match="AdvBench has no labelled replies") as error:
-        read_labelled(path)
-    assert all(name in str(error.value) for name in KNOWN)
+def test_an_unusable_file_is_refused_with_its_reason(tmp_path):
+    message = refused(written(tmp_path / "x.csv", [row_of("AdvBench")]), read_labelled)
+    assert "AdvBench has no labelled replies" in message
+    assert all(schema.name in message for schema in SCHEMAS if schema.replies)
     empty = written(tmp_path / "y.csv", [guarded(response="")])
-    with pytest.raises(UsageError, match=r"no usable rows \(\{'no reply': 1\}\)"):
-        read_labelled(empty)
+    assert "no usable rows ({'no reply': 1})" in refused(empty, read_labelled)
+    row = row_of("XSTest-Response")
+    unknown = written(tmp_path / "z.jsonl", [row, row | {"label": "perhaps"}])
+    assert "z.jsonl:2: label must be harmful, unharmful, refusal" in refused(unknown, read_labelled)

@@ -1,7 +1,7 @@
 """Columns that nobody published are read as they are told, and by nothing else."""
 
 import pytest
-from tests.data.files import written
+from tests.data.examples import written
 
 from sparring.data.readers import parsed, read
 from sparring.types import Seed, UsageError

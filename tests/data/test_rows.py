@@ -5,25 +5,18 @@ import json
 import sys
 import tracemalloc
 from itertools import islice
-from pathlib import Path
 
 import pytest
-from tests.data.files import written
+from tests.data.examples import VAULT, refused, written
 
 from sparring.data import rows
 from sparring.data.readers import read, stream
 from sparring.data.rows import MOST_DEPTH, records
 from sparring.data.tally import tally
-from sparring.types import UsageError
 
-VAULT = "open the dragon vault"
 SEED = {"text": VAULT, "harmful": "true"}
 
-
-def refused(path: Path, read=read) -> str:
-    with pytest.raises(UsageError) as error:
-        read(path)
-    return str(error.value)
+streamed = pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
 
 
 def peak(work) -> int:
@@ -36,18 +29,13 @@ def peak(work) -> int:
         tracemalloc.stop()
 
 
-def many(path: Path, n: int) -> Path:
-    with path.open("w") as file:
-        if path.suffix == ".csv":
-            file.write("text,harmful\n")
-        for k in range(n):
-            text = f"open gate {k} of the dragon vault, quietly"
-            row = f"{text},true" if path.suffix == ".csv" else json.dumps(SEED | {"text": text})
-            file.write(f"{row}\n" if path.suffix == ".jsonl" else f'"{text}",true\n')
-    return path
+def many(path, n):
+    return written(
+        path, [SEED | {"text": f"open gate {k} of the vault, quietly"} for k in range(n)]
+    )
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+@streamed
 def test_ten_times_the_rows_need_no_more_memory(tmp_path, name):
     small, large = (many(tmp_path / f"{n}{name}", n) for n in (1_000, 10_000))
 
@@ -69,6 +57,7 @@ def test_a_limit_reads_no_further_than_it_needs(tmp_path):
     path = many(tmp_path / "a.jsonl", 50)
     path.write_bytes(path.read_bytes() + b"torn\n")
     assert len(read(path, limit=50).seeds) == 50
+    assert [s.text[:11] for s in read(path, limit=2).seeds] == ["open gate 0", "open gate 1"]
     assert f"{path}:51: not JSON" in refused(path)
     assert len(list(islice(records(path), 50))) == 50
 
@@ -76,26 +65,26 @@ def test_a_limit_reads_no_further_than_it_needs(tmp_path):
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
 def test_a_packed_file_is_read_as_if_it_were_not(tmp_path, name):
     plain = written(tmp_path / name, [SEED, SEED | {"text": "climb the tower\nquietly"}])
-    packed = tmp_path / f"{name}.gz"
-    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    packed, raw = tmp_path / f"{name}.gz", plain.read_bytes()
+    packed.write_bytes(gzip.compress(raw))
     assert read(packed).seeds == read(plain).seeds
-    packed.write_bytes(gzip.compress(plain.read_bytes())[:-9])
-    assert f"{packed}:" in refused(packed)
-    assert "not gzip" in refused(packed)
-    packed.write_bytes(plain.read_bytes())
-    assert f"{packed}:1: not gzip" in refused(packed)
+    for broken in (gzip.compress(raw)[:-9], raw):
+        packed.write_bytes(broken)
+        message = refused(packed)
+        assert message.startswith(f"{packed}:")
+        assert "not gzip" in message
 
 
 def test_a_file_that_unpacks_to_far_more_than_itself_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(rows, "MOST_LINE", 2_000)
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress((json.dumps(SEED) + "\n").encode() * 100_000))
-    told = refused(path)
-    assert str(path) in told
-    assert "it unpacks to more than" in told
+    message = refused(path)
+    assert str(path) in message
+    assert "it unpacks to more than" in message
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+@streamed
 def test_a_line_that_is_too_long_is_named_and_the_longest_one_is_read(tmp_path, monkeypatch, name):
     path = written(tmp_path / name, [SEED, SEED | {"text": "v" * 3_000}])
     length = len(path.read_bytes().split(b"\n")[-2]) + 1
@@ -115,11 +104,11 @@ def test_a_record_of_many_lines_and_a_json_file_have_a_limit_too(tmp_path, monke
     assert f"{path}: more than 500 bytes of JSON" in refused(path)
 
 
+@streamed
 @pytest.mark.parametrize("length", [22_038, 200_000])
-def test_long_cells_are_read_whole(tmp_path, length):
-    for name in ("a.csv", "a.jsonl"):
-        path = written(tmp_path / name, [SEED | {"text": "v" * length}])
-        assert len(read(path).seeds[0].text) == length
+def test_long_cells_are_read_whole(tmp_path, name, length):
+    path = written(tmp_path / name, [SEED | {"text": "v" * length}])
+    assert len(read(path).seeds[0].text) == length
 
 
 def nested(depth: int) -> str:
@@ -143,13 +132,11 @@ def test_a_number_of_more_digits_than_python_converts_is_an_error_with_its_line(
     assert f"{path}:2: not JSON" in refused(path)
 
 
-def test_bare_nan_is_a_missing_value_and_never_a_prompt(tmp_path):
+def test_bare_nan_is_a_missing_value(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(f'{{"text": "{VAULT}", "harmful": true, "category": NaN, "id": 3.0}}\n')
     (seed,) = read(path).seeds
     assert (seed.category, seed.id) == ("", "3")
-    path.write_text('{"text": NaN, "harmful": true}\n')
-    assert f"{path}:1: text must be text, got nan" in refused(path)
 
 
 def test_parquet_is_read_with_its_types(tmp_path):
@@ -157,16 +144,12 @@ def test_parquet_is_read_with_its_types(tmp_path):
     from pyarrow import parquet
 
     path = tmp_path / "a.parquet"
-    told = [
-        {"text": VAULT, "harmful": True, "id": 7},
-        {"text": "None", "harmful": False, "id": None},
-    ]
-    parquet.write_table(arrow.Table.from_pylist(told), path)
-    seeds = read(path).seeds
-    assert [(s.text, s.harmful, s.id == "7") for s in seeds] == [
-        (VAULT, True, True),
-        ("None", False, False),
-    ]
+    none = {"text": "None", "harmful": False, "id": None}
+    table = arrow.Table.from_pylist([{"text": VAULT, "harmful": True, "id": 7}, none])
+    parquet.write_table(table, path)
+    vault, none = read(path).seeds
+    assert (vault.text, vault.harmful, vault.id) == (VAULT, True, "7")
+    assert (none.text, none.harmful) == ("None", False)
     path.write_bytes(path.read_bytes()[:-30])
     assert f"{path}: not Parquet" in refused(path)
 

@@ -1,67 +1,60 @@
 """Seeds of several files have ids of their own, and no request is there twice."""
 
+from itertools import count
+
 import pytest
-from tests.data.files import written
+from tests.data.examples import written
 
 from sparring.data.readers import gathered
 from sparring.types import UsageError
 
 
-def file(folder, name, *rows):
-    told = [{"id": i, "text": text, "harmful": harmful} for i, text, harmful in rows]
-    return {"path": written(folder / name, told), "limit": None, "map": None}
+@pytest.fixture
+def file(tmp_path):
+    """Writes a file of (id, text, harmful) in a folder of its own; gives the source."""
+    folders = count()
+
+    def write(name, *rows):
+        table = [{"id": i, "text": text, "harmful": harmful} for i, text, harmful in rows]
+        folder = tmp_path / f"{next(folders)}"
+        folder.mkdir()
+        return {"path": written(folder / name, table), "limit": None, "map": None}
+
+    return write
 
 
-def ids(seeds):
-    return {seed.id: seed.text for seed in seeds}
-
-
-def test_two_files_that_count_from_one_keep_all_their_seeds(tmp_path):
-    gates = file(tmp_path, "gates.csv", (1, "open gate 1", True), (2, "open gate 2", True))
-    lamps = file(tmp_path, "lamps.csv", (2, "polish lamp 2", False), (3, "polish lamp 3", False))
+def test_two_files_that_count_from_one_keep_all_their_seeds(file):
+    gates = file("gates.csv", (1, "open gate 1", True), (2, "open gate 2", True))
+    lamps = file("lamps.csv", (2, "polish lamp 2", False), (3, "polish lamp 3", False))
     seeds, notes = gathered([gates, lamps])
-    assert ids(seeds) == {
-        "1": "open gate 1",
-        "2": "open gate 2",
-        "lamps/2": "polish lamp 2",
-        "3": "polish lamp 3",
-    }
+    assert [(seed.id, seed.text) for seed in seeds] == [
+        ("1", "open gate 1"),
+        ("2", "open gate 2"),
+        ("lamps/2", "polish lamp 2"),
+        ("3", "polish lamp 3"),
+    ]
     assert f"{lamps['path']}: 1 ids are an earlier file's too; they got this file's name" in notes
 
 
-def test_a_seed_that_an_earlier_file_has_is_left_out_and_counted(tmp_path):
-    one = file(tmp_path, "a.csv", ("v", "open the vault", True), ("w", "open the well", True))
-    two = file(tmp_path, "b.csv", ("v", "open the vault", True), ("x", "open the box", True))
-    seeds, notes = gathered([one, two])
-    assert ids(seeds) == {"v": "open the vault", "w": "open the well", "x": "open the box"}
-    assert f"{two['path']}: 1 rows stand in an earlier file too, and were left out" in notes
+def test_a_seed_that_an_earlier_file_has_is_left_out_unless_its_label_differs(file):
+    first = file("a.csv", ("v", "open the vault", True), ("w", "open the well", True))
+    again = file("b.csv", ("v", "open the vault", True), ("x", "open the box", True))
+    other = file("c.csv", ("v", "open the vault", False))
+    seeds, notes = gathered([first, again, other])
+    assert [seed.id for seed in seeds] == ["v", "w", "x", "c/v"]
+    assert [seed.harmful for seed in seeds] == [True, True, True, False]
+    assert f"{again['path']}: 1 rows stand in an earlier file too, and were left out" in notes
 
 
-def test_a_request_with_another_label_is_another_seed(tmp_path):
-    one = file(tmp_path, "a.csv", ("v", "open the vault", True))
-    two = file(tmp_path, "b.csv", ("v", "open the vault", False))
-    assert [(s.id, s.harmful) for s in gathered([one, two])[0]] == [("v", True), ("b/v", False)]
-
-
-def test_files_of_one_name_whose_ids_clash_cannot_be_told_apart(tmp_path):
-    for name in "xyz":
-        (tmp_path / name).mkdir()
-    files = [file(tmp_path, f"{name}/a.csv", ("v", f"gate {name}", True)) for name in "xyz"]
+def test_files_of_one_name_whose_ids_clash_cannot_be_told_apart(file):
+    files = [file("a.csv", ("v", f"gate {name}", True)) for name in "xyz"]
     with pytest.raises(UsageError, match="the id 'a/v' occurs in an earlier file too"):
         gathered(files)
 
 
-def test_limits_and_maps_are_each_files_own(tmp_path):
-    rows = [{"q": f"open gate {n}"} for n in range(4)]
-    mapped = {
-        "path": written(tmp_path / "q.csv", rows),
-        "limit": 3,
-        "map": {"prompt": "q", "harmful": "true"},
-    }
-    plain = file(tmp_path, "a.csv", ("v", "open the vault", False))
-    assert [s.text for s in gathered([mapped, plain])[0]] == [
-        "open gate 0",
-        "open gate 1",
-        "open gate 2",
-        "open the vault",
-    ]
+def test_limits_and_maps_are_each_files_own(file, tmp_path):
+    path = written(tmp_path / "q.csv", [{"q": f"open gate {n}"} for n in range(4)])
+    mapped = {"path": path, "limit": 3, "map": {"prompt": "q", "harmful": "true"}}
+    seeds, _ = gathered([mapped, file("a.csv", ("v", "open the vault", False))])
+    gates = [f"open gate {n}" for n in range(3)]
+    assert [seed.text for seed in seeds] == [*gates, "open the vault"]

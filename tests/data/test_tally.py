@@ -4,8 +4,7 @@ import json
 
 import pytest
 from tests.command import sparring_command
-from tests.data.examples import PUBLISHED, TALE, VAULT, wild
-from tests.data.files import written
+from tests.data.examples import PUBLISHED, TALE, VAULT, wild, written
 from tests.hostile.corpus import ALL
 
 from sparring.data.schemas import SCHEMAS

@@ -1,4 +1,4 @@
-"""Replies that people have labelled, and what other judges said of them: to calibrate a judge."""
+"""Replies that people have labelled, with other judges' verdicts on them: to calibrate a judge."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sparring.types import Seed, UsageError
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A reply to a seed, what people say of it, and the stored verdicts of `judges` by name.
+    """A reply to a seed, people's labels of it, and the stored verdicts of `judges` by name.
 
-    `harmful` and `refused` are None where nobody was asked or people were undecided, and so are
-    a judge's verdicts (true: harmful) where none is stored.
+    `harmful` and `refused` are None where nobody labelled it or people were undecided. A judge's
+    verdict (true: harmful) is None where none is stored.
     """
 
     seed: Seed

@@ -1,13 +1,13 @@
-"""A file's records with the lines they stand on: read as a stream, and nothing is guessed."""
+"""The records of a file as a stream, each with the line it stands on; nothing is guessed."""
 
 from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -25,9 +25,10 @@ MOST_RECORD = 64_000_000
 MOST_WHOLE = 256_000_000
 MOST_UNPACKED = 4_000_000_000
 MOST_DEPTH = 100
-"""Bytes of a line, of a record, of a JSON file (which cannot be streamed) and of what a .gz file
-unpacks to; levels of nesting."""
+"""The most bytes of a line, of a record, of a JSON file (which is read whole) and of what a gzipped
+file unpacks to, and the most levels of nesting."""
 _RATIO = 100
+"""The most that gzip may have shrunk a file, beyond one line."""
 
 csv.field_size_limit(MOST_LINE)  # WildGuardTest has cells of 22,038 characters
 
@@ -37,50 +38,43 @@ def records(path: Path) -> Iterator[Place]:
 
     The first three may be gzipped. UsageError names the file and the line.
     """
-    kind = path.suffixes[-2] if path.suffix == ".gz" and path.suffixes[1:] else path.suffix
+    packed = path.suffix == ".gz" and len(path.suffixes) > 1
+    kind = path.suffixes[-2] if packed else path.suffix
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
-    if kind not in _KINDS or (kind != path.suffix and kind not in _STREAMS):
-        raise UsageError(f"{path}: unknown kind of file (wanted one of {', '.join(_KINDS)})")
-    return _KINDS[kind](path)
+    if kind not in _READERS or (packed and kind in (".json", ".parquet")):
+        raise UsageError(f"{path}: unknown kind of file (wanted one of {', '.join(_READERS)})")
+    return _READERS[kind](path)
 
 
-def _csv(path: Path, delimiter: str = ",") -> Iterator[Place]:
-    reader = csv.reader(_decoded(path), delimiter=delimiter, strict=True)
-    cells = _cells(path, reader)
-    _, header = next(cells, (0, []))
-    if not header:
-        raise UsageError(f"{path}: empty file")
-    if len(set(header)) < len(header):
-        raise UsageError(f"{path}:1: a column is named twice: {', '.join(header)}")
-    for line, row in cells:
-        if len(row) != len(header):
-            raise UsageError(f"{path}:{line}: {len(row)} cells where the header has {len(header)}")
-        yield f"{path}:{line}", dict(zip(header, row, strict=True))
-
-
-def _tsv(path: Path) -> Iterator[Place]:
-    return _csv(path, "\t")
-
-
-def _cells(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """Cells by the line they start on; a blank line is no record."""
+def _csv(path: Path, delimiter: str) -> Iterator[Place]:
+    """The rows below the header, by the line they start on; a blank line is no record."""
+    reader = csv.reader(_text_lines(path), delimiter=delimiter, strict=True)
+    header: list[str] = []
     while True:
-        line = reader.line_num + 1
+        where = f"{path}:{reader.line_num + 1}"
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            raise UsageError(f"{path}:{line}: {error}") from None
+            raise UsageError(f"{where}: {error}") from None
         if cells is None:
-            return
+            break
         if sum(map(len, cells)) > MOST_RECORD:
-            raise UsageError(f"{path}:{line}: a record of more than {MOST_RECORD:,} characters")
-        if cells:
-            yield line, cells
+            raise UsageError(f"{where}: a record of more than {MOST_RECORD:,} characters")
+        if not header:
+            header = cells
+            if len(set(header)) < len(header):
+                raise UsageError(f"{path}:1: a column is named twice: {', '.join(header)}")
+        elif cells:
+            if len(cells) != len(header):
+                raise UsageError(f"{where}: {len(cells)} cells where the header has {len(header)}")
+            yield where, dict(zip(header, cells, strict=True))
+    if not header:
+        raise UsageError(f"{path}: empty file")
 
 
-def _decoded(path: Path) -> Iterator[str]:
-    """Lines as text, so that a bad byte is found on its own line."""
+def _text_lines(path: Path) -> Iterator[str]:
+    """Lines as text, decoded one by one so that a bad byte is found on its own line."""
     for line, raw in _lines(path):
         try:
             yield raw.decode("utf-8-sig" if line == 1 else "utf-8")
@@ -91,88 +85,74 @@ def _decoded(path: Path) -> Iterator[str]:
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Lines split on `\\n` alone: other line separators are text."""
     line = read = 0
+    packed = path.suffix == ".gz"
     most = min(MOST_UNPACKED, _RATIO * path.stat().st_size + MOST_LINE)
     try:
-        with _opened(path) as file:
+        with cast(BinaryIO, gzip.open(path) if packed else path.open("rb")) as file:
             while raw := file.readline(MOST_LINE + 1):
                 line, read = line + 1, read + len(raw)
                 if len(raw) > MOST_LINE:
                     raise UsageError(f"{path}:{line}: a line of more than {MOST_LINE:,} bytes")
-                if path.suffix == ".gz" and read > most:
+                if packed and read > most:
                     raise UsageError(f"{path}:{line}: it unpacks to more than {most:,} bytes")
                 yield line, raw
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UsageError(f"{path}:{line + 1}: not gzip: {error}") from None
 
 
-def _opened(path: Path) -> BinaryIO:
-    opener = gzip.open if path.suffix == ".gz" else io.open
-    return cast(BinaryIO, opener(path, "rb"))
-
-
 def jsonl(path: Path) -> Iterator[Place]:
-    """One object a line, whatever the file is called."""
+    """The objects of a file that has one on each line, whatever the file is called."""
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
     for line, raw in _lines(path):
         if raw.strip():
-            where = f"{path}:{line}"
-            yield where, _object(where, _loads(where, raw))
+            yield f"{path}:{line}", _object(f"{path}:{line}", _loads(f"{path}:{line}", raw))
 
 
 def _json(path: Path) -> Iterator[Place]:
+    """The records of a list, of JailbreakBench's artifacts, or of records or lists by name."""
     if path.stat().st_size > MOST_WHOLE:
         raise UsageError(
             f"{path}: more than {MOST_WHOLE:,} bytes of JSON, which is read whole; "
             "make it JSONL, one record a line"
         )
-    told = _unwrapped(path, _loads(str(path), path.read_bytes()))
-    for number, record in enumerate(told, 1):
-        yield f"{path}: record {number}", _object(f"{path}: record {number}", record)
-
-
-def _unwrapped(path: Path, told: Any) -> list[Any]:
-    """The records of a list, of JailbreakBench's artifacts, or of records or lists by name."""
-    if isinstance(told, dict) and told.keys() == {"parameters", "jailbreaks"}:
-        told = told["jailbreaks"]
-    if isinstance(told, dict):
-        inside = list(told.values())
-        if inside and all(isinstance(value, str) for value in inside):
+    value = _loads(str(path), path.read_bytes())
+    if isinstance(value, dict) and value.keys() == {"parameters", "jailbreaks"}:
+        value = value["jailbreaks"]
+    if isinstance(value, dict):
+        value = [*value.values()]
+        if value and all(isinstance(member, str) for member in value):
             raise UsageError(
                 f"{path}: texts by name, such as HarmBench's targets: replies that an attack aims "
                 "for, and no requests; give the file of behaviors"
             )
-        lists = bool(inside) and all(isinstance(value, list) for value in inside)
-        told = list(chain.from_iterable(inside)) if lists else inside
-    if not isinstance(told, list):
+        if all(isinstance(member, list) for member in value):
+            value = [*chain.from_iterable(value)]
+    if not isinstance(value, list):
         raise UsageError(f"{path}: wanted a list of records")
-    return told
+    for number, record in enumerate(value, 1):
+        yield f"{path}: record {number}", _object(f"{path}: record {number}", record)
 
 
 def _loads(where: str, raw: bytes) -> Any:
     """JSON, and NaN and Infinity, which real files hold; no prompt is ever read from one."""
     try:
-        told = json.loads(raw.decode("utf-8-sig"))
+        value = json.loads(raw.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: not JSON in UTF-8: {error}") from None
-    if _depth(told) > MOST_DEPTH:
-        raise UsageError(f"{where}: nested more than {MOST_DEPTH} deep")
-    return told
-
-
-def _depth(told: Any) -> int:
-    """Levels of lists and objects inside each other."""
-    depth, level = 0, [told]
-    while level := [value for value in level if isinstance(value, list | dict)]:
+    depth, level = 0, [value]
+    while level := [inner for inner in level if isinstance(inner, list | dict)]:
         depth += 1
-        level = [v for value in level for v in (value.values() if type(value) is dict else value)]
-    return depth
+        level = [v for inner in level for v in (inner.values() if type(inner) is dict else inner)]
+    if depth > MOST_DEPTH:
+        raise UsageError(f"{where}: nested more than {MOST_DEPTH} deep")
+    return value
 
 
-def _object(where: str, told: Any) -> Record:
-    if not isinstance(told, dict):
+def _object(where: str, value: Any) -> Record:
+    if not isinstance(value, dict):
         raise UsageError(f"{where}: wanted an object with named fields")
-    return told
+    return value
 
 
 def _parquet(path: Path) -> Iterator[Place]:
@@ -193,9 +173,10 @@ def _parquet(path: Path) -> Iterator[Place]:
         raise UsageError(f"{path}: not Parquet: {error!s:.200}") from None
 
 
-_STREAMS: Mapping[str, Callable[[Path], Iterator[Place]]] = {
-    ".csv": _csv,
-    ".tsv": _tsv,
+_READERS: Mapping[str, Callable[[Path], Iterator[Place]]] = {
+    ".csv": partial(_csv, delimiter=","),
+    ".tsv": partial(_csv, delimiter="\t"),
     ".jsonl": jsonl,
+    ".json": _json,
+    ".parquet": _parquet,
 }
-_KINDS = {**_STREAMS, ".json": _json, ".parquet": _parquet}

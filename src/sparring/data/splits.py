@@ -56,9 +56,9 @@ def _families(seeds: Sequence[Seed]) -> dict[str, str]:
     """By text, one text that stands for all it is linked to: by a cluster, or clusters in turn."""
     links: dict[str, set[str]] = {}
     for seed in seeds:
-        told = links.setdefault(f"text {seed.text}", set())
+        linked = links.setdefault(f"text {seed.text}", set())
         if seed.cluster:
-            told.add(f"cluster {seed.cluster}")
+            linked.add(f"cluster {seed.cluster}")
             links.setdefault(f"cluster {seed.cluster}", set()).add(f"text {seed.text}")
     family: dict[str, str] = {}
     for text in sorted({seed.text for seed in seeds}):

@@ -1,4 +1,4 @@
-"""What a file holds, in numbers alone: its labels, repeats, clusters, categories."""
+"""Counts of what a file holds: labels, repeats, clusters and categories, but no request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ _OTHER = "…"
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """`repeated_*` counts rows beyond the first of each; `clusters` counts distinct ones.
+    """The counts of one file.
 
-    `left_out` is by why. `longest` is in characters.
+    `repeated_ids` and `repeated_prompts` count rows beyond the first of each, `clusters` counts
+    distinct ones, `left_out` is by reason, and `longest` is in characters.
     """
 
     schema: str
@@ -39,13 +40,12 @@ class Tally:
 
     @property
     def benign(self) -> int:
-        """How many are not harmful."""
+        """The number of seeds that are not harmful."""
         return self.seeds - self.harmful
 
     def to_json(self) -> dict[str, Any]:
-        """Numbers and names; no request."""
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        return fields | {"benign": self.benign, "categories": dict(self.categories)}
+        """The counts by name."""
+        return asdict(self) | {"benign": self.benign}
 
 
 def tally(path: Path | str, columns: Mapping[str, str] | None = None) -> Tally:
@@ -90,7 +90,7 @@ def _short(text: str) -> int:
 
 
 def _sizes(names: array[int]) -> list[int]:
-    """How often each comes."""
+    """How often each name occurs."""
     import numpy as np
 
     sizes: list[int] = np.unique(np.asarray(names), return_counts=True)[1].tolist()
