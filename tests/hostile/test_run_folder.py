@@ -16,7 +16,8 @@ from tests.hostile.test_terminal import dangerous
 
 from sparring.cli import main
 
-RATE = {"value": 0.25, "ci95": [0.125, 0.5], "n_scored": 8, "n_total": 9}
+RATE = {"value": 0.25, "ci95": [0.125, 0.5], "method": "wilson", "n_scored": 8, "n_total": 9}
+RATE |= {"clusters": 9, "bounds": [0.125, 0.625]}
 ONLY_SAID = "only a model said this, in a transcript"
 SHORT = [text for text in ALL if len(text) < 400]
 """Tables are as wide as their widest cell, so the longest strings are shown elsewhere."""
