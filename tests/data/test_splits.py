@@ -15,8 +15,8 @@ def seeds(harmful: int, benign: int) -> list[Seed]:
 
 
 def labels(drawn: list[Seed]) -> tuple[int, int]:
-    told = Counter(seed.harmful for seed in drawn)
-    return told[True], told[False]
+    counts = Counter(seed.harmful for seed in drawn)
+    return counts[True], counts[False]
 
 
 @settings(deadline=None)
@@ -29,42 +29,26 @@ def test_a_round_has_equal_labels_and_the_odd_one_is_harmful(harmful, benign, si
 @settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 12))
 def test_every_seed_of_a_label_is_seen_once_an_epoch(harmful, benign, size):
-    told = seeds(harmful, benign)
-    rounds = [draw(told, number, size, "r") for number in range(40)]
+    deck = seeds(harmful, benign)
+    rounds = [draw(deck, number, size, "r") for number in range(40)]
     for label, n in ((True, harmful), (False, benign)):
-        seen = [seed.id for drawn in rounds for seed in drawn if seed.harmful is label]
-        for start in range(0, len(seen) - n + 1, n):
-            assert len(set(seen[start : start + n])) == n
+        ids = [seed.id for drawn in rounds for seed in drawn if seed.harmful is label]
+        for start in range(0, len(ids) - n + 1, n):
+            assert len(set(ids[start : start + n])) == n
 
 
 @pytest.mark.parametrize("harmful", [6, 0])
 def test_with_one_label_alone_every_seed_is_still_seen_once_an_epoch(harmful):
-    told = seeds(harmful, 6 - harmful)
-    drawn = [seed for number in range(3) for seed in draw(told, number, 4, "r")]
+    deck = seeds(harmful, 6 - harmful)
+    drawn = [seed for number in range(3) for seed in draw(deck, number, 4, "r")]
     assert len({seed.id for seed in drawn[:6]}) == len({seed.id for seed in drawn[6:]}) == 6
 
 
 def test_a_draw_depends_on_its_arguments_alone_and_on_each_of_them():
-    told = seeds(20, 20)
-    assert draw(told, 3, 8, "r") == draw(told, 3, 8, "r")
-    assert draw(told, 3, 8, "r") != draw(told, 4, 8, "r") != draw(told, 4, 8, "q")
-
-
-def test_two_epochs_have_two_orders():
-    told = seeds(12, 0)
-    assert draw(told, 0, 12, "r") != draw(told, 1, 12, "r")
-
-
-TEXTS = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.booleans()), max_size=20)
-
-
-@settings(deadline=None)
-@given(TEXTS, st.floats(0.01, 0.99))
-def test_no_text_is_on_both_sides_and_no_seed_is_lost(told, share):
-    everyone = [Seed(text, harmful, f"{n}") for n, (text, harmful) in enumerate(told)]
-    train, held = hold_out(everyone, share)
-    assert not {seed.text for seed in train} & {seed.text for seed in held}
-    assert Counter(train + held) == Counter(everyone)
+    deck = seeds(20, 20)
+    assert draw(deck, 3, 8, "r") == draw(deck, 3, 8, "r")
+    assert draw(deck, 3, 8, "r") != draw(deck, 4, 8, "r") != draw(deck, 4, 8, "q")
+    assert draw(deck, 0, 40, "r") != draw(deck, 1, 40, "r"), "two epochs have two orders"
 
 
 CLUSTERED = st.lists(
@@ -75,8 +59,8 @@ CLUSTERED = st.lists(
 
 @settings(deadline=None)
 @given(CLUSTERED, st.floats(0.01, 0.99))
-def test_no_cluster_is_on_both_sides_not_even_by_way_of_a_text(told, share):
-    everyone = [Seed(t, h, f"{n}", cluster=c) for n, (t, h, c) in enumerate(told)]
+def test_no_cluster_is_on_both_sides_not_even_by_way_of_a_text(rows, share):
+    everyone = [Seed(t, h, f"{n}", cluster=c) for n, (t, h, c) in enumerate(rows)]
     train, held = hold_out(everyone, share)
     assert not {seed.text for seed in train} & {seed.text for seed in held}
     assert not {s.cluster for s in train} & {s.cluster for s in held} - {""}
@@ -85,30 +69,30 @@ def test_no_cluster_is_on_both_sides_not_even_by_way_of_a_text(told, share):
 
 
 def test_a_share_of_the_clusters_is_held_out_whole():
-    told = [Seed(f"gate {n}", True, f"{n}", cluster=f"c{n % 10}") for n in range(50)]
-    train, held = hold_out(told, 0.3)
+    deck = [Seed(f"gate {n}", True, f"{n}", cluster=f"c{n % 10}") for n in range(50)]
+    train, held = hold_out(deck, 0.3)
     assert (len(held), len({seed.cluster for seed in held})) == (15, 3)
     assert len(train) == 35
 
 
 def test_without_drops_what_shares_text_or_cluster_with_the_held_out():
-    told = [Seed("a", True, "1"), Seed("b", True, "2", cluster="x"), Seed("c", True, "3")]
-    assert without(told, [Seed("a", False, "9"), Seed("d", True, "8", cluster="x")]) == told[2:]
+    deck = [Seed("a", True, "1"), Seed("b", True, "2", cluster="x"), Seed("c", True, "3")]
+    assert without(deck, [Seed("a", False, "9"), Seed("d", True, "8", cluster="x")]) == deck[2:]
 
 
 @pytest.mark.parametrize(
     ("n", "share", "held"), [(10, 0.2, 2), (10, 0.25, 2), (10, 0.01, 1), (10, 0.99, 9), (1, 0.5, 0)]
 )
 def test_each_label_holds_out_its_share_at_least_one_and_never_all(n, share, held):
-    train, kept = hold_out(seeds(n, n), share)
-    assert labels(kept) == (held, held)
+    train, examined = hold_out(seeds(n, n), share)
+    assert labels(examined) == (held, held)
     assert labels(train) == (n - held, n - held)
 
 
 def test_what_is_held_out_depends_on_the_seeds_alone():
-    told = seeds(40, 40)
-    _, held = hold_out(told, 0.3)
-    _, again = hold_out(told[::-1], 0.3)
+    deck = seeds(40, 40)
+    _, held = hold_out(deck, 0.3)
+    _, again = hold_out(deck[::-1], 0.3)
     assert {s.text for s in held} == {s.text for s in again}
-    first = {s.text for s in told[:12]}
+    first = {s.text for s in deck[:12]}
     assert {s.text for s in held if s.harmful} != first  # not merely the first ones

@@ -1,10 +1,10 @@
-"""What is told of a file is counted right, and no request is in it."""
+"""The counts of a file are right, and no request is in them."""
 
 import json
 
 import pytest
 from tests.command import sparring_command
-from tests.data.examples import PUBLISHED, TALE, VAULT, wild, written
+from tests.data.examples import TALE, VAULT, row_of, wild, written
 from tests.hostile.corpus import ALL
 
 from sparring.data.schemas import SCHEMAS
@@ -20,45 +20,39 @@ ROWS = [
 
 
 def test_labels_repeats_clusters_and_categories_are_counted(tmp_path):
-    told = tally(written(tmp_path / "x.csv", ROWS))
-    assert (told.seeds, told.harmful, told.benign) == (5, 2, 3)
-    assert (told.repeated_ids, told.repeated_prompts) == (2, 2)
-    assert (told.clusters, told.largest_cluster) == (2, 3)
-    assert told.categories == {"locks": 2, "lamps": 2, "": 1}
-    assert told.longest == len(TALE)
-    assert told.with_goal == 0
+    counts = tally(written(tmp_path / "x.csv", ROWS))
+    assert (counts.seeds, counts.harmful, counts.benign) == (5, 2, 3)
+    assert (counts.repeated_ids, counts.repeated_prompts) == (2, 2)
+    assert (counts.clusters, counts.largest_cluster) == (2, 3)
+    assert counts.categories == {"locks": 2, "lamps": 2, "": 1}
+    assert (counts.longest, counts.with_goal) == (len(TALE), 0)
 
 
-def test_what_is_left_out_is_counted_by_why(tmp_path):
-    _, _, row, _ = PUBLISHED[0]
+def test_omissions_are_counted_by_reason(tmp_path):
+    row = row_of("HarmBench text behaviors")
     song = row | {"FunctionalCategory": "copyright"}
-    told = tally(written(tmp_path / "x.csv", [row, song, song]))
-    assert told.left_out == {"copyright (needs a hash judge)": 2}
-    assert (told.seeds, told.with_goal) == (1, 1)
+    counts = tally(written(tmp_path / "x.csv", [row, song, song]))
+    assert counts.left_out == {"copyright (needs a hash judge)": 2}
+    assert (counts.seeds, counts.with_goal) == (1, 1)
 
 
-def test_show_tells_the_counts_and_never_a_request(tmp_path):
+def test_show_prints_the_counts_and_never_a_request(tmp_path):
     rows = [wild(adversarial=f"{TALE} {n}", data_type="adversarial_harmful") for n in range(7)]
     path = written(tmp_path / "train.tsv", rows)
-    told = sparring_command("data", "show", path)
-    assert told.code == 0
-    assert "WildJailbreak (train)" in told.text
-    assert "7 harmful (100.0%), 0 benign" in told.text
-    assert "1, the largest of 7" in told.text
-    parsed = json.loads(sparring_command("data", "show", path, "--json").out)
-    assert (parsed["seeds"], parsed["clusters"], parsed["schema"]) == (
-        7,
-        1,
-        "WildJailbreak (train)",
-    )
-    shown = told.text + json.dumps(parsed)
-    assert VAULT not in shown
-    assert TALE not in shown
+    shown = sparring_command("data", "show", path)
+    assert shown.code == 0
+    schema = "WildJailbreak (train)"
+    for part in (schema, "7 harmful (100.0%), 0 benign", "1, the largest of 7"):
+        assert part in shown.text
+    as_json = sparring_command("data", "show", path, "--json").out
+    parsed = json.loads(as_json)
+    assert (parsed["seeds"], parsed["clusters"], parsed["schema"]) == (7, 1, schema)
+    assert VAULT not in shown.text + as_json
 
 
 def test_list_names_every_schema():
-    told = sparring_command("data", "list").out
-    assert all(schema.name in told for schema in SCHEMAS)
+    listed = sparring_command("data", "list").out
+    assert all(schema.name in listed for schema in SCHEMAS)
     parsed = json.loads(sparring_command("data", "list", "--json").out)
     assert [row["name"] for row in parsed] == [schema.name for schema in SCHEMAS]
 
@@ -68,10 +62,10 @@ def test_validate_exits_2_with_the_file_and_line_of_what_is_wrong(tmp_path):
     bad = tmp_path / "bad.csv"
     bad.write_bytes(good.read_bytes() + b"ragged\r\n")
     assert sparring_command("data", "validate", good).code == 0
-    told = sparring_command("data", "validate", good, bad)
-    assert told.code == 2
-    assert f"{bad}:7: 1 cells where the header has 5" in told.text
-    assert f"{good}: read as seeds: 5 seeds" in told.text
+    command = sparring_command("data", "validate", good, bad)
+    assert command.code == 2
+    assert f"{bad}:7: 1 cells where the header has 5" in command.text
+    assert f"{good}: read as seeds: 5 seeds" in command.text
 
 
 def test_a_map_is_taken_on_the_command_line(tmp_path):
@@ -88,7 +82,7 @@ def test_no_hostile_category_moves_the_terminal(tmp_path, start):
     path = tmp_path / "x.jsonl"
     rows = ({"text": f"gate {n}", "harmful": True, "category": c} for n, c in enumerate(some))
     path.write_text("\n".join(map(json.dumps, rows)))
-    told = sparring_command("data", "show", path)
-    assert told.code == 0
-    assert not [c for c in told.text if c != "\n" and (c < " " or "\x7f" <= c <= "\x9f")]
-    assert len(told.text.splitlines()) <= 8 + 25
+    shown = sparring_command("data", "show", path)
+    assert shown.code == 0
+    assert not [c for c in shown.text if c != "\n" and (c < " " or "\x7f" <= c <= "\x9f")]
+    assert len(shown.text.splitlines()) <= 8 + 25
