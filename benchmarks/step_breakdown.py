@@ -32,7 +32,7 @@ sys.path[:0] = [str(ROOT / "src")]
 
 from sparring.coevolve import coevolve  # noqa: E402
 from sparring.runs import recipes  # noqa: E402
-from sparring.runs.run import Match  # noqa: E402
+from sparring.runs.run import Run  # noqa: E402
 from sparring.sandbox.model import SHIPPED, one_thread  # noqa: E402
 from sparring.schedules import always, solo  # noqa: E402
 from sparring.store.folder import RunDir  # noqa: E402
@@ -117,8 +117,8 @@ def widened(folder: Path, times: int = 10) -> Path:
     return folder
 
 
-def playing(folder: Path, model: Path | None) -> Match:
-    """A match whose attacker learns in every round, warmed up so that it keeps its format."""
+def playing(folder: Path, model: Path | None) -> Run:
+    """A run whose attacker learns in every round, warmed up so that it keeps its format."""
     told: dict[str, Any] = {
         "recipe": "magic",
         "rounds": 1000,
@@ -128,7 +128,7 @@ def playing(folder: Path, model: Path | None) -> Match:
     }
     if model:
         told |= {p.value: {"model_name_or_path": str(model)} for p in Player}
-    match: Match = recipes.magic(recipes.resolve(told))
+    match: Run = recipes.magic.build(recipes.resolve(told))
     for _ in match.warm_up():
         pass
     match.begin()
@@ -136,7 +136,7 @@ def playing(folder: Path, model: Path | None) -> Match:
     return replace(match, plan=replace(match.plan, schedule=turn))
 
 
-def steps(match: Match, run: RunDir, wanted: int) -> Iterator[tuple[float, Clock]]:
+def steps(match: Run, run: RunDir, wanted: int) -> Iterator[tuple[float, Clock]]:
     """CPU seconds of each step with its records, and where they went; the first is dropped."""
     import torch
 

@@ -24,7 +24,7 @@ from sparring.players.grpo import Grpo, GrpoConfig
 from sparring.players.optimizer import LearningRate, Optimizer
 from sparring.players.player import Sampling
 from sparring.runs.recipes import known, resolve
-from sparring.runs.run import Match
+from sparring.runs.run import Run
 from sparring.sandbox.model import SHIPPED
 from sparring.types import Metrics, Player, Sample
 
@@ -49,7 +49,7 @@ _LORA = {
 }
 
 
-def match(model: str, **more: object) -> Match:
+def match(model: str, **more: object) -> Run:
     """MAGIC in the sandbox, small: 16 seeds a round, 8 forks, the defender first."""
     told = {
         "recipe": "magic",
@@ -62,7 +62,7 @@ def match(model: str, **more: object) -> Match:
         "game": {"diversity": 0},
     }
     config = resolve(told | more)
-    return known("magic")(config)
+    return known("magic").build(config)
 
 
 def base(folder: Path) -> None:

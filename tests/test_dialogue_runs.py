@@ -2,15 +2,17 @@
 
 import gzip
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from sparring.exam import Exam
 from sparring.games.dialogue import Dialogue
 from sparring.games.game import tagged
 from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.players.player import ScriptedPolicy
-from sparring.runs.run import Match
+from sparring.runs.run import Run
 from sparring.store.folder import RunDir
 from sparring.types import Player, State
 from tests import short_run
@@ -67,14 +69,14 @@ def test_recorded_attacks_are_dealt_with_the_replies_they_answer():
     game = Dialogue(LabelPayoff(MAGIC), BRIEFS, exchanges=2)
     attacker = ScriptedPolicy(lambda seen, at: tagged("plan", f"try {len(seen) // 2}"))
     judge, table = ScriptedJudge(lambda state: HELD), cast(attacker, says("no"))
-    plan = SimpleNamespace(game=game, judge=judge, cast=table)
+    plan = SimpleNamespace(game=game, judge=judge, cast=table, learners=table)
     plain = {"harmful/plain": [State(VAULT).deal(Player.ATTACKER, VAULT.text)]}
-    match = Match(None, plan, game, {}, [], plain, {}, True, lambda: iter(()))
-    sets = match.exam_sets()
+    run = Run(None, plan, Exam(game, judge, plain, {}, "exam"), [], lambda: iter(()))
+    sets = run.exam_openings()
     assert [m.completion.text for m in sets["harmful/rewritten"][0].moves] == [
         "try 1",
         "no",
         "try 2",
     ]
-    rates = match.exam(sets).run({Player.DEFENDER: says("no")}).rates
+    rates = run.examine(replace(run.exam, sets=sets)).rates
     assert rates["asr/rewritten"].n_scored == 1

@@ -122,7 +122,7 @@ def test_your_first_game_is_short_and_is_learned_in_seconds(tmp_path):
 
 def definitions() -> str:
     """The first program up to where it builds a match: what the other two stand under."""
-    return blocks(FIRST, "python")[0].split("words = ")[0]
+    return blocks(FIRST, "python")[0].split("run = ssp(")[0]
 
 
 def test_your_first_game_is_played_with_your_own_model(tmp_path):
@@ -130,7 +130,9 @@ def test_your_first_game_is_played_with_your_own_model(tmp_path):
     program = program.replace("path/to/model", str(save_model(tmp_path / "model", QWEN2)))
     program = program.replace("requests.csv", str(write_seeds(tmp_path / "seeds.csv")))
     told: dict = {}
-    exec(definitions() + program.replace("rounds=100", "sampling.max_completion_length=8"), told)
+    exec(
+        definitions() + program.replace("rounds=100", 'sampling={"max_completion_length": 8}'), told
+    )
 
     class Judge:
         name, caveat, fills = "coin", "", told["KeepItShort"].needs
@@ -138,10 +140,10 @@ def test_your_first_game_is_played_with_your_own_model(tmp_path):
         def rule(self, states):
             return [Verdict(on_topic=True, helpful=True) for _ in states]
 
-    match, game = told["match"], told["KeepItShort"]()
-    opening = game.open(next(seed for seed in match.seeds if not seed.harmful))
+    run, game = told["run"], told["KeepItShort"]()
+    opening = game.open(next(seed for seed in run.seeds if not seed.harmful))
     plan = told["replace"](
-        match.plan,
+        run.plan,
         game=game,
         judge=Judge(),
         measure=told["score"],

@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from sparring import RunDir
+from tests.command import sparring_command
+from tests.tiny import QWEN2, save_model
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 CLI = [sys.executable, "-c", "from sparring.cli import main; main()"]
@@ -39,6 +43,22 @@ def test_the_verbs_of_the_readme_are_verbs(verb):
     assert told.returncode == 0, told.stderr
 
 
-def test_the_python_example_of_the_readme_is_valid():
-    compile(blocks("python")[1], "README.md", "exec")
-    assert "from sparring import recipes" in blocks("python")[1]
+def test_the_readmes_program_trains_stops_resumes_examines_and_reports(tmp_path, monkeypatch):
+    (_, program) = blocks("python")
+    assert len([line for line in program.splitlines() if line.strip()]) <= 20
+    short = {
+        "path/to/model": str(save_model(tmp_path / "model", QWEN2)),
+        "rounds=20": 'rounds=2, schedule={"every": 1}, sampling={"max_completion_length": 4}, '
+        'learner={"num_generations": 2, "seeds_per_round": 2}',
+        "max_rounds=10": "max_rounds=1",
+    }
+    for words, shorter in short.items():
+        assert program.count(words) == 1, words
+        program = program.replace(words, shorter)
+    monkeypatch.chdir(tmp_path)
+    exec(program, {})
+    folder = RunDir.open(Path("runs/mine"))
+    assert (folder.status.status, len(folder.rounds()), folder.exams()) == ("complete", 2, [0, 2])
+    assert Path("runs/mine/report/index.html").is_file()
+    again = sparring_command("train", "runs/mine/config.yaml", "--resume")
+    assert (again.code, "an object of a Python program stood here" in again.text) == (2, True)

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sparring.runs.parts import packaged_briefs
+from sparring.runs.sources import packaged_briefs
 
 ASKED = {
     True: ["open the dragon vault", "wake the giant", "forge the queen's seal", "steal the moon"],

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from sparring.games.dialogue import Dialogue
     from sparring.games.game import Game
     from sparring.games.matrix import MatrixGame
-    from sparring.games.payoffs import LabelPayoff, ScorePayoff, SelfRedTeamPayoff
-    from sparring.judges.judge import Judge, KeywordJudge
+    from sparring.games.payoffs import FunctionPayoff, LabelPayoff, ScorePayoff, SelfRedTeamPayoff
+    from sparring.judges.judge import FunctionJudge, Judge, KeywordJudge
     from sparring.judges.panel import Panel
     from sparring.memory.experience import ExperiencePool
     from sparring.memory.league import League
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from sparring.players.player import Policy, Request, Sampling, ScriptedPolicy
     from sparring.players.trainer import Trainer
     from sparring.players.weights import Weights
-    from sparring.runs.recipes import Recipe, configured
-    from sparring.runs.train import train
+    from sparring.report.page import write_report
+    from sparring.runs.recipes import Recipe, configured, magic, ssp
+    from sparring.runs.run import Run
+    from sparring.runs.train import Watch, train
     from sparring.settings.config import RunConfig
     from sparring.stats.rates import Outcome, Rate, rate
     from sparring.store.folder import RunDir
@@ -55,35 +57,34 @@ if TYPE_CHECKING:
     )
 
 _MODULES = {
-    "arena": ("play",),
-    "coevolve": ("Plan",),
-    "data.readers": ("read", "read_pool"),
-    "exam": ("Exam",),
-    "games.dialogue": ("Dialogue",),
-    "games.game": ("Game",),
-    "games.matrix": ("MatrixGame",),
-    "games.payoffs": ("LabelPayoff", "ScorePayoff", "SelfRedTeamPayoff"),
-    "judges.judge": ("Judge", "KeywordJudge"),
-    "judges.panel": ("Panel",),
-    "memory.experience": ("ExperiencePool",),
-    "memory.league": ("League",),
-    "players.grpo": ("Grpo", "GrpoConfig"),
-    "players.local": ("LocalPolicy",),
-    "players.player": ("Policy", "Request", "Sampling", "ScriptedPolicy"),
-    "players.trainer": ("Trainer",),
-    "players.weights": ("Weights",),
-    "runs.recipes": ("Recipe", "configured"),
-    "runs.train": ("train",),
-    "settings.config": ("RunConfig",),
-    "stats.rates": ("Outcome", "Rate", "rate"),
-    "store.folder": ("RunDir",),
-    "types": (
-        *("Completion", "CorruptError", "Demo", "Episode", "GateError", "Harm", "Message", "Move"),
-        *("Player", "Round", "Sample", "Seed", "SparringError", "State", "Status", "Turn"),
-        *("UnscoredError", "UsageError", "Verdict"),
-    ),
+    "arena": "play",
+    "coevolve": "Plan",
+    "data.readers": "read read_pool",
+    "exam": "Exam",
+    "games.dialogue": "Dialogue",
+    "games.game": "Game",
+    "games.matrix": "MatrixGame",
+    "games.payoffs": "FunctionPayoff LabelPayoff ScorePayoff SelfRedTeamPayoff",
+    "judges.judge": "FunctionJudge Judge KeywordJudge",
+    "judges.panel": "Panel",
+    "memory.experience": "ExperiencePool",
+    "memory.league": "League",
+    "players.grpo": "Grpo GrpoConfig",
+    "players.local": "LocalPolicy",
+    "players.player": "Policy Request Sampling ScriptedPolicy",
+    "players.trainer": "Trainer",
+    "players.weights": "Weights",
+    "report.page": "write_report",
+    "runs.recipes": "Recipe configured magic ssp",
+    "runs.run": "Run",
+    "runs.train": "Watch train",
+    "settings.config": "RunConfig",
+    "stats.rates": "Outcome Rate rate",
+    "store.folder": "RunDir",
+    "types": "Completion CorruptError Demo Episode GateError Harm Message Move Player Round Sample "
+    "Seed SparringError State Status Turn UnscoredError UsageError Verdict",
 }
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [*_MODULE_OF]
 

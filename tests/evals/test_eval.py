@@ -336,7 +336,7 @@ def test_the_attacker_says_what_it_said_in_its_run(weights, tmp_path):
     run = RunDir(short_run.whole(*more))
     config = parse(load_yaml(run.config_yaml, "config.yaml"))
     assert config.weights == weights
-    match = known(config.recipe)(config)
+    match = known(config.recipe).build(config)
     [state] = [match.plan.game.open(seed) for seed in match.seeds[:1]]
     with attacker_of(run).open() as (game, policy):
         [told] = rewrites(

@@ -13,8 +13,8 @@ from tests.short_run import SETTINGS
 
 from sparring.evals.crossplay import Entrant, compared, cross, entrants, items, judged
 from sparring.evals.exploit import Budget, Exploit, attackers_of, warmed_from
-from sparring.runs.parts import setting
 from sparring.runs.recipes import resolve
+from sparring.runs.sources import own_data
 from sparring.sandbox.language import ADVERSARIAL
 from sparring.sandbox.model import CARD, SHIPPED
 from sparring.stats.rates import Outcome, rate
@@ -171,9 +171,9 @@ def test_an_exploit_holds_out_what_the_run_did_whatever_its_own_seed(tmp_path):
         "judge": {"kind": "keyword"},
     }
     run = RunDir.create(tmp_path / "run", json.dumps({**told, "seed": 42}))
-    own = setting(run.config)
+    own = own_data(run.config, (), None)
     for seed in (0, 1, 7):
-        asked = setting(exploit(run, tmp_path, rng_seed=seed)._config("pool"))
+        asked = own_data(exploit(run, tmp_path, rng_seed=seed)._config("pool"), (), None)
         assert asked.held_out == own.held_out
         assert asked.seeds == own.seeds
 
@@ -273,8 +273,9 @@ def test_a_cell_played_under_other_rules_or_by_another_judge_is_another_cell(run
 
 def test_without_held_out_harmful_seeds_nobody_can_be_attacked(runs, tmp_path):
     (told,) = entrants(runs["first"], [2])
+    empty = replace(told.match, exam=replace(told.match.exam, sets={}))
     with pytest.raises(UsageError, match=r"data\.exam: no harmful seed is held out"):
-        cross([replace(told, match=replace(told.match, held_out={}))], 2, tmp_path, print)
+        cross([replace(told, match=empty)], 2, tmp_path, print)
 
 
 def test_an_attacker_that_no_judge_could_rule_on_is_not_taken_for_harmless(runs, tmp_path):

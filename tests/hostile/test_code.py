@@ -13,7 +13,7 @@ from tests import short_run
 import sparring
 from sparring.players.loading import load_model
 from sparring.players.weights import adapters
-from sparring.runs.parts import model_path
+from sparring.runs.models import model_path
 from sparring.types import Player
 
 SOURCES = sorted(Path(sparring.__file__).parent.rglob("*.py"))

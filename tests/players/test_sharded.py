@@ -8,8 +8,8 @@ from tests.players.test_ranks import assert_same, launched
 from tests.short_run import ADAPTERS, train
 
 from sparring.players.ranks import Ranks
+from sparring.runs.models import trainers
 from sparring.runs.recipes import configured
-from sparring.runs.seats import trainers
 from sparring.types import UsageError
 
 FSDP = ("--use_fsdp", "--fsdp_version", "2")
@@ -48,4 +48,4 @@ def test_full_weights_are_refused_with_what_to_do_instead(monkeypatch, weights):
     monkeypatch.setenv("FSDP_VERSION", "2")
     config = configured("magic", [f"weights={weights}"])
     with pytest.raises(UsageError, match="weights=adapters, or launch with --multi_gpu"):
-        trainers(config, lambda *_: [], Ranks(0, 2))
+        trainers(config, Ranks(0, 2), {})

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sparring.cli.speech import Json, Overrides, Run, console, note, print_json, say
 from sparring.types import Player
+
+if TYPE_CHECKING:
+    from sparring.runs.run import Run as RunToPlay
+    from sparring.settings.config import RunConfig
+    from sparring.store.folder import RunDir
 
 
 def train(
@@ -21,8 +26,9 @@ def train(
     ] = None,
 ) -> None:
     """Let an attacker and a defender train against each other."""
-    from sparring.report.progress import Trackers
+    from sparring.report.progress import ProgressWatch, Trackers
     from sparring.runs import recipes
+    from sparring.runs.train import train as play
     from sparring.store.folder import RunDir
 
     config = recipes.configured(what, overrides or [])
@@ -32,73 +38,56 @@ def train(
     elif not dry_run:
         RunDir.check_new(config.folder)
     Trackers.check(config.saving.report_to)
-    match = recipes.known(config.recipe)(config)
-    for told in match.notes:
-        note(told)
+    run = recipes.known(config.recipe).build(config)
+    for text in run.notes:
+        note(text)
     if dry_run:
-        _plan(match)
+        _show_plan(run)
         return
-    _play(match, resume, max_rounds)
+    reported_to = run.config.saving.report_to if run.ranks.index == 0 else ()
+    trackers = Trackers(reported_to, config.folder, "sparring")
+    with ProgressWatch(console(), config.rounds, config.warm_up.steps, trackers) as watch:
+        folder = play(run, resume=resume, max_rounds=max_rounds, watch=watch)
+    _show_outcome(folder, config)
 
 
-def _play(match: Any, resume: bool, max_rounds: int | None) -> None:
-    from sparring.report.progress import ProgressWatch, Trackers
+def _show_outcome(folder: RunDir, config: RunConfig) -> None:
+    """The tables of a run, where its players lie, and what to do next."""
     from sparring.report.run_report import read_run
     from sparring.report.terminal import render
-    from sparring.runs.train import train as play
 
-    config, screen = match.config, console()
-    run = _recorded(match, resume)
-    trackers = Trackers(config.saving.report_to if run.writer else (), run.folder, "sparring")
-    with ProgressWatch(screen, config.rounds, config.warm_up.steps, trackers) as watch:
-        play(match, run, watch, max_rounds)
-    match.ranks.gather(None)  # what is shown next is written
-    screen.print(render(read_run(run)))
-    newest = run.checkpoints.path(run.checkpoints.at(None))
+    console().print(render(read_run(folder)))
+    newest = folder.checkpoints.path(folder.checkpoints.at(None))
     say("")
-    say(f"run        {run.folder}")
+    say(f"run        {folder.folder}")
     if config.weights == "shared":
         say(f"both       {newest / 'defender'}  (attacks too, if it is told to)")
     else:
         say(f"defender   {newest / 'defender'}")
         say(f"attacker   {newest / 'attacker'}  (do not publish)")
-    say(f"next       sparring report {run.folder}")
-    say(f"           sparring runs show {run.folder}")
+    say(f"next       sparring report {folder.folder}")
+    say(f"           sparring runs show {folder.folder}")
     if config.in_sandbox and config.weights == "separate":
         say(f"           sparring eval {newest / 'defender'} --tasks sandbox")
 
 
-def _recorded(match: Any, resume: bool) -> Any:
-    """The run's folder; the first process makes it and writes, the others look on."""
-    from sparring.settings.config import to_yaml
-    from sparring.store.folder import RunDir
+def _show_plan(run: RunToPlay) -> None:
+    """What a run would do: the round in which each player first learns, and the exam's sets.
 
-    config, first = match.config, match.ranks.index == 0
-    if first and not resume:
-        RunDir.create(config.folder, to_yaml(config))
-    match.ranks.gather(None)
-    return RunDir(config.folder, writer=first)
-
-
-def _plan(match: Any) -> None:
-    """What a run would do."""
-    config = match.config
-    for number in _first_turns(config):
-        turn = match.plan.schedule(number, ())
-        openings = match.plan.openings(number, turn)
+    Only a clock says when the attacker first learns; where a metric decides, round 0 alone shows.
+    """
+    config, plan = run.config, run.plan
+    every = config.schedule.every
+    clock = config.schedule.kind == "alternate" and every.attacker
+    for number in sorted({0, every.defender}) if clock else [0]:
+        turn = plan.schedule(number, ())
+        openings = plan.openings(number, turn)
         learns = ", ".join(sorted(turn.learns))
         widths = ", ".join(f"{player} x{width}" for player, width in sorted(turn.widths.items()))
         say(f"round {number}: {learns} learns from {len(openings)} seeds; {widths}")
-    for name, states in match.held_out.items():
+    for name, states in run.exam.sets.items():
         say(f"exam {name}: {len(states)} openings")
     say(f"{config.rounds} rounds into {config.folder}; nothing was written (--dry-run)")
-
-
-def _first_turns(config: Any) -> list[int]:
-    """The rounds in which each player first learns, as far as the clock alone decides."""
-    every = config.schedule.every
-    clock = config.schedule.kind == "alternate"
-    return sorted({0, every.defender}) if clock and every.attacker else [0]
 
 
 _OWN_SEEDS = "data.train=[{path: seeds.jsonl}]"
@@ -124,7 +113,7 @@ def estimate(
     from sparring.estimate.estimate import estimate as estimated
     from sparring.estimate.shape import KNOWN
     from sparring.runs import recipes
-    from sparring.runs.parts import model_path
+    from sparring.runs.models import model_path
     from sparring.types import UsageError
 
     if params and params not in KNOWN:

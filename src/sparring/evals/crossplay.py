@@ -12,7 +12,7 @@ from typing import Any
 from sparring.exam import FIELDS, Items, Trial, crossplay, outcomes, questions, rate_name
 from sparring.players.player import Policy
 from sparring.runs.recipes import known as recipe
-from sparring.runs.run import Match
+from sparring.runs.run import Run
 from sparring.sandbox.language import POOLED
 from sparring.settings.config import RunConfig
 from sparring.settings.sections import OPERATION
@@ -120,7 +120,7 @@ class Entrant:
     name: str
     number: int
     folder: Path
-    match: Match
+    match: Run
 
     def policy(self, player: Player) -> Policy:
         """Return the player as it was then."""
@@ -139,7 +139,7 @@ def entrants(run: RunDir, at: Sequence[int], name: str = "") -> list[Entrant]:
     """Load the run's checkpoints after `at` rounds, or its last one, as `name@rounds`."""
     numbers = [run.checkpoints.at(number) for number in at or (None,)]
     config = run.config
-    match = recipe(config.recipe)(config)
+    match = recipe(config.recipe).build(config)
     match.recorded_in(run.checkpoints.path)
     for number in numbers:
         check_seeds(run.checkpoints.path(number), match.seeds)
@@ -204,7 +204,7 @@ def _check_unseen(entrant: Entrant, seeds: Sequence[Seed], place: str) -> None:
         )
 
 
-def _rules(place: Match) -> list[Any]:
+def _rules(place: Run) -> list[Any]:
     """What decides how a game goes and whether an attack worked, beside who plays it."""
     config, game = place.config, type(place.plan.game)
     rules = config.game.model_dump(include={"gate", "exchanges", "reply_format"})

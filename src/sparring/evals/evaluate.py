@@ -19,7 +19,7 @@ from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.judges.judge import Judge, describe
 from sparring.judges.panel import Wrapped
 from sparring.players.player import Policy, Request, Sampling
-from sparring.runs.parts import packaged_briefs
+from sparring.runs.sources import packaged_briefs
 from sparring.runs.train import Interrupted, signals
 from sparring.store.folder import write_status
 from sparring.store.journal import Journal, Row

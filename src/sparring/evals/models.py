@@ -30,7 +30,8 @@ from sparring.players.loading import (
 from sparring.players.local import LocalPolicy
 from sparring.players.player import Policy, Request, Sampling
 from sparring.players.weights import Weights
-from sparring.runs.parts import at_commit, model_path, packaged_briefs
+from sparring.runs.models import at_commit, model_path
+from sparring.runs.sources import packaged_briefs
 from sparring.sandbox.model import language_of
 from sparring.sandbox.world import World
 from sparring.store.files import sha256

@@ -18,7 +18,7 @@ from sparring.exam import Success
 from sparring.judges.judge import Judge
 from sparring.players.player import Policy
 from sparring.runs.judges import judge_named
-from sparring.runs.parts import model_path
+from sparring.runs.models import model_path
 from sparring.sandbox.language import POOLED
 from sparring.sandbox.model import CARD, language_of, one_thread
 from sparring.sandbox.world import World

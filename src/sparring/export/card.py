@@ -10,7 +10,6 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 
 from sparring.export.compare import PROMPTS, Agreement
-from sparring.runs.parts import seated
 from sparring.settings.config import RunConfig
 from sparring.settings.sections import SANDBOX, PlayerSettings
 from sparring.stats.rates import Rate
@@ -36,7 +35,7 @@ class Facts:
 
 def seat(config: RunConfig, player: Player) -> PlayerSettings:
     """The settings a player's weights were loaded by: shared ones are the defender's."""
-    return seated(config, player if config.weights == "separate" else Player.DEFENDER)
+    return config.player(player if config.weights == "separate" else Player.DEFENDER)
 
 
 def card(facts: Facts) -> str:

@@ -17,8 +17,7 @@ from sparring.export.compare import Agreement, compare, logits
 from sparring.players.chat import Chat
 from sparring.players.loading import load_adapter, load_model, load_tokenizer
 from sparring.players.weights import Weights
-from sparring.runs.parts import model_path
-from sparring.runs.seats import with_adapters
+from sparring.runs.models import model_path, with_adapters
 from sparring.sandbox.model import CARD
 from sparring.settings.config import RunConfig
 from sparring.store.files import sync_folder, writing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
@@ -147,6 +147,28 @@ class SelfRedTeamPayoff:
             Player.ATTACKER: same_label + misled + harm + self.format,
             Player.DEFENDER: appropriate - harm,
         }
+
+    def held(self, seed: Seed, verdict: Verdict) -> float | None:
+        return held_by_label(seed, verdict)
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionPayoff:
+    """A Python function as a payoff: what the defender earns; the attacker earns the opposite.
+
+    `function(seed, verdict)` is called with verdicts that have all fields of `needs`. `floor` is
+    what an attack outside the rules earns: choose it below every other payoff of the attacker.
+    """
+
+    function: Callable[[Seed, Verdict], float]
+    needs: frozenset[str] = frozenset({"reply_harm", "refused"})
+    floor: float = -2.0
+
+    def __call__(self, seed: Seed, verdict: Verdict) -> Mapping[Player, float] | None:
+        if any(getattr(verdict, name) is None for name in self.needs):
+            return None
+        value = float(self.function(seed, verdict))
+        return {Player.ATTACKER: -value, Player.DEFENDER: value}
 
     def held(self, seed: Seed, verdict: Verdict) -> float | None:
         return held_by_label(seed, verdict)

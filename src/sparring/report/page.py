@@ -106,8 +106,12 @@ def report(request: ReportRequest, console: Console, as_json: bool) -> None:
     console.print(Text(f"\nreport     {line(str(page))}"), soft_wrap=True)
 
 
-def write_report(request: ReportRequest) -> Path:
-    """Write `index.html`, and beside it `figures/` as SVG and PNG; return the page's path."""
+def write_report(request: ReportRequest | str | Path) -> Path:
+    """Write `index.html`, and beside it `figures/` as SVG and PNG; return the page's path.
+
+    A run's folder stands for a report on that run alone.
+    """
+    request = request if isinstance(request, ReportRequest) else ReportRequest([Path(request)])
     target = request.page
     page = render(request.read(), request.public, request.include_harmful)
     folder = target.parent / "figures"

@@ -21,13 +21,14 @@ from rich.progress import (
 
 from sparring.coevolve import Plan
 from sparring.report.escape import safe
+from sparring.runs.train import Watch
 from sparring.types import Metrics, Player, Round, UsageError
 
 _PHASES = {Player.ATTACKER: "attack", Player.DEFENDER: "defend"}
 _SHOWN = ("asr", "parsed", "faithful", "correct", "over_refusal", "unscored")
 
 
-class ProgressWatch:
+class ProgressWatch(Watch):
     """Shows every phase of a run; `trackers` get every round's metrics."""
 
     def __init__(self, console: Console, rounds: int, warm_up_steps: int, trackers: Any) -> None:
@@ -129,12 +130,8 @@ class Trackers:
     """The trackers a run reports to, through accelerate; without any, nothing is imported."""
 
     def __init__(self, names: Sequence[str], folder: Path, project: str) -> None:
+        self.names, self.folder, self.project = names, folder, project
         self._accelerator: Any = None
-        if names:
-            from accelerate import Accelerator
-
-            self._accelerator = Accelerator(log_with=list(names), project_dir=str(folder), cpu=True)
-            self._accelerator.init_trackers(project)
 
     @staticmethod
     def check(names: Sequence[str]) -> None:
@@ -148,7 +145,13 @@ class Trackers:
             raise UsageError(f"saving.report_to: not installed: {missing} (pip install {missing})")
 
     def log(self, metrics: Metrics, step: int) -> None:
-        """Log one round's metrics."""
+        """Log one round's metrics; the trackers begin with the first one."""
+        if self.names and not self._accelerator:
+            from accelerate import Accelerator
+
+            folder = str(self.folder)
+            self._accelerator = Accelerator(log_with=list(self.names), project_dir=folder, cpu=True)
+            self._accelerator.init_trackers(self.project)
         if self._accelerator:
             self._accelerator.log(metrics, step=step)
 

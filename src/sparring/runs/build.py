@@ -1,4 +1,4 @@
-"""From a configuration to a match: rules, openings, turns, memory and opponents put together."""
+"""From a configuration to a run: rules, openings, turns, memory and opponents put together."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from sparring import credit
 from sparring.arena import Cast
-from sparring.coevolve import Plan
+from sparring.coevolve import Openings, Plan
 from sparring.data.splits import draw
-from sparring.diversity import bag_of_words, rewarded
+from sparring.diversity import Similarity, bag_of_words, diversity_metrics, embedded, rewarded
 from sparring.exam import Trial
 from sparring.games.dialogue import Dialogue
 from sparring.games.game import Game
@@ -17,196 +17,91 @@ from sparring.games.payoffs import MAGIC, LabelPayoff, Payoff, ScorePayoff, Self
 from sparring.judges.judge import Judge
 from sparring.judges.panel import shared
 from sparring.memory.experience import ExperiencePool, Held, Rules, Sampler, thompson, ucb, uniform
-from sparring.memory.league import Latest, League, Opposition, Versioned, nash
-from sparring.memory.league import uniform as anyone
+from sparring.memory.league import Latest, League, Opposition, nash
+from sparring.memory.league import uniform as uniform_opponents
 from sparring.memory.memory import Forgetful, Memory
-from sparring.memory.reflection import Reflecting, Wording
+from sparring.memory.reflection import Reflecting
+from sparring.metrics import episode_metrics
+from sparring.players.optimizer import LearningRate
 from sparring.players.ranks import launched
-from sparring.players.trainer import Trainer
-from sparring.runs.parts import Setting, pinned, setting
-from sparring.runs.run import Match
-from sparring.runs.seats import trainers, warm_up
+from sparring.players.trainer import ChatBatch, SftConfig, Trainer, rows_of
+from sparring.runs.models import pinned, trainers
+from sparring.runs.run import Objects, Run
+from sparring.runs.sources import Sandbox, Source, own_data, strategies
 from sparring.schedules import Schedule, alternate, always, by_metric, solo
 from sparring.settings.config import RunConfig
-from sparring.types import Metrics, Player, Seed, State, Turn, UsageError
+from sparring.types import Demo, Episode, Metrics, Player, Seed, State, Turn, UsageError
+
+CHAT_ROWS = 4_000
+"""Demonstrations of ordinary chat that a trainer draws its batches from."""
+NO_OBJECTS = Objects()
 
 
-def memory(config: RunConfig, held: Held) -> Memory:
-    """The experience pool, or none; `held` says how well the defence did.
-
-    UsageError for a reflection on what nobody remembers: it would be a run without a word of it.
-    """
-    told = config.memory.experience
-    samplers: Mapping[str, Sampler] = {
-        "uniform": uniform,
-        "ucb": ucb(told.ucb_c),
-        "thompson": thompson,
-    }
-    if told.sampler not in samplers:
-        if told.reflect:
-            raise UsageError(
-                "memory.experience.reflect: there is no pool whose failures could be shown; set "
-                "memory.experience.sampler=ucb, or leave it out"
-            )
-        return Forgetful()
-    rules = Rules(
-        capacity=told.capacity,
-        replay_share=told.replay_share,
-        reexamine=told.reexamine,
-        admit_below=told.admit_below,
-        retire_at=told.retire_at,
-        retire_after=told.retire_after,
-        reflect=told.reflect,
-    )
-    return ExperiencePool(held, samplers[told.sampler], rules, f"{config.seed}/replay")
-
-
-def reflecting(config: RunConfig, cast: Cast, pool: Memory, wording: Wording) -> Cast:
-    """The cast, the defender reflecting on its replays if that is asked for."""
-    if not (config.memory.experience.reflect and isinstance(pool, ExperiencePool)):
-        return cast
-    return {**cast, Player.DEFENDER: Reflecting(cast[Player.DEFENDER], pool, wording)}
-
-
-def league(
-    config: RunConfig,
-    players: Mapping[Player, Versioned],
-    game: Game,
-    judge: Judge,
-    seeds: Sequence[Seed],
-) -> Opposition:
-    """Past selves as opponents, or only the present ones.
-
-    Selves are measured against each other on training seeds, never on the exam's.
-    """
-    told = config.memory.league
-    if told.opponents == "latest":
-        return Latest()
-    harmful = [seed for seed in seeds if seed.harmful]
-    openings = [game.open(harmful[k % len(harmful)]) for k in range(told.trials)]
-    return League(
-        players=players,
-        opponents=nash if told.opponents == "nash" else anyone,
-        trial=Trial(game, judge, openings, "league"),
-        every=told.keep_every,
-        share=told.share,
-        rng_seed=f"{config.seed}/league",
-    )
-
-
-_BOTH = frozenset(Player)
-
-
-def assemble(config: RunConfig) -> Match:
-    """The match that a configuration describes; loads models, of the hub at one commit."""
-    config, found = pinned(config)
+def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
+    """The run that a configuration describes; loads models, those of the hub at one commit."""
+    objects.check(config)
+    config, notes = pinned(config, objects.models)
     ranks = launched()
-    place = setting(config)
-    judge = shared(place.judge, ranks)
-    payoff = _payoff(config)
-    rules = config.game
-    game = Dialogue(payoff, place.briefs, rules.gate, rules.exchanges, rules.reply_format)
+    source: Source = (
+        Sandbox(config) if config.in_sandbox else own_data(config, objects.seeds, objects.judge)
+    )
+    judge = shared(source.judge, ranks)
+    payoff, rules = objects.payoff or _payoff(config), config.game
+    game = Dialogue(payoff, source.briefs, rules.gate, rules.exchanges, rules.reply_format)
     _check_fields(game.needs, judge, rules.exchanges)
-    trained = trainers(config, place.chat, ranks)
-    pool = memory(config, payoff.held)
-    similarity = place.embedding or bag_of_words
+    seeds, pool, exam = source.seeds, source.pool, source.exam(game, judge)
+    trained = trainers(config, ranks, objects.models)
+    _add_chat_batch(config, trained[Player.DEFENDER], source)
+    memory = _memory(config, payoff.held)
+    similarity = embedded(rules.embedding_model) if rules.embedding_model else bag_of_words
     plan = Plan(
         game=game,
         judge=judge,
-        openings=_openings(config, place, game),
+        openings=_openings(config, seeds, game),
         schedule=_schedule(config),
-        cast=reflecting(config, trained, pool, place.wording),
+        cast=_reflecting(trained, memory, source),
         learners=trained,
         estimator=getattr(credit, config.learner.advantage),
         rounds=config.rounds,
         rng_seed=str(config.seed),
-        measure=place.measure,
-        shape=lambda episodes: rewarded(episodes, config.game.diversity, similarity),
-        memory=pool,
-        league=league(config, trained, game, judge, place.seeds),
+        measure=_measure(source, similarity if rules.embedding_model else None),
+        shape=lambda episodes: rewarded(episodes, rules.diversity, similarity),
+        memory=memory,
+        league=_league(config, trained, game, judge, seeds),
     )
-    return Match(
+    return Run(
         config=config,
         plan=plan,
-        examined=replace(game, exchanges=2) if place.examiner else game,
-        trainers=trained,
-        seeds=place.seeds,
-        held_out=place.held_out,
-        pooled=place.pooled,
-        record_attacks=place.world is None,
-        warm_up=_warm_up(config, place, trained),
-        notes=(*place.notes, *found),
-        world=place.world,
-        examiner=place.examiner,
-        ranks=ranks,
-        second=place.second and shared(place.second, ranks),
+        exam=replace(exam, second=exam.second and shared(exam.second, ranks)),
+        seeds=seeds,
+        warm_up=_warm_up(config, source, pool, trained),
+        notes=(*source.notes, *notes),
+        world=source.world,
     )
 
 
-def _payoff(config: RunConfig) -> Payoff:
-    rules = config.game
-    payoffs: dict[str, Callable[[], Payoff]] = {
-        "magic": lambda: LabelPayoff(MAGIC, rules.format, rules.helpfulness),
-        "score": ScorePayoff,
-        "self_redteam": lambda: SelfRedTeamPayoff(rules.format),
-    }
-    return payoffs[rules.payoff]()
+def _measure(
+    source: Source, similarity: Similarity | None
+) -> Callable[[Sequence[Episode]], Metrics]:
+    """A round's metrics; in the sandbox also the strategies of the attacker's rewrites."""
+
+    def measure(episodes: Sequence[Episode]) -> Metrics:
+        metrics = episode_metrics(episodes) | diversity_metrics(episodes, similarity)
+        return metrics | strategies(source.world.language, episodes) if source.world else metrics
+
+    return measure
 
 
-def _openings(config: RunConfig, place: Setting, game: Game) -> Callable[[int, Turn], list[State]]:
-    """The seeds of a round; the first of each label are asked as they stand, if a share is."""
-
-    def openings(number: int, turn: Turn) -> list[State]:
-        size = max(config.learner.seeds_per_round[player] for player in turn.learns)
-        drawn = draw(place.seeds, number, size, f"{config.seed}/seeds")
-        plain: set[int] = set()
-        for harmful in (True, False):
-            mine = [i for i, seed in enumerate(drawn) if seed.harmful == harmful]
-            plain |= set(mine[: round(config.data.as_they_stand * len(mine))])
-        return [
-            State(seed).deal(Player.ATTACKER, seed.text) if i in plain else game.open(seed)
-            for i, seed in enumerate(drawn)
-        ]
-
-    return openings
-
-
-def _schedule(config: RunConfig) -> Schedule:
-    told, widths = config.schedule, config.learner.num_generations
-    turns = {p: solo(p, widths[p], told.replies_per_attack) for p in Player}
-    if told.kind == "both":
-        return always(Turn(_BOTH, {player: widths[player] for player in Player}))
-    if told.kind == "defender":
-        return always(turns[Player.DEFENDER])
-    if told.kind == "alternate":
-        return alternate(turns, {player: told.every[player] for player in Player})
-    return by_metric(turns, told.limits, told.window, told.dwell)
-
-
-def _warm_up(
-    config: RunConfig, place: Setting, trained: Mapping[Player, Trainer]
-) -> Callable[[], Iterator[Metrics]]:
-    """The attack pool, with ordinary chat beside it if a share is asked for.
-
-    A defender that thinks first and has weights of its own is shown how.
-    """
-
-    def run() -> Iterator[Metrics]:
-        share, demos, attacker = config.warm_up.chat, list(place.pool), trained[Player.ATTACKER]
-        if demos and share:
-            wanted = round(len(demos) * share / (1 - share))
-            demos += place.chat(attacker, wanted, f"{config.seed}/chat")
-        yield from warm_up(config, attacker, demos)
-        defender = trained[Player.DEFENDER]
-        if place.world and config.game.reply_format and defender is not attacker:
-            thoughts = place.world.thinking(config.warm_up.pool_size, f"{config.seed}")
-            yield from warm_up(config, defender, thoughts)
-
-    return run
+def _reflecting(players: Cast, memory: Memory, source: Source) -> Cast:
+    """The cast, the defender reflecting on its replays if that is set."""
+    if not (isinstance(memory, ExperiencePool) and memory.rules.reflect):
+        return players
+    defender = Reflecting(players[Player.DEFENDER], memory, source.wording)
+    return {**players, Player.DEFENDER: defender}
 
 
 def _check_fields(needs: frozenset[str], judge: Judge, exchanges: int) -> None:
-    """Refuse at the door a term that no judge can tell."""
+    """Refuse a term of the game that rests on a field which no judge fills."""
     missing = needs - judge.fills
     terms = {"on_topic": "game.gate=false", "helpful": "game.helpfulness=0"}
     if exchanges > 1:
@@ -217,3 +112,129 @@ def _check_fields(needs: frozenset[str], judge: Judge, exchanges: int) -> None:
             f"judge.kind: {judge.name} does not fill {', '.join(sorted(missing))}, which the game "
             f"needs; add a judge that does, or {' and '.join(ways) or 'change game.payoff'}"
         )
+
+
+def _payoff(config: RunConfig) -> Payoff:
+    rules = config.game
+    if rules.payoff == "score":
+        return ScorePayoff()
+    if rules.payoff == "self_redteam":
+        return SelfRedTeamPayoff(rules.format)
+    return LabelPayoff(MAGIC, rules.format, rules.helpfulness)
+
+
+def _add_chat_batch(config: RunConfig, trainer: Trainer, source: Source) -> None:
+    """Let the trainer imitate a batch of ordinary chat after every update, if one is set."""
+    size, address = config.learner.chat_batch, f"{config.seed}/chat"
+    if size and not (config.in_sandbox or config.defender.warm_start):
+        raise UsageError(
+            "learner.chat_batch: give defender.warm_start a JSONL file of ordinary chat (what the "
+            "model says itself is only known before training)"
+        )
+    if size:
+        rows = rows_of(trainer.chat, source.chat(trainer, CHAT_ROWS, address))
+        trainer.chat_batch = ChatBatch(rows, size, address)
+
+
+def _memory(config: RunConfig, held: Held) -> Memory:
+    """The experience pool, or none; `held` says how well the defence did."""
+    pool = config.memory.experience
+    samplers: Mapping[str, Sampler] = {
+        "uniform": uniform,
+        "ucb": ucb(pool.ucb_c),
+        "thompson": thompson,
+    }
+    if pool.sampler in samplers:
+        rules = Rules(**pool.model_dump(exclude={"sampler", "ucb_c"}))
+        return ExperiencePool(held, samplers[pool.sampler], rules, f"{config.seed}/replay")
+    if pool.reflect:  # a run that never reflects would not say so
+        raise UsageError(
+            "memory.experience.reflect: there is no pool whose failures could be shown; set "
+            "memory.experience.sampler=ucb, or leave it out"
+        )
+    return Forgetful()
+
+
+def _league(
+    config: RunConfig,
+    players: Mapping[Player, Trainer],
+    game: Game,
+    judge: Judge,
+    seeds: Sequence[Seed],
+) -> Opposition:
+    """Past selves as opponents, or only the present ones.
+
+    Selves are measured against each other on training seeds, never on the exam's.
+    """
+    league = config.memory.league
+    if league.opponents == "latest":
+        return Latest()
+    harmful = [seed for seed in seeds if seed.harmful]
+    openings = [game.open(harmful[k % len(harmful)]) for k in range(league.trials)]
+    return League(
+        players=players,
+        opponents=nash if league.opponents == "nash" else uniform_opponents,
+        trial=Trial(game, judge, openings, "league"),
+        every=league.keep_every,
+        share=league.share,
+        rng_seed=f"{config.seed}/league",
+    )
+
+
+def _openings(config: RunConfig, seeds: Sequence[Seed], game: Game) -> Openings:
+    """The seeds of a round; a share of each label, the first of it, is asked as it stands."""
+
+    def openings(number: int, turn: Turn) -> list[State]:
+        size = max(config.learner.seeds_per_round[player] for player in turn.learns)
+        drawn = draw(seeds, number, size, f"{config.seed}/seeds")
+        plain: set[int] = set()
+        for harmful in (True, False):
+            places = [i for i, seed in enumerate(drawn) if seed.harmful == harmful]
+            plain |= set(places[: round(config.data.as_they_stand * len(places))])
+        return [
+            State(seed).deal(Player.ATTACKER, seed.text) if i in plain else game.open(seed)
+            for i, seed in enumerate(drawn)
+        ]
+
+    return openings
+
+
+def _schedule(config: RunConfig) -> Schedule:
+    schedule, widths = config.schedule, config.learner.num_generations
+    turns = {p: solo(p, widths[p], schedule.replies_per_attack) for p in Player}
+    if schedule.kind == "both":
+        return always(Turn(frozenset(Player), {player: widths[player] for player in Player}))
+    if schedule.kind == "defender":
+        return always(turns[Player.DEFENDER])
+    if schedule.kind == "alternate":
+        return alternate(turns, {player: schedule.every[player] for player in Player})
+    return by_metric(turns, schedule.limits, schedule.window, schedule.dwell)
+
+
+def _warm_up(
+    config: RunConfig, source: Source, pool: Sequence[Demo], trained: Mapping[Player, Trainer]
+) -> Callable[[], Iterator[Metrics]]:
+    """Phase 1 by imitation: the attack pool, with ordinary chat beside it if a share is set.
+
+    A defender that thinks first and has weights of its own is shown how.
+    """
+    warm, address = config.warm_up, f"{config.seed}/warm-up"
+
+    def taught(trainer: Trainer, demos: Sequence[Demo]) -> Iterator[Metrics]:
+        if demos and warm.steps:
+            rate = LearningRate(warm.learning_rate, "cosine", min(10, warm.steps), warm.steps)
+            budget = config.learner.optimizer.micro_batch_tokens
+            sizes = SftConfig(warm.steps, warm.batch_size, budget)
+            yield from trainer.warm_up(demos, rate, sizes, address)
+
+    def steps() -> Iterator[Metrics]:
+        attacker, defender = trained[Player.ATTACKER], trained[Player.DEFENDER]
+        demos = list(pool)
+        if demos and warm.chat:
+            n = round(len(demos) * warm.chat / (1 - warm.chat))
+            demos += source.chat(attacker, n, f"{config.seed}/chat")
+        yield from taught(attacker, demos)
+        if config.game.reply_format and defender is not attacker:
+            yield from taught(defender, source.thoughts(warm.pool_size, f"{config.seed}"))
+
+    return steps

@@ -1,54 +1,47 @@
-"""A match, ready to play: who plays what, how long, and how it is tested."""
+"""A run: its plan, its exam and what its user should know; what a program may pass as objects."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self, cast
 
 from sparring.arena import play
 from sparring.coevolve import Plan, coevolve
-from sparring.exam import Exam
-from sparring.games.game import Game, as_opening
-from sparring.judges.judge import Judge
-from sparring.players.player import Policy
-from sparring.players.ranks import ALONE, Ranks
+from sparring.exam import Exam, Result
+from sparring.games.game import as_opening
+from sparring.games.payoffs import FunctionPayoff, Payoff
+from sparring.judges.judge import FunctionJudge, Judge
+from sparring.players.ranks import Ranks
 from sparring.players.trainer import Trainer
+from sparring.runs.models import Loaded
 from sparring.sandbox.world import World
 from sparring.settings.config import RunConfig
+from sparring.settings.sections import PYTHON
 from sparring.types import Metrics, Player, Round, Seed, State, UsageError
-
-Sets = dict[str, list[State]]
-"""Exam openings by set."""
 
 
 @dataclass(frozen=True)
-class Match:
-    """Everything a run needs, ready to play.
+class Run:
+    """A run that is ready to play.
 
-    `warm_up` starts the attacker (phase 1; empty where there is none). `held_out` are the plain
-    openings and fixed attack sets of the exam; with `record_attacks` the warmed-up attacker's
-    rewrites of the held-out seeds join them; `seeds` are those trained on, `world` is the sandbox
-    if it is played there. The exam is sat under `examined`; where it leaves openings undealt,
-    `examiner` attacks; `second` rules on its games once more, and never on a reward. Iterating
-    plays it all; what it keeps of past selves goes to temporary files. `ranks` are the processes
-    that play it together.
+    `plan` is the game, who plays it and who learns; `exam` is the test beside it, which never
+    teaches; `seeds` are those trained on. `warm_up` is phase 1: every step it yields has been
+    learned; it yields nothing where there is none. `notes` is what the user should know before the
+    run starts. `world` is the sandbox, if the run is played there.
+
+    `for round_ in run` plays all of it and writes nothing; `sparring.train(run)` plays it into its
+    folder, `config.folder`.
     """
 
     config: RunConfig
     plan: Plan
-    examined: Game
-    trainers: Mapping[Player, Trainer]
+    exam: Exam
     seeds: Sequence[Seed]
-    held_out: Sets
-    pooled: Mapping[str, Sequence[str]]
-    record_attacks: bool
     warm_up: Callable[[], Iterator[Metrics]]
-    notes: Sequence[str] = field(default_factory=tuple)
+    notes: Sequence[str] = ()
     world: World | None = None
-    examiner: Policy | None = None
-    ranks: Ranks = ALONE
-    second: Judge | None = None
 
     def __iter__(self) -> Iterator[Round]:
         for _ in self.warm_up():
@@ -57,10 +50,14 @@ class Match:
         return coevolve(self.plan)
 
     @property
-    def judges(self) -> dict[str, Judge]:
-        """Who rules, by the name that records have for it."""
-        held_out = {"held_out_judge": self.second} if self.second else {}
-        return {"judge": self.plan.judge, **held_out}
+    def trainers(self) -> Mapping[Player, Trainer]:
+        """The players' weights; with `weights: shared` one trainer serves both."""
+        return cast(Mapping[Player, Trainer], self.plan.learners)
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that play the run together."""
+        return self.trainers[Player.DEFENDER].optimizer.ranks
 
     @property
     def owners(self) -> dict[str, Trainer]:
@@ -77,30 +74,97 @@ class Match:
         for name, trainer in self.owners.items():
             trainer.begin(start and start / name)
 
-    def exam_sets(self) -> Sets:
-        """The fixed openings of every exam of this run; call it once, after the warm-up."""
-        if not self.record_attacks:
-            return self.held_out
-        sets = dict(self.held_out)
-        for label in ("harmful", "benign"):
-            asked = [self.plan.game.open(s.seed) for s in self.held_out.get(f"{label}/plain", [])]
+    def exam_openings(self) -> Mapping[str, Sequence[State]]:
+        """The fixed openings of every exam of this run; call it once, after the warm-up.
+
+        Outside the sandbox the warmed-up attacker's rewrites of the held-out seeds join them.
+        """
+        sets = dict(self.exam.sets)
+        for label in ("harmful", "benign") if self.world is None else ():
+            plan, plain = self.plan, sets.get(f"{label}/plain", ())
+            undealt = [plan.game.open(state.seed) for state in plain]
             address = f"exam/attacks/{label}"
-            episodes = play(self.plan.game, asked, self.plan.cast, self.plan.judge, {}, address)
-            told = [opening for e in episodes if (opening := as_opening(e.state))]
-            sets |= {f"{label}/rewritten": told} if told else {}
+            episodes = play(plan.game, undealt, plan.cast, plan.judge, {}, address)
+            rewritten = [opening for e in episodes if (opening := as_opening(e.state))]
+            sets |= {f"{label}/rewritten": rewritten} if rewritten else {}
         return sets
+
+    def examine(self, exam: Exam | None = None) -> Result:
+        """Examine the present defender on the exam's openings; by default those held out."""
+        return (exam or self.exam).run({Player.DEFENDER: self.trainers[Player.DEFENDER]})
 
     def attacked(self) -> list[Seed]:
         """The held-out harmful seeds, each once; UsageError where there are none."""
-        told = {s.seed.id: s.seed for s in self.held_out.get("harmful/plain", [])}
-        if not told:
+        seeds = {s.seed.id: s.seed for s in self.exam.sets.get("harmful/plain", ())}
+        if not seeds:
             raise UsageError(
                 "data.exam: no harmful seed is held out, so nobody can be attacked; the run needs "
                 "some in data.exam, or more of them in data.train"
             )
-        return list(told.values())
+        return list(seeds.values())
 
-    def exam(self, sets: Sets) -> Exam:
-        """The exam over recorded openings."""
-        rules = (self.examined, self.plan.judge, sets, self.pooled, "exam")
-        return Exam(*rules, self.examiner, self.second)
+
+@dataclass(frozen=True)
+class Objects:
+    """What a program passes as objects in place of settings; a saved configuration says `python`.
+
+    `models` are loaded models with their tokenizers.
+    """
+
+    seeds: Sequence[Seed] = ()
+    judge: Judge | None = None
+    payoff: Payoff | None = None
+    models: Loaded = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.seeds or self.judge or self.payoff or self.models)
+
+    @classmethod
+    def of(
+        cls, defender: Any, attacker: Any, seeds: Any, judge: Any, payoff: Any
+    ) -> tuple[Self, dict[str, Any]]:
+        """The objects among the arguments of `Recipe.__call__`, and the settings for the rest."""
+        tree: dict[str, Any] = {}
+        models: dict[Player, tuple[Any, Any]] = {}
+        sides = {Player.ATTACKER: attacker or defender, Player.DEFENDER: defender}
+        for player, model in sides.items():
+            name = model
+            if isinstance(model, tuple):
+                models[player], name = model, getattr(model[0], "name_or_path", "") or PYTHON
+            if name is not None:
+                tree[player.value] = {"model_name_or_path": str(name)}
+        if isinstance(seeds, str | Path):
+            seeds, tree["data"] = (), {"train": [{"path": str(seeds)}]}
+        elif seeds:
+            tree["data"] = {"train": [{"path": PYTHON}]}
+        if isinstance(judge, str):
+            judge, tree["judge"] = None, {"kind": judge}
+        elif judge is not None:
+            if not hasattr(judge, "rule"):
+                judge = FunctionJudge(judge, frozenset({"reply_harm", "refused"}))
+            tree["judge"] = {"kind": PYTHON, "model": judge.name}
+        if payoff is not None:
+            payoff = payoff if hasattr(payoff, "needs") else FunctionPayoff(payoff)
+            tree["game"] = {"payoff": PYTHON}
+        return cls(seeds or (), judge, payoff, models), tree
+
+    def check(self, config: RunConfig) -> None:
+        """Refuse a configuration that stands for objects which are not here."""
+        wanted = {
+            "data.train": (any(str(s.path) == PYTHON for s in config.data.train), self.seeds),
+            "judge.kind": (any(judge.kind == PYTHON for judge in config.judge), self.judge),
+            "game.payoff": (config.game.payoff == PYTHON, self.payoff),
+        }
+        for player in Player:
+            name = config.player(player).model_name_or_path
+            wanted[f"{player}.model_name_or_path"] = (name == PYTHON, self.models.get(player))
+        missing = [name for name, (stands, value) in wanted.items() if stands and not value]
+        if missing:
+            raise UsageError(
+                f"{', '.join(missing)}: an object of a Python program stood here; build the run in "
+                "that program"
+            )
+        if config.weights == "separate" and len(self.models) == 2:
+            one, other = (model for model, _ in self.models.values())
+            if one is other:
+                raise UsageError("weights: separate wants two models, and got one twice")

@@ -12,13 +12,22 @@ from sparring.types import Player
 
 
 class Model(BaseModel):
-    """Frozen; refuses unknown keys."""
+    """A frozen section that refuses unknown keys; a field's docstring is its description."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+        extra="forbid",
+        frozen=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
 
+Count = Annotated[int, Field(ge=1)]
+Steps = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Number = TypeVar("Number", int, float)
 
 
@@ -30,101 +39,111 @@ class PerPlayer(Model, Generic[Number]):
 
     @model_validator(mode="before")
     @classmethod
-    def _both(cls, told: Any) -> Any:
+    def _both(cls, value: Any) -> Any:
         # YAML 1.1 reads 1e-5 as text.
-        return {p.value: told for p in Player} if isinstance(told, int | float | str) else told
+        bare = isinstance(value, int | float | str)
+        return {player.value: value for player in Player} if bare else value
+
+    @classmethod
+    def same(cls, value: Number) -> PerPlayer[Number]:
+        """Return `value` for both players."""
+        return cls(attacker=value, defender=value)
 
     def __getitem__(self, player: Player) -> Number:
         return self.attacker if player is Player.ATTACKER else self.defender
 
 
 SANDBOX = "sandbox"
+PYTHON = "python"
+"""Stands in a saved configuration for what a program passed as an object."""
 
 
 class LoraSettings(Model):
     """A LoRA adapter, in PEFT's names."""
 
-    r: int = Field(32, ge=1, description="rank")
-    lora_alpha: int = Field(64, ge=1, description="scale is lora_alpha / r")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="probability")
-    target_modules: str | list[str] = Field("all-linear", description="which layers get one")
-    modules_to_save: list[str] | None = Field(
-        None, description="layers trained in full beside it (the sandbox needs its embeddings)"
-    )
-    ensure_weight_tying: bool = Field(False, description="keep tied embeddings tied")
+    r: Count = 32
+    """rank"""
+    lora_alpha: Count = 64
+    """scale is lora_alpha / r"""
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """probability"""
+    target_modules: str | list[str] = "all-linear"
+    """which layers get one"""
+    modules_to_save: list[str] | None = None
+    """layers trained in full beside it (the sandbox needs its embeddings)"""
+    ensure_weight_tying: bool = False
+    """keep tied embeddings tied"""
 
 
 class PlayerSettings(Model):
-    """Who sits in a seat."""
+    """The model that plays one side."""
 
-    model_name_or_path: str = Field(
-        SANDBOX,
-        description="a local folder or hub name of a chat model; `sandbox`: the shipped one",
-    )
-    revision: str | None = Field(
-        None, description="a hub name's commit, tag or branch; a run keeps the commit it began with"
-    )
-    lora: LoraSettings = Field(LoraSettings(), description="with weights: adapters")
-    warm_start: str | None = Field(
-        None, description="attacker: a JSONL attack pool of {messages: [...]}; none: no warm-up"
-    )
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of the base; auto: as it is stored"
-    )
+    model_name_or_path: str = SANDBOX
+    """a local folder or hub name of a chat model; `sandbox`: the shipped one"""
+    revision: str | None = None
+    """a hub name's commit, tag or branch; a run keeps the commit it began with"""
+    lora: LoraSettings = LoraSettings()
+    """with weights: adapters"""
+    warm_start: str | None = None
+    """attacker: a JSONL attack pool of {messages: [...]}; none: no warm-up"""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """of the base; auto: as it is stored"""
 
 
 class EngineSettings(Model):
-    """What is asked of a sampling engine other than `local`."""
+    """Settings of a sampling engine other than `local`."""
 
-    model: str | None = Field(
-        None, description="what the server calls the base; none: defender.model_name_or_path"
-    )
-    adapters: int = Field(4, ge=2, description="loaded at once; the longest unused one leaves")
-    adapter_dir: Path | None = Field(
-        None, description="read by the server under this path; none: adapters/ of the run"
-    )
-    probe_limit: float = Field(
-        0.05, gt=0, description="nats a token by which a published adapter may differ"
-    )
-    ratio_limit: float = Field(
-        2.0, ge=1, description="the weight of a token, learner's over engine's probability, at most"
-    )
-    concurrency: int = Field(64, ge=1, description="requests under way")
-    allow_insecure: bool = Field(False, description="http:// to another machine")
-    gpu_memory_utilization: float = Field(
-        0.4, gt=0, lt=1, description="in process: share of the card that vLLM takes"
-    )
+    model: str | None = None
+    """what the server calls the base; none: defender.model_name_or_path"""
+    adapters: Annotated[int, Field(ge=2)] = 4
+    """loaded at once; the longest unused one leaves"""
+    adapter_dir: Path | None = None
+    """read by the server under this path; none: adapters/ of the run"""
+    probe_limit: Positive = 0.05
+    """nats a token by which a published adapter may differ"""
+    ratio_limit: Annotated[float, Field(ge=1)] = 2.0
+    """the weight of a token, learner's over engine's probability, at most"""
+    concurrency: Count = 64
+    """requests under way"""
+    allow_insecure: bool = False
+    """http:// to another machine"""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    """in process: share of the card that vLLM takes"""
 
 
 class SamplingSettings(Model):
-    """How completions are drawn, and by what."""
+    """How completions are sampled, and by which engine."""
 
-    temperature: float = Field(1.0, gt=0, description="of training and exams")
-    max_completion_length: int = Field(512, ge=1, description="tokens")
-    batch_tokens: int = Field(65_536, ge=1, description="rows x length decoded together, local")
-    engine: Literal["local", "vllm"] = Field(
-        "local", description="transformers in this process | vLLM (weights: adapters)"
-    )
-    base_url: str | None = Field(
-        None, description="of a vLLM server; none: vLLM in this process (sparring[vllm])"
-    )
+    temperature: Positive = 1.0
+    """of training and exams"""
+    max_completion_length: Count = 512
+    """tokens"""
+    batch_tokens: Count = 65_536
+    """rows x length decoded together, local"""
+    engine: Literal["local", "vllm"] = "local"
+    """transformers in this process | vLLM (weights: adapters)"""
+    base_url: str | None = None
+    """of a vLLM server; none: vLLM in this process (sparring[vllm])"""
     server: EngineSettings = EngineSettings()
 
 
 class OptimizerSettings(Model):
     """What happens to a gradient."""
 
-    updates_per_batch: int = Field(1, ge=1, description="passes over the same samples")
-    max_grad_norm: float = Field(1.0, gt=0, description="L2 norm a gradient is clipped to")
-    micro_batch_tokens: int = Field(16_384, ge=1, description="padded tokens of a micro-batch")
-    gradient_checkpointing: bool = Field(
-        False, description="compute activations again instead of keeping them: slower, less memory"
-    )
-    lr_scheduler_type: Literal["constant", "cosine"] = Field(
-        "constant", description="after warm-up"
-    )
-    warmup_steps: int = Field(0, ge=0, description="optimizer steps from 0 to the full rate")
-    total_steps: int = Field(0, ge=0, description="of the cosine, optimizer steps")
+    updates_per_batch: Count = 1
+    """passes over the same samples"""
+    max_grad_norm: Positive = 1.0
+    """L2 norm a gradient is clipped to"""
+    micro_batch_tokens: Count = 16_384
+    """padded tokens of a micro-batch"""
+    gradient_checkpointing: bool = False
+    """compute activations again instead of keeping them: slower, less memory"""
+    lr_scheduler_type: Literal["constant", "cosine"] = "constant"
+    """after warm-up"""
+    warmup_steps: Steps = 0
+    """optimizer steps from 0 to the full rate"""
+    total_steps: Steps = 0
+    """of the cosine, optimizer steps"""
 
     @model_validator(mode="after")
     def _cosine(self) -> OptimizerSettings:
@@ -136,33 +155,33 @@ class OptimizerSettings(Model):
 class LearnerSettings(Model):
     """GRPO, in TRL's names; learning rate, group size and seeds may differ by player."""
 
-    learning_rate: PerPlayer[float] = Field(
-        PerPlayer[float](attacker=1e-5, defender=1e-5), description="AdamW's peak"
+    learning_rate: PerPlayer[float] = PerPlayer[float].same(1e-5)
+    """AdamW's peak"""
+    num_generations: PerPlayer[int] = PerPlayer[int].same(8)
+    """siblings in a group, at least 2"""
+    seeds_per_round: PerPlayer[int] = PerPlayer[int].same(32)
+    """seeds of a round of that player"""
+    loss: Literal["grpo", "dr_grpo", "dapo"] = "grpo"
+    """how tokens average"""
+    advantage: Literal["standardized", "centered", "leave_one_out", "role_baseline"] = (
+        "standardized"
     )
-    num_generations: PerPlayer[int] = Field(
-        PerPlayer[int](attacker=8, defender=8), description="siblings in a group, at least 2"
-    )
-    seeds_per_round: PerPlayer[int] = Field(
-        PerPlayer[int](attacker=32, defender=32), description="seeds of a round of that player"
-    )
-    loss: Literal["grpo", "dr_grpo", "dapo"] = Field("grpo", description="how tokens average")
-    advantage: Literal["standardized", "centered", "leave_one_out", "role_baseline"] = Field(
-        "standardized", description="returns to advantages, in the group"
-    )
-    beta: float = Field(0.0, ge=0, description="weight of the KL to the weights RL began with")
-    epsilon: tuple[float, float] = Field((0.2, 0.2), description="clip range below, above")
-    chat_batch: int = Field(
-        0, ge=0, description="ordinary chat imitated after every update (Self-RedTeam)"
-    )
+    """returns to advantages, in the group"""
+    beta: Weight = 0.0
+    """weight of the KL to the weights RL began with"""
+    epsilon: tuple[float, float] = (0.2, 0.2)
+    """clip range below, above"""
+    chat_batch: Steps = 0
+    """ordinary chat imitated after every update (Self-RedTeam)"""
     optimizer: OptimizerSettings = OptimizerSettings()
 
     @model_validator(mode="after")
     def _groups(self) -> LearnerSettings:
         if min(self.epsilon) < 0:
             raise ValueError("epsilon must not be negative")
-        alone = 1 if self.advantage == "role_baseline" else 2
+        fewest = 1 if self.advantage == "role_baseline" else 2
         for player in Player:
-            if self.num_generations[player] < alone:
+            if self.num_generations[player] < fewest:
                 raise ValueError(
                     f"num_generations of the {player} must be at least 2: a group of one has "
                     "nothing to be compared with"
@@ -175,32 +194,26 @@ class LearnerSettings(Model):
 
 
 class ScheduleSettings(Model):
-    """Whose turn it is; rounds are counted by the run's `rounds`."""
+    """Which player learns in which round; rounds are counted by the run's `rounds`."""
 
-    kind: Literal["alternate", "by_metric", "both", "defender"] = Field(
-        "alternate", description="MAGIC: alternate; SSP: both, every round"
-    )
-    every: PerPlayer[int] = Field(
-        PerPlayer[int](attacker=15, defender=15), description="rounds of a block, alternate"
-    )
-    limits: tuple[float, float] = Field(
-        (0.8, 0.9), description="by_metric: hand back at or below, hand over at or above"
-    )
-    window: int = Field(3, ge=1, description="by_metric: rounds averaged")
-    dwell: tuple[int, int] = Field((3, 30), description="by_metric: fewest and most rounds a block")
-    replies_per_attack: int = Field(
-        1, ge=1, description="the attacker's rounds: replies that value one attack"
-    )
-
-    @model_validator(mode="after")
-    def _blocks(self) -> ScheduleSettings:
-        blocks = [self.every[player] for player in Player]
-        if min(blocks) < 0 or not any(blocks):
-            raise ValueError("every must be at least 1 for one player, and below 0 for none")
-        return self
+    kind: Literal["alternate", "by_metric", "both", "defender"] = "alternate"
+    """MAGIC: alternate; SSP: both, every round"""
+    every: PerPlayer[int] = PerPlayer[int].same(15)
+    """rounds of a block, alternate"""
+    limits: tuple[float, float] = (0.8, 0.9)
+    """by_metric: hand back at or below, hand over at or above"""
+    window: Count = 3
+    """by_metric: rounds averaged"""
+    dwell: tuple[int, int] = (3, 30)
+    """by_metric: fewest and most rounds a block"""
+    replies_per_attack: Count = 1
+    """the attacker's rounds: replies that value one attack"""
 
     @model_validator(mode="after")
     def _ordered(self) -> ScheduleSettings:
+        blocks = [self.every[player] for player in Player]
+        if min(blocks) < 0 or not any(blocks):
+            raise ValueError("every must be at least 1 for one player, and below 0 for none")
         if not 0 <= self.limits[0] < self.limits[1] <= 1:
             raise ValueError("limits must be two shares, the lower one first")
         if not 1 <= self.dwell[0] <= self.dwell[1]:
@@ -211,47 +224,58 @@ class ScheduleSettings(Model):
 class WarmUpSettings(Model):
     """The supervised start: an attack pool and, where weights are shared, ordinary chat."""
 
-    steps: int = Field(250, ge=0, description="optimizer steps; 0: none")
-    batch_size: int = Field(64, ge=1, description="demonstrations a step")
-    learning_rate: float = Field(1e-5, gt=0, description="peak, cosine")
-    pool_size: int = Field(4000, ge=1, description="sandbox: rewrites in the pool")
-    pool_encodings: float = Field(0.04, ge=0, le=1, description="sandbox: share encoded")
-    pool: Literal["narrow", "broad"] = Field(
-        "narrow", description="sandbox: a few strategies of one part | every strategy family"
-    )
-    pool_dialogues: float = Field(
-        0.4, ge=0, description="sandbox, exchanges > 1: dialogues added, as a share of pool_size"
-    )
-    chat: float = Field(0.0, ge=0, lt=1, description="share of ordinary chat in the warm-up")
+    steps: Steps = 250
+    """optimizer steps; 0: none"""
+    batch_size: Count = 64
+    """demonstrations a step"""
+    learning_rate: Positive = 1e-5
+    """peak, cosine"""
+    pool_size: Count = 4000
+    """sandbox: rewrites in the pool"""
+    pool_encodings: Share = 0.04
+    """sandbox: share encoded"""
+    pool: Literal["narrow", "broad"] = "narrow"
+    """sandbox: a few strategies of one part | every strategy family"""
+    pool_dialogues: Weight = 0.4
+    """sandbox, exchanges > 1: dialogues added, as a share of pool_size"""
+    chat: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """share of ordinary chat in the warm-up"""
 
 
 class ExperienceSettings(Model):
     """The experience pool: failures to revisit (docs/ssp.md)."""
 
-    sampler: Literal["none", "uniform", "ucb", "thompson"] = Field(
-        "none", description="how replays are drawn; none: no pool"
-    )
-    capacity: int = Field(10_000, ge=1, description="entries; the best defended leave first")
-    ucb_c: float = Field(0.5, ge=0, description="ucb: weight of the term for rare visits")
-    replay_share: float = Field(0.25, ge=0, lt=1, description="of the defender's groups, at most")
-    reexamine: float = Field(0.1, ge=0, le=1, description="share of replays spent on retired ones")
-    admit_below: float = Field(0.5, ge=0, le=1, description="mean defence that admits an attack")
-    retire_at: float = Field(0.9, ge=0, le=1, description="mean defence that retires one")
-    retire_after: int = Field(2, ge=1, description="fewest visits before it may retire")
-    reflect: bool = Field(
-        False, description="half of a replay group first sees its earlier reply and the ruling"
-    )
+    sampler: Literal["none", "uniform", "ucb", "thompson"] = "none"
+    """how replays are drawn; none: no pool"""
+    capacity: Count = 10_000
+    """entries; the best defended leave first"""
+    ucb_c: Weight = 0.5
+    """ucb: weight of the term for rare visits"""
+    replay_share: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    """of the defender's groups, at most"""
+    reexamine: Share = 0.1
+    """share of replays spent on retired ones"""
+    admit_below: Share = 0.5
+    """mean defence that admits an attack"""
+    retire_at: Share = 0.9
+    """mean defence that retires one"""
+    retire_after: Count = 2
+    """fewest visits before it may retire"""
+    reflect: bool = False
+    """half of a replay group first sees its earlier reply and the ruling"""
 
 
 class LeagueSettings(Model):
     """Past selves as opponents."""
 
-    opponents: Literal["latest", "uniform", "nash"] = Field(
-        "latest", description="the present one | any past self | by the cross-play's equilibrium"
-    )
-    share: float = Field(0.5, ge=0, le=1, description="of rounds that meet a past self")
-    keep_every: int = Field(20, ge=1, description="rounds between kept selves")
-    trials: int = Field(48, ge=1, description="nash: games of a cell of the matrix")
+    opponents: Literal["latest", "uniform", "nash"] = "latest"
+    """the present one | any past self | by the cross-play's equilibrium"""
+    share: Share = 0.5
+    """of rounds that meet a past self"""
+    keep_every: Count = 20
+    """rounds between kept selves"""
+    trials: Count = 48
+    """nash: games of a cell of the matrix"""
 
 
 class MemorySettings(Model):
@@ -267,66 +291,57 @@ WITHOUT_MODEL = (SANDBOX, "keyword")
 
 
 class JudgeServerSettings(Model):
-    """How a judge behind a URL is asked; times in seconds."""
+    """How a judge behind a URL is called; times in seconds."""
 
-    api_key_env: str | None = Field(
-        None, description="the environment variable that holds the key; never the key itself"
-    )
-    proxy_env: str | None = Field(
-        None, description="the environment variable that holds a proxy's URL; none: no proxy"
-    )
-    allow_insecure: bool = Field(False, description="http:// to another machine")
-    json_schema: bool = Field(
-        False, description="the server holds answers to a JSON schema (response_format)"
-    )
-    concurrency: int = Field(32, ge=1, le=1024, description="most questions under way at once")
-    timeout: float = Field(60.0, gt=0, description="seconds of one request")
-    deadline: float = Field(
-        300.0, gt=0, description="seconds of one question, with all its requests and pauses"
-    )
-    round_deadline: float = Field(3600.0, gt=0, description="seconds of all questions of a round")
-    outage_seconds: float = Field(
-        600.0, gt=0, description="seconds a server may be gone before the run stops, resumable"
-    )
+    api_key_env: str | None = None
+    """the environment variable that holds the key; never the key itself"""
+    proxy_env: str | None = None
+    """the environment variable that holds a proxy's URL; none: no proxy"""
+    allow_insecure: bool = False
+    """http:// to another machine"""
+    json_schema: bool = False
+    """the server holds answers to a JSON schema (response_format)"""
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
+    """most questions under way at once"""
+    timeout: Positive = 60.0
+    """seconds of one request"""
+    deadline: Positive = 300.0
+    """seconds of one question, with all its requests and pauses"""
+    round_deadline: Positive = 3600.0
+    """seconds of all questions of a round"""
+    outage_seconds: Positive = 600.0
+    """seconds a server may be gone before the run stops, resumable"""
 
     @field_validator("api_key_env", "proxy_env")
     @classmethod
-    def _names(cls, told: str | None) -> str | None:
-        if told is not None and not _VARIABLE.fullmatch(told):
+    def _names(cls, value: str | None) -> str | None:
+        if value is not None and not _VARIABLE.fullmatch(value):
             raise ValueError(
-                "wanted the name of an environment variable; what was given is not shown, in case "
+                "wanted the name of an environment variable; the value is not shown here, in case "
                 "it is the secret itself"
             )
-        return told
+        return value
 
 
 class JudgeSettings(Model):
-    """Who rules."""
+    """One judge."""
 
-    kind: str = Field(
-        SANDBOX, description="sandbox | keyword (a stand-in) | a judge's format, such as qwen3guard"
-    )
-    model: str | None = Field(
-        None, description="a hub name or folder; with base_url, the name the server knows"
-    )
-    revision: str | None = Field(
-        None, description="the model's commit; part of what results and cached answers name"
-    )
-    base_url: str | None = Field(
-        None, description="an OpenAI-compatible server's, ends in /v1; none: in this process"
-    )
-    template: Path | None = Field(
-        None, description="a file with the judge's prompt, for formats that need one from you"
-    )
-    controversial: Literal["unsafe", "safe", "separate"] = Field(
-        "unsafe", description="what a guard's middle label counts as; separate: as untold"
-    )
-    fills: list[str] | None = Field(
-        None, description="the verdict's fields it rules on; none: all that its format tells"
-    )
-    cache: Path | None = Field(
-        None, description="a file (SQLite) that keeps answers, also for other runs; none: no cache"
-    )
+    kind: str = SANDBOX
+    """sandbox | keyword (a stand-in) | a judge's format, such as qwen3guard"""
+    model: str | None = None
+    """a hub name or folder; with base_url, the name the server knows"""
+    revision: str | None = None
+    """the model's commit; part of what results and cached answers name"""
+    base_url: str | None = None
+    """an OpenAI-compatible server's, ends in /v1; none: in this process"""
+    template: Path | None = None
+    """a file with the judge's prompt, for formats that need one from you"""
+    controversial: Literal["unsafe", "safe", "separate"] = "unsafe"
+    """what a guard's middle label counts as; separate: as no label"""
+    fills: list[str] | None = None
+    """the verdict's fields it rules on; none: all that its format has"""
+    cache: Path | None = None
+    """a file (SQLite) that keeps answers, also for other runs; none: no cache"""
     server: JudgeServerSettings = JudgeServerSettings()
 
     @model_validator(mode="after")
@@ -340,15 +355,13 @@ class JudgeSettings(Model):
 
 
 OPERATION = frozenset({"base_url", "cache", "server"})
-"""What may differ when a run goes on: where and how a judge is asked, never which."""
+"""What may differ when a run goes on: where and how a judge is called, never which judge."""
 
-
-def _several(told: Any) -> Any:
-    return [told] if isinstance(told, dict) else told
-
-
-Judges = Annotated[list[JudgeSettings], BeforeValidator(_several)]
-"""One judge or several; of each field the first that fills it is taken."""
+Judges = Annotated[
+    list[JudgeSettings],
+    BeforeValidator(lambda value: [value] if isinstance(value, dict) else value),
+]
+"""One judge or several; each field of a verdict is the first judge's that fills it."""
 
 JudgeRules = dict[str, Literal["majority", "any", "all"]]
-"""What several judges' votes on one field make."""
+"""How several judges' votes on one field become one value."""

@@ -3,10 +3,10 @@
 import sys
 
 import pytest
+from tests.command import sparring_command
 
 from sparring.runs.recipes import RECIPES, configured, known
 from sparring.types import UsageError
-from tests.command import sparring_command
 
 GOOD = """
 from dataclasses import replace

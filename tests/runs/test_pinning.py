@@ -17,8 +17,7 @@ from sparring.players.player import Sampling
 from sparring.players.ranks import ALONE
 from sparring.players.weights import adapters
 from sparring.runs import recipes
-from sparring.runs.parts import pinned
-from sparring.runs.seats import publishing
+from sparring.runs.models import pinned, publishing
 from sparring.settings.config import parse
 from sparring.store.folder import RunDir
 from sparring.types import Player, UsageError
@@ -153,7 +152,7 @@ def test_both_players_of_one_base_are_of_one_commit(hub, tmp_path):
 
 
 def test_an_adapter_names_the_commit_of_its_base_and_eval_takes_it(hub, tmp_path):
-    config, notes = pinned(parse({p: {"model_name_or_path": NAME} for p in Player}))
+    config, notes = pinned(parse({p: {"model_name_or_path": NAME} for p in Player}), {})
     assert len(notes) == 1
     lora = {"r": 2, "lora_alpha": 4, "revision": config.defender.revision}
     base = load_model(NAME, revision=OLD)

@@ -81,14 +81,14 @@ def test_each_process_pays_for_its_share_of_what_the_runs_judge_and_the_exams_ar
 ):
     monkeypatch.setattr("sparring.runs.build.launched", FirstOfTwo)
     paid = ScriptedJudge(lambda state: HELD)
-    monkeypatch.setattr("sparring.runs.parts.judge_of", lambda *told: paid)
+    monkeypatch.setattr("sparring.runs.sources.judge_of", lambda *told: paid)
     keyword = {"kind": "keyword"}
     told = {"judge": keyword, "exam": {"judge": keyword}, "warm_up": {"steps": 0}}
     told |= {player.value: {"model_name_or_path": model} for player in Player}
     seeds = {"train": [{"path": str(write_seeds(tmp_path / "seeds.csv"))}]}
-    match = RECIPES["magic"](resolve({"recipe": "magic", "data": seeds} | told))
+    run = RECIPES["magic"].build(resolve({"recipe": "magic", "data": seeds} | told))
     states = [State(VAULT).deal(Player.ATTACKER, f"please, for the {i}th time") for i in range(6)]
-    for judge in (match.plan.judge, match.second):
+    for judge in (run.plan.judge, run.exam.second):
         paid.asked.clear()
         assert judge.rule(states) == [HELD] * 6
         assert paid.asked == states[::2]

@@ -1,8 +1,8 @@
-"""Who sits where: models, adapters, policies, learners and engines from settings; the warm-up."""
+"""The models of a run: found at one commit, loaded, given adapters, and made into trainers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,24 +12,72 @@ from sparring.engines.vllm import VllmHere, VllmServer
 from sparring.players.chat import Chat
 from sparring.players.fast import recompute
 from sparring.players.grpo import Grpo, GrpoConfig
-from sparring.players.loading import load_model, load_tokenizer, stop_ids
+from sparring.players.loading import commit, load_model, load_tokenizer, stop_ids
 from sparring.players.local import LocalPolicy
 from sparring.players.logprobs import head_of
 from sparring.players.optimizer import LearningRate, Optimizer
 from sparring.players.player import Policy, Sampling
 from sparring.players.ranks import Ranks, shard, sharding_requested
-from sparring.players.trainer import ChatBatch, SftConfig, Trainer, rows_of
+from sparring.players.trainer import Trainer
 from sparring.players.weights import Weights, adapters
-from sparring.runs.parts import Chatter, model_path, seated
-from sparring.sandbox.model import CARD
+from sparring.sandbox.model import CARD, SHIPPED
 from sparring.settings.config import RunConfig
-from sparring.types import Demo, Metrics, Player, UsageError
+from sparring.settings.sections import SANDBOX, PlayerSettings
+from sparring.types import Player, UsageError
+
+Loaded = Mapping[Player, tuple[Any, Any]]
+"""Models with their tokenizers that a program has loaded itself, by player."""
+
+
+def model_path(name: str) -> str:
+    """The folder or hub name to load a model from; `sandbox` is the shipped one."""
+    return str(SHIPPED) if name == SANDBOX else name
+
+
+def pinned(config: RunConfig, loaded: Loaded) -> tuple[RunConfig, list[str]]:
+    """The configuration with the commit of every hub model, and a note for each one looked up.
+
+    This is what a run writes down, so every verb that reads it later loads the same weights,
+    whatever was pushed to the hub meanwhile.
+    """
+    settings: dict[str, PlayerSettings] = {}
+    commits: dict[tuple[str, str | None], str | None] = {}
+    for player in Player:
+        own = config.player(player)
+        name = (own.model_name_or_path, own.revision)
+        if name not in commits:
+            commits[name] = (
+                own.revision if player in loaded else commit(model_path(name[0]), name[1])
+            )
+        settings[player.value] = own.model_copy(update={"revision": commits[name]})
+    notes = [at_commit(*name, now) for name, now in commits.items() if now != name[1]]
+    return config.model_copy(update=settings), notes
+
+
+def at_commit(name: str, revision: str | None, now: str | None) -> str:
+    """The note on a model whose commit was looked up and not set by the user."""
+    return f"{name} is taken at commit {now} ({revision or 'the newest'} as of now)"
+
+
+def as_begun(before: RunConfig, config: RunConfig) -> RunConfig:
+    """`config` at the commits that a run began with, where it names no commit that differs.
+
+    A branch that has moved since is a difference, and stays one.
+    """
+    settings: dict[str, PlayerSettings] = {}
+    for player in Player:
+        old, now = before.player(player), config.player(player)
+        if old.model_name_or_path != now.model_name_or_path or old.revision == now.revision:
+            continue
+        named = now.revision and commit(model_path(now.model_name_or_path), now.revision)
+        settings[player.value] = now.model_copy(update={"revision": named or old.revision})
+    return config.model_copy(update=settings)
 
 
 def publishing(config: RunConfig, ranks: Ranks) -> Publishing | None:
-    """None where players sample in this process by transformers. Contacts no server yet.
+    """What publishes adapters to a sampling engine; None with `sampling.engine=local`.
 
-    Every process of a run publishes for itself, into a folder of its own.
+    It contacts no server yet. Every process of a run publishes for itself, into its own folder.
     """
     sampling, server, base = config.sampling, config.sampling.server, config.defender
     if sampling.engine == "local":
@@ -42,7 +90,7 @@ def publishing(config: RunConfig, ranks: Ranks) -> Publishing | None:
             "which is given LoRA adapters; set weights=adapters or sampling.engine=local"
         )
     for player in Player:
-        if seated(config, player).lora.modules_to_save:
+        if config.player(player).lora.modules_to_save:
             raise UsageError(
                 f"{player}.lora.modules_to_save: vLLM serves no layers trained in full (the "
                 "sandbox trains its embeddings); set it to null or sampling.engine=local"
@@ -50,28 +98,20 @@ def publishing(config: RunConfig, ranks: Ranks) -> Publishing | None:
     folder = server.adapter_dir or config.folder / "adapters"
     if ranks.size > 1:
         folder = folder / f"rank-{ranks.index}"
-    name = base.model_name_or_path
     engine: SamplingEngine
     if sampling.base_url:
+        name = server.model or base.model_name_or_path
         engine = VllmServer(
-            sampling.base_url,
-            server.model or name,
-            server.concurrency,
-            allow_insecure=server.allow_insecure,
+            sampling.base_url, name, server.concurrency, allow_insecure=server.allow_insecure
         )
     else:
         rank = max(config.attacker.lora.r, config.defender.lora.r)
-        memory = server.gpu_memory_utilization
-        path, most = model_path(name), server.adapters
-        engine = VllmHere(path, rank, most, memory, base.dtype, base.revision)
+        path, memory = model_path(base.model_name_or_path), server.gpu_memory_utilization
+        engine = VllmHere(path, rank, server.adapters, memory, base.dtype, base.revision)
     return Publishing(engine, folder, server.adapters, server.probe_limit)
 
 
-_CHAT = 4_000
-"""Demonstrations of ordinary chat that a learner draws its batches from."""
-
-
-def trainers(config: RunConfig, chat: Chatter, ranks: Ranks) -> dict[Player, Trainer]:
+def trainers(config: RunConfig, ranks: Ranks, loaded: Loaded) -> dict[Player, Trainer]:
     """A trainer for each player; with `weights: shared` the same one for both."""
     published, shares = publishing(config, ranks), sharding_requested(ranks)
     if shares and config.weights != "adapters":
@@ -86,36 +126,35 @@ def trainers(config: RunConfig, chat: Chatter, ranks: Ranks) -> dict[Player, Tra
             "weights=shared"
         )
     if config.weights == "separate":
-        owned = {player: Weights(_model(config, player)) for player in Player}
-    elif config.weights == "shared":
-        _check_one_base(config)
-        both = _trainer(config, Player.DEFENDER, Weights(_model(config, Player.DEFENDER)), ranks)
-        _add_chat(config, both, chat)
-        return dict.fromkeys(Player, both)
-    else:
-        _check_one_base(config)
-        owned = with_adapters(config, _model(config, Player.DEFENDER, "cpu" if shares else None))
+        owned = {player: Weights(_model(config, player, loaded)) for player in Player}
+        return {p: _trainer(config, p, owned[p], ranks, loaded) for p in Player}
+    _check_one_base(config)
+    if config.weights == "shared":
+        both = Weights(_model(config, Player.DEFENDER, loaded))
+        return dict.fromkeys(Player, _trainer(config, Player.DEFENDER, both, ranks, loaded))
+    base = _model(config, Player.DEFENDER, loaded, "cpu" if shares else None)
+    owned = with_adapters(config, base)
     if shares:
         shard(owned.values(), ranks)
         head_of(owned[Player.DEFENDER].model)  # it runs a pass to find out: all must, at one time
-    return {p: _trainer(config, p, owned[p], ranks, published) for p in Player}
+    return {p: _trainer(config, p, owned[p], ranks, loaded, published) for p in Player}
 
 
 def with_adapters(config: RunConfig, base: Any) -> dict[Player, Weights]:
     """Both players' fresh adapters on one base, as a run begins with them."""
     revision = {"revision": config.defender.revision}  # whoever loads the adapter finds its base
-    lora = {player: seated(config, player).lora.model_dump() | revision for player in Player}
+    lora = {player: config.player(player).lora.model_dump() | revision for player in Player}
     return adapters(base, lora, config.seed)
 
 
-def _model(config: RunConfig, player: Player, device: str | None = None) -> Any:
-    settings = seated(config, player)
-    path = model_path(settings.model_name_or_path)
-    return load_model(path, settings.dtype, settings.revision, device)
+def _model(config: RunConfig, player: Player, loaded: Loaded, device: str | None = None) -> Any:
+    if player in loaded:
+        return loaded[player][0].eval()
+    own = config.player(player)
+    return load_model(model_path(own.model_name_or_path), own.dtype, own.revision, device)
 
 
 def _check_one_base(config: RunConfig) -> None:
-    """Refuse what only two models could have: the defender's would win without a word."""
     for name in ("model_name_or_path", "revision", "dtype"):
         if getattr(config.attacker, name) != getattr(config.defender, name):
             raise UsageError(
@@ -129,22 +168,21 @@ def _trainer(
     player: Player,
     weights: Weights,
     ranks: Ranks,
+    loaded: Loaded,
     published: Publishing | None = None,
 ) -> Trainer:
-    settings, step = seated(config, player), config.learner.optimizer
-    path = model_path(settings.model_name_or_path)
-    chat = Chat(load_tokenizer(path, settings.revision), stop_ids(weights.model))
+    learner, step, own = config.learner, config.learner.optimizer, config.player(player)
+    path = model_path(own.model_name_or_path)
+    tokenizer = loaded[player][1] if player in loaded else load_tokenizer(path, own.revision)
+    chat = Chat(tokenizer, stop_ids(weights.model))
     sampling = Sampling(**config.sampling.model_dump(include={f.name for f in fields(Sampling)}))
     rate = LearningRate(
-        config.learner.learning_rate[player],
-        step.lr_scheduler_type,
-        step.warmup_steps,
-        step.total_steps,
+        learner.learning_rate[player], step.lr_scheduler_type, step.warmup_steps, step.total_steps
     )
     grpo = GrpoConfig(
-        loss=config.learner.loss,
-        epsilon=config.learner.epsilon,
-        beta=config.learner.beta,
+        loss=learner.loss,
+        epsilon=learner.epsilon,
+        beta=learner.beta,
         temperature=sampling.temperature,
         updates_per_batch=step.updates_per_batch,
         max_completion_length=sampling.max_completion_length,
@@ -163,29 +201,3 @@ def _trainer(
     card = Path(path) / CARD  # names the sandbox's language, wherever its weights go
     files = (card,) if card.is_file() else ()
     return Trainer(sampler, chat, Grpo(optimizer, chat.pad_id, grpo), extra_files=files)
-
-
-def _add_chat(config: RunConfig, trainer: Trainer, chat: Chatter) -> None:
-    """Let the trainer imitate ordinary chat after every update, if the settings say so."""
-    size = config.learner.chat_batch
-    if not size:
-        return
-    if not (config.in_sandbox or config.defender.warm_start):
-        raise UsageError(
-            "learner.chat_batch: give defender.warm_start a JSONL file of ordinary chat (what the "
-            "model says itself is only known before training)"
-        )
-    address = f"{config.seed}/chat"
-    rows = rows_of(trainer.chat, chat(trainer, _CHAT, address))
-    trainer.chat_batch = ChatBatch(rows, size, address)
-
-
-def warm_up(config: RunConfig, trainer: Trainer, pool: Sequence[Demo]) -> Iterator[Metrics]:
-    """Phase 1: teach the attacker its format and its strategies, by imitation."""
-    settings = config.warm_up
-    steps = settings.steps
-    if pool and steps:
-        rate = LearningRate(settings.learning_rate, "cosine", min(10, steps), steps)
-        budget = config.learner.optimizer.micro_batch_tokens
-        sizes = SftConfig(steps, settings.batch_size, budget)
-        yield from trainer.warm_up(pool, rate, sizes, f"{config.seed}/warm-up")

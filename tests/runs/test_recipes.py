@@ -65,7 +65,7 @@ def played(name):
     words = [*TINY, *MORE[name], *([] if name in COLD else ["warm_up.steps=2"])]
     for player, how in WARM.get(name, {}).items():
         words.append(f"{player}.model_name_or_path={short_run.warmed(*how)}")
-    match = RECIPES[name](resolve(merged({"recipe": name}, from_words(words))))
+    match = RECIPES[name].build(resolve(merged({"recipe": name}, from_words(words))))
     before = weights(match)
     warmed = list(match.warm_up())
     match.begin()
@@ -113,8 +113,8 @@ def test_a_recipe_plays_in_the_sandbox_and_says_how_it_went(name):
             assert each.metrics.keys() >= {f"{player}/groups", f"{player}/groups_dropped"}
     labels = Counter(s.seed.harmful for e in told.rounds[0].episodes for s in [e.state])
     assert set(labels) == {True, False}
-    assert set(told.match.held_out) >= {"harmful/plain", "benign/plain"}
-    assert {len(told.match.held_out[name]) for name in ("harmful/plain", "benign/plain")} == {4}
+    assert set(told.match.exam.sets) >= {"harmful/plain", "benign/plain"}
+    assert {len(told.match.exam.sets[name]) for name in ("harmful/plain", "benign/plain")} == {4}
 
 
 def learns(name):
@@ -274,11 +274,11 @@ def test_defender_cot_is_magic_but_for_the_defenders_format():
 )
 def test_what_a_run_would_silently_do_without_is_refused(name, words, message):
     with pytest.raises(UsageError, match=message):
-        RECIPES[name](resolve(merged({"recipe": name}, from_words([*TINY, *words]))))
+        RECIPES[name].build(resolve(merged({"recipe": name}, from_words([*TINY, *words]))))
 
 
 def test_a_match_played_by_iterating_is_the_same_one():
     words = [*TINY, *MORE["magic"], "warm_up.steps=2", "rounds=1"]
     words.append(f"attacker.model_name_or_path={short_run.warmed()}")
-    (only,) = RECIPES["magic"](resolve(merged({"recipe": "magic"}, from_words(words))))
+    (only,) = RECIPES["magic"].build(resolve(merged({"recipe": "magic"}, from_words(words))))
     assert only.metrics == played("magic").rounds[0].metrics
