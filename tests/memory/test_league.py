@@ -146,27 +146,14 @@ def paid(rows, order=(0, 10, 20)):
     }
 
 
-def test_nash_mixes_evenly_where_selves_beat_each_other_in_a_circle():
-    """Rock, paper, scissors in ASR: what wins always breaks the other, what ties half the time."""
-    circle = [
-        [(1 + value) / 2 for value in row] for row in KNOWN["rock paper scissors"].game.payoff
-    ]
-    for player in Player:
-        chances = nash(player, [20, 0, 10], paid(circle))
-        assert chances == pytest.approx({0: 1 / 3, 10: 1 / 3, 20: 1 / 3})
-
-
 def test_nash_gives_each_player_its_own_side_of_the_equilibrium():
     """Moriarty after Holmes, 100 0 / −50 100, moved into 0 … 1: rows 3/5 2/5, columns 2/5 3/5."""
     rows = [[(value + 50) / 150 for value in row] for row in KNOWN["pursuit"].game.payoff]
     assert nash(A, [0, 10], paid(rows)) == pytest.approx({0: 0.6, 10: 0.4})
     assert nash(D, [10, 0], paid(rows)) == pytest.approx({0: 0.4, 10: 0.6})
-
-
-def test_nash_never_meets_a_self_that_another_dominates():
-    rows = [[0.3, 0.2, 0.1], [0.8, 0.6, 0.4], [0.7, 0.5, 0.3]]
-    assert nash(A, [0, 10, 20], paid(rows)) == pytest.approx({0: 0, 10: 1, 20: 0})
-    assert nash(D, [0, 10, 20], paid(rows)) == pytest.approx({0: 0, 10: 0, 20: 1})
+    dominated = [[0.3, 0.2, 0.1], [0.8, 0.6, 0.4], [0.7, 0.5, 0.3]]
+    assert nash(A, [0, 10, 20], paid(dominated)) == pytest.approx({0: 0, 10: 1, 20: 0})
+    assert nash(D, [0, 10, 20], paid(dominated)) == pytest.approx({0: 0, 10: 0, 20: 1})
 
 
 def test_nash_leaves_out_a_self_that_could_not_be_measured_rather_than_call_it_0():
@@ -176,14 +163,9 @@ def test_nash_leaves_out_a_self_that_could_not_be_measured_rather_than_call_it_0
     assert nash(A, [0, 10, 20], lambda: known) == {0: 1.0}
 
 
-def test_the_matrix_holds_the_clean_outcome_of_every_pair():
-    told = grown(league(), 0, 1, 2)
-    assert told.crossed() == {a: {d: float(a > d) for d in range(3)} for a in range(3)}
-
-
 def test_a_cell_of_the_matrix_is_played_once():
     told = grown(league(nash), 0, 1)
-    told.crossed()
+    assert told.crossed() == {a: {d: float(a > d) for d in range(2)} for a in range(2)}
     told.trial.judge.asked.clear()
     told.crossed()
     assert told.trial.judge.asked == []

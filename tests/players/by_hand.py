@@ -15,17 +15,18 @@ from sparring.types import Completion, Player, Sample
 VOCABULARY, PAD = 29, 0
 
 
-def tiny(torch_seed=3):
+def tiny(torch_seed=3, **more):
     """A Llama of 7,000 parameters with lively logits; the pad token is never sampled."""
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        initializer_range=0.25,
-        pad_token_id=PAD,
-    )
+    sizes = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "initializer_range": 0.25,
+        "pad_token_id": PAD,
+    }
+    config = LlamaConfig(**{**sizes, **more})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed)
         return LlamaForCausalLM(config).eval()

@@ -16,7 +16,7 @@ from tests.players.lively import (
     train,
 )
 
-from sparring.players import local
+from sparring.players.local import LocalPolicy
 from sparring.players.logprobs import logprobs, pad
 from sparring.players.optimizer import LearningRate, Optimizer
 from sparring.players.weights import adapters
@@ -46,25 +46,6 @@ def trained_pair(lora, torch_seed=5):
     train(own[ATTACKER], steps=3)
     train(own[DEFENDER], steps=1, rate=3e-2)
     return own
-
-
-@every_lora
-def test_adapters_own_what_bears_their_name_and_nothing_else(lora):
-    own = adapters(lively(), both(lora), torch_seed=5)
-    attacker, defender = (set(own[p].parameters) for p in (ATTACKER, DEFENDER))
-    assert len(attacker) == (28 if lora is LORAS["plain"] else 29)
-    assert {name.replace("attacker", "defender") for name in attacker} == defender
-    assert not attacker & defender
-    assert all("lora_" in n or "modules_to_save.attacker" in n for n in attacker)
-
-
-@every_lora
-def test_new_adapters_play_as_their_base_until_they_learn(lora):
-    base = lively()
-    wanted = logits(base)
-    own = adapters(base, both(lora), torch_seed=5)
-    for player in Player:
-        assert torch.equal(logits(own[player].model), wanted)
 
 
 @every_lora
@@ -103,15 +84,6 @@ def test_training_one_adapter_leaves_the_other_and_the_base_as_they_are(lora, le
 
 
 @every_lora
-def test_switching_players_switches_weights_and_back(lora):
-    own = trained_pair(lora)
-    attacker, defender = logits(own[ATTACKER].model), logits(own[DEFENDER].model)
-    assert (attacker - defender).abs().max().item() > 0.1
-    assert torch.equal(logits(own[ATTACKER].model), attacker)
-    assert torch.equal(logits(own[DEFENDER].model), defender)
-
-
-@every_lora
 def test_sampling_for_one_player_between_another_ones_steps_changes_nothing(lora):
     apart, mixed = (adapters(lively(), both(lora), torch_seed=5) for _ in range(2))
     train(apart[ATTACKER], steps=2)
@@ -122,17 +94,6 @@ def test_sampling_for_one_player_between_another_ones_steps_changes_nothing(lora
         (-logprobs(mixed[ATTACKER].model, batch, 1.0).sum()).backward()
         optimizer.step()
     assert same_bits(apart[ATTACKER].snapshot(), mixed[ATTACKER].snapshot())
-
-
-@every_lora
-def test_holding_an_adapter_leaves_the_other_one_switchable(lora):
-    own = trained_pair(lora)
-    defender = logits(own[DEFENDER].model)
-    past = adapters(lively(), both(lora), torch_seed=8)[ATTACKER].snapshot()
-    base = logits(lively())
-    with own[ATTACKER].holding(past):
-        assert_close_sums(logits(own[ATTACKER].model), base)
-        assert torch.equal(logits(own[DEFENDER].model), defender)
 
 
 def test_tied_embeddings_stay_tied_in_every_adapter():
@@ -150,118 +111,107 @@ def test_tied_embeddings_stay_tied_in_every_adapter():
 
 
 @every_lora
-@pytest.mark.parametrize("player", list(Player))
-def test_peft_loads_what_was_saved_and_gives_the_same_logits(lora, player, tmp_path):
+def test_new_adapters_own_what_bears_their_name_and_play_as_their_base(lora):
+    base = lively()
+    expected = logits(base)
+    own = adapters(base, both(lora), torch_seed=5)
+    attacker, defender = (set(own[p].parameters) for p in (ATTACKER, DEFENDER))
+    assert len(attacker) == (28 if lora is LORAS["plain"] else 29)
+    assert {name.replace("attacker", "defender") for name in attacker} == defender
+    assert not attacker & defender
+    assert all("lora_" in n or "modules_to_save.attacker" in n for n in attacker)
+    assert all(torch.equal(logits(own[player].model), expected) for player in Player)
+
+
+@every_lora
+def test_switching_players_switches_weights_and_back_also_while_one_is_held(lora):
     own = trained_pair(lora)
-    own[player].save(tmp_path / player.value)
-    wanted = logits(own[player].model)
-    loaded = PeftModel.from_pretrained(lively(), str(tmp_path / player.value)).eval()
-    assert torch.equal(logits(loaded), wanted)
-    assert (wanted - logits(lively())).abs().max().item() > 0.1
+    attacker, defender = logits(own[ATTACKER].model), logits(own[DEFENDER].model)
+    assert (attacker - defender).abs().max().item() > 0.1
+    fresh = adapters(lively(), both(lora), torch_seed=8)[ATTACKER].snapshot()
+    with own[ATTACKER].holding(fresh):
+        assert_close_sums(logits(own[ATTACKER].model), logits(lively()))
+        assert torch.equal(logits(own[DEFENDER].model), defender)
+    assert torch.equal(logits(own[ATTACKER].model), attacker)
+    assert torch.equal(logits(own[DEFENDER].model), defender)
 
 
 @every_lora
 @pytest.mark.parametrize("player", list(Player))
-def test_reading_an_adapter_is_to_the_bit_and_leaves_the_other(lora, player, tmp_path):
+def test_a_saved_adapter_is_read_to_the_bit_by_peft_and_by_us_and_trains_on(lora, player, tmp_path):
     own = trained_pair(lora)
-    own[player].save(tmp_path / player.value)
+    own[player].save(tmp_path / "a")
+    expected = logits(own[player].model)
+    loaded = PeftModel.from_pretrained(lively(), str(tmp_path / "a")).eval()
+    assert torch.equal(logits(loaded), expected)
+    assert (expected - logits(lively())).abs().max().item() > 0.1
     fresh = adapters(lively(), both(lora), torch_seed=99)
     before = everything(fresh[player].model)
-    fresh[player].read(tmp_path / player.value)
+    fresh[player].read(tmp_path / "a")
     assert same_bits(fresh[player].snapshot(), own[player].snapshot())
-    assert torch.equal(logits(fresh[player].model), logits(own[player].model))
+    assert torch.equal(logits(fresh[player].model), expected)
     moved = changed(before, everything(fresh[player].model))
     assert all(f".{player.value}." in name for name in moved)
+    train(own[player])
+    train(fresh[player])
+    assert same_bits(fresh[player].snapshot(), own[player].snapshot())
 
 
-@every_lora
-def test_an_adapter_trains_on_after_it_was_read(lora, tmp_path):
-    own = trained_pair(lora)
-    own[ATTACKER].save(tmp_path / "attacker")
-    fresh = adapters(lively(), both(lora), torch_seed=99)
-    fresh[ATTACKER].read(tmp_path / "attacker")
-    train(own[ATTACKER])
-    train(fresh[ATTACKER])
-    assert same_bits(fresh[ATTACKER].snapshot(), own[ATTACKER].snapshot())
-
-
-def test_an_adapter_saved_under_another_name_leaves_its_neighbours(tmp_path):
-    own = trained_pair(LORAS["plain"])
-    own[ATTACKER].save(tmp_path / "attacker")
-    kept = (tmp_path / "attacker" / "adapter_model.safetensors").read_bytes()
-    train(own[ATTACKER])
-    own[ATTACKER].save(tmp_path / "after")
-    assert {path.name for path in tmp_path.iterdir()} == {"attacker", "after"}
-    assert (tmp_path / "attacker" / "adapter_model.safetensors").read_bytes() == kept
-    fresh = adapters(lively(), both(LORAS["plain"]), torch_seed=99)[ATTACKER]
-    fresh.read(tmp_path / "after")
-    assert same_bits(fresh.snapshot(), own[ATTACKER].snapshot())
-
-
-@pytest.mark.parametrize(("saved", "wanted"), [("plain", "sandbox"), ("sandbox", "plain")])
-def test_an_adapter_of_another_kind_is_refused(saved, wanted, tmp_path):
-    trained_pair(LORAS[saved])[ATTACKER].save(tmp_path / "attacker")
-    fresh = adapters(lively(), both(LORAS[wanted]), torch_seed=99)[ATTACKER]
+@pytest.mark.parametrize(
+    ("saved", "own"),
+    [
+        (LORAS["plain"], LORAS["sandbox"]),
+        (LORAS["sandbox"], LORAS["plain"]),
+        (LORAS["plain"], {**LORAS["plain"], "r": 1}),
+    ],
+)
+def test_an_adapter_of_another_kind_or_rank_is_refused(saved, own, tmp_path):
+    trained_pair(saved)[ATTACKER].save(tmp_path / "attacker")
+    fresh = adapters(lively(), both(own), torch_seed=99)[ATTACKER]
     before = fresh.snapshot()
     with pytest.raises(ValueError, match="differ"):
         fresh.read(tmp_path / "attacker")
     assert same_bits(fresh.snapshot(), before)
 
 
-def test_an_adapter_of_another_rank_is_refused(tmp_path):
-    trained_pair(LORAS["plain"])[ATTACKER].save(tmp_path / "attacker")
-    fresh = adapters(lively(), both({**LORAS["plain"], "r": 1}), torch_seed=99)[ATTACKER]
-    before = fresh.snapshot()
-    with pytest.raises(ValueError, match="differ"):
-        fresh.read(tmp_path / "attacker")
-    assert same_bits(fresh.snapshot(), before)
+def merged_into(weights):
+    """The adapters that lie inside their layers' matrices."""
+    layers = [m for m in weights._model.modules() if hasattr(m, "lora_A")]
+    return {tuple(m.merged_adapters) for m in layers}
 
 
 @pytest.mark.numeric
 @every_lora
 @pytest.mark.parametrize("player", list(Player))
 def test_an_adapter_inside_its_base_says_the_same_and_leaves_no_trace(lora, player):
-    own = trained_pair(lora)
-    before, wanted = everything(own[player].model), logits(own[player].model)
-    with own[player].merged() as model:
-        merged = logits(model)
-        assert any("base_layer" in name for name in changed(before, everything(model)))
-    assert_close_sums(merged, wanted)
-    assert same_bits(everything(own[player].model), before)
-    assert torch.equal(logits(own[player].model), wanted)
+    own = trained_pair(lora)[player]
+    before, expected = everything(own.model), logits(own.model)
 
+    def break_while_merged():
+        with own.merged() as model:
+            assert_close_sums(logits(model), expected)
+            assert any("base_layer" in name for name in changed(before, everything(model)))
+            raise KeyError
 
-def test_an_adapter_is_merged_while_it_decodes_and_not_after(monkeypatch):
-    own = trained_pair(LORAS["plain"])[DEFENDER]
-    seen = []
-
-    def watched(*args, **named):
-        seen.append({tuple(m.merged_adapters) for m in layers(own)})
-        return local_decode(*args, **named)
-
-    local_decode = local._decode
-    monkeypatch.setattr(local, "_decode", watched)
-    policy(own).sample(requests())
-    assert seen == [{("defender",)}]
-    assert {tuple(m.merged_adapters) for m in layers(own)} == {()}
-
-
-def layers(own):
-    return [m for m in own._model.modules() if hasattr(m, "lora_A")]
-
-
-def test_what_breaks_while_an_adapter_is_merged_leaves_the_base_as_it_was():
-    own = trained_pair(LORAS["plain"])[DEFENDER]
-    before = everything(own.model)
-    with pytest.raises(KeyError), own.merged():
-        raise KeyError
+    with pytest.raises(KeyError):
+        break_while_merged()
     assert same_bits(everything(own.model), before)
+    assert torch.equal(logits(own.model), expected)
 
 
-def test_in_bfloat16_an_adapter_stays_beside_its_base():
-    told = dict.fromkeys(Player, LORAS["plain"])
-    own = adapters(lively().bfloat16(), told, torch_seed=5)[DEFENDER]
-    before = everything(own.model)
-    with own.merged() as model:
-        assert same_bits(everything(model), before)
-        assert {tuple(m.merged_adapters) for m in layers(own)} == {()}
+@pytest.mark.parametrize(("dtype", "inside"), [("float32", ("defender",)), ("bfloat16", ())])
+def test_an_adapter_is_merged_only_while_it_decodes_and_never_in_bfloat16(
+    monkeypatch, dtype, inside
+):
+    base = lively().to(getattr(torch, dtype))
+    own = adapters(base, both(LORAS["plain"]), torch_seed=5)[DEFENDER]
+    decode, states = LocalPolicy._decode, []
+
+    def watched(*args):
+        states.append(merged_into(own))
+        return decode(*args)
+
+    monkeypatch.setattr(LocalPolicy, "_decode", watched)
+    policy(own).sample(requests())
+    assert states == [{inside}]
+    assert merged_into(own) == {()}

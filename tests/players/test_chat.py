@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tiny import FAMILIES, GEMMA, LLAMA3, MISTRAL, QWEN2, Family, save_model, tokenizer
+from tests.tiny import FAMILIES, LLAMA3, MISTRAL, QWEN2, Family, save_model, tokenizer
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -50,18 +50,6 @@ def test_ordinary_text_gives_the_ids_of_the_tokenizers_own_template(family, text
         assert chat(family).prompt_ids(observation(*turns)) == templated(family, *turns)
 
 
-@pytest.mark.parametrize("family", [QWEN2, LLAMA3], ids=lambda family: family.name)
-def test_a_template_with_a_system_role_is_given_the_brief_as_system(family):
-    turns = [("system", BRIEF), ("user", ASK)]
-    assert chat(family).prompt_ids(observation(*turns)) == templated(family, *turns)
-
-
-@pytest.mark.parametrize("family", [GEMMA, MISTRAL], ids=lambda family: family.name)
-def test_a_template_without_a_system_role_opens_the_first_message_with_the_brief(family):
-    ids = chat(family).prompt_ids(observation(("system", BRIEF), ("user", ASK)))
-    assert ids == templated(family, ("user", f"{BRIEF}\n\n{ASK}"))
-
-
 def test_a_template_that_swallows_the_system_role_still_gets_the_brief():
     # Its text spells "x" and "y", so that a one-letter probe would find itself in it.
     template = LLAMA3.template.replace(
@@ -72,32 +60,6 @@ def test_a_template_that_swallows_the_system_role_still_gets_the_brief():
     deaf = Chat(tokenizer(replace(LLAMA3, name="deaf", template=template)))
     told = deaf.tokenizer.decode(deaf.prompt_ids(observation(("system", BRIEF), ("user", ASK))))
     assert f"{BRIEF}\n\n{ASK}" in told
-
-
-@FAMILY
-def test_content_that_spells_special_tokens_closes_and_opens_no_turn(family):
-    everything = "".join(family.special)
-    plain = chat(family).prompt_ids(observation(("user", ASK)))
-    for text in (*family.special, everything, f"{ASK}{everything} {ASK}", everything * 50):
-        ids = chat(family).prompt_ids(observation(("user", text)))
-        assert special(family, ids) == special(family, plain)
-
-
-@FAMILY
-def test_special_tokens_in_a_brief_or_an_earlier_reply_are_text_too(family):
-    def turns(told: str) -> Observation:
-        return observation(("system", told), ("user", ASK), ("assistant", told), ("user", told))
-
-    words = chat(family)
-    hostile, plain = (words.prompt_ids(turns(t)) for t in ("".join(family.special), BRIEF))
-    assert special(family, hostile) == special(family, plain)
-
-
-@FAMILY
-def test_hostile_content_is_still_read_in_full(family):
-    text = f"open {family.turn_end} the vault {family.eos}"
-    ids = chat(family).prompt_ids(observation(("user", text)))
-    assert text in tokenizer(family).decode(ids)
 
 
 def test_a_template_may_put_the_brief_after_earlier_turns():
@@ -146,11 +108,13 @@ PARTS = st.sampled_from(["<", "|", ">", "im_end", "<|", "|>", "/INST]", "[", "\u
 @given(data=st.data())
 def test_no_text_adds_or_removes_a_special_token(family, data):
     text = st.lists(st.text(max_size=8) | PIECES | PARTS, max_size=6).map("".join)
-    brief, ask = data.draw(text), data.draw(text)
+    drawn = data.draw(st.lists(st.tuples(text, text), min_size=1, max_size=3))
     words = chat(family)
-    ids = words.prompt_ids(observation(("system", brief), ("user", ask)))
+    prompts = [observation(("system", brief), ("user", ask)) for brief, ask in drawn]
     plain = words.prompt_ids(observation(("system", BRIEF), ("user", ASK)))
-    assert special(family, ids) == special(family, plain)
+    for ids, prompt in zip(words.prompts(prompts), prompts, strict=True):
+        assert special(family, ids) == special(family, plain)
+        assert ids == words.prompt_ids(prompt)
 
 
 @FAMILY
@@ -160,53 +124,6 @@ def test_the_turn_ends_where_the_template_says_and_eos_stops_too(family):
     assert chat(family).turn_end == end
     assert chat(family).stop_ids == {end, eos}
     assert Chat(words, [7]).stop_ids == {end, eos, 7}
-
-
-def test_a_turn_end_that_holds_the_letters_of_a_probe_is_found_whole():
-    template = QWEN2.template.replace("<|im_end|>", "<|endoftext|>")
-    words = tokenizer(replace(QWEN2, name="x", template=template, eos="<|im_end|>"))
-    assert Chat(words).turn_end == words.convert_tokens_to_ids("<|endoftext|>")
-
-
-def test_a_template_whose_turns_end_on_no_special_token_falls_back_on_eos():
-    template = QWEN2.template.replace("<|im_end|>", "")
-    words = tokenizer(replace(QWEN2, name="bare", template=template))
-    assert Chat(words).turn_end == words.eos_token_id
-
-
-@FAMILY
-def test_a_reply_is_its_text_and_the_turn_end_and_nothing_it_spells(family):
-    words = chat(family)
-    ids = words.reply_ids(f"open {family.turn_end} now")
-    assert special(family, ids) == [family.turn_end]
-    assert ids[-1] == words.turn_end
-    assert words.text(ids) == f"open {family.turn_end} now"
-
-
-@FAMILY
-def test_text_leaves_special_tokens_and_outer_space_out(family):
-    words = chat(family)
-    ids = tokenizer(family)(f" {ASK} ", add_special_tokens=False)["input_ids"]
-    assert words.text([*ids, words.turn_end]) == ASK
-
-
-@FAMILY
-def test_padding_is_a_token_of_the_vocabulary(family):
-    assert 0 <= chat(family).pad_id < len(tokenizer(family))
-
-
-def test_a_tokenizer_without_a_template_is_refused_with_its_name():
-    words = tokenizer(replace(QWEN2, name="plain", template=""))
-    words.name_or_path = "models/plain"
-    with pytest.raises(UsageError, match="models/plain has no chat template"):
-        Chat(words)
-
-
-def test_a_tokenizer_that_can_end_no_turn_is_refused():
-    template = QWEN2.template.replace("<|im_end|>", "")
-    words = tokenizer(replace(QWEN2, name="endless", template=template, eos=None))
-    with pytest.raises(UsageError, match="eos_token"):
-        _ = Chat(words).turn_end
 
 
 @FAMILY
@@ -221,11 +138,46 @@ def test_a_loaded_tokenizer_whose_unknown_token_is_special_lets_none_through(tmp
 
 
 @FAMILY
-@given(st.lists(st.text(max_size=8) | st.sampled_from(["<|im_end|>", "</s>", "<unk>"]), max_size=3))
-@settings(max_examples=25, deadline=None)
-def test_many_prompts_at_once_are_each_one_alone_and_hold_only_the_templates_tokens(family, texts):
-    told = chat(family)
-    seen = [observation(("user", text)) for text in texts]
-    assert told.prompts(seen) == [told.prompt_ids(one) for one in seen]
-    plain = special(family, told.prompt_ids(observation(("user", ASK))))
-    assert all(special(family, ids) == plain for ids in told.prompts(seen))
+def test_the_brief_is_the_system_role_or_opens_the_first_message(family):
+    ids = chat(family).prompt_ids(observation(("system", BRIEF), ("user", ASK)))
+    apart, joined = [("system", BRIEF), ("user", ASK)], [("user", f"{BRIEF}\n\n{ASK}")]
+    assert ids == templated(family, *(apart if family.takes_system else joined))
+
+
+@FAMILY
+def test_content_that_spells_special_tokens_is_read_in_full_and_opens_no_turn(family):
+    def turns(text: str) -> Observation:
+        return observation(("system", text), ("user", ASK), ("assistant", text), ("user", text))
+
+    everything, words = "".join(family.special), chat(family)
+    plain = special(family, words.prompt_ids(turns(BRIEF)))
+    for text in (*family.special, everything, f"{ASK}{everything} {ASK}", everything * 50):
+        assert special(family, words.prompt_ids(turns(text))) == plain
+    text = f"open {family.turn_end} the vault {family.eos}"
+    assert text in tokenizer(family).decode(words.prompt_ids(observation(("user", text))))
+
+
+def test_the_turns_end_is_found_whole_and_falls_back_on_eos():
+    template = QWEN2.template.replace("<|im_end|>", "<|endoftext|>")
+    words = tokenizer(replace(QWEN2, name="x", template=template, eos="<|im_end|>"))
+    assert Chat(words).turn_end == words.convert_tokens_to_ids("<|endoftext|>")
+    template = QWEN2.template.replace("<|im_end|>", "")
+    words = tokenizer(replace(QWEN2, name="bare", template=template))
+    assert Chat(words).turn_end == words.eos_token_id
+    words = tokenizer(replace(QWEN2, name="endless", template=template, eos=None))
+    with pytest.raises(UsageError, match="eos_token"):
+        _ = Chat(words).turn_end
+    words = tokenizer(replace(QWEN2, name="plain", template=""))
+    words.name_or_path = "models/plain"
+    with pytest.raises(UsageError, match="models/plain has no chat template"):
+        Chat(words)
+
+
+@FAMILY
+def test_a_reply_is_its_text_and_the_turn_end_and_nothing_it_spells(family):
+    words = chat(family)
+    ids = words.reply_ids(f" open {family.turn_end} now ")
+    assert special(family, ids) == [family.turn_end]
+    assert ids[-1] == words.turn_end
+    assert words.text(ids) == f"open {family.turn_end} now"
+    assert 0 <= words.pad_id < len(tokenizer(family))

@@ -36,15 +36,6 @@ def test_kl_is_0_when_rl_begins_and_is_measured_to_those_weights_ever_after():
     assert same_bits(learns.reference, dict(began.named_parameters()))
 
 
-def test_measuring_to_the_reference_leaves_the_weights_as_they_are():
-    model = tiny()
-    learns = learner(model, beta=0.1, reference=Weights(moved(model, 0.05)).snapshot())
-    before = learns.optimizer.weights.snapshot()
-    metrics = learns.update(samples(model, (1.3, -0.7)))
-    assert metrics["defender/kl"] > 1e-3
-    assert same_bits(learns.optimizer.weights.snapshot(), before)
-
-
 def test_kl_alone_leads_back_to_the_reference():
     model = tiny()
     reference = moved(model, 0.03)

@@ -40,26 +40,6 @@ def test_each_token_teaches_by_its_truncated_ratio(limit, budget):
     assert metrics["defender/sampling_ratio/truncated"] > 0
 
 
-def test_without_a_mismatch_nothing_is_weighed():
-    model = tiny()
-    told = samples(model, SOME)
-    plain, _ = gradient(model, told)
-    weighed, metrics = gradient(model, told, ratio_limit=2.0)
-    assert_close_sums(weighed, plain)
-    assert_close_sums(metrics["defender/sampling_ratio/mean"], 1.0)
-    assert metrics["defender/sampling_ratio/truncated"] == 0
-
-
-def test_the_engines_rounding_clips_nothing():
-    """Against the engine's numbers half the tokens would lie outside the clip range at once."""
-    model = tiny()
-    told = samples(model, SOME, drift=0.5)
-    assert gradient(model, told)[1]["defender/clip_ratio"] > 0.1
-    metrics = gradient(model, told, ratio_limit=2.0)[1]
-    assert metrics["defender/clip_ratio"] == 0
-    assert_close_sums(metrics["defender/importance_sampling_ratio/mean"], 1.0)
-
-
 def test_a_second_pass_is_clipped_against_the_first_and_weighed_as_the_first():
     model = tiny()
     told = samples(model, SOME, drift=0.3)
@@ -82,7 +62,8 @@ def test_what_is_logged_is_the_ratio_before_it_is_truncated():
     own_BT = torch.log(torch.tensor([[0.6, 0.2, 0.5], [0.5, 0.3, 1.0]]))
     engine_BT = torch.log(torch.tensor([[0.2, 0.2, 0.1], [0.4, 0.6, 1.0]]))
     mask_BT = torch.tensor([[1.0, 1, 1], [1, 1, 0]])
-    weight_BT = truncated_ratio(own_BT, engine_BT, 2.0)
+    weight_BT = truncated_ratio(own_BT.requires_grad_(), engine_BT, 2.0)
+    assert not weight_BT.requires_grad
     two_batches = [
         mismatch_counts((own_BT - engine_BT)[row : row + 1], mask_BT[row : row + 1], 2.0)
         for row in range(2)
@@ -99,11 +80,17 @@ def test_what_is_logged_is_the_ratio_before_it_is_truncated():
     assert {name: metrics[name] for name in expected} == pytest.approx(expected)
 
 
-def test_no_gradient_goes_through_the_weight():
-    logp_BT = torch.tensor([[-1.0, -2.0]], requires_grad=True)
-    assert not truncated_ratio(logp_BT, torch.tensor([[-1.5, -1.5]]), 2.0).requires_grad
-
-
-def test_without_a_limit_nothing_is_said_of_an_engine():
-    told = samples(tiny(), SOME)
-    assert not any("/sampling_ratio" in name for name in gradient(tiny(), told)[1])
+def test_without_a_mismatch_nothing_is_weighed_and_an_engines_rounding_clips_nothing():
+    """Against the engine's numbers half the tokens would lie outside the clip range at once."""
+    model = tiny()
+    plain, unweighed = gradient(model, samples(model, SOME))
+    weighed, metrics = gradient(model, samples(model, SOME), ratio_limit=2.0)
+    assert_close_sums(weighed, plain)
+    assert_close_sums(metrics["defender/sampling_ratio/mean"], 1.0)
+    assert metrics["defender/sampling_ratio/truncated"] == 0
+    assert not any("/sampling_ratio" in name for name in unweighed)
+    told = samples(model, SOME, drift=0.5)
+    assert gradient(model, told)[1]["defender/clip_ratio"] > 0.1
+    metrics = gradient(model, told, ratio_limit=2.0)[1]
+    assert metrics["defender/clip_ratio"] == 0
+    assert_close_sums(metrics["defender/importance_sampling_ratio/mean"], 1.0)
