@@ -110,13 +110,6 @@ def test_the_learner_is_shown_the_servers_tokens_and_agrees_on_them(
             assert completion.finished == (completion.token_ids[-1] in chat.stop_ids)
             assert completion.version == table.own[D].version == 1
     drawn = [told for told in vllm.requests if told["max_tokens"] == 12]
-    # A server takes what it is not told from the model's generation config.
-    plain = {"top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
-    assert all(told | plain == told for told in drawn)
-    assert all(told["stop_token_ids"] == sorted(chat.stop_ids) for told in drawn)
-    roots, requests = len(vllm.roots), len(vllm.requests)
-    assert (table.policy[A].sample([]), table.policy[A].sample([asked("bake")])) == ([], [[]])
-    assert (len(vllm.roots), len(vllm.requests)) == (roots, requests), "nothing asked, nothing sent"
     assert sorted(told["seed"] for told in drawn) == sorted(
         seed_of(address) for address in ("0/a", "0/b", "0/c", "0/a")
     )
@@ -128,6 +121,34 @@ def test_the_same_address_says_the_same_on_the_same_weights(table):
     assert len({c.token_ids for c in first[0]}) == 3
     table.learn(D, rate=0.1)
     assert table.policy[D].sample(REQUESTS)[0] != first[0]
+
+
+def test_nothing_asked_is_nothing_sent(table, served):
+    assert table.policy[D].sample([]) == []
+    assert table.policy[D].sample([asked("bake")]) == [[]]
+    assert not served[0].requests
+    assert not served[0].roots
+
+
+def test_a_server_is_told_everything_that_it_would_take_from_the_models_generation_config(
+    table, served
+):
+    table.policy[D].sample(REQUESTS)
+    told = served[0].requests[-1]
+    assert (told["top_p"], told["top_k"], told["repetition_penalty"]) == (1.0, 0, 1.0)
+    assert told["stop_token_ids"] == sorted(table.policy[D].chat.stop_ids)
+
+
+def test_every_version_has_a_name_of_its_own(table, served):
+    vllm, _ = served
+    for player in Player:
+        table.policy[player].sample(REQUESTS)
+    table.learn(D)
+    table.policy[D].sample(REQUESTS)
+    table.policy[D].sample(REQUESTS)
+    heads = [name.rsplit("-", 1)[0] for name in vllm.roots]
+    assert heads == ["attacker-v0", "defender-v0", "defender-v1"]
+    assert len(set(vllm.roots.values())) == 3
 
 
 def test_the_same_version_reached_by_another_way_has_another_name(table, served):
@@ -151,8 +172,6 @@ def test_a_past_self_is_published_under_its_own_name_and_the_present_one_stays(t
     assert [n.rsplit("-", 1)[0] for n in vllm.roots] == ["defender-v4", "defender-past"]
     assert table.policy[D].sample(REQUESTS) == present
     assert len(vllm.roots) == 2
-    table.policy[A].sample(REQUESTS)
-    assert list(vllm.roots)[-1].startswith("attacker-v0-")
 
 
 def test_what_is_told_apart_by_its_scale_or_its_run_alone_has_another_digest(table, tmp_path):
@@ -167,31 +186,59 @@ def test_at_most_so_many_adapters_are_loaded_and_the_longest_unused_one_leaves(
     path, served, tmp_path, keep
 ):
     vllm, url = served
-    table, first = Table(path, url, tmp_path / "a", keep=keep), None
+    table = Table(path, url, tmp_path / "a", keep=keep)
     for _ in range(4):
         for player in Player:
             table.policy[player].sample(REQUESTS)
-        first = first or (table.own[D].snapshot(), table.policy[D].sample(REQUESTS), [*vllm.roots])
         table.learn(D)
     assert vllm.most_loaded == keep
     assert any(name.startswith("attacker-v0") for name in vllm.roots), "asked for every round"
     assert {p.name for p in (tmp_path / "a").iterdir()} == set(vllm.roots)
-    weights, said, names = first
-    evicted = next(name for name in names if name.startswith("defender"))
-    assert evicted not in vllm.roots
-    table.own[D].load(weights)
-    again = table.policy[D].sample(REQUESTS)[0]
-    assert [c.token_ids for c in again] == [c.token_ids for c in said[0]]
-    assert evicted in vllm.roots, "it comes back under its name"
 
 
-@pytest.mark.parametrize("noise", [0.0, 1e-4])
-def test_a_stale_adapter_is_seen_below_the_limit_and_past_selves_hide_none(
-    path, served, tmp_path, noise
-):
+def test_an_evicted_adapter_comes_back_under_its_name(path, served, tmp_path):
+    table = Table(path, served[1], tmp_path / "a", keep=2)
+    first = table.policy[D].sample(REQUESTS)
+    kept, name = table.own[D].snapshot(), next(iter(served[0].roots))
+    for _ in range(2):
+        table.learn(D, rate=0.1)
+        table.policy[D].sample(REQUESTS)
+    assert name not in served[0].roots
+    assert table.past(D, kept)[0] != table.policy[D].sample(REQUESTS)[0]
+    table.own[D].load(kept)
+    assert [c.token_ids for c in table.policy[D].sample(REQUESTS)[0]] == [
+        c.token_ids for c in first[0]
+    ]
+    assert name in served[0].roots
+
+
+def test_a_server_that_serves_the_version_before_is_refused(table, served):
+    table.learn(D, rate=0.1)
+    table.policy[D].sample(REQUESTS)
+    (served[0].stale,) = served[0].roots
+    table.learn(D, rate=0.1)
+    before = len(served[0].requests)
+    with pytest.raises(SparringError, match="it serves the version before it"):
+        table.policy[D].sample(REQUESTS)
+    assert all(told["max_tokens"] != 12 for told in served[0].requests[before:])
+
+
+def test_a_stale_adapter_is_seen_below_the_limit_and_below_the_rounding(path, served, tmp_path):
     """One small update moves the probe by less than the limit allows; the direction tells."""
     vllm, url = served
-    vllm.noise = noise
+    vllm.noise = 1e-4
+    table = Table(path, url, tmp_path / "a", limit=0.05)
+    table.policy[D].sample(REQUESTS)
+    table.learn(D, rate=1e-3)
+    table.policy[D].sample(REQUESTS)
+    vllm.stale = list(vllm.roots)[-1]
+    table.learn(D, rate=1e-3)
+    with pytest.raises(SparringError, match=r"version before it.*limit 0.05"):
+        table.policy[D].sample(REQUESTS)
+
+
+def test_a_past_self_between_two_versions_hides_no_stale_one(path, served, tmp_path):
+    vllm, url = served
     table = Table(path, url, tmp_path / "a", limit=0.05)
     kept = {name: t + 0.05 for name, t in table.own[D].snapshot().items()}
     table.learn(D, rate=1e-3)
@@ -200,10 +247,8 @@ def test_a_stale_adapter_is_seen_below_the_limit_and_past_selves_hide_none(
     table.past(D, kept)
     vllm.stale = present
     table.learn(D, rate=1e-3)
-    before = len(vllm.requests)
-    with pytest.raises(SparringError, match=r"serves the version before it.*limit 0.05"):
+    with pytest.raises(SparringError, match="serves the version before it"):
         table.policy[D].sample(REQUESTS)
-    assert all(request["max_tokens"] != 12 for request in vllm.requests[before:])
 
 
 def test_a_server_that_ignores_the_adapter_is_refused(table, served):

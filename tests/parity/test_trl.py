@@ -6,10 +6,10 @@ import random
 import pytest
 import torch
 from tests.close import assert_close_sums
-from tests.players.by_hand import Recorder, alone, gradient_of, moved, tiny
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from sparring.players.grpo import AGGREGATIONS, Grpo, GrpoConfig
-from sparring.players.optimizer import LearningRate
+from sparring.players.optimizer import LearningRate, Optimizer
 from sparring.players.weights import Weights
 from sparring.sandbox.language import Language
 from sparring.sandbox.model import tokenizer
@@ -27,6 +27,50 @@ ADVANTAGES = (1.7, -0.9, 0.4, 0.0, -2.1, 0.6, 1.1, -0.3)
 PROMPTS, REPLIES = (3, 7, 1, 5, 4, 9, 2, 6), (5, 2, 9, 1, 7, 4, 3, 8)
 
 
+class Recorder(Optimizer):
+    """Keeps the gradient instead of following it."""
+
+    def step(self):
+        self.seen = gradient_of(self.weights.model)
+        return 1.0
+
+
+def gradient_of(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+def llama(vocabulary, torch_seed):
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=24,
+        intermediate_size=40,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.2,
+        pad_token_id=PAD,
+    )
+    torch.manual_seed(torch_seed)
+    return LlamaForCausalLM(config)
+
+
+def moved(model, scale):
+    """A copy whose weights lie `scale` standard deviations away: the reference."""
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for p in other.parameters():
+            p.add_(torch.randn_like(p) * scale)
+    return other
+
+
+def alone(model, prompt, reply):
+    """Log-probabilities of one reply, from one unpadded row."""
+    with torch.no_grad():
+        logits_TV = model(torch.tensor([[*prompt, *reply]])).logits[0, len(prompt) - 1 : -1]
+    logp_TV = (logits_TV / TEMPERATURE).log_softmax(-1)
+    return [logp_TV[t, token].item() for t, token in enumerate(reply)]
+
+
 @pytest.fixture(scope="module")
 def words():
     return tokenizer(Language(0))
@@ -36,20 +80,15 @@ def words():
 def told(words, request):
     """A model, a reference and eight rows whose old log-probabilities lie off the policy."""
     rng = random.Random(request.param)
-    model = tiny(5, vocab_size=len(words), initializer_range=0.2, num_key_value_heads=1)
+    model = llama(len(words), 5)
     reference = moved(model, 0.03)
 
     def ids(n):
         return tuple(rng.randrange(6, len(words)) for _ in range(n))
 
     rows = [(ids(p), ids(r)) for p, r in zip(PROMPTS, REPLIES, strict=True)]
-    old = [[logp + rng.gauss(0, 0.35) for logp in logps(model, row)] for row in rows]
+    old = [[logp + rng.gauss(0, 0.35) for logp in alone(model, *row)] for row in rows]
     return model, reference, rows, old
-
-
-def logps(model, row):
-    """Log-probabilities of one reply, from one unpadded row."""
-    return alone(model, *row, TEMPERATURE).tolist()
 
 
 def of_trl(told, words, folder, loss, beta, accumulation):
@@ -109,7 +148,7 @@ def trl_batch(rows, old, reference, index):
     def right(values, fill):
         return list(values) + [fill] * (after - len(values))
 
-    ref = [logps(reference, row) for row in chosen]
+    ref = [alone(reference, *row) for row in chosen]
     return {
         "prompt_ids": torch.tensor([left(p) for p, _ in chosen]),
         "prompt_mask": torch.tensor([left([1] * len(p)) for p, _ in chosen]),

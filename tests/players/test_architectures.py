@@ -75,6 +75,45 @@ def said(speaks):
 
 
 @every_family
+def test_a_batch_of_one_equals_one_of_a_batch(family):
+    speaks = speaking(tiny(family))
+    single = [completion for row in one_by_one(speaks, requests()) for completion in row]
+    for one, other in zip(said(speaks), single, strict=True):
+        assert one.token_ids == other.token_ids
+        assert_close_sums(one.logprobs, other.logprobs, limit=LIMIT[family])
+
+
+@every_family
+def test_sampled_logprobs_are_what_the_learner_and_a_bare_forward_recompute(family):
+    speaks = speaking(tiny(family))
+    told = said(speaks)
+    rows = [(c.prompt_ids, c.token_ids) for c in told]
+    batch = pad(rows, range(len(rows)), speaks.chat.pad_id, "cpu")
+    with torch.no_grad():
+        logp_BT = logprobs(speaks.weights.model, batch, 0.9)
+        for row, completion in enumerate(told):
+            learned = logp_BT[row, : len(completion.token_ids)].tolist()
+            bare = alone(speaks.weights.model, completion.prompt_ids, completion.token_ids)
+            assert_close_sums(learned, completion.logprobs, limit=LIMIT[family])
+            assert_close_sums(bare.tolist(), completion.logprobs, limit=LIMIT[family])
+
+
+@every_family
+def test_the_gradient_of_a_padded_batch_is_that_of_its_rows(family):
+    # After sampling: what inference mode left in the model must not stop a gradient.
+    speaks = speaking(tiny(family))
+    told = said(speaks)
+    model, rows = speaks.weights.model, [(c.prompt_ids, c.token_ids) for c in told]
+    logprobs(model, pad(rows, range(len(rows)), 0, "cpu"), 0.9).sum().backward()
+    together = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    for row in rows:
+        alone(model, *row).sum().backward()
+    alone_ = {name: p.grad for name, p in model.named_parameters()}
+    assert_close_sums(together, alone_, dtype=torch.float32)  # log-probabilities are
+
+
+@every_family
 def test_a_saved_model_reads_back(family, tmp_path):
     model = tiny(family)
     Weights(model).save(tmp_path)
@@ -87,25 +126,3 @@ def test_a_saved_model_reads_back(family, tmp_path):
     ids = torch.tensor([[3, 100, 200, 5, 4]])
     with torch.no_grad():
         assert torch.equal(again.model(ids).logits, model(ids).logits)
-
-
-@every_family
-def test_a_batch_is_its_rows_alone_in_sampling_in_recomputing_and_in_the_gradient(family):
-    speaks = speaking(tiny(family))
-    together = said(speaks)
-    singles = [completion for row in one_by_one(speaks, requests()) for completion in row]
-    model, rows = speaks.weights.model, [(c.prompt_ids, c.token_ids) for c in together]
-    # After sampling: what inference mode left in the model must not stop a gradient.
-    logp_BT = logprobs(model, pad(rows, range(len(rows)), speaks.chat.pad_id, "cpu"), 0.9)
-    logp_BT.sum().backward()
-    gradient = {name: p.grad.clone() for name, p in model.named_parameters()}
-    model.zero_grad()
-    for i, (completion, single) in enumerate(zip(together, singles, strict=True)):
-        assert completion.token_ids == single.token_ids
-        bare = alone(model, *rows[i])
-        bare.sum().backward()
-        learned = logp_BT[i, : len(completion.token_ids)].tolist()
-        for numbers in (single.logprobs, learned, bare.tolist()):
-            assert_close_sums(numbers, completion.logprobs, limit=LIMIT[family])
-    by_rows = {name: p.grad for name, p in model.named_parameters()}
-    assert_close_sums(gradient, by_rows, dtype=torch.float32)  # log-probabilities are

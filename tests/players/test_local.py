@@ -8,11 +8,23 @@ import pytest
 import torch
 from scipy.stats import chisquare
 from tests.close import SPACINGS, assert_close_sums
-from tests.players.lively import asked, lively, next_logits, one_by_one, policy, requests, words
+from tests.players.lively import (
+    asked,
+    chat,
+    lively,
+    next_logits,
+    one_by_one,
+    policy,
+    requests,
+    words,
+)
 
+from sparring.players.loading import load_model
 from sparring.players.local import _draw, uniforms
 from sparring.players.logprobs import logprobs, pad
 from sparring.players.player import Request
+from sparring.players.weights import Weights
+from sparring.sandbox.model import SHIPPED
 from sparring.types import SparringError
 
 pytestmark = pytest.mark.numeric
@@ -40,6 +52,40 @@ both_precisions = pytest.mark.parametrize(
 )
 
 
+@both_precisions
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 0.0])
+def test_a_batch_of_one_equals_one_of_a_batch(dtype, limit, temperature):
+    speaks = policy(lively().to(dtype), temperature)
+    together = speaks.sample(requests())
+    assert len({len(c.token_ids) for c in flat(together)}) >= 4  # rows leave on the way
+    assert_same(together, one_by_one(speaks, requests()), limit)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 70, 150])
+def test_how_requests_are_cut_into_batches_changes_nothing(batch_tokens):
+    model = lively().double()
+    whole = policy(model).sample(requests())
+    cut = policy(model, batch_tokens=batch_tokens).sample(requests())
+    assert_same(whole, cut, EXACT)
+
+
+def test_batches_stay_within_their_tokens():
+    model = lively()
+    sizes = []
+
+    def note(_, __, given):
+        places_BT = given["position_ids"]
+        sizes.append(len(places_BT) * (int(places_BT.max()) + 1))
+
+    model.register_forward_pre_hook(note, with_kwargs=True)
+    policy(model, batch_tokens=70).sample(requests())
+    # The widest request alone is 4 rows of 7 + 12 tokens; it cannot be cut.
+    assert max(sizes) <= 4 * (7 + 12)
+    before = len(sizes)
+    policy(model).sample(requests())
+    assert max(sizes[before:]) > 100
+
+
 def test_the_order_of_requests_and_addresses_does_not_matter():
     speaks = policy()
     said = speaks.sample(requests())
@@ -57,6 +103,20 @@ def test_the_order_of_requests_and_addresses_does_not_matter():
         for request, row in zip(mixed, speaks.sample(mixed), strict=True):
             found = [completion.token_ids for completion in row]
             assert found == [told[request.observation, address] for address in request.addresses]
+
+
+def test_the_same_address_says_the_same_and_another_says_something_else():
+    text = "tell me how to open the dragon vault ."
+    addresses = tuple(f"0/17/attacker/{i}" for i in range(16))
+    said = policy().sample([asked(text, *addresses), asked(text, *addresses)])
+    assert_same(said[:1], said[1:], SPACINGS)  # not to the bit: other rows of one product
+    assert len({completion.token_ids for completion in said[0]}) == 16
+
+
+def test_a_width_of_no_addresses_says_nothing():
+    said = policy().sample([asked("mend", "0"), asked("open the vault")])
+    assert [len(row) for row in said] == [1, 0]
+    assert policy().sample([]) == []
 
 
 def test_global_randomness_is_neither_read_nor_moved():
@@ -86,6 +146,30 @@ def test_a_longer_limit_only_adds_to_what_was_said():
     assert [c.token_ids for c in short] == [c.token_ids[:5] for c in long]
 
 
+def assert_recomputed(speaks, said, limit=SPACINGS):
+    """The sampled log-probabilities are the learner's."""
+    rows = [(c.prompt_ids, c.token_ids) for c in said]
+    batch = pad(rows, range(len(rows)), speaks.chat.pad_id, "cpu")
+    with torch.no_grad():
+        logp_BT = logprobs(speaks.weights.model, batch, speaks.sampling.temperature)
+    rows = (logp_BT[row, : len(c.token_ids)].tolist() for row, c in enumerate(said))
+    assert_close_sums([logp for row in rows for logp in row], logprobs_of([said]), limit=limit)
+
+
+@both_precisions
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_sampled_logprobs_are_what_the_learner_recomputes(dtype, limit, temperature):
+    speaks = policy(lively().to(dtype), temperature)
+    assert_recomputed(speaks, flat(speaks.sample(requests())), limit)
+
+
+def test_the_shipped_base_recomputes_its_logprobs():
+    speaks = policy(load_model(str(SHIPPED)), stops=(), length=24)
+    said = flat(speaks.sample(requests()))
+    assert_recomputed(speaks, said)
+    assert_same([said], one_by_one(speaks, requests()), SPACINGS)
+
+
 def test_a_completion_is_told_with_its_prompt_its_version_and_without_its_template():
     speaks = policy(stops=())
     speaks.weights.version = 41
@@ -109,8 +193,11 @@ def test_a_completion_is_finished_if_and_only_if_it_ended_on_a_stop_token():
         assert not stops & set(body)
         assert completion.finished == (last in stops)
         assert completion.finished or len(completion.token_ids) == 6
-    whole = flat(policy(length=12).sample(requests()))
-    length = next(len(c.token_ids) for c in whole if c.finished and len(c.token_ids) > 1)
+
+
+def test_a_stop_token_at_the_very_limit_still_finishes():
+    said = flat(policy(length=12).sample(requests()))
+    length = next(len(c.token_ids) for c in said if c.finished and len(c.token_ids) > 1)
     at_limit = flat(policy(length=length).sample(requests()))
     assert any(c.finished and len(c.token_ids) == length for c in at_limit)
 
@@ -192,46 +279,20 @@ def test_a_model_that_computes_nan_is_an_error_and_not_a_harmless_reply(temperat
         policy(model, temperature).sample(requests())
 
 
-@both_precisions
-@pytest.mark.parametrize("temperature", [1.0, 0.7, 0.0])
-def test_a_batch_of_one_equals_one_of_a_batch_and_the_learner_recomputes_it(
-    dtype, limit, temperature
-):
-    speaks = policy(lively().to(dtype), temperature)
-    together = speaks.sample(requests())
-    completions = flat(together)
-    assert len({len(c.token_ids) for c in completions}) >= 4  # rows leave on the way
-    assert_same(together, one_by_one(speaks, requests()), limit)
-    rows = [(c.prompt_ids, c.token_ids) for c in completions]
-    batch = pad(rows, range(len(rows)), speaks.chat.pad_id, "cpu")
-    with torch.no_grad():
-        logp_BT = logprobs(speaks.weights.model, batch, temperature)
-    learned = [x for i, (_, reply) in enumerate(rows) for x in logp_BT[i, : len(reply)].tolist()]
-    assert_close_sums(learned, logprobs_of(together), limit=limit)
+def test_another_policys_weights_say_something_else():
+    one, other = policy(lively(3)), policy(lively(4))
+    assert flat(one.sample(requests())) != flat(other.sample(requests()))
+    weights = Weights(lively(3))
+    speaks = policy(weights)
+    with weights.holding(Weights(lively(4)).snapshot()):
+        assert flat(speaks.sample(requests())) == flat(other.sample(requests()))
+    assert flat(speaks.sample(requests())) == flat(one.sample(requests()))
 
 
-@pytest.mark.parametrize("batch_tokens", [1, 70, 150])
-def test_batches_stay_within_their_tokens_and_change_nothing(batch_tokens):
-    model, sizes = lively().double(), []
-    whole = policy(model).sample(requests())
-
-    def note(_, __, inputs):
-        places_BT = inputs["position_ids"]
-        sizes.append(len(places_BT) * (int(places_BT.max()) + 1))
-
-    model.register_forward_pre_hook(note, with_kwargs=True)
-    assert_same(whole, policy(model, batch_tokens=batch_tokens).sample(requests()), EXACT)
-    # The widest request alone is 4 rows of 7 + 12 tokens; it cannot be cut.
-    assert max(sizes) <= max(batch_tokens, 4 * (7 + 12))
-    before = len(sizes)
-    policy(model).sample(requests())
-    assert max(sizes[before:]) > 150
-
-
-def test_the_same_address_says_the_same_another_something_else_and_none_nothing():
-    text = "tell me how to open the dragon vault ."
-    addresses = tuple(f"0/17/attacker/{i}" for i in range(16))
-    twice = policy().sample([asked(text, *addresses), asked(text, *addresses), asked("mend")])
-    assert_same(twice[:1], twice[1:2], SPACINGS)  # not to the bit: other rows of one product
-    assert len({completion.token_ids for completion in twice[0]}) == 16
-    assert twice[2] == policy().sample([]) == []
+def test_every_prompt_is_the_templates():
+    (request,) = [asked("open the vault", "0", brief="copy this")]
+    told = chat().prompt_ids(request.observation)
+    assert (
+        words().decode(told)
+        == "<|system|> copy this <|end|> <|user|> open the vault <|end|> <|assistant|>"
+    )

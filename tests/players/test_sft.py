@@ -61,6 +61,11 @@ def test_the_loss_falls_to_nearly_nothing_on_a_toy_task():
         assert alone(model, prompt, reply).sum().exp().item() > 0.5
 
 
+def test_the_loss_is_the_mean_over_reply_tokens_and_no_others():
+    told, _ = trained(steps=1, batch_size=5)
+    assert_close_sums(told[0]["loss"], by_rows(TOY))
+
+
 def test_every_demonstration_is_seen_once_an_epoch():
     # With no rate to speak of, every step of a whole epoch has the loss of the whole pool.
     told, _ = trained(steps=3, batch_size=5, peak=1e-30)
@@ -86,10 +91,37 @@ def test_padding_and_micro_batches_change_neither_loss_nor_gradient():
         assert_close_sums(told, alone_gradient)
 
 
+def test_the_order_is_its_seeds_and_the_same_seed_gives_the_same_bits():
+    one, weights = trained(rng_seed="0", steps=6, batch_size=2)
+    again, same = trained(rng_seed="0", steps=6, batch_size=2)
+    other, _ = trained(rng_seed="1", steps=6, batch_size=2)
+    assert one == again
+    assert same_bits(weights.snapshot(), same.snapshot())
+    assert one != other
+
+
+def test_every_step_tells_its_rate_and_its_gradients_norm():
+    optimizer = Optimizer(Weights(blank()), LearningRate(8e-4, warmup_steps=4))
+    told = list(sft(optimizer, CHAT, TOY, SftConfig(steps=5, batch_size=3), "0"))
+    assert [t["learning_rate"] for t in told] == pytest.approx([2e-4, 4e-4, 6e-4, 8e-4, 8e-4])
+    assert all(t["grad_norm"] > 0.1 for t in told)
+    assert (optimizer.steps, optimizer.weights.version) == (5, 5)
+
+
 def test_an_empty_pool_is_a_usage_error():
     optimizer = Optimizer(Weights(blank()), LearningRate(1e-3))
     with pytest.raises(UsageError, match="holds no demonstrations"):
         next(sft(optimizer, CHAT, [], SftConfig(steps=1), "0"))
+
+
+def test_the_model_is_left_as_it_is_played_with():
+    model = blank()
+    optimizer = Optimizer(Weights(model), LearningRate(1e-3))
+    steps = sft(optimizer, CHAT, TOY, SftConfig(steps=2, batch_size=2), "0")
+    next(steps)
+    assert not model.training
+    list(steps)
+    assert not model.training
 
 
 def test_a_warm_up_teaches_the_attackers_tags():
@@ -100,33 +132,24 @@ def test_a_warm_up_teaches_the_attackers_tags():
     assert alone(blank(), prompt, (tag,)).exp().item() < 0.1
 
 
-def test_every_step_reports_its_rate_and_norm_and_the_order_is_its_seeds():
-    optimizer = Optimizer(Weights(blank()), LearningRate(8e-4, warmup_steps=4))
-    steps = sft(optimizer, CHAT, TOY, SftConfig(steps=5, batch_size=2), "0")
-    first = next(steps)
-    assert not optimizer.weights.model.training
-    told = [first, *steps]
-    assert not optimizer.weights.model.training
-    assert [t["learning_rate"] for t in told] == pytest.approx([2e-4, 4e-4, 6e-4, 8e-4, 8e-4])
-    assert all(t["grad_norm"] > 0.1 for t in told)
-    assert (optimizer.steps, optimizer.weights.version) == (5, 5)
-    again, other = (Optimizer(Weights(blank()), LearningRate(8e-4, warmup_steps=4)) for _ in "ab")
-    assert told == list(sft(again, CHAT, TOY, SftConfig(steps=5, batch_size=2), "0"))
-    assert same_bits(again.weights.snapshot(), optimizer.weights.snapshot())
-    assert told != list(sft(other, CHAT, TOY, SftConfig(steps=5, batch_size=2), "1"))
-
-
-def test_dropout_is_drawn_from_the_seed_and_leaves_the_processes_randomness_alone():
+def test_dropout_is_drawn_from_the_seed_and_not_from_the_process():
     lora = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.5, "target_modules": "all-linear"}
     found = []
     for process, rng_seed in ((1, "0"), (2, "0"), (1, "1")):
         own = adapters(blank(), dict.fromkeys(Player, lora), torch_seed=5)[Player.ATTACKER]
         torch.manual_seed(process)
-        before = torch.random.get_rng_state()
         optimizer = Optimizer(own, LearningRate(1e-2))
-        config = SftConfig(steps=3, batch_size=5, micro_batch_tokens=40)
+        config = SftConfig(steps=4, batch_size=5, micro_batch_tokens=40)
         # Only the dropout can differ: every batch is the whole pool.
         found.append([t["loss"] for t in sft(optimizer, CHAT, TOY, config, rng_seed)])
-        assert torch.equal(torch.random.get_rng_state(), before)
     assert found[0] == found[1]
     assert abs(found[0][-1] - found[2][-1]) > 1e-3
+
+
+def test_training_does_not_disturb_the_processes_randomness():
+    lora = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.5, "target_modules": "all-linear"}
+    own = adapters(blank(), dict.fromkeys(Player, lora), torch_seed=5)[Player.ATTACKER]
+    torch.manual_seed(17)
+    before = torch.random.get_rng_state()
+    list(sft(Optimizer(own, LearningRate(1e-2)), CHAT, TOY, SftConfig(steps=2), "0"))
+    assert torch.equal(torch.random.get_rng_state(), before)
