@@ -9,8 +9,8 @@ TURNS = {D: solo(D, 4), A: solo(A, 8, 3)}
 
 
 def letters(schedule, rounds, past=()) -> str:
-    told = [schedule(n, past) for n in range(rounds)]
-    return "".join("D" if D in turn.learns else "A" for turn in told)
+    turns = [schedule(number, past) for number in range(rounds)]
+    return "".join("D" if D in turn.learns else "A" for turn in turns)
 
 
 def test_widths_of_magics_turns():
@@ -27,11 +27,8 @@ def test_always_is_one_turn():
 
 
 def run(schedule, asrs) -> str:
-    past, told = [], ""
-    for asr in asrs:
-        told += letters(lambda n, p: schedule(len(past), past), 1)
-        past.append({"asr": asr} if asr is not None else {})
-    return told
+    past = [{} if asr is None else {"asr": asr} for asr in asrs]
+    return "".join(letters(lambda n, p: schedule(len(p), p), 1, past[:n]) for n in range(len(past)))
 
 
 def test_the_defender_hands_over_once_it_holds_and_gets_the_turn_back_when_it_breaks():
@@ -68,7 +65,7 @@ def test_a_schedule_is_a_pure_function_of_the_rounds_before(asrs, cut):
 
 def test_rounds_against_a_past_self_do_not_count_towards_a_switch():
     turn = by_metric(TURNS, window=2, dwell=(1, 9))
-    held, met = {"asr": 0.05}, {"asr": 0.05, "league/attacker": 20.0}
-    assert turn(2, [held, held]) == TURNS[A]
-    assert turn(2, [held, met]) == TURNS[D]
-    assert turn(3, [held, met, held]) == TURNS[A]
+    present, league = {"asr": 0.05}, {"asr": 0.05, "league/attacker": 20.0}
+    assert turn(2, [present, present]) == TURNS[A]
+    assert turn(2, [present, league]) == TURNS[D]
+    assert turn(3, [present, league, present]) == TURNS[A]

@@ -1,5 +1,3 @@
-import time
-
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -63,13 +61,3 @@ def test_a_well_formed_attack_sends_its_answer(thought, answer):
 )
 def test_anything_but_one_thought_and_one_answer_is_unparseable(text):
     assert answer_of(text) is None
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["a" * 10**6, "<answer>" * 10**5, "<think>" + "x" * 10**6, "< " * 10**5, "<" + " " * 10**6],
-)
-def test_hostile_length_is_read_in_linear_time(text):
-    started = time.process_time()
-    answer_of(text)
-    assert time.process_time() - started < 1.0
