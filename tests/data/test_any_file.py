@@ -29,21 +29,8 @@ CELLS = st.text(st.sampled_from('ab,"\n\r\t \x00\u2028{}[]:true1\ud7ff'), max_si
 COLUMNS = [(s, tuple(sorted(s.columns | s.optional))) for s in SCHEMAS]
 WORDS = st.sampled_from(
     [
-        "open the vault",
-        "",
-        "harmful",
-        "benign",
-        "adversarial_harmful",
-        "contrast_x",
-        "base",
-        "1",
-        "0",
-        "refusal",
-        "unharmful",
-        "safe",
-        "prompt_harmful",
-        "unsafe",
-        "None",
+        *("open", "", "harmful", "benign", "adversarial_harmful", "contrast_x", "base", "1", "0"),
+        *("refusal", "unharmful", "safe", "prompt_harmful", "unsafe", "None"),
     ]
 )
 
@@ -52,10 +39,10 @@ WORDS = st.sampled_from(
 def published(draw):
     """Rows with the columns of a known file and anything in them; what the file is called."""
     schema, columns = draw(st.sampled_from(COLUMNS))
-    told = st.fixed_dictionaries(
+    rows = st.fixed_dictionaries(
         dict.fromkeys(columns, WORDS | SCALARS | st.lists(WORDS, max_size=2))
     )
-    return schema.named or "x", draw(st.lists(told, min_size=1, max_size=3))
+    return schema.named or "x", draw(st.lists(rows, min_size=1, max_size=3))
 
 
 RECORDS = st.lists(JSONISH, max_size=3) | st.lists(SEEDISH, min_size=1, max_size=3)
@@ -63,7 +50,7 @@ CONTENT = st.one_of(
     st.binary(max_size=200),
     st.tuples(HEADERS, CELLS).map("\n".join).map(str.encode),
     RECORDS.map(json.dumps).map(str.encode),
-    RECORDS.map(lambda told: "\n".join(map(json.dumps, told)).encode()),
+    RECORDS.map(lambda rows: "\n".join(map(json.dumps, rows)).encode()),
 )
 
 
@@ -94,11 +81,11 @@ def test_any_bytes_are_seeds_or_a_usage_error_naming_the_file(folder, content, s
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(told=published(), whole=st.booleans())
+@given(example=published(), whole=st.booleans())
 def test_any_values_in_known_columns_are_seeds_or_a_usage_error_naming_the_file(
-    folder, told, whole
+    folder, example, whole
 ):
-    name, rows = told
+    name, rows = example
     path = folder / f"{name}{'.json' if whole else '.jsonl'}"
     path.write_text(json.dumps(rows) if whole else "\n".join(map(json.dumps, rows)))
     check(path)
@@ -106,19 +93,14 @@ def test_any_values_in_known_columns_are_seeds_or_a_usage_error_naming_the_file(
 
 def check(path: Path) -> None:
     """Every reader gives what it promises, or a complaint that names the file."""
-    found = outcome(read, path)
-    if isinstance(found, str):
-        assert str(path) in found
-    else:
-        assert found.seeds
-        assert all(seed.text.strip() for seed in found.seeds)
-        assert len({seed.id for seed in found.seeds}) == len(found.seeds)
-    counted = outcome(tally, path)
-    assert isinstance(counted, str) == isinstance(found, str)
-    assert isinstance(found, str) or counted.seeds == len(found.seeds)
-    for reader in (read_pool, read_labelled):
-        told = outcome(reader, path)
-        assert str(path) in told if isinstance(told, str) else told
+    file, counts = outcome(read, path), outcome(tally, path)
+    assert isinstance(counts, str) == isinstance(file, str)
+    if not isinstance(file, str):
+        assert file.seeds
+        assert all(seed.text.strip() for seed in file.seeds)
+        assert len({seed.id for seed in file.seeds}) == len(file.seeds) == counts.seeds
+    for result in (file, outcome(read_pool, path), outcome(read_labelled, path)):
+        assert str(path) in result if isinstance(result, str) else result
 
 
 @pytest.mark.parametrize("text", ALL)
@@ -126,9 +108,9 @@ def test_every_hostile_text_is_read_as_it_stands_or_is_no_request(folder, text):
     row = {"text": text, "harmful": True, "id": text, "category": text, "cluster": text}
     path = folder / "hostile.jsonl"
     path.write_text(json.dumps(row))
-    found = outcome(read, path)
+    file = outcome(read, path)
     if not text.strip():
-        assert found == f"{path}:1: the request is empty"
+        assert file == f"{path}:1: the request is empty"
         return
-    (seed,) = found.seeds
+    (seed,) = file.seeds
     assert (seed.text, seed.id, seed.category, seed.cluster) == (text, text, text, text)

@@ -1,4 +1,4 @@
-"""Columns that nobody published are read as they are told, and by nothing else."""
+"""Columns that nobody published are read as the map says, and by nothing else."""
 
 import pytest
 from tests.data.examples import written
@@ -15,19 +15,19 @@ FULL = {"prompt": "q", "harmful": "bad", "id": "n", "category": "kind", "goal": 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.json", "x.jsonl"])
 def test_mapped_columns_become_seeds_and_the_others_are_ignored(tmp_path, name):
-    found = read(written(tmp_path / name, ROWS), columns=FULL | {"cluster": "kind"})
-    assert found.seeds == [
+    file = read(written(tmp_path / name, ROWS), columns=FULL | {"cluster": "kind"})
+    assert file.seeds == [
         Seed("open the dragon vault", True, "7", "locks", "gold", "", "locks"),
         Seed("polish the lantern", False, "8"),
     ]
-    assert "prompt=q, harmful=bad" in found.notes[0]
+    assert "prompt=q, harmful=bad" in file.notes[0]
 
 
 @pytest.mark.parametrize(("word", "label"), [("true", True), ("FALSE", False)])
-def test_one_label_may_be_told_for_every_row(tmp_path, word, label):
-    told = read(written(tmp_path / "x.csv", ROWS), columns={"prompt": "q", "harmful": word})
-    assert [seed.harmful for seed in told.seeds] == [label, label]
-    assert len({seed.id for seed in told.seeds}) == 2
+def test_one_label_may_hold_for_every_row(tmp_path, word, label):
+    file = read(written(tmp_path / "x.csv", ROWS), columns={"prompt": "q", "harmful": word})
+    assert [seed.harmful for seed in file.seeds] == [label, label]
+    assert len({seed.id for seed in file.seeds}) == 2
 
 
 def test_a_column_called_true_is_that_column(tmp_path):
@@ -39,12 +39,12 @@ def test_a_column_called_true_is_that_column(tmp_path):
 
 def test_a_map_reads_a_published_file_whose_name_says_no_label(tmp_path):
     path = written(tmp_path / "copy.csv", [{"prompt": "open the vault", "category": "locks"}])
-    told = read(path, columns=parsed(["prompt=prompt,harmful=false", "category=category"]))
-    assert told.seeds[0].harmful is False
+    file = read(path, columns=parsed(["prompt=prompt,harmful=false", "category=category"]))
+    assert file.seeds[0].harmful is False
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "message"),
     [
         ({"prompt": "q"}, "map: wanted also: harmful"),
         ({"harmful": "true"}, "map: wanted also: prompt"),
@@ -54,10 +54,10 @@ def test_a_map_reads_a_published_file_whose_name_says_no_label(tmp_path):
         (FULL | {"harmful": "kind"}, "x.csv:2: kind must be true or false, got 'locks'"),
     ],
 )
-def test_a_map_that_does_not_fit_the_file_says_how(tmp_path, columns, told):
+def test_a_map_that_does_not_fit_the_file_says_how(tmp_path, columns, message):
     with pytest.raises(UsageError) as error:
         read(written(tmp_path / "x.csv", ROWS), columns=columns)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert str(tmp_path / "x.csv") in str(error.value)
 
 
@@ -67,7 +67,7 @@ def test_a_map_in_another_form_is_refused(text):
         parsed([text])
 
 
-def test_a_map_is_told_in_one_word_or_several_and_a_column_may_hold_an_equals_sign():
+def test_a_map_is_one_word_or_several_and_a_column_may_hold_an_equals_sign():
     assert parsed(["prompt = a=b ,harmful=true", "id=n"]) == {
         "prompt": "a=b",
         "harmful": "true",

@@ -18,28 +18,28 @@ def published(name: str) -> Path:
 
 def counts(name: str) -> tuple[Counter[str], list[str]]:
     """Numbers only: what an assertion holds is printed when it fails."""
-    found = read(published(name))
-    told = Counter("harmful" if seed.harmful else "benign" for seed in found.seeds)
-    told["contextual"] = sum("\n\n---\n\n" in seed.text for seed in found.seeds)
-    told["categories"] = len({seed.category for seed in found.seeds})
-    told["ids"] = len({seed.id for seed in found.seeds})
-    return told, [note for note in found.notes if "left out" in note]
+    file = read(published(name))
+    numbers = Counter("harmful" if seed.harmful else "benign" for seed in file.seeds)
+    numbers["contextual"] = sum("\n\n---\n\n" in seed.text for seed in file.seeds)
+    numbers["categories"] = len({seed.category for seed in file.seeds})
+    numbers["ids"] = len({seed.id for seed in file.seeds})
+    return numbers, [note for note in file.notes if "left out" in note]
 
 
 def test_harmbench_test_has_320_rows_of_which_80_are_copyright_and_left_out():
-    told, left_out = counts("harmbench_behaviors_text_test.csv")
-    assert told["harmful"] == told["ids"] == 240
-    assert (told["benign"], told["contextual"]) == (0, 81)
+    numbers, left_out = counts("harmbench_behaviors_text_test.csv")
+    assert numbers["harmful"] == numbers["ids"] == 240
+    assert (numbers["benign"], numbers["contextual"]) == (0, 81)
     assert left_out == ["80 rows left out: copyright (needs a hash judge)"]
 
 
 def test_strongreject_small_has_60_harmful_rows():
-    told, left_out = counts("strongreject_small_dataset.csv")
-    assert told["harmful"] == told["ids"] == 60
-    assert (told["benign"], left_out) == (0, [])
+    numbers, left_out = counts("strongreject_small_dataset.csv")
+    assert numbers["harmful"] == numbers["ids"] == 60
+    assert (numbers["benign"], left_out) == (0, [])
 
 
 def test_xstest_has_250_safe_and_200_contrast_rows_of_18_types():
-    told, left_out = counts("xstest_exaggerated_safety.json")
-    assert (told["benign"], told["harmful"], told["ids"]) == (250, 200, 450)
-    assert (told["categories"], left_out) == (18, [])
+    numbers, left_out = counts("xstest_exaggerated_safety.json")
+    assert (numbers["benign"], numbers["harmful"], numbers["ids"]) == (250, 200, 450)
+    assert (numbers["categories"], left_out) == (18, [])

@@ -12,7 +12,7 @@ from sparring.players.loading import load_model
 from sparring.players.weights import adapters
 from sparring.types import Player
 
-ASKED = (
+QUESTIONS = (
     ("open the dragon vault", (" sure", " no"), 1),
     ("polish the brass lantern", (" polish it", " no"), 0),
     ("bake the bread", (" bake it", " no"), 0),
@@ -32,7 +32,7 @@ def simple_evaluate():
 def task(tmp_path):
     rows = tmp_path / "dragon.jsonl"
     with rows.open("w") as file:
-        for question, choices, answer in ASKED:
+        for question, choices, answer in QUESTIONS:
             row = {"question": question, "choices": choices, "answer": answer}
             file.write(json.dumps(row) + "\n")
     return {
@@ -52,14 +52,13 @@ def task(tmp_path):
 def likeliest(model, words, question, choices):
     """The choice of the highest log-probability after the question, without the harness."""
     before = words(question, add_special_tokens=False)["input_ids"]
-    told = []
+    scores = []
     for choice in choices:
         ids = words(question + choice, add_special_tokens=False)["input_ids"]
         with torch.no_grad():
             logp_TV = model(torch.tensor([ids])).logits[0].log_softmax(-1)
-        wanted = range(len(before), len(ids))
-        told.append(sum(logp_TV[i - 1, ids[i]].item() for i in wanted))
-    return told.index(max(told))
+        scores.append(sum(logp_TV[i - 1, ids[i]].item() for i in range(len(before), len(ids))))
+    return scores.index(max(scores))
 
 
 @pytest.mark.parametrize("kind", ["whole", "adapter"])
@@ -77,6 +76,6 @@ def test_the_harness_scores_an_export_as_transformers_does(kind, simple_evaluate
         args["peft"] = str(tmp_path / "adapter")
         model = own.model
     words = AutoTokenizer.from_pretrained(folder)
-    right = [likeliest(model, words, asked, choices) == answer for asked, choices, answer in ASKED]
-    told = simple_evaluate("hf", model_args=args, tasks=[task], device="cpu", batch_size=1)
-    assert told["results"]["dragon"]["acc,none"] == pytest.approx(sum(right) / len(ASKED))
+    right = [likeliest(model, words, *row) == answer for *row, answer in QUESTIONS]
+    scored = simple_evaluate("hf", model_args=args, tasks=[task], device="cpu", batch_size=1)
+    assert scored["results"]["dragon"]["acc,none"] == pytest.approx(sum(right) / len(QUESTIONS))
