@@ -13,11 +13,11 @@ import pytest
 from tests import short_run
 from tests.hostile.corpus import ALL
 from tests.hostile.test_terminal import dangerous
+from tests.report.written import dump, pack, rate
 
 from sparring.cli import main
 
-RATE = {"value": 0.25, "ci95": [0.125, 0.5], "method": "wilson", "n_scored": 8, "n_total": 9}
-RATE |= {"clusters": 9, "bounds": [0.125, 0.625]}
+RATE = rate(0.25, 1)
 ONLY_SAID = "only a model said this, in a transcript"
 SHORT = [text for text in ALL if len(text) < 400]
 """Tables are as wide as their widest cell, so the longest strings are shown elsewhere."""
@@ -27,7 +27,7 @@ def hostile_run(folder: Path, said: str = "".join(ALL)) -> Path:
     """A run in which every name is one of the corpus, and every free text is `said`."""
     (folder / "exams").mkdir(parents=True)
     for number in (0, 4):
-        write(
+        dump(
             folder / "exams" / f"round_{number:06d}" / "results.json",
             {
                 "rounds": number,
@@ -38,23 +38,27 @@ def hostile_run(folder: Path, said: str = "".join(ALL)) -> Path:
             },
         )
     matrix = {text: dict.fromkeys(SHORT[:4], RATE) for text in SHORT}
-    write(folder / "exams" / "crossplay" / "results.json", {"rows": said, "asr": matrix})
-    write(folder / "run.json", {"status": said, "time": said, said: said})
-    write(folder / "env.json", {said: said})
+    crossplay = {"rows": said, "columns": said, "asr": matrix}
+    dump(folder / "exams" / "crossplay" / "results.json", crossplay)
+    dump(folder / "run.json", {"status": said, "time": said, field_of(said): said})
+    machine = {"python": said, "system": said, "cpus": 2, "versions": {said: said}}
+    dump(folder / "env.json", {**machine, field_of(said): said})
     (folder / "config.yaml").write_text("recipe: magic\n")
     metrics = {f"strategy/{text}": 0.125 for text in SHORT} | {said: 0.5}
-    record = {"round": 0, "learns": ["attacker", said], "metrics": metrics, "seconds": {said: 1.5}}
+    record = {"round": 0, "learns": ["attacker"], "metrics": metrics, "seconds": {said: 1.5}}
     (folder / "rounds.jsonl").write_text(json.dumps(record) + "\n")
-    (folder / "transcripts").mkdir()
-    lines = "".join(json.dumps({"moves": [{"text": text}]}) + "\n" for text in (*ALL, ONLY_SAID))
-    packed = gzip.compress(lines.encode())
-    (folder / "transcripts" / "round_000000.jsonl.gz").write_bytes(packed)
+    seed = {"text": said, "harmful": True, "id": said, "category": said}
+    game = {"opening": 0, "seed": seed, "dealt": 0, "verdict": {"status": "ok"}, "returns": None}
+    pack(
+        folder / "transcripts" / "round_000000.jsonl.gz",
+        [game | {"moves": [{"player": "attacker", "text": t}]} for t in (*ALL, ONLY_SAID)],
+    )
     return folder
 
 
-def write(path: Path, told: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(told))
+def field_of(text: str) -> str:
+    """A field that no version has; its name can be Unicode alone."""
+    return re.sub("[\ud800-\udfff]", "", text)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +139,7 @@ def test_what_machines_are_told_is_ascii_and_comes_back_as_it_was(run, sparring)
     said = "".join(ALL)
     assert report["judge"] == {"name": said, "caveat": said}
     assert set(report["after"]) == {f"{m}/{text}" for m in ("asr", "correct") for text in SHORT}
-    assert listed[0]["status"] == shown["status"] == shown[said] == said
+    assert listed[0]["status"] == shown["status"] == shown[field_of(said)] == said
     assert shown["last"][said] == tail["metrics"][said] == 0.5
 
 
@@ -154,7 +158,7 @@ def test_a_run_may_lie_in_a_folder_of_any_name(tmp_path, sparring, text):
     name = os.fsdecode(name.encode("utf-8", "replace")[:99].decode("utf-8", "ignore"))
     run = tmp_path / name
     run.mkdir()
-    write(run / "run.json", {"status": "complete"})
+    dump(run / "run.json", {"status": "complete"})
     (run / "config.yaml").write_text("recipe: magic\n")
     (run / "rounds.jsonl").write_text("{broken\n")
     for command in (
