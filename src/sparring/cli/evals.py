@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparring.cli.speech import Json, Run, console, note, print_json, say
+from sparring.cli.speech import Json, Run, TrustEndpoints, console, note, print_json, say
 from sparring.types import UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def evaluate(
     calibration: Annotated[Path | None, typer.Option(help="rates without judge's errors")] = None,
     max_unscored: Annotated[float, typer.Option(min=0, max=1, help="share; else exit 3")] = 0.01,
     fail_if: Annotated[list[str] | None, typer.Option(help="'harmbench.asr>0.05'; exit 4")] = None,
+    trust_endpoints: TrustEndpoints = False,
     log_format: Annotated[list[str] | None, typer.Option(help="inspect | lm-eval")] = None,
     json: Json = False,
 ) -> None:
@@ -88,6 +89,7 @@ def evaluate(
         success=_success(success),
         epochs=epochs,
         rewrites=best_of if attacker else 0,
+        trust_endpoints=trust_endpoints,
     )
     sampling = Sampling(temperature, max_completion_length)
     asked = ModelSettings(models, sampling, adapter or [], base, revision, base_url, api_key_env)
@@ -231,6 +233,7 @@ def exploit(
         Path | None, typer.Option(help="of warmed-up attackers; default: attackers/ beside the run")
     ] = None,
     seed: Annotated[int, typer.Option(help="of the attackers")] = 0,
+    trust_endpoints: TrustEndpoints = False,
     json: Json = False,
 ) -> None:
     """Train attackers, fresh ones and the run's own, on its frozen defender; the worst counts."""
@@ -239,7 +242,9 @@ def exploit(
 
     opened = RunDir.open(run)
     number, budget = opened.checkpoints.at(at), Budget(steps=steps)
-    exploit = Exploit(opened, number, budget, cache or run.parent / "attackers", seed)
+    exploit = Exploit(
+        opened, number, budget, cache or run.parent / "attackers", seed, trust_endpoints
+    )
     result = exploit.measure(
         attackers_of(opened.config, attackers),
         lambda name, done: say(f"{name} {done}/{steps}") if not json else None,
@@ -258,6 +263,7 @@ def crossplay(
     at: Annotated[str, typer.Option(help="rounds, with commas; default: the last")] = "",
     n: Annotated[int, typer.Option(min=1, help="games of a cell")] = 192,
     cache: Annotated[Path | None, typer.Option(help="where played cells are kept")] = None,
+    trust_endpoints: TrustEndpoints = False,
     json: Json = False,
 ) -> None:
     """Every attacker of the runs against every defender: ASR by the clean outcome."""
@@ -269,7 +275,11 @@ def crossplay(
 
     numbers = rounds_of(at)
     named = zip(runs, labels(runs), strict=True)
-    players = [one for run, name in named for one in entrants(RunDir.open(run), numbers, name)]
+    players = [
+        entrant
+        for run, name in named
+        for entrant in entrants(RunDir.open(run), numbers, name, trust_endpoints)
+    ]
 
     def on_cell(row: str, column: str, value: float | None) -> None:
         if not json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparring.cli.speech import Json, note, print_json, say
+from sparring.cli.speech import Json, TrustEndpoints, note, print_json, say
 from sparring.types import UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ MostUnscored = Annotated[float, typer.Option(help="share; above it exit code 3")
 @judge_app.command()
 def probe(
     what: Annotated[str, typer.Argument(metavar="KIND|FILE", help="a kind, or a YAML file")],
+    trust_endpoints: TrustEndpoints = False,
     json: Json = False,
 ) -> None:
     """Ask a judge what is known of a few plain exchanges, and say which it gets right.
@@ -37,7 +38,7 @@ def probe(
 
     failed: list[str] = []
     rows: list[dict[str, Any]] = []
-    for entry in entries(what):
+    for entry in entries(what, trust_endpoints):
         judge = judge_of([entry], {}, what, what, proven=False)
         result = probed(judge)
         items = [{"item": name, "right": right} for name, right, _ in result.items]
@@ -64,6 +65,7 @@ def calibrate(
     limit: Annotated[int | None, typer.Option(min=1, help="replies")] = None,
     output: Annotated[Path, typer.Option(help="JSON")] = Path("calibration.json"),
     max_unscored: MostUnscored = 0.01,
+    trust_endpoints: TrustEndpoints = False,
     json: Json = False,
 ) -> None:
     """How often judges err, against people's labels: sensitivity, specificity, F1, alpha.
@@ -75,7 +77,7 @@ def calibrate(
     from sparring.evals.judging import of_stored, with_figures
     from sparring.evals.results import check_unscored
 
-    judges = _judges(judge or [])
+    judges = _judges(judge or [], trust_endpoints)
     found = read_labelled(labelled, behaviors, limit)
     source = _source(labelled, found.schema)
     told = of_stored(found.items, source) if stored or not judges else []
@@ -137,6 +139,7 @@ def score(
     output: Annotated[Path | None, typer.Option(help="JSONL of verdicts, resumed")] = None,
     calibration: Annotated[Path | None, typer.Option(help="to correct the rates with")] = None,
     max_unscored: MostUnscored = 0.01,
+    trust_endpoints: TrustEndpoints = False,
     json: Json = False,
 ) -> None:
     """Judge stored replies again: verdicts as JSONL, without texts, and rates.
@@ -150,7 +153,7 @@ def score(
     from sparring.store.files import dumps, write_atomic
 
     known = read_calibrations(calibration) if calibration else []
-    asked = _panel(judge or [], known)
+    asked = _panel(judge or [], known, trust_endpoints)
     fields = of_judge(asked, known) if calibration else {}
     stored, place = _stored(what, at)
     kept = output or place
@@ -175,21 +178,21 @@ def score(
     check_unscored(raw.values(), max_unscored)
 
 
-def _judges(words: Sequence[str]) -> list[Judge]:
+def _judges(words: Sequence[str], trusted: bool) -> list[Judge]:
     """Every judge that kinds and files name, each having answered its start-up questions."""
     from sparring.runs.judges import entries, judge_of
 
-    told = [(word, entry) for word in words for entry in entries(word)]
+    told = [(word, entry) for word in words for entry in entries(word, trusted)]
     return [judge_of([entry], {}, word, f"--judge {word}") for word, entry in told]
 
 
-def _panel(words: Sequence[str], known: Sequence[Calibration]) -> Judge:
+def _panel(words: Sequence[str], known: Sequence[Calibration], trusted: bool) -> Judge:
     from sparring.evals.judging import with_figures
     from sparring.runs.judges import together
 
     if not words:
         raise UsageError("--judge: none; wanted a kind such as keyword, or a judge's YAML file")
-    return together([with_figures(judge, known) for judge in _judges(words)])
+    return together([with_figures(judge, known) for judge in _judges(words, trusted)])
 
 
 def _stored(what: Path, at: int | None) -> tuple[list[StoredGame], Path]:

@@ -13,6 +13,10 @@ ANYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value or --key value, such as learner.beta=0.05")
 ]
+TrustEndpoints = Annotated[
+    bool,
+    typer.Option("--trust-endpoints", help="use the servers and key variables that the run names"),
+]
 Json = Annotated[bool, typer.Option("--json", help="for machines")]
 Run = Annotated[Path, typer.Argument(help="a run's folder")]
 

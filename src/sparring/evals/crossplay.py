@@ -11,6 +11,7 @@ from typing import Any
 
 from sparring.exam import FIELDS, Items, Trial, crossplay, outcomes, questions, rate_name
 from sparring.players.player import Policy
+from sparring.runs.judges import check_endpoints
 from sparring.runs.recipes import known as recipe
 from sparring.runs.run import Run
 from sparring.sandbox.language import POOLED
@@ -135,8 +136,14 @@ class Entrant:
         return (self.folder / "MANIFEST.json").read_bytes() + settings
 
 
-def entrants(run: RunDir, at: Sequence[int], name: str = "") -> list[Entrant]:
-    """Load the run's checkpoints after `at` rounds, or its last one, as `name@rounds`."""
+def entrants(
+    run: RunDir, at: Sequence[int], name: str = "", trust_endpoints: bool = False
+) -> list[Entrant]:
+    """Load the run's checkpoints after `at` rounds, or its last one, as `name@rounds`.
+
+    UsageError where the run's configuration names endpoints or secrets, unless they are trusted.
+    """
+    check_endpoints(run.config, run.folder, trust_endpoints)
     numbers = [run.checkpoints.at(number) for number in at or (None,)]
     config = run.config
     match = recipe(config.recipe).build(config)

@@ -73,6 +73,7 @@ class TaskSettings:
     success: Success | None = None
     epochs: int = 1
     rewrites: int = 0
+    trust_endpoints: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,8 @@ def load_suite(settings: TaskSettings, model: str) -> Suite:
 
 
 def _published(settings: TaskSettings) -> Suite:
-    first, *others = [judge_named(name, "--judge") for name in settings.judges]
+    trusted = settings.trust_endpoints
+    first, *others = [judge_named(name, "--judge", trusted) for name in settings.judges]
     return Suite(
         load_tasks(settings),
         first,

@@ -18,7 +18,7 @@ from sparring.judges.panel import RULES, Member, Panel
 from sparring.judges.probe import admit
 from sparring.judges.published import PUBLISHED, format_named
 from sparring.judges.rubric import rubric
-from sparring.settings.config import load_yaml
+from sparring.settings.config import RunConfig, load_yaml
 from sparring.settings.sections import SANDBOX, JudgeSettings
 from sparring.transport.client import Client
 from sparring.transport.guard import Address, Limits, from_environment
@@ -99,9 +99,10 @@ def judge_of(
     return Panel(members, {name: RULES[rule] for name, rule in rules.items()})
 
 
-def judge_named(word: str, field: str) -> Judge:
+def judge_named(word: str, field: str, trusted: bool = False) -> Judge:
     """The judge of that kind, or of a YAML file's entries."""
-    return judge_of(entries(word), {}, word, f"{field} {word}" if _is_file(word) else field)
+    place = f"{field} {word}" if _is_file(word) else field
+    return judge_of(entries(word, trusted), {}, word, place)
 
 
 def together(judges: Sequence[Judge]) -> Judge:
@@ -109,9 +110,10 @@ def together(judges: Sequence[Judge]) -> Judge:
     return judges[0] if len(judges) == 1 else Panel([Member(judge) for judge in judges])
 
 
-def entries(word: str) -> list[JudgeSettings]:
+def entries(word: str, trusted: bool = False) -> list[JudgeSettings]:
     """A kind alone; or a YAML file of one judge's settings, of a list of them, or of a whole
-    configuration, whose `judge` is taken. UsageError names the file and the field.
+    configuration, whose `judge` is taken. UsageError names the file and the field; it is also
+    raised for endpoints and secrets that a run's own config.yaml names and that are not `trusted`.
     """
     if not _is_file(word):
         return [JudgeSettings(kind=word)]
@@ -121,10 +123,8 @@ def entries(word: str) -> list[JudgeSettings]:
     try:
         data = load_yaml(path.read_text("utf-8"), word)
         data = data.get("judge", data) if isinstance(data, dict) else data
-        return [
-            JudgeSettings.model_validate(entry)
-            for entry in (data if isinstance(data, list) and data else [data])
-        ]
+        rows = data if isinstance(data, list) and data else [data]
+        judges = [JudgeSettings.model_validate(row) for row in rows]
     except UnicodeDecodeError as error:
         raise UsageError(f"{word}: not UTF-8: {error}") from None
     except ValidationError as error:
@@ -134,6 +134,48 @@ def entries(word: str) -> list[JudgeSettings]:
             for item in error.errors(include_input=False)
         )
         raise UsageError(f"{word}: " + "; ".join(wrong)) from None
+    if path.with_name("run.json").exists():
+        _refuse(word, [use for entry in judges for use in _uses(entry, "judge")], trusted)
+    return judges
+
+
+def check_endpoints(config: RunConfig, run: Path, trusted: bool) -> None:
+    """Refuse endpoints, secrets and files that the configuration in a run's folder names.
+
+    The folder may be another person's: playing on with it would send the operator's secrets where
+    that person likes. UsageError shows what is named, unless the operator says it is `trusted`.
+    """
+    judges = {"judge": config.judge, "exam.judge": config.exam.judge or []}
+    uses = [use for field, some in judges.items() for entry in some for use in _uses(entry, field)]
+    sampling = config.sampling
+    if sampling.base_url:
+        uses.append(f"sampling.base_url {_without_user(sampling.base_url)}")
+    if sampling.server.adapter_dir:
+        uses.append(f"sampling.server.adapter_dir {sampling.server.adapter_dir}")
+    _refuse(f"{run}/config.yaml", uses, trusted)
+
+
+def _uses(settings: JudgeSettings, field: str) -> Iterator[str]:
+    """Where an entry sends prompts, with which variables, and where it keeps answers."""
+    if settings.base_url:
+        server = settings.server
+        names = [name for name in (server.api_key_env, server.proxy_env) if name]
+        secrets = f" with the variable {' and '.join(names)}" if names else ""
+        yield f"{field}.base_url {_without_user(settings.base_url)}{secrets}"
+    if settings.cache:
+        yield f"{field}.cache {settings.cache}"
+
+
+def _without_user(url: str) -> str:
+    return url.rpartition("@")[2].partition("?")[0]
+
+
+def _refuse(source: str, uses: Sequence[str], trusted: bool) -> None:
+    if uses and not trusted:
+        raise UsageError(
+            f"{source}, which may be another person's, would use: {'; '.join(uses)}. If you trust "
+            "it, give --trust-endpoints, or name these in a file of your own"
+        )
 
 
 def _is_file(word: str) -> bool:

@@ -180,11 +180,11 @@ def spellings(secret: str) -> re.Pattern[str]:
 
 def _spelling(char: str) -> str:
     code, digits = ord(char), f"(?i:{ord(char):02x})"
-    named = re.escape(html.escape(char))
-    plus = "|\\+" if char == " " else ""
+    names = {html.escape(char), "+" if char == " " else char} - {char}
+    named = "".join(f"|{re.escape(name)}" for name in names)
     return (
         rf"(?:\\{{0,4}}{re.escape(char)}|\\{{1,4}}(?:u00|u\{{0{{0,4}}|x){digits}\}}?"
-        rf"|%(?:25){{0,3}}{digits}|&#0{{0,5}}{code};|&#[xX]0{{0,4}}{digits};|{named}{plus})"
+        rf"|%(?:25){{0,3}}{digits}|&#0{{0,5}}{code};|&#[xX]0{{0,4}}{digits};{named})"
     )
 
 
