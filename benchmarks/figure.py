@@ -1,4 +1,4 @@
-"""The README's figure: `python benchmarks/figure.py runs/demo` draws the game and what came out of that run.
+"""The README's figure: `python benchmarks/figure.py runs/demo` draws the game and its outcome.
 
 The left half is the game. The right half is the attack success rate by attack family before and
 after training, with 95 % intervals, read from `sparring report RUN --json`.
