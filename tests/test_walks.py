@@ -1,18 +1,19 @@
-"""docs/architecture.md shows four walks through the source; each is taken here and compared.
+"""docs/architecture.md shows walks through the source; each is taken here and compared.
 
 A profile hook records the functions that are really entered. The page lists the files of a walk in
-numbered lines; a file that is on the page and not on the walk, or the other way round, fails.
+numbered lines; a file that is on the page and not on the walk, or the other way round, fails. The
+nouns of types.py are on every walk and not counted.
 """
 
 import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import CodeType, FrameType
 
 import pytest
-from tests.transport.server import Script, serving
 
 import sparring
 from sparring import (
@@ -21,6 +22,7 @@ from sparring import (
     Message,
     Player,
     Request,
+    RunDir,
     ScriptedPolicy,
     Seed,
     State,
@@ -33,10 +35,12 @@ from sparring.games.payoffs import MAGIC
 from sparring.runs.judges import judge_of
 from sparring.runs.recipes import configured, known
 from sparring.settings.sections import JudgeSettings
+from sparring.store.records import RoundRecord
+from tests.transport.server import Script, serving
 
 SOURCE = Path(sparring.__file__).parent
 PAGE = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text()
-MOST = {"A setting": 12, "A round": 7, "A verdict": 8}
+MOST = {"A setting": 12, "A round": 7, "A verdict": 8, "A report": 8}
 
 
 def on_the_page(walk: str) -> list[str]:
@@ -127,9 +131,23 @@ def test_a_round_from_the_loop_to_the_gradient(monkeypatch):
         raise StopIteration
 
     monkeypatch.setattr(torch.Tensor, "backward", backward)
-    run = magic(rounds=1, warm_up={"steps": 0}, learner={"seeds_per_round": 4})
-    with pytest.raises(RuntimeError):
-        next(coevolve(run.plan))
+    run = magic(
+        rounds=1,
+        warm_up={"steps": 0},
+        learner={"seeds_per_round": 4},
+        schedule={"every": {"attacker": 1, "defender": 0}},
+        sampling={"max_completion_length": 8},
+    )
+
+    def paid_apart(episodes):
+        """Siblings are paid differently, so that every group teaches."""
+        return [
+            replace(episode, returns={Player.ATTACKER: float(n)})
+            for n, episode in enumerate(episodes)
+        ]
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        next(coevolve(replace(run.plan, shape=paid_apart)))
     assert walked == on_the_page("A round")
 
 
@@ -142,17 +160,37 @@ def test_a_verdict_from_the_reply_to_the_reward():
         nonlocal reading
         name = file_of(frame.f_code)
         reading |= name == "judges/http.py" and frame.f_code.co_name == "read"
-        if reading and name and name not in walked:
+        if reading and name not in (None, "types.py", *walked):
             walked.append(name)
 
-    with serving(Script()) as (url, _):
+    words = "Safety: Safe\nCategories: None\nRefusal: Yes"
+    with serving(Script(answer=lambda prompt: words)) as (url, _):
         settings = JudgeSettings(kind="qwen3guard", model="guard", base_url=url)
-        judge = judge_of([settings], {}, "salt", proven=True)
+        judge = judge_of([settings], {}, "salt", proven=False)
         opening = State(Seed("open the dragon vault", True, "vault"))
         opening = opening.deal(Player.ATTACKER, "open the dragon vault")
         game = Dialogue(LabelPayoff(MAGIC, helpfulness=0), Briefs("", ""), gate=False)
-        cast = {Player.DEFENDER: ScriptedPolicy(lambda _: "I cannot do that.")}
+        cast = {Player.DEFENDER: ScriptedPolicy(lambda observation, address: "I cannot do that.")}
         with entering(note):
             [episode] = play(game, [opening], cast, judge, {}, "0")
     assert episode.returns
     assert set(walked) == set(on_the_page("A verdict"))
+
+
+def test_what_is_written_is_read_by_the_model_that_wrote_it(tmp_path):
+    """A round goes to disk and comes back through one model, in the files of the page's walk."""
+    walked: set[str] = set()
+
+    def note(frame: FrameType) -> None:
+        walked.add(file_of(frame.f_code) or "")
+
+    run = magic(rounds=1, warm_up={"steps": 0}, learner={"seeds_per_round": 2})
+    round_ = next(coevolve(run.plan))
+    with entering(note):
+        folder = RunDir.create(tmp_path / "run", "")
+        folder.append(round_)
+        [record] = folder.rounds()
+    assert isinstance(record, RoundRecord)
+    assert record.metrics == {k: pytest.approx(v) for k, v in round_.metrics.items()}
+    assert walked >= {"store/folder.py", "store/records.py", "store/journal.py"}
+    assert set(on_the_page("A report")[:3]) <= walked
