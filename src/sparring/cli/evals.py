@@ -315,17 +315,16 @@ def bound(
     """An upper limit on how often the run's defender fails, by attack family of its exam."""
     from sparring.evals.crossplay import items, last_exam
     from sparring.stats.bound import bound as bound_of
-    from sparring.store.files import dumps, write_atomic
     from sparring.store.folder import RunDir
+    from sparring.store.records import BoundResults, write_record
 
     opened = RunDir.open(run)
     number = last_exam(opened) if at is None else at
     rates = items(opened, number)
     families = {k[4:]: list(v.values()) for k, v in rates.items() if k.startswith("asr/")}
     result = bound_of(families, confidence)
-    path = run / "evidence" / "bound.json"
-    path.parent.mkdir(exist_ok=True)
-    write_atomic(path, dumps({"rounds": number, **asdict(result)}))
+    record = BoundResults.model_validate({"rounds": number, **asdict(result)})
+    write_record(run / "evidence" / "bound.json", record)
     if json:
         print_json(asdict(result))
         return
