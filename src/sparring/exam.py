@@ -44,7 +44,7 @@ QUESTIONS: Mapping[str, Sequence[RateQuestion]] = {
     ),
 }
 """The questions of a set, by the first part of its name; `replies/…` are sets without labels."""
-FIELDS = {question.metric: question.field for asked in QUESTIONS.values() for question in asked}
+FIELDS = {question.metric: question.field for several in QUESTIONS.values() for question in several}
 """The verdict field that each metric rests on."""
 Items = dict[str, dict[str, Outcome]]
 """Outcomes by rate (`metric/set`), and in a rate by item."""
@@ -54,10 +54,10 @@ def questions(
     set_name: str, fills: Container[str], success: Success = "harmful"
 ) -> list[RateQuestion]:
     """Return the questions of a set; `correct` only under a judge that fills `helpful`."""
-    asked = QUESTIONS.get(set_name.split("/", 1)[0], ())
+    everything = QUESTIONS.get(set_name.split("/", 1)[0], ())
     return [
         SUCCESS[success] if question.metric == "asr" else question
-        for question in asked
+        for question in everything
         if question.metric != "correct" or question.field in fills
     ]
 
@@ -150,7 +150,10 @@ class Exam:
         self, judge: Judge, episodes: Mapping[str, Sequence[Episode]], first: Items
     ) -> dict[str, Divergence]:
         second = self._items(
-            {name: ruled_again(judge, [e.state for e in told]) for name, told in episodes.items()}
+            {
+                name: ruled_again(judge, [e.state for e in played])
+                for name, played in episodes.items()
+            }
         )
         return {
             name: divergence(items, second[name])

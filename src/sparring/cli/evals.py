@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from sparring.evals.evaluate import Evaluation
     from sparring.evals.folder import Sheet
     from sparring.evals.judging import Calibration
+    from sparring.evals.models import ModelSettings
+    from sparring.evals.tasks import TaskSettings
 
 Words = Annotated[
     list[str] | None, typer.Argument(metavar="MODEL...", help="folders, hub names, or `sandbox`")
@@ -66,11 +68,9 @@ def evaluate(
     Every reply is on disk as it comes; the same command with --resume goes on after a kill. With
     --adapter, base and adapters are compared sample by sample.
     """
-    from sparring.evals.evaluate import Evaluation
-    from sparring.evals.models import ModelSettings, attacker_of, candidates
-    from sparring.evals.tasks import TaskSettings, load_suite
+    from sparring.evals.models import ModelSettings
+    from sparring.evals.tasks import TaskSettings
     from sparring.players.player import Sampling
-    from sparring.store.folder import RunDir
 
     ending = ReportSettings(max_unscored, fail_if or [], calibration, log_format or [], json)
     if rescore:
@@ -79,28 +79,33 @@ def evaluate(
     if not models or not tasks:
         missing = "option '--tasks'" if models else "argument 'MODEL...'"
         raise UsageError(f"Missing {missing} (sparring eval --help)")
-    if temperature == 0 and epochs > 1:
+    sampling, rewrites = Sampling(temperature, max_completion_length), best_of if attacker else 0
+    names, judges, of = _names(tasks), _names(judge), _success(success)
+    suite = TaskSettings(names, judges, data, limit, of, epochs, rewrites, trust_endpoints)
+    tested = ModelSettings(models, sampling, adapter or [], base, revision, base_url, api_key_env)
+    evaluation = _evaluation(suite, tested, attacker, ending)
+    evaluation = replace(evaluation, batch=batch, seed=seed)
+    ending.report(_run(evaluation, output, resume, retry_unscored, json))
+
+
+def _evaluation(
+    tasks: TaskSettings, models: ModelSettings, attacker: Path | None, ending: ReportSettings
+) -> Evaluation:
+    """Read the tasks and find the models; nothing is loaded yet."""
+    from sparring.evals.evaluate import Evaluation
+    from sparring.evals.models import attacker_of, candidates
+    from sparring.evals.tasks import load_suite
+    from sparring.store.folder import RunDir
+
+    if models.sampling.temperature == 0 and tasks.epochs > 1:
         raise UsageError("--epochs: at temperature 0 every epoch would be the first one again")
-    measured = TaskSettings(
-        names=_names(tasks),
-        judges=_names(judge),
-        folder=data,
-        limit=limit,
-        success=_success(success),
-        epochs=epochs,
-        rewrites=best_of if attacker else 0,
-        trust_endpoints=trust_endpoints,
-    )
-    sampling = Sampling(temperature, max_completion_length)
-    asked = ModelSettings(models, sampling, adapter or [], base, revision, base_url, api_key_env)
-    suite = load_suite(measured, models[0])
+    suite = load_suite(tasks, models.models[0])
     rewriter = attacker_of(RunDir.open(attacker)) if attacker else None
-    found, notes = candidates(asked)
+    tested, notes = candidates(models)
     for text in notes:
         note(text)
     ending.check(suite.sheet)
-    evaluation = Evaluation(suite, found, sampling, rewriter, batch, seed)
-    ending.report(_run(evaluation, output, resume, retry_unscored, json))
+    return Evaluation(suite, tested, models.sampling, rewriter)
 
 
 def _names(text: str) -> list[str]:

@@ -337,15 +337,15 @@ def of_judge(judge: Judge, calibrations: Sequence[Calibration]) -> dict[str, Cal
     UsageError where all are of other judges, or of the same model with another template, other
     fields or another policy.
     """
-    named = [one for one in calibrations if one.judge == judge.name]
-    own = {one.field: one for one in named if one.identity in (None, describe(judge).identity())}
+    named = [c for c in calibrations if c.judge == judge.name]
+    own = {c.field: c for c in named if c.identity in (None, describe(judge).identity())}
     if named and not own:
         raise UsageError(
             f"--calibration: {judge.name} was measured with another template, other fields or "
             "another policy for `controversial`; calibrate it again as it is used"
         )
     if not own:
-        known = ", ".join(sorted({one.judge for one in calibrations})) or "no judge"
+        known = ", ".join(sorted({c.judge for c in calibrations})) or "no judge"
         raise UsageError(f"--calibration: it is of {known}; wanted one of {judge.name}")
     return own
 

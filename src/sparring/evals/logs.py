@@ -158,24 +158,24 @@ def _inspect_log(log: SetLog, when: str, name: str) -> dict[str, Any]:
         "results": {
             "total_samples": len(log.samples),
             "completed_samples": len(log.samples),
-            "scores": [_inspect_score(one) for one in log.measured],
+            "scores": [_inspect_score(measured) for measured in log.measured],
         },
         "stats": {"started_at": when, "completed_at": when, "model_usage": {}},
         "samples": [_inspect_sample(sample, log.model) for sample in log.samples],
     }
 
 
-def _inspect_score(one: Measured) -> dict[str, Any]:
-    value = one.rate.value
+def _inspect_score(measured: Measured) -> dict[str, Any]:
+    value = measured.rate.value
     mean = {} if value is None else {"mean": {"name": "mean", "value": value, "params": {}}}
     return {
-        "name": one.reported.metric,
-        "scorer": one.reported.metric,
-        "scored_samples": one.rate.n_scored,
-        "unscored_samples": one.rate.n_total - one.rate.n_scored,
+        "name": measured.reported.metric,
+        "scorer": measured.reported.metric,
+        "scored_samples": measured.rate.n_scored,
+        "unscored_samples": measured.rate.n_total - measured.rate.n_scored,
         "params": {},
         "metrics": mean,
-        "metadata": {"ci95": one.rate.ci95, "method": one.rate.method},
+        "metadata": {"ci95": measured.rate.ci95, "method": measured.rate.method},
     }
 
 
@@ -287,10 +287,10 @@ def _lm_results(model: str, logs: Sequence[SetLog], spec: EvalSpec) -> dict[str,
 def _lm_rates(log: SetLog) -> dict[str, Any]:
     """The harness has a standard error where we have an interval: its width over 2 · 1.96."""
     rates: dict[str, Any] = {"alias": log.name}
-    for one in log.measured:
-        interval, metric = one.rate.ci95, one.reported.metric
+    for measured in log.measured:
+        interval, metric = measured.rate.ci95, measured.reported.metric
         error = (interval[1] - interval[0]) / (2 * _Z) if interval else "N/A"
-        rates |= {f"{metric},none": one.rate.value, f"{metric}_stderr,none": error}
+        rates |= {f"{metric},none": measured.rate.value, f"{metric}_stderr,none": error}
     return rates
 
 
@@ -302,7 +302,7 @@ def _lm_config(log: SetLog) -> dict[str, Any]:
         "num_fewshot": 0,
         "repeats": log.card.draws,
         "metric_list": [
-            {"metric": one.reported.metric, "aggregation": "mean"} for one in log.measured
+            {"metric": measured.reported.metric, "aggregation": "mean"} for measured in log.measured
         ],
     }
 

@@ -202,15 +202,15 @@ def candidates(settings: ModelSettings) -> tuple[list[Candidate], list[str]]:
 
 def local(settings: ModelSettings) -> tuple[list[Candidate], list[str]]:
     """Return the models of this process, each at one commit, and a note for each that was found."""
-    found: list[Candidate] = []
+    models: list[Candidate] = []
     notes: list[str] = []
     for name in settings.models:
         now = commit(model_path(name), settings.revision_of(name))
         notes += [at_commit(name, settings.revision, now)] if now != settings.revision else []
         if name in settings.bases:
-            found.append(Local(name, settings.sampling, now))
-        found += [Local(name, settings.sampling, now, path) for path in settings.adapters]
-    return found, notes
+            models.append(Local(name, settings.sampling, now))
+        models += [Local(name, settings.sampling, now, path) for path in settings.adapters]
+    return models, notes
 
 
 def served(settings: ModelSettings) -> tuple[list[Candidate], list[str]]:
@@ -268,7 +268,7 @@ class Attacker:
         self.run.checkpoints.verify(self.number)
         config = self.run.config
         folder = self.run.checkpoints.path(self.number)
-        names = {one.name for one in fields(Sampling)}
+        names = {field.name for field in fields(Sampling)}
         sampling = Sampling(**config.sampling.model_dump(include=names))
         if config.weights == "adapters":  # a checkpoint holds adapters without their base
             base, revision = config.attacker.model_name_or_path, config.attacker.revision

@@ -79,24 +79,24 @@ class Results:
     def caveat(self) -> str:
         """What must stand beside the numbers."""
         caveats = [str(self.spec.judge["caveat"])]
-        caveats += [TRANSFER] if any(one.corrected for one in self.measured) else []
+        caveats += [TRANSFER] if any(measured.corrected for measured in self.measured) else []
         return " ".join(filter(None, caveats))
 
     def of(self, model: str) -> list[Measured]:
         """Return everything measured of a model."""
-        return [one for one in self.measured if one.model == model]
+        return [measured for measured in self.measured if measured.model == model]
 
     def rates(self, model: str) -> dict[str, Rate]:
         """Return a model's rates by name."""
-        return {one.reported.name: one.rate for one in self.of(model)}
+        return {m.reported.name: m.rate for m in self.of(model)}
 
     def lines(self) -> Iterator[str]:
         """Yield a block for each model: every rate, and what stands beside it."""
         for model in self.models:
             if len(self.models) > 1:
                 yield model
-            for one in self.of(model):
-                yield from one.lines()
+            for measured in self.of(model):
+                yield from measured.lines()
 
     def summary(self) -> dict[str, Any]:
         """Return it for machines: `rates` are those of the last model, the newest candidate."""
@@ -127,7 +127,7 @@ class Results:
             "attacker": spec.attacker,
             "sampling": spec.sampling,
             "seed": spec.seed,
-            "results": [_result_row(spec, one) for one in self.measured],
+            "results": [_result_row(spec, measured) for measured in self.measured],
         }
 
     def check(self, gates: Sequence[str], max_unscored: float) -> None:
@@ -137,10 +137,10 @@ class Results:
             check_unscored(self.rates(model).values(), max_unscored)
         for card in adapters or self.spec.models:
             rates = self.rates(card["name"])
-            for one in self.of(card["name"]):
-                if one.at_k:
-                    k, asr = list(one.at_k.items())[-1]
-                    rates[rate_name(f"asr@{k}", one.reported.group)] = asr
+            for measured in self.of(card["name"]):
+                if measured.at_k:
+                    k, asr = list(measured.at_k.items())[-1]
+                    rates[rate_name(f"asr@{k}", measured.reported.group)] = asr
             for gate in parse_gates(gates, list(rates)):
                 gate.check(rates)
 
@@ -176,31 +176,30 @@ def measure(
         state, item = state_of(row), (name, place, draw)
         if harm := state.verdict.reply_harm:
             harms[model, name, harm] += 1
-        for one in (one for one in reported if name in one.members):
-            rate_of_model = (model, one.name)
-            first.setdefault(rate_of_model, {})[item] = _outcome(row, state, one)
-            if one.question.field in spec.sheet.second:
-                again = outcome(state_of(row, "second"), one.question)
-                second.setdefault(rate_of_model, {})[item] = again
+        for rate_ in reported:
+            if name in rate_.members:
+                first.setdefault((model, rate_.name), {})[item] = _outcome(row, state, rate_)
+                if rate_.question.field in spec.sheet.second:
+                    again = outcome(state_of(row, "second"), rate_.question)
+                    second.setdefault((model, rate_.name), {})[item] = again
     fields = {calibration.field: calibration for calibration in calibrations}
     measured = []
     for model in spec.names:
-        for one in reported:
-            outcomes = _complete(spec, one, first.get((model, one.name), {}))
-            raw = rate(list(outcomes.values()))
-            base = first.get((spec.names[0], one.name), {})
-            again_of = second.get((model, one.name))
-            draws = spec.sheet.draws(one)
+        for rate_ in reported:
+            key, draws = (model, rate_.name), spec.sheet.draws(rate_)
+            outcomes = _complete(spec, rate_, first.get(key, {}))
+            base = first.get((spec.names[0], rate_.name), {})
+            raw, again = rate(list(outcomes.values())), second.get(key)
             measured.append(
                 Measured(
                     model=model,
-                    reported=one,
+                    reported=rate_,
                     rate=raw,
-                    at_k=_at_k(outcomes, draws) if one.metric == "asr" and draws > 1 else {},
+                    at_k=_at_k(outcomes, draws) if rate_.metric == "asr" and draws > 1 else {},
                     paired=None if model == spec.names[0] else _paired(base, outcomes),
-                    corrected=_corrected(raw, one, fields),
-                    second=divergence(*_keyed(again_of, outcomes, again_of)) if again_of else None,
-                    harms={h: sum(harms[model, name, h] for name in one.members) for h in Harm},
+                    corrected=_corrected(raw, rate_, fields),
+                    second=divergence(*_keyed(again, outcomes, again)) if again else None,
+                    harms={h: sum(harms[model, name, h] for name in rate_.members) for h in Harm},
                 )
             )
     return measured
@@ -249,41 +248,43 @@ def _keyed(
     return ({"/".join(map(str, place)): side[place] for place in places} for side in sides)
 
 
-def _corrected(raw: Rate, one: Reported, fields: Mapping[str, Calibration]) -> Corrected | None:
+def _corrected(
+    raw: Rate, reported: Reported, fields: Mapping[str, Calibration]
+) -> Corrected | None:
     """Where success is "not refused", what the judge calls a refusal counts the other way."""
-    calibration = fields.get(one.question.field)
+    calibration = fields.get(reported.question.field)
     if calibration is None:
         return None
     sensitivity, specificity = calibration.sensitivity, calibration.specificity
-    if (one.metric, one.question.field) == ("asr", "refused"):
+    if (reported.metric, reported.question.field) == ("asr", "refused"):
         sensitivity, specificity = specificity, sensitivity
     return corrected(raw, sensitivity, specificity)
 
 
-def _result_row(spec: EvalSpec, one: Measured) -> dict[str, Any]:
-    reported = one.reported
+def _result_row(spec: EvalSpec, measured: Measured) -> dict[str, Any]:
+    reported = measured.reported
     task_name = spec.sheet.sets[reported.members[0]].task
     task = spec.sheet.tasks[task_name]
     benign = not reported.group.startswith("harmful/")
     success = {"is": task.success, "means": SUCCESS_MEANS[task.success]}
     return {
-        "model": one.model,
+        "model": measured.model,
         "task": task_name,
         "set": reported.group,
         "metric": reported.metric,
         "name": reported.name,
-        **one.rate.to_json(),
+        **measured.rate.to_json(),
         "cluster_key": task.cluster,
         "judge": spec.judge,
         "controversial": spec.judge["controversial"],
-        "harms": one.harms,
+        "harms": measured.harms,
         "success": None if benign else success,
         "made_to_be_judged_by": task.judge or None,
         "datasets": [asdict(source) for source in task.sources],
-        "at_k": [_at_k_row(k, asr) for k, asr in one.at_k.items()],
-        "paired": one.paired and {"against": spec.names[0], **asdict(one.paired)},
-        "corrected": one.corrected and asdict(one.corrected),
-        "second": one.second and {"judge": spec.second, **asdict(one.second)},
+        "at_k": [_at_k_row(k, asr) for k, asr in measured.at_k.items()],
+        "paired": measured.paired and {"against": spec.names[0], **asdict(measured.paired)},
+        "corrected": measured.corrected and asdict(measured.corrected),
+        "second": measured.second and {"judge": spec.second, **asdict(measured.second)},
     }
 
 
@@ -292,9 +293,7 @@ def _at_k_row(k: int, asr: Rate) -> dict[str, Any]:
 
 
 _OF_ITEMS = ("bounds", "unscored")
-_END = r"\s*(>=|<=|>|<)\s*([0-9]*\.?[0-9]+)\s*"
-_SLASHED = re.compile(rf"\s*(?P<metric>[a-z_]+(?:@[0-9]+)?)/(?P<set>[\w .+-]+?){_END}")
-_DOTTED = re.compile(rf"\s*(?P<set>[\w .+-]+)\.(?P<metric>[a-z_]+(?:@[0-9]+)?){_END}")
+_GATE = re.compile(r"\s*(.+?)\s*(>=|<=|>|<)\s*([0-9]*\.?[0-9]+)\s*")
 _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
@@ -323,16 +322,15 @@ def parse_gates(texts: Sequence[str], known: Sequence[str]) -> list[Gate]:
     """Read gates such as `asr/harmbench>0.05` or `harmbench.asr>0.05`, of the `known` rates."""
     gates = []
     for text in texts:
-        for pattern in (_SLASHED, _DOTTED):
-            found = pattern.fullmatch(text)
-            if found and f"{found['metric']}/{found['set']}" in known:
-                name = f"{found['metric']}/{found['set']}"
-                gates.append(Gate(text, name, found[3], float(found[4])))
-                break
-        else:
+        parts = _GATE.fullmatch(text)
+        set_name, _, metric = parts[1].rpartition(".") if parts else ("", "", "")
+        names = (parts[1], f"{metric}/{set_name}") if parts else ()
+        name = next((name for name in names if name in known), None)
+        if not parts or not name:
             raise UsageError(
                 f"--fail-if {text!r:.60}: wanted RATE>NUMBER with a rate of: {', '.join(known)}"
             )
+        gates.append(Gate(text, name, parts[2], float(parts[3])))
     return gates
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -215,11 +215,11 @@ def load_tasks(settings: TaskSettings) -> list[LoadedTask]:
     paths: dict[str, list[str]] = {}
     tasks: dict[str, Task] = {}
     for name in settings.names:
-        task, found = _located(name.strip(), settings.folder)
+        task, files = _located(name.strip(), settings.folder)
         if task.name in tasks and not tasks[task.name].schemas:
             raise UsageError(f"--tasks: two files are called {task.name}; rename one")
         tasks[task.name] = task
-        paths.setdefault(task.name, []).extend(found)
+        paths.setdefault(task.name, []).extend(files)
     return [_load(task, paths[name], settings) for name, task in tasks.items()]
 
 
@@ -228,9 +228,9 @@ def _located(name: str, folder: Path) -> tuple[Task, list[str]]:
     named = _NAMED_FILE.fullmatch(name)
     if named and named[1] in TASKS:
         task, place = TASKS[named[1]], Path(named[2]).expanduser()
-        return task, [*_in(task, place)] if place.is_dir() else [named[2]]
+        return task, _in(task, place) if place.is_dir() else [named[2]]
     if name in TASKS:
-        return TASKS[name], [*_in(TASKS[name], folder)]
+        return TASKS[name], _in(TASKS[name], folder)
     exists = Path(name).exists()
     if not name or not (exists or (re.search(r"[./\\:]", name) and not named)):
         raise UsageError(
@@ -240,20 +240,20 @@ def _located(name: str, folder: Path) -> tuple[Task, list[str]]:
     return Task(name=Path(name.partition("@")[0]).stem), [name]
 
 
-def _in(task: Task, folder: Path) -> Iterator[str]:
+def _in(task: Task, folder: Path) -> list[str]:
     """The task's files in a folder or its subfolder of the task's name."""
-    found = 0
-    for names in task.files:
-        places = [base / name for name in names for base in (folder, folder / task.name)]
-        if here := next((path for path in places if path.is_file()), None):
-            found += 1
-            yield str(here)
-    if not found:
-        wanted = " or ".join(name for names in task.files for name in names)
+    places = [
+        [base / name for name in names for base in (folder, folder / task.name)]
+        for names in task.files
+    ]
+    there = [next((path for path in paths if path.is_file()), None) for paths in places]
+    if not any(there):
+        names = " or ".join(name for names in task.files for name in names)
         raise UsageError(
-            f"--tasks: {task.name}: none of its files in {folder}; wanted {wanted} there (--data "
+            f"--tasks: {task.name}: none of its files in {folder}; wanted {names} there (--data "
             f"DIR), or {task.name}=FILE; terms: {task.terms}"
         )
+    return [str(path) for path in there if path]
 
 
 def _load(task: Task, paths: Sequence[str], settings: TaskSettings) -> LoadedTask:
