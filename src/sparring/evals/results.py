@@ -189,7 +189,7 @@ def measure(
             key, draws = (model, rate_.name), spec.sheet.draws(rate_)
             outcomes = _complete(spec, rate_, first.get(key, {}))
             base = first.get((spec.names[0], rate_.name), {})
-            raw, again = rate(list(outcomes.values())), second.get(key)
+            raw, second_rate = rate(list(outcomes.values())), second.get(key)
             measured.append(
                 Measured(
                     model=model,
@@ -198,7 +198,7 @@ def measure(
                     at_k=_at_k(outcomes, draws) if rate_.metric == "asr" and draws > 1 else {},
                     paired=None if model == spec.names[0] else _paired(base, outcomes),
                     corrected=_corrected(raw, rate_, fields),
-                    second=divergence(*_keyed(again, outcomes, again)) if again else None,
+                    second=_diverged(outcomes, second_rate) if second_rate else None,
                     harms={h: sum(harms[model, name, h] for name in rate_.members) for h in Harm},
                 )
             )
@@ -238,6 +238,11 @@ def _paired(base: Mapping[Place, Outcome], model: Mapping[Place, Outcome]) -> Pa
     """The second model minus the first, on the samples that both have."""
     both = sorted(key for key, sample in model.items() if key in base and sample is not MISSING)
     return compare(*_keyed(both, base, model))
+
+
+def _diverged(first: Mapping[Place, Outcome], second: Mapping[Place, Outcome]) -> Divergence:
+    """The same rate under both judges, on the samples that the second ruled on."""
+    return divergence(*_keyed(second, first, second))
 
 
 def _keyed(
