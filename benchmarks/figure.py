@@ -55,8 +55,8 @@ def draw_game(axes: Any) -> None:
             "shrinkB": 22,
         }
         axes.annotate("", (x, y - 0.1), (BOXES["judge"][0], y - 0.1), arrowprops=arrow)
-    axes.text(4.2, 0.05, "what it pays, compared within a group (GRPO):\nthe attacker learns, then the"
-              " defender, in turn", ha="center", fontsize=8, color=INK)  # fmt: skip
+    pays = "what it pays, compared within a group (GRPO):\nattacker and defender learn in turn"
+    axes.text(4.2, 0.05, pays, ha="center", fontsize=8, color=INK)
     axes.set(xlim=(-0.8, 7.2), ylim=(-0.4, 3.2))
     axes.axis("off")
 
