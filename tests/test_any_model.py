@@ -12,6 +12,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from sparring import RunDir
+from sparring.store.records import CrossplayResults, ExamResults
 from tests.command import Told, sparring_command
 from tests.tiny import GEMMA, LLAMA3, QWEN2, Family, save_model, write_pool, write_seeds
 
@@ -35,9 +37,15 @@ class Played:
     weights: str
     start: Mapping[str, Path]
 
-    def result(self, name: str) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads((self.folder / f"exams/{name}/results.json").read_text())
-        return told
+    def exam(self, number: int) -> ExamResults:
+        results = RunDir.open(self.folder).exam(number)
+        assert results, f"no exam after {number} rounds"
+        return results
+
+    def crossplay(self) -> CrossplayResults:
+        results = RunDir.open(self.folder).crossplay()
+        assert results, "no cross-play"
+        return results
 
     @property
     def rounds(self) -> list[dict[str, Any]]:

@@ -320,11 +320,8 @@ def test_no_runs_are_no_error(here, tmp_path):
 
 
 DAMAGES = {
-    "rounds.jsonl": (
-        '{"round": 0}\n{"round": 2}\n',
-        "rounds are missing, repeated or out of order",
-    ),
-    "run.json": ('["complete"]', "wanted an object with a status"),
+    "rounds.jsonl": ('{"round": 0}\n{"round": 2}\n', "rounds.jsonl:1: is not what was written"),
+    "run.json": ('["complete"]', "run.json: is not what was written"),
 }
 
 
@@ -353,7 +350,9 @@ def test_a_damaged_run_is_listed_as_such_among_the_others(tmp_path, file):
 def test_the_list_counts_the_rounds_that_are_there(tmp_path):
     """run.json tells how many there were when it was written, such as when the run began."""
     folder = Written(rounds=20).at(tmp_path / "run")
-    (folder / "run.json").write_text('{"status": "started", "rounds": 0}')
+    (folder / "run.json").write_text(
+        '{"status": "started", "time": "2026-11-28T22:06:13", "rounds": 0}'
+    )
     told = sparring_command("runs", "list", "--folder", tmp_path)
     assert told == Told(0, f"{folder!s:32s}    20 rounds  started\n", "")
 

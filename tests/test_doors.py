@@ -48,7 +48,7 @@ def test_the_rooms_that_a_reader_is_shown_are_those_that_are_checked():
     ("where", "uphill"),
     [
         ("games/game.py", "from sparring.judges.judge import Judge"),
-        ("judges/judge.py", "from sparring.players.player import Learner"),
+        ("judges/judge.py", "from sparring.coevolve import Plan"),
         ("coevolve.py", "import sparring.store.folder"),
     ],
 )

@@ -88,7 +88,7 @@ def test_a_record_that_is_no_reply_is_named_by_its_line_without_its_text(record,
     path = write(tmp_path / "r.jsonl", {"prompt": "open", "response": "no"}, record)
     with pytest.raises(UsageError, match=rf"r\.jsonl:2: .*{message}") as refused:
         games_of_file(path)
-    assert "open" not in str(refused.value)
+    assert "open" not in str(refused.value).replace(str(path), "")
 
 
 def test_no_file_and_no_replies_are_refused(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import transformers
 from tests.command import Told
 from tests.engines.vllm_server import serving as serving_players
-from tests.evaluating.asked import row
+from tests.evals.asked import row
 from tests.faults.known import (
     assert_played,
     assert_sampled_as_learned,

@@ -116,7 +116,7 @@ def test_a_resumed_run_keeps_its_commit_whatever_was_pushed(hub, tmp_path):
     exported = sparring_command("export", run, "--role", "defender", "--merge")
     assert exported.code == 0, exported.text
     card = (run / "export" / "defender-000002-merged" / "README.md").read_text()
-    assert f"base_model: {NAME}" in card
+    assert f'base_model: "{NAME}"' in card
     assert OLD in card
     adapter = run / "checkpoints" / "round_000002" / "defender" / "adapter_config.json"
     assert json.loads(adapter.read_text())["revision"] == OLD
