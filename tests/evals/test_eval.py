@@ -324,7 +324,7 @@ def test_a_trained_attacker_rewrites_the_seeds_and_every_rewrite_is_kept(run, tm
 @pytest.mark.parametrize("weights", ["separate", "adapters", "shared"])
 def test_the_attacker_says_what_it_said_in_its_run(weights, tmp_path):
 
-    from sparring.evals.evaluate import Batch, rewrites
+    from sparring.evals.evaluate import ItemBatch, rewrites
     from sparring.evals.models import attacker_of
     from sparring.players.player import Request
     from sparring.players.trainer import Past
@@ -340,7 +340,7 @@ def test_the_attacker_says_what_it_said_in_its_run(weights, tmp_path):
     [state] = [match.plan.game.open(seed) for seed in match.seeds[:1]]
     with attacker_of(run).open() as (game, policy):
         [told] = rewrites(
-            game, policy, Batch("harmful/x", 0, {0: state}, ["vault"], "exam/harmful/x")
+            game, policy, ItemBatch("harmful/x", 0, {0: state}, ["vault"], "exam/harmful/x")
         )
     own = Player.DEFENDER if weights == "shared" else Player.ATTACKER
     folder = run.checkpoints.path(4) / own

@@ -17,8 +17,8 @@ from tests.command import Told, sparring_command
 from tests.evals.asked import row
 from tests.faults.known import assert_played, command, evaluate, fault, metrics, train
 from tests.faults.speaker import save_speaker
-from tests.transport.server import Script, Seen, serving
 from tests.tiny import ASKED, LLAMA3, QWEN2, save_model, write_seeds
+from tests.transport.server import Script, Seen, serving
 from transformers.utils import chat_template_utils
 
 from sparring.data.splits import hold_out

@@ -93,7 +93,7 @@ def load_of(config: RunConfig, prompt: int) -> Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class CardMemory:
     """Bytes on one card that holds the whole run."""
 
     weights: int
@@ -116,7 +116,7 @@ class Memory:
         return self.standing + max(self.gradients + self.activations + self.logits, self.cache)
 
 
-def memory(shape: Shape, load: Load) -> Memory:
+def memory(shape: Shape, load: Load) -> CardMemory:
     """The memory of a run with that shape and load.
 
     `optimizer`: AdamW's two moments in float32 (arXiv:1711.05101), with a float32 copy of narrower
@@ -134,7 +134,7 @@ def memory(shape: Shape, load: Load) -> Memory:
     if load.checkpointing:
         saved = shape.layer_inputs + (shape.saved - shape.layer_inputs) // shape.layers
     piece = min(PIECE, load.micro_batch_tokens * shape.vocabulary)
-    return Memory(
+    return CardMemory(
         weights=load.models * shape.weights,
         adapters=load.learners * shape.trained_bytes if load.adapters else 0,
         optimizer=load.learners * shape.trained * bytes_per_parameter,
@@ -265,7 +265,7 @@ def decode_seconds(shape: Shape, load: Load, rows: int, bandwidth: float) -> flo
 
 
 @dataclass(frozen=True)
-class Estimate:
+class RunEstimate:
     """The needs of a run on a card; `times` are by kind of round, none where rates are unknown."""
 
     model: str
@@ -273,7 +273,7 @@ class Estimate:
     shape: Shape
     load: Load
     card: Card
-    memory: Memory
+    memory: CardMemory
     times: tuple[tuple[Work, Seconds], ...]
 
     @property
@@ -295,17 +295,17 @@ class Estimate:
         }
 
 
-def estimate(config: RunConfig, model: str, card: Card, prompt: int, shares: Shares) -> Estimate:
+def estimate(config: RunConfig, model: str, card: Card, prompt: int, shares: Shares) -> RunEstimate:
     """Estimate a configuration on a model, given by its name in `KNOWN`, its folder or hub name."""
     lora = config.defender.lora.model_dump() if config.weights == "adapters" else None
     shape = shape_of(model, config.defender.dtype, lora, config.defender.revision)
     load = load_of(config, prompt)
     works = rounds_of(config) if card.tflops else []
     times = tuple((work, seconds(shape, load, work, card, shares)) for work in works)
-    return Estimate(model, config.weights, shape, load, card, memory(shape, load), times)
+    return RunEstimate(model, config.weights, shape, load, card, memory(shape, load), times)
 
 
-def lines(result: Estimate) -> Iterator[str]:
+def lines(result: RunEstimate) -> Iterator[str]:
     """The estimate for a person: a line for each part of memory and for each kind of round."""
     shape, load, need = result.shape, result.load, result.memory
     trained = "adapters" if load.adapters else "weights"
@@ -340,7 +340,7 @@ def lines(result: Estimate) -> Iterator[str]:
         yield f"{time.total:8.0f} s of the card a round: {work.name}; {parts}"
 
 
-def _fit(result: Estimate) -> str:
+def _fit(result: RunEstimate) -> str:
     """Whether it fits, or how many cards would hold the standing part in equal shares.
 
     Only a frozen base is ever sharded over cards.

@@ -69,7 +69,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class ItemBatch:
     """Some openings of one draw of a set, by place, with their names in the whole set.
 
     `address` is where their random numbers begin; the first draw's is that of a run's exam.
@@ -86,11 +86,11 @@ class Batch:
         return [(model, self.set, place, self.draw) for place in self.openings]
 
 
-AskBatch = Callable[[Batch], list[Row]]
+AskBatch = Callable[[ItemBatch], list[Row]]
 """Turns a batch into samples."""
 
 
-def batches(sets: Sets, size: int, rng_seed: str) -> Iterator[Batch]:
+def batches(sets: Sets, size: int, rng_seed: str) -> Iterator[ItemBatch]:
     """Yield every opening once, always in the same batch.
 
     What a completion was sampled beside can change its last bits.
@@ -102,7 +102,7 @@ def batches(sets: Sets, size: int, rng_seed: str) -> Iterator[Batch]:
             for start in range(0, len(openings), size):
                 places = range(start, min(start + size, len(openings)))
                 part = {place: openings[place] for place in places}
-                yield Batch(name, draw, part, names[start : start + size], address)
+                yield ItemBatch(name, draw, part, names[start : start + size], address)
 
 
 def run(
@@ -124,7 +124,7 @@ def run(
             if received:
                 raise Interrupted(received[0])
 
-        def split(sets: Sets) -> list[Batch]:
+        def split(sets: Sets) -> list[ItemBatch]:
             return list(batches(sets, evaluation.batch, evaluation.rng_seed))
 
         suite, attacker = evaluation.suite, evaluation.attacker
@@ -146,7 +146,7 @@ def run(
 
 def _collect(
     model: str,
-    everything: Sequence[Batch],
+    everything: Sequence[ItemBatch],
     journal: Journal,
     opened: Callable[[], AbstractContextManager[AskBatch]],
     beat: Progress,
@@ -180,7 +180,7 @@ def _defender(candidate: Candidate, suite: Suite) -> Iterator[AskBatch]:
         yield partial(replies, candidate.name, cast, suite)
 
 
-def replies(model: str, cast: Cast, suite: Suite, batch: Batch) -> list[Row]:
+def replies(model: str, cast: Cast, suite: Suite, batch: ItemBatch) -> list[Row]:
     """Play a batch's openings to their end; return who said what, and the verdicts."""
     game = Dialogue(LabelPayoff(MAGIC), packaged_briefs(), gate=False, exchanges=2)
     openings = dict(zip(batch.names, batch.openings.values(), strict=True))
@@ -218,7 +218,7 @@ def _rewriter(attacker: Attacker) -> Iterator[AskBatch]:
         yield partial(rewrites, game, policy)
 
 
-def rewrites(game: Game, policy: Policy, batch: Batch) -> list[Row]:
+def rewrites(game: Game, policy: Policy, batch: ItemBatch) -> list[Row]:
     """Return an attacker's first move on each seed of the batch, with its thought: untrusted."""
     requests = [
         Request(game.observe(state), (f"{batch.address}/{ATTACKER}/{name}",))

@@ -27,7 +27,7 @@ Key = tuple[str, str, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceCard:
     """A file as it was read."""
 
     path: str
@@ -42,7 +42,7 @@ class TaskCard:
     success: Success
     cluster: str
     judge: str
-    sources: Sequence[Source]
+    sources: Sequence[SourceCard]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from sparring.data.readers import located, read
 from sparring.data.schemas import SCHEMAS
-from sparring.evals.folder import SetCard, Sheet, Source, TaskCard
+from sparring.evals.folder import SetCard, Sheet, SourceCard, TaskCard
 from sparring.exam import Success
 from sparring.judges.judge import Judge
 from sparring.players.player import Policy
@@ -195,7 +195,7 @@ def _sandbox(settings: TaskSettings, model: str) -> Suite:
     folder = Path(model_path(model))
     world, n = World(language_of(folder)), settings.limit or SANDBOX_LIMIT
     sets = world.exam(n, "exam") | world.two_exchange_exam(n)
-    card = TaskCard("harmful", "intent", "", [Source(SANDBOX, sha256(folder / CARD), SANDBOX)])
+    card = TaskCard("harmful", "intent", "", [SourceCard(SANDBOX, sha256(folder / CARD), SANDBOX)])
     return Suite(
         [LoadedTask(SANDBOX, card, sets, [name for name in sets if name.endswith("/plain")])],
         world.judge,
@@ -258,7 +258,7 @@ def _in(task: Task, folder: Path) -> list[str]:
 
 def _load(task: Task, paths: Sequence[str], settings: TaskSettings) -> LoadedTask:
     seeds: list[Seed] = []
-    sources: list[Source] = []
+    sources: list[SourceCard] = []
     notes: list[str] = []
     for path in paths:
         rows = read(path)
@@ -267,7 +267,7 @@ def _load(task: Task, paths: Sequence[str], settings: TaskSettings) -> LoadedTas
                 f"--tasks: {task.name}: {path} is {rows.schema}; wanted {', '.join(task.schemas)}"
             )
         seeds += rows.seeds
-        sources.append(Source(path, sha256(located(path)), rows.schema))
+        sources.append(SourceCard(path, sha256(located(path)), rows.schema))
         notes += [f"{task.name}: {note}" for note in rows.notes]
     if len(paths) < len(task.files) and len({seed.harmful for seed in seeds}) < 2:
         there = {Path(path).name for path in paths}

@@ -30,7 +30,7 @@ MOST = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
+class FigurePanel:
     """One small figure, as `templates/panels.yaml` describes it."""
 
     name: str
@@ -43,9 +43,9 @@ class Panel:
 
 
 @cache
-def _panels() -> Mapping[str, Sequence[Panel]]:
+def _panels() -> Mapping[str, Sequence[FigurePanel]]:
     groups: Mapping[str, Any] = yaml.safe_load(packaged("panels.yaml"))
-    return {group: [Panel(**panel) for panel in panels] for group, panels in groups.items()}
+    return {group: [FigurePanel(**panel) for panel in panels] for group, panels in groups.items()}
 
 
 def panels(group: str, runs: Sequence[RunReport]) -> list[Drawing]:
@@ -53,7 +53,7 @@ def panels(group: str, runs: Sequence[RunReport]) -> list[Drawing]:
     return [_drawing(p, runs) for p in _panels()[group] if any(_has(p, run) for run in runs)]
 
 
-def _has(panel: Panel, run: RunReport) -> bool:
+def _has(panel: FigurePanel, run: RunReport) -> bool:
     exams = panel.exam and panel.exam != "unscored" and any(_exam(panel, run))
     return bool(exams) or any(metric in run.curves for metric in panel.live)
 
@@ -107,7 +107,7 @@ def block_of(rounds: int) -> int:
     return max(1, -(-rounds // MOST))
 
 
-def _exam(panel: Panel, run: RunReport, held_out: bool = False) -> Iterator[tuple[int, Rate]]:
+def _exam(panel: FigurePanel, run: RunReport, held_out: bool = False) -> Iterator[tuple[int, Rate]]:
     """Yield (rounds, rate) of every exam that has the panel's rate, scored."""
     for exam in run.exams:
         rates = _rates(exam, held_out)
@@ -132,7 +132,7 @@ def _unscored(exam: ExamResults) -> Rate | None:
     return Rate(share, None, "count", total, total, 0, (share, share)) if total else None
 
 
-def _drawing(panel: Panel, runs: Sequence[RunReport]) -> Drawing:
+def _drawing(panel: FigurePanel, runs: Sequence[RunReport]) -> Drawing:
     def draw(figure: Any, theme: Theme) -> None:
         handles = _handles(panel, runs, theme)
         top = 0.3 + 0.17 * -(-len(handles) // 3)
@@ -151,7 +151,7 @@ def _drawing(panel: Panel, runs: Sequence[RunReport]) -> Drawing:
     return Drawing(panel.name, _in_words(panel, runs), draw, panel.caption)
 
 
-def _lines(axes: Any, panel: Panel, run: RunReport, theme: Theme, colour: str) -> None:
+def _lines(axes: Any, panel: FigurePanel, run: RunReport, theme: Theme, colour: str) -> None:
     """Draw a run's live metrics and exams; `colour` is the run's, where there are several."""
     for place, metric in enumerate(panel.live):
         points = run.curves.get(metric, ())
@@ -170,11 +170,11 @@ def _lines(axes: Any, panel: Panel, run: RunReport, theme: Theme, colour: str) -
             with_intervals(axes, exams, colour or theme.series[held_out], held_out)
 
 
-def _metric_colour(panel: Panel, place: int, theme: Theme) -> str:
+def _metric_colour(panel: FigurePanel, place: int, theme: Theme) -> str:
     return theme.muted if panel.exam else theme.colour(place)
 
 
-def _handles(panel: Panel, runs: Sequence[RunReport], theme: Theme) -> list[Any]:
+def _handles(panel: FigurePanel, runs: Sequence[RunReport], theme: Theme) -> list[Any]:
     """Return legend handles: runs by colour, metrics by colour (one run) or style (several)."""
     from matplotlib.lines import Line2D
 
@@ -200,7 +200,7 @@ def _handles(panel: Panel, runs: Sequence[RunReport], theme: Theme) -> list[Any]
     return handles
 
 
-def _exam_sets(panel: Panel, run: RunReport, held_out: bool) -> list[str]:
+def _exam_sets(panel: FigurePanel, run: RunReport, held_out: bool) -> list[str]:
     """Return the sets that stand for the panel's rate in a run's exams."""
     if panel.exam == "unscored":
         return [""] * (not held_out)
@@ -208,7 +208,7 @@ def _exam_sets(panel: Panel, run: RunReport, held_out: bool) -> list[str]:
     return [key.split("/", 1)[1] for key in keys if key]
 
 
-def _limit(axes: Any, panel: Panel) -> None:
+def _limit(axes: Any, panel: FigurePanel) -> None:
     """From 0 to the first round number above the data; never a range that makes noise look big."""
     top = axes.dataLim.y1
     if panel.share:
@@ -217,7 +217,7 @@ def _limit(axes: Any, panel: Panel) -> None:
         axes.set_ylim(0, max(1.0, top * 1.08))
 
 
-def _in_words(panel: Panel, runs: Sequence[RunReport]) -> str:
+def _in_words(panel: FigurePanel, runs: Sequence[RunReport]) -> str:
     """Return the figure in words, for whoever cannot see it."""
     words = []
     for run in runs:

@@ -80,7 +80,7 @@ class ExamSettings(Model):
     """checkpoints a side in the final matrix; 0: none"""
 
 
-class Source(Model):
+class SeedFileSettings(Model):
     """One seed file."""
 
     path: Path
@@ -102,9 +102,9 @@ class Source(Model):
 class DataSettings(Model):
     """Where seeds come from; nothing: the sandbox."""
 
-    train: list[Source] = Field([])
+    train: list[SeedFileSettings] = Field([])
     """files of seeds"""
-    exam: list[Source] = Field([])
+    exam: list[SeedFileSettings] = Field([])
     """held-out seeds, never trained on"""
     as_they_stand: Share = 0.0
     """share of a round's seeds that nobody rewrites"""

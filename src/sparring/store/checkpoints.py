@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from sparring.store.files import dumps, reading, sha256, sync_folder, write_atomic, writing
-from sparring.store.records import CheckpointState, Latest, Manifest, checked, read_record
+from sparring.store.records import CheckpointState, LatestRecord, Manifest, checked, read_record
 from sparring.types import CorruptError, Seed, UsageError
 
 MANIFEST = "MANIFEST.json"
@@ -171,10 +171,10 @@ class Checkpoints:
         if raw != _sealed(body):
             raise CorruptError(f"{self._latest}: does not match what was written")
         with reading(self._latest):
-            return checked(Latest, json.loads(body), self._latest).manifests
+            return checked(LatestRecord, json.loads(body), self._latest).manifests
 
     def _publish(self, index: Mapping[str, str]) -> None:
-        record = Latest(latest=max(index, default=None), manifests=dict(index))
+        record = LatestRecord(latest=max(index, default=None), manifests=dict(index))
         write_atomic(self._latest, _sealed(dumps(record.model_dump()).rstrip(b"\n")))
 
     @property

@@ -178,7 +178,7 @@ class BoundResults(Record):
     upper: Number
 
 
-class Latest(Record):
+class LatestRecord(Record):
     """The first line of checkpoints/latest: the sha256 of every complete checkpoint's manifest."""
 
     latest: str | None
