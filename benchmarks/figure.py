@@ -15,9 +15,9 @@ from typing import Any
 
 BOXES = {
     "seed": (0.2, 2.0, "seed\nharmful or benign"),
-    "attacker": (2.2, 2.0, "attacker\nthinks, rewrites"),
-    "defender": (4.2, 2.0, "defender\nsees the rewrite alone"),
-    "judge": (6.2, 2.0, "judge\nsays what happened"),
+    "attacker": (2.7, 2.0, "attacker\nthinks, rewrites"),
+    "defender": (5.2, 2.0, "defender\nsees the rewrite"),
+    "judge": (7.7, 2.0, "judge\nsays what happened"),
 }
 ARROWS = (
     ("seed", "attacker", ""),
@@ -39,10 +39,10 @@ def draw_game(axes: Any) -> None:
     """The four stations of a game, and the two loops through which both players learn."""
     for x, y, text in BOXES.values():
         box = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": INK}
-        axes.text(x, y, text, ha="center", va="center", fontsize=9, color=INK, bbox=box)
+        axes.text(x, y, text, ha="center", va="center", fontsize=8, color=INK, bbox=box)
     for start, end, text in ARROWS:
         (x0, y0, _), (x1, _, _) = BOXES[start], BOXES[end]
-        arrow = {"arrowstyle": "-|>", "color": INK, "shrinkA": 38, "shrinkB": 42}
+        arrow = {"arrowstyle": "-|>", "color": INK, "shrinkA": 52, "shrinkB": 56}
         axes.annotate("", (x1, y0), (x0, y0), arrowprops=arrow)
         axes.text((x0 + x1) / 2, y0 + 0.42, text, ha="center", fontsize=8, color=INK)
     for player, colour, depth in (("attacker", BEFORE, 0.45), ("defender", AFTER, 0.3)):
@@ -56,8 +56,8 @@ def draw_game(axes: Any) -> None:
         }
         axes.annotate("", (x, y - 0.1), (BOXES["judge"][0], y - 0.1), arrowprops=arrow)
     pays = "what it pays, compared within a group (GRPO):\nattacker and defender learn in turn"
-    axes.text(4.2, 0.05, pays, ha="center", fontsize=8, color=INK)
-    axes.set(xlim=(-0.8, 7.2), ylim=(-0.4, 3.2))
+    axes.text(5.2, 0.05, pays, ha="center", fontsize=8, color=INK)
+    axes.set(xlim=(-0.9, 8.8), ylim=(-0.4, 3.2))
     axes.axis("off")
 
 
@@ -96,7 +96,7 @@ def main() -> None:
     matplotlib.rcParams |= {"svg.hashsalt": "sparring", "svg.fonttype": "path"}
     from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 3.6), width_ratios=(1.35, 1))
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 3.4), width_ratios=(1.5, 1))
     draw_game(left)
     draw_rates(right, summary(options.run))
     options.output.parent.mkdir(parents=True, exist_ok=True)
