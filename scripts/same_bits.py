@@ -6,7 +6,8 @@
 
 Compared are exit codes, printed JSON, and every file that is written: weights and moments by
 tensor, rounds, openings, transcripts, results. Clocks, paths and the digests of whole files are
-left out; sentences that are written for people only count with --text. Each item is one line,
+left out; sentences that are written for people only count with --text, and with --ignore-new
+nothing counts that is only added. Each item is one line,
 `same` or `DIFFERENT: the first difference`; the exit code is 1 if anything differs.
 
 What BASE does is kept in ${XDG_CACHE_HOME:-~/.cache}/sparring-same-bits by the content of its
@@ -396,6 +397,8 @@ SENTENCES = {"caveat", "description", "title", "note", "notes"}
 """Keys of JSON whose values are written for people."""
 MACHINE = ("env.json",)
 """Of these only the keys are compared."""
+DERIVED = {"adapter", "manifest_sha256", "rounds.jsonl", "exams/openings.jsonl.gz"}
+"""Keys of JSON that hold digests of whole files; the files themselves are compared."""
 DIGESTS = ("MANIFEST.json", "latest")
 """These hold digests of whole files, which hold paths and clocks."""
 PROSE = {".html", ".md", ".svg", ".txt", ".css", ".js"}
@@ -443,11 +446,11 @@ def _inlined(value: Any) -> Any:
 
 
 def without(value: Any) -> Any:
-    """JSON without clocks, and without the digest of an adapter's files: one names its base."""
+    """JSON without clocks, and without digests of files that hold paths, clocks or settings."""
     if isinstance(value, dict):
         kept = {key: without(inner) for key, inner in value.items() if key not in CLOCKS}
-        if re.fullmatch("[0-9a-f]{64}", str(kept.get("adapter"))):
-            kept["adapter"] = "<sha256>"
+        for key in kept.keys() & DERIVED:
+            kept[key] = re.sub(r"\b[0-9a-f]{64}\b", "<sha256>", str(kept[key]))
         return kept
     return [*map(without, value)] if isinstance(value, list) else value
 
@@ -455,8 +458,19 @@ def without(value: Any) -> Any:
 def files(folder: Path, paths: Sequence[Path]) -> dict[str, Any]:
     """Every file below a folder as plain data, by its relative path."""
     found = sorted(path for path in folder.rglob("*") if path.is_file())
+    contents = [content(path, paths) for path in found]
     names = [re.sub(TIME, "<time>", str(path.relative_to(folder))) for path in found]
-    return {name: content(path, paths) for name, path in zip(names, found, strict=True)}
+    told: dict[str, Any] = {}
+    for name, file in sorted(zip(names, contents, strict=True), key=_order):
+        plain = re.sub(r"[0-9a-f]{16,}", "<digest>", name)  # of settings: any new one changes it
+        same = sum(known.startswith(plain) for known in told) if plain != name else 0
+        told[plain + (f" {same + 1}" if same else "")] = file
+    return told
+
+
+def _order(named: tuple[str, Any]) -> tuple[str, str]:
+    """Sorts by name; names that are digests by what the files hold."""
+    return re.sub(r"[0-9a-f]{16,}", "<digest>", named[0]), json.dumps(named[1])
 
 
 def content(path: Path, paths: Sequence[Path]) -> dict[str, Any]:
@@ -479,6 +493,11 @@ def content(path: Path, paths: Sequence[Path]) -> dict[str, Any]:
 
 
 def _parsed(path: Path, text: str) -> Any:
+    if path.suffix == ".yaml":
+        import yaml
+
+        with contextlib.suppress(yaml.YAMLError):
+            return yaml.safe_load(text)
     with contextlib.suppress(ValueError):
         if ".jsonl" not in path.name:
             value = without(json.loads(text))
@@ -533,20 +552,22 @@ def _norm(data: bytes, dtype: str) -> str:
 # What is compared. --------------------------------------------------------------------------------
 
 
-def differences(base: Any, head: Any, where: str = "") -> Iterator[tuple[str, str, str]]:
-    """Where two plain values differ, and what stands there."""
+def differences(
+    base: Any, head: Any, where: str = "", new: bool = True
+) -> Iterator[tuple[str, str, str]]:
+    """Where two plain values differ, and what stands there; keys of `head` alone only if `new`."""
     if isinstance(base, dict) and isinstance(head, dict):
         for key in [*base, *(key for key in head if key not in base)]:
             inner = f"{where}.{key}" if where else f"{key}"
             if key not in base:
-                yield inner, "nothing", _short(head[key])
+                yield from [(inner, "nothing", _short(head[key]))] if new else []
             elif key not in head:
                 yield inner, _short(base[key]), "nothing"
             else:
-                yield from differences(base[key], head[key], inner)
+                yield from differences(base[key], head[key], inner, new)
     elif isinstance(base, list) and isinstance(head, list):
         for place, (one, other) in enumerate(zip(base, head, strict=False)):
-            yield from differences(one, other, f"{where}[{place}]")
+            yield from differences(one, other, f"{where}[{place}]", new)
         if len(base) != len(head):
             yield where, f"{len(base)} entries", f"{len(head)} entries"
     elif json.dumps(base) != json.dumps(head):
@@ -562,35 +583,37 @@ def _sentence(where: str) -> bool:
     return bool(SENTENCES & set(re.split(r"[.\[]", where)))
 
 
-def compare(base: Mapping[str, Any], head: Mapping[str, Any], text: bool) -> dict[str, list[str]]:
-    """By item: what differs between two records of one scene."""
+def compare(
+    base: Mapping[str, Any], head: Mapping[str, Any], text: bool, new: bool = True
+) -> dict[str, list[str]]:
+    """By item: what differs between two records of one scene; `new`: additions count too."""
     items: dict[str, list[str]] = {}
     for one, other in zip(base["commands"], head["commands"], strict=True):
         keys = ("exit code", "printed", *(("text",) if text else ()))
-        found = differences(*({key: told[key] for key in keys} for told in (one, other)))
+        found = differences(*({key: told[key] for key in keys} for told in (one, other)), new=new)
         told = [f"{where}: {a} → {b}" for where, a, b in found if text or not _sentence(where)]
         if one["exit code"] != other["exit code"]:
             told[:1] = [f"{told[0]} ({(other['text']['err'] or [''])[-1]:.200})"]
         items.setdefault(f"`{one['command']:.60}`", []).extend(told)
     before, after = base["files"], head["files"]
     gone = [name for name in before if name not in after]
-    new = [name for name in after if name not in before]
+    added = [name for name in after if name not in before]
     for name, file in before.items():
         said = items.setdefault(file["kind"], [])
         if name in after:
-            found = differences(file["data"], after[name]["data"])
+            found = differences(file["data"], after[name]["data"], new=new)
             if file["kind"] != "text" or text:
                 told = [
                     f"{name}: {at}: {a} → {b}" for at, a, b in found if text or not _sentence(at)
                 ]
                 said += told
     for name in gone:
-        twin = next((n for n in new if after[n]["data"] == before[name]["data"] != []), None)
+        twin = next((n for n in added if after[n]["data"] == before[name]["data"] != []), None)
         if twin:
-            new.remove(twin)
+            added.remove(twin)
         what = f"is now called {twin}" if twin else "is not written any more"
         items[before[name]["kind"]].append(f"{name} {what}")
-    for name in new:
+    for name in added if new else []:
         items.setdefault(after[name]["kind"], []).append(f"{name} is new")
     return items
 
@@ -654,6 +677,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer scenes")
     parser.add_argument("--only", metavar="GLOB", help="scenes by name, with commas")
     parser.add_argument("--text", action="store_true", help="sentences for people count too")
+    parser.add_argument(
+        "--ignore-new", action="store_true", help="settings, fields and files that BASE has not"
+    )
     asked = parser.parse_args()
     scenes = chosen(asked.quick, asked.only)
     if not scenes:
@@ -670,7 +696,8 @@ def main() -> int:
         head = play(now / "src", with_needs(scenes), now / "played")
     different = 0
     for scene in scenes:
-        for item, found in compare(base[scene.name], head[scene.name], asked.text).items():
+        records = base[scene.name], head[scene.name]
+        for item, found in compare(*records, asked.text, not asked.ignore_new).items():
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             verdict = f"DIFFERENT: {found[0]}{more}" if found else "same"
             print(f"{scene.name:16s} {item:44s} {verdict}")

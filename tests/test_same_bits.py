@@ -103,6 +103,26 @@ def test_exit_codes_and_printed_figures_count_and_sentences_only_when_asked(run)
     assert len(differing(base, reworded, text=True)) == 1
 
 
+def test_what_is_only_added_does_not_count_where_it_is_to_be_ignored(run):
+    base = recorded(run)
+    (run / "rounds.jsonl").write_text(json.dumps(ROUND | {"weather": "fine"}) + "\n")
+    (run / "more.json").write_text("{}")
+    assert differing(base, recorded(run)).keys() == {"rounds", "other files"}
+    assert not any(same_bits.compare(base, recorded(run), False, new=False).values())
+
+
+def test_files_that_are_named_by_a_digest_of_settings_are_compared_by_what_they_hold(run):
+    def cells(**values):
+        for path in run.glob("cell-*"):
+            path.unlink()
+        for digit, value in values.items():
+            (run / f"cell-{digit * 24}.json").write_text(json.dumps({"value": value}))
+        return recorded(run)
+
+    assert differing(cells(a=0.25, b=0.5), cells(c=0.5, d=0.25)) == {}
+    assert differing(cells(a=0.25, b=0.5), cells(a=0.25, b=0.75)) != {}
+
+
 def test_a_schema_is_compared_without_the_names_of_classes():
     def schema(name, low):
         field = {"$ref": f"#/$defs/{name}", "default": 3}
