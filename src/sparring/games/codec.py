@@ -16,7 +16,18 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from sparring.games.game import answer_of
-from sparring.types import Completion, Episode, Harm, Move, Player, Seed, State, Status, Verdict
+from sparring.types import (
+    UNRULED,
+    Completion,
+    Episode,
+    Harm,
+    Move,
+    Player,
+    Seed,
+    State,
+    Status,
+    Verdict,
+)
 
 Row = Mapping[str, Any]
 
@@ -80,10 +91,8 @@ def state_of(row: Row, ruling: str | None = "verdict", reply_format: bool = Fals
     dealt = int(row["dealt"])
     moves = [_move(move, ply < dealt, reply_format) for ply, move in enumerate(row["moves"])]
     state = State(seed_of(row["seed"]), tuple(moves), dealt)
-    verdict = verdict_of(row[ruling]) if ruling and row.get(ruling) else None
-    if verdict is None or verdict.status is Status.SKIPPED:
-        return state
-    return state.rule(verdict)
+    verdict = verdict_of(row[ruling]) if ruling and row.get(ruling) else UNRULED
+    return state if verdict == UNRULED else state.rule(verdict)
 
 
 def _move(row: Row, dealt: bool, reply_format: bool) -> Move:
