@@ -192,5 +192,5 @@ def test_what_is_written_is_read_by_the_model_that_wrote_it(tmp_path):
         [record] = folder.rounds()
     assert isinstance(record, RoundRecord)
     assert record.metrics == {k: pytest.approx(v) for k, v in round_.metrics.items()}
-    assert walked >= {"store/folder.py", "store/records.py", "store/journal.py"}
+    assert walked >= {"store/folder.py", "store/records.py", "store/files.py"}
     assert set(on_the_page("A report")[:3]) <= walked

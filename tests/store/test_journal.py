@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparring.store.journal import Journal
+from sparring.store.files import Journal
 from sparring.types import CorruptError, SparringError
 
 text = st.text(st.characters(exclude_categories=()), max_size=30)

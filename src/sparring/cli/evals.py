@@ -321,7 +321,7 @@ def bound(
     from sparring.evals.crossplay import items, last_exam
     from sparring.stats.bound import bound as bound_of
     from sparring.store.folder import RunDir
-    from sparring.store.records import BoundResults, write_record
+    from sparring.store.records import BoundResults
 
     opened = RunDir.open(run)
     number = last_exam(opened) if at is None else at
@@ -329,7 +329,7 @@ def bound(
     families = {k[4:]: list(v.values()) for k, v in rates.items() if k.startswith("asr/")}
     result = bound_of(families, confidence)
     record = BoundResults.model_validate({"rounds": number, **asdict(result)})
-    write_record(run / "evidence" / "bound.json", record)
+    record.write(run / "evidence" / "bound.json")
     if json:
         print_json(asdict(result))
         return

@@ -21,8 +21,8 @@ from sparring.judges.panel import Wrapped
 from sparring.players.player import Policy, Request, Sampling
 from sparring.runs.sources import packaged_briefs
 from sparring.runs.train import Interrupted, signals
+from sparring.store.files import Journal, Row
 from sparring.store.folder import write_status
-from sparring.store.journal import Journal, Row
 from sparring.types import Completion, Move, Player, Seed, State, Status, UnscoredError, Verdict
 
 ATTACKER = "attacker"

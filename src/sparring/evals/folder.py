@@ -15,9 +15,8 @@ from pydantic import TypeAdapter
 
 from sparring.exam import RateQuestion, Success, questions, rate_name
 from sparring.games.codec import state_json, verdict_json
-from sparring.store.files import dumps, reading, write_atomic
+from sparring.store.files import Journal, Row, dumps, reading, write_atomic
 from sparring.store.folder import locked, read_status, sweep, write_status
-from sparring.store.journal import Journal, Row
 from sparring.types import State, Status, UsageError, Verdict
 
 SCHEMA = 1

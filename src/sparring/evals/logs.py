@@ -14,9 +14,8 @@ from sparring.evals.folder import EvalSpec, SetCard
 from sparring.evals.results import Measured, Results
 from sparring.exam import outcome
 from sparring.games.codec import state_of
-from sparring.store.files import dumps, write_atomic
+from sparring.store.files import Row, dumps, write_atomic
 from sparring.store.folder import environment
-from sparring.store.journal import Row
 from sparring.types import Player
 
 INSPECT_VERSION = 2

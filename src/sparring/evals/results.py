@@ -17,7 +17,7 @@ from sparring.games.codec import state_of
 from sparring.stats.agreement import TRANSFER, Corrected, corrected
 from sparring.stats.paired import Paired, compare
 from sparring.stats.rates import Outcome, Rate, at_k, ladder, rate
-from sparring.store.journal import Row
+from sparring.store.files import Row
 from sparring.types import GateError, Harm, State, Status, UnscoredError, UsageError
 
 Place = tuple[str, int, int]

@@ -24,8 +24,6 @@ from sparring.store.records import (
     Pool,
     PoolEntry,
     RoundRecord,
-    checked,
-    read_record,
 )
 from sparring.types import CorruptError, State, Status, UsageError
 
@@ -146,15 +144,14 @@ def read_run(run: RunDir, label: str = "") -> RunReport:
     if not exams:
         raise UsageError(f"{run.folder}: no exam has been sat yet; let the run go on")
     evidence = run.folder / "evidence"
-    exploit, bound = evidence / "exploit.json", evidence / "bound.json"
     return RunReport(
         label=label or run.folder.name,
         run=run,
         exams=exams,
         rounds=run.rounds(),
         crossplay=run.crossplay(),
-        exploit=read_record(ExploitResults, exploit) if exploit.exists() else None,
-        bound=read_record(BoundResults, bound) if bound.exists() else None,
+        exploit=ExploitResults.read_if_there(evidence / "exploit.json"),
+        bound=BoundResults.read_if_there(evidence / "bound.json"),
     )
 
 
@@ -328,7 +325,7 @@ def pool_entries(run: RunDir, content: bool) -> dict[str, Any]:
         raise UsageError(
             f"{run.folder}: played without an experience pool (memory.experience.sampler)"
         )
-    pool = checked(Pool, memory["memory"], path)
+    pool = Pool.checked(memory["memory"], path)
     awake = [entry for entry in pool.entries if not entry.asleep]
     asleep = [entry for entry in pool.entries if entry.asleep]
     return {

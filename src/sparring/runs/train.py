@@ -29,7 +29,6 @@ from sparring.store.records import (
     ExamResults,
     HeldOutJudge,
     JudgeRecord,
-    read_record,
 )
 from sparring.types import CorruptError, Metrics, Player, Round, SparringError, UnscoredError
 
@@ -168,7 +167,7 @@ class _Training:
         if number is None:
             return None
         place = checkpoints.path(number)
-        state = read_record(CheckpointState, place / "state.json")
+        state = CheckpointState.read(place / "state.json")
         for name, digest in folder.seals(number).items():
             if state.sha256.get(name) != digest:
                 raise CorruptError(f"{folder.folder / name}: is not what it was at {place.name}")

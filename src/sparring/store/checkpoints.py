@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
 
 from sparring.store.files import dumps, reading, sha256, sync_folder, write_atomic, writing
-from sparring.store.records import CheckpointState, LatestRecord, Manifest, checked, read_record
+from sparring.store.records import CheckpointState, LatestRecord, Manifest
 from sparring.types import CorruptError, Seed, UsageError
 
 MANIFEST = "MANIFEST.json"
 SCHEMA = 1
-
-
-Method = TypeVar("Method", bound=Callable[..., None])
-
-
-def writers_alone(method: Method) -> Method:
-    """Make a method do nothing where `self.writer` is false: one process of a run writes."""
-
-    @functools.wraps(method)
-    def guarded(self: Any, *args: Any, **more: Any) -> None:
-        if self.writer:
-            method(self, *args, **more)
-
-    return cast(Method, guarded)
 
 
 class Checkpoints:
@@ -42,7 +26,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, writer: bool = True) -> None:
-        self.folder, self.writer = folder, writer
+        self.folder, self.writer, self._latest = folder, writer, folder / "latest"
         folder.mkdir(parents=True, exist_ok=True)
 
     @staticmethod
@@ -55,7 +39,7 @@ class Checkpoints:
 
     def numbers(self) -> list[int]:
         """Return the numbers of rounds after which there is a complete checkpoint, ascending."""
-        return sorted(map(_number, self._index()))
+        return sorted(self._index())
 
     def at(self, number: int | None) -> int:
         """Return `number`, or the newest for None; UsageError if there is no such checkpoint."""
@@ -69,23 +53,23 @@ class Checkpoints:
             )
         return numbers[-1] if number is None else number
 
-    @writers_alone
     def write(self, number: int, fill: Callable[[Path], None], keep: Callable[[int], bool]) -> None:
         """Publish what `fill` writes into a temporary folder, and drop what `keep` does not keep.
 
         The two newest always stay, so that there is one to fall back to.
         """
-        final = self.path(number)
-        with writing(final):
-            self._fill(final, fill)
-            self._list(final, keep)
+        if self.writer:
+            with writing(self.path(number)):
+                self._fill(self.path(number), fill)
+                self._list(number, keep)
 
     def _fill(self, final: Path, fill: Callable[[Path], None]) -> None:
         temporary = final.with_name(f"{final.name}.tmp-{os.getpid()}")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         fill(temporary)
-        (temporary / MANIFEST).write_bytes(_manifest(temporary))
+        manifest = {"schema": SCHEMA, "sha256": _digests(temporary)}
+        (temporary / MANIFEST).write_bytes(dumps(manifest))
         for path in [*temporary.rglob("*"), temporary]:
             sync_folder(path)
         if not self._latest.is_file():
@@ -93,13 +77,13 @@ class Checkpoints:
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
 
-    def _list(self, final: Path, keep: Callable[[int], bool]) -> None:
-        index = {**self._index(), final.name: sha256(final / MANIFEST)}
+    def _list(self, number: int, keep: Callable[[int], bool]) -> None:
+        index = {**self._index(), number: sha256(self.path(number) / MANIFEST)}
         newest = sorted(index)[-2:]
-        stay = {name for name in index if name in newest or keep(_number(name))}
-        self._publish({name: index[name] for name in sorted(stay)})
-        for name in index.keys() - stay:
-            shutil.rmtree(self.folder / name)
+        stay = {n for n in index if n in newest or keep(n)}
+        self._publish({n: index[n] for n in stay})
+        for n in index.keys() - stay:
+            shutil.rmtree(self.path(n))
 
     def newest(self, warn: Callable[[str], None]) -> int | None:
         """Return the newest checkpoint that verifies; None if none was ever written.
@@ -133,35 +117,34 @@ class Checkpoints:
         """Compare every file with its digest; CorruptError names the first that differs."""
         folder = self.path(number)
         manifest = folder / MANIFEST
-        if not manifest.is_file() or sha256(manifest) != self._index().get(folder.name):
+        if not manifest.is_file() or sha256(manifest) != self._index().get(number):
             raise CorruptError(f"{manifest}: does not match what was written")
-        digests = read_record(Manifest, manifest).sha256
-        names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-        for name in sorted(names - digests.keys() - {MANIFEST}):
+        recorded, present = Manifest.read(manifest).sha256, _digests(folder)
+        for name in sorted(present.keys() - recorded.keys()):
             raise CorruptError(f"{folder / name}: is not in the manifest")
-        for name, digest in digests.items():
-            path = folder / name
-            if not path.is_file() or sha256(path) != digest:
-                raise CorruptError(f"{path}: does not match what was written")
+        for name, digest in recorded.items():
+            if present.get(name) != digest:
+                raise CorruptError(f"{folder / name}: does not match what was written")
 
-    @writers_alone
     def rewind(self, number: int) -> None:
         """Forget the checkpoints after `number`: they are damaged, and will be written again."""
         index = self._index()
-        stay = {name: digest for name, digest in index.items() if _number(name) <= number}
-        if stay != index:
+        stay = {n: digest for n, digest in index.items() if n <= number}
+        if self.writer and stay != index:
             self._publish(stay)
             self.sweep()
 
-    @writers_alone
     def sweep(self) -> None:
         """Remove what a killed writer left behind."""
-        index = self._index()
-        unlisted = (path for path in self.folder.glob("round_*") if path.name not in index)
-        for path in {*self.folder.glob("*.tmp-*"), *unlisted}:
+        if not self.writer:
+            return
+        listed = set(map(self.path, self._index()))
+        unlisted = {*self.folder.glob("round_*")} - listed
+        for path in unlisted | {*self.folder.glob("*.tmp-*")}:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def _index(self) -> dict[str, str]:
+    def _index(self) -> dict[int, str]:
+        """The sha256 of the manifest of every complete checkpoint, by its number of rounds."""
         if not self._latest.is_file():
             if any(".tmp-" not in path.name for path in self.folder.glob("round_*")):
                 raise CorruptError(f"{self._latest}: is missing, but there are checkpoints")
@@ -171,15 +154,13 @@ class Checkpoints:
         if raw != _sealed(body):
             raise CorruptError(f"{self._latest}: does not match what was written")
         with reading(self._latest):
-            return checked(LatestRecord, json.loads(body), self._latest).manifests
+            record = LatestRecord.checked(json.loads(body), self._latest)
+        return {int(name.removeprefix("round_")): d for name, d in record.manifests.items()}
 
-    def _publish(self, index: Mapping[str, str]) -> None:
-        record = LatestRecord(latest=max(index, default=None), manifests=dict(index))
+    def _publish(self, index: Mapping[int, str]) -> None:
+        manifests = {self.name(number): index[number] for number in sorted(index)}
+        record = LatestRecord(latest=max(manifests, default=None), manifests=manifests)
         write_atomic(self._latest, _sealed(dumps(record.model_dump()).rstrip(b"\n")))
-
-    @property
-    def _latest(self) -> Path:
-        return self.folder / "latest"
 
 
 def seeds_digest(seeds: Sequence[Seed]) -> str:
@@ -189,7 +170,7 @@ def seeds_digest(seeds: Sequence[Seed]) -> str:
 
 def check_seeds(checkpoint: Path, seeds: Sequence[Seed]) -> None:
     """Raise UsageError where a checkpoint's run was trained on other seeds than these."""
-    trained_on = read_record(CheckpointState, checkpoint / "state.json").seeds_sha256
+    trained_on = CheckpointState.read(checkpoint / "state.json").seeds_sha256
     if trained_on not in (None, seeds_digest(seeds)):
         raise UsageError(
             f"data.train: not the seeds that {checkpoint} was trained on: its files have changed, "
@@ -203,12 +184,7 @@ def _sealed(body: bytes) -> bytes:
     return body + b"\n" + hashlib.sha256(body).hexdigest().encode() + b"\n"
 
 
-def _number(name: str) -> int:
-    """Return how many rounds were played before the checkpoint of this name."""
-    return int(name.removeprefix("round_"))
-
-
-def _manifest(folder: Path) -> bytes:
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    digests = {str(p.relative_to(folder)): sha256(p) for p in files}
-    return dumps({"schema": SCHEMA, "sha256": digests})
+def _digests(folder: Path) -> dict[str, str]:
+    """Return the sha256 of every file in a checkpoint but its manifest, by its path in there."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(p.relative_to(folder)): sha256(p) for p in files if p != folder / MANIFEST}

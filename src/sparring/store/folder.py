@@ -7,33 +7,22 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from sparring.games.codec import episode_json, opening_json, opening_of, state_of
-from sparring.store.checkpoints import Checkpoints, writers_alone
-from sparring.store.files import dumps, read_packed, reading, sha256, write_atomic, write_packed
-from sparring.store.journal import Journal
-from sparring.store.records import (
-    CrossplayResults,
-    Environment,
-    ExamResults,
-    RoundRecord,
-    RunStatus,
-    checked,
-    read_record,
-    write_record,
-)
+from sparring.games import codec
+from sparring.settings.config import RunConfig, load_yaml, parse
+from sparring.store import files
+from sparring.store import records as r
+from sparring.store.checkpoints import Checkpoints
 from sparring.types import CorruptError, Episode, Metrics, Round, State, UsageError
 
-if TYPE_CHECKING:
-    from sparring.settings.config import RunConfig
-
+T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _LIBRARIES = ("sparring", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
 
@@ -51,12 +40,12 @@ def locked(folder: Path, what: str) -> Iterator[None]:
 def write_status(folder: Path, status: str, **more: Any) -> None:
     """Write into run.json how a run or an evaluation stands, and when that was."""
     now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    write_record(folder / "run.json", RunStatus(status=status, time=now, **more))
+    r.RunStatus(status=status, time=now, **more).write(folder / "run.json")
 
 
-def read_status(folder: Path) -> RunStatus:
+def read_status(folder: Path) -> r.RunStatus:
     """Return what `write_status` wrote; CorruptError where it is something else."""
-    return read_record(RunStatus, folder / "run.json")
+    return r.RunStatus.read(folder / "run.json")
 
 
 def sweep(folder: Path) -> None:
@@ -76,8 +65,9 @@ class RunDir:
 
     def __init__(self, folder: Path, writer: bool = True) -> None:
         self.folder, self.writer = folder, writer
-        self._rounds = Journal(folder / "rounds.jsonl")
+        self._rounds = files.Journal(folder / "rounds.jsonl")
         self._openings = folder / "exams" / "openings.jsonl.gz"
+        self._crossplay = folder / "exams" / "crossplay" / "results.json"
 
     @staticmethod
     def check_new(folder: Path) -> None:
@@ -106,9 +96,9 @@ class RunDir:
         run = cls(folder)
         with run.locked():
             cls.check_new(folder)
-            write_atomic(folder / "env.json", dumps(environment()))
+            files.write_atomic(folder / "env.json", files.dumps(environment()))
             run.set_status("started")
-            write_atomic(folder / "config.yaml", config_yaml.encode())
+            files.write_atomic(folder / "config.yaml", config_yaml.encode())
         return run
 
     @classmethod
@@ -135,29 +125,25 @@ class RunDir:
     @property
     def config(self) -> RunConfig:
         """The run's own settings."""
-        from sparring.settings.config import load_yaml, parse
-
         return parse(load_yaml(self.config_yaml, str(self.folder / "config.yaml")))
 
     @property
-    def environment(self) -> Environment | None:
+    def environment(self) -> r.Environment | None:
         """The versions and the machine that the run was begun with, where they are recorded."""
-        path = self.folder / "env.json"
-        return read_record(Environment, path) if path.exists() else None
+        return r.Environment.read_if_there(self.folder / "env.json")
 
-    @writers_alone
     def set_status(self, status: str, **more: Any) -> None:
         """Write into run.json how the run stands."""
-        write_status(self.folder, status, **more)
+        if self.writer:
+            write_status(self.folder, status, **more)
 
     @property
-    def status(self) -> RunStatus:
+    def status(self) -> r.RunStatus:
         return read_status(self.folder)
 
-    @writers_alone
     def append(self, round_: Round, judge: Mapping[str, int] | None = None) -> None:
         """Add a round's line and make it durable; `judge` is what its rulings cost, if anything."""
-        record = RoundRecord(
+        record = r.RoundRecord(
             round=round_.number,
             learns=sorted(round_.turn.learns),
             metrics=round_.metrics,
@@ -165,15 +151,14 @@ class RunDir:
             cpu_seconds=round_.cpu_seconds,
             judge=dict(judge) if judge else None,
         )
-        self._rounds.append([record.to_json()])
+        if self.writer:
+            self._rounds.append([record.to_json()])
 
-    def rounds(self) -> list[RoundRecord]:
+    def rounds(self) -> list[r.RoundRecord]:
         """Return every recorded round; CorruptError unless they are 0, 1, 2 and so on."""
         path = self._rounds.path
-        records = [
-            checked(RoundRecord, row, f"{path}:{number}")
-            for number, row in enumerate(self._rounds.rows(), 1)
-        ]
+        rows = enumerate(self._rounds.rows(), 1)
+        records = [r.RoundRecord.checked(row, f"{path}:{number}") for number, row in rows]
         if [record.round for record in records] != list(range(len(records))):
             raise CorruptError(f"{path}: rounds are missing, repeated or out of order")
         return records
@@ -185,13 +170,10 @@ class RunDir:
             raise CorruptError(
                 f"{self._rounds.path}: {len(records)} rounds, but the checkpoint has {number}"
             )
-        self._forget(records[:number])
+        if self.writer:
+            self._rounds.replace(record.to_json() for record in records[:number])
+            sweep(self.folder)
         return [record.metrics for record in records[:number]]
-
-    @writers_alone
-    def _forget(self, stay: Sequence[RoundRecord]) -> None:
-        self._rounds.replace(record.to_json() for record in stay)
-        sweep(self.folder)
 
     def seals(self, number: int) -> dict[str, str]:
         """Return the sha256 of the records that a checkpoint after `number` rounds rests on.
@@ -202,60 +184,50 @@ class RunDir:
         for record in self.rounds()[:number]:
             row = record.to_json() | {"seconds": {}, "cpu_seconds": 0}
             row.pop("judge", None)
-            digest.update(dumps(row))
-        return {
-            "rounds.jsonl": digest.hexdigest(),
-            "exams/openings.jsonl.gz": sha256(self._openings)
-            if self._openings.is_file()
-            else "missing",
-        }
+            digest.update(files.dumps(row))
+        openings = files.sha256(self._openings) if self._openings.is_file() else "missing"
+        return {"rounds.jsonl": digest.hexdigest(), "exams/openings.jsonl.gz": openings}
 
-    @writers_alone
     def write_transcript(self, round_: Round) -> None:
         """Write every game of a round, as untrusted text."""
         path = self.folder / "transcripts" / f"round_{round_.number:06d}.jsonl.gz"
-        write_packed(path, map(episode_json, round_.episodes))
+        if self.writer:
+            files.write_packed(path, map(codec.episode_json, round_.episodes))
 
     def transcripts(self) -> dict[int, Path]:
         """Return the transcripts by the number of their round, ascending."""
         paths = sorted((self.folder / "transcripts").glob("round_*.jsonl.gz"))
         return {int(n): path for path in paths if (n := path.name[6:-9]).isdecimal()}
 
-    @writers_alone
     def write_openings(self, sets: Mapping[str, Sequence[State]]) -> None:
         """Record the exam's openings once, so that every exam of the run is the same."""
-        rows = (
-            {"set": name, **opening_json(state)}
-            for name, states in sets.items()
-            for state in states
-        )
-        write_packed(self._openings, rows)
+        if self.writer:
+            files.write_packed(self._openings, _rows(sets, codec.opening_json))
 
     def openings(self) -> dict[str, list[State]] | None:
         """Return what `write_openings` wrote, or None where it has not."""
         if not self._openings.is_file():
             return None
         sets: dict[str, list[State]] = {}
-        with reading(self._openings):
-            for row in read_packed(self._openings):
-                sets.setdefault(row["set"], []).append(opening_of(row))
+        with files.reading(self._openings):
+            for row in files.read_packed(self._openings):
+                sets.setdefault(row["set"], []).append(codec.opening_of(row))
         return sets
 
-    @writers_alone
     def write_exam(
-        self, results: ExamResults, episodes: Mapping[str, Sequence[Episode]] | None = None
+        self, results: r.ExamResults, episodes: Mapping[str, Sequence[Episode]] | None = None
     ) -> None:
         """Write an exam's results.json, after the games behind it (untrusted text)."""
-        path = self._exam(results.rounds)
+        if not self.writer:
+            return
         if episodes is not None:
-            rows = ({"set": k, **episode_json(e)} for k, games in episodes.items() for e in games)
-            write_packed(path.with_name("samples.jsonl.gz"), rows)
-        write_record(path, results)
+            rows = _rows(episodes, codec.episode_json)
+            files.write_packed(self.exam_games(results.rounds), rows)
+        results.write(self._exam(results.rounds))
 
-    def exam(self, number: int) -> ExamResults | None:
+    def exam(self, number: int) -> r.ExamResults | None:
         """Return the results of the exam after `number` rounds, or None where there are none."""
-        path = self._exam(number)
-        return read_record(ExamResults, path) if path.exists() else None
+        return r.ExamResults.read_if_there(self._exam(number))
 
     def exams(self) -> list[int]:
         """Return the numbers of rounds after which there was an exam, ascending."""
@@ -266,18 +238,24 @@ class RunDir:
         """Return the file of the games behind the exam after `number` rounds."""
         return self._exam(number).with_name("samples.jsonl.gz")
 
-    @writers_alone
-    def write_crossplay(self, results: CrossplayResults) -> None:
+    def write_crossplay(self, results: r.CrossplayResults) -> None:
         """Write the results of the run's own cross-play."""
-        write_record(self.folder / "exams" / "crossplay" / "results.json", results)
+        if self.writer:
+            results.write(self._crossplay)
 
-    def crossplay(self) -> CrossplayResults | None:
+    def crossplay(self) -> r.CrossplayResults | None:
         """Return what `write_crossplay` wrote, or None where it has not."""
-        path = self.folder / "exams" / "crossplay" / "results.json"
-        return read_record(CrossplayResults, path) if path.exists() else None
+        return r.CrossplayResults.read_if_there(self._crossplay)
 
     def _exam(self, number: int) -> Path:
         return self.folder / "exams" / Checkpoints.name(number) / "results.json"
+
+
+def _rows(
+    sets: Mapping[str, Sequence[T]], to_json: Callable[[T], files.Row]
+) -> Iterator[files.Row]:
+    """Yield every game or opening as JSON, with the name of its set."""
+    return ({"set": name, **to_json(game)} for name, games in sets.items() for game in games)
 
 
 def read_games(
@@ -288,9 +266,9 @@ def read_games(
     Of a file with more than `most` bytes of text only the beginning, of a missing file nothing.
     With `reply_format` an empty reply is one that did not parse.
     """
-    with reading(path):
-        for row in read_packed(path, most) if path.exists() else ():
-            yield str(row.get("set", "")), state_of(row, reply_format=reply_format)
+    with files.reading(path):
+        for row in files.read_packed(path, most) if path.exists() else ():
+            yield str(row.get("set", "")), codec.state_of(row, reply_format=reply_format)
 
 
 def environment() -> dict[str, Any]:

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from math import isfinite
+import sys
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    StrictFloat,
-    StrictInt,
-    ValidationError,
-)
+import pydantic
+from pydantic import Field, PlainValidator, StrictInt
 
 from sparring.stats.bound import Limit
 from sparring.stats.rates import Rate
@@ -24,35 +16,24 @@ from sparring.types import CorruptError, Message, Player, Seed
 
 
 def _finite(number: float) -> float:
-    try:
-        finite = isfinite(number)
-    except OverflowError:
-        finite = False
-    if not finite:
+    if type(number) not in (int, float) or not abs(number) <= sys.float_info.max:
         raise ValueError("wanted a finite number")
     return number
 
 
-def _finite_rate(rate: Rate) -> Rate:
-    for number in (rate.value, *(rate.ci95 or ()), *rate.bounds):
-        _finite(number or 0.0)
-    return rate
-
-
-Number = Annotated[StrictInt | StrictFloat, AfterValidator(_finite)]
+Number = Annotated[int | float, PlainValidator(_finite)]
 """A finite number that stays the integer or the float that it was."""
 Count = Annotated[StrictInt, Field(ge=0, le=2**53)]
-Rates = dict[str, Annotated[Rate, AfterValidator(_finite_rate)]]
+Rates = dict[str, Rate]
 """Rates by `metric/set`, or by whatever else they are rates of."""
-SeedField = Annotated[Seed, PlainSerializer(Seed.to_json)]
 Costs = dict[str, dict[str, Number]]
 """What each judge cost: calls, tokens and so on, by the judge's part."""
 
 
-class Record(BaseModel):
+class Record(pydantic.BaseModel):
     """One record on disk. Fields that this version does not know are kept as they are."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = pydantic.ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return what is written: the fields that were set, without optional ones that are None."""
@@ -62,6 +43,32 @@ class Record(BaseModel):
             for name, value in self.model_dump(exclude_unset=True).items()
             if value is not None or name not in fields or fields[name].default is not None
         }
+
+    @classmethod
+    def checked(cls, value: Any, where: object) -> Self:
+        """Return `value` as a record; CorruptError says `where` and which field is wrong."""
+        try:
+            return cls.model_validate(value)
+        except pydantic.ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            field = ".".join(map(str, first["loc"]))
+            why = f"{field}: {first['msg']}" if field else first["msg"]
+            raise CorruptError(f"{where}: is not what was written: {why:.300}") from error
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Return the record that a file holds; CorruptError names the file and the field."""
+        return cls.checked(read_json(path), path)
+
+    @classmethod
+    def read_if_there(cls, path: Path) -> Self | None:
+        """Return what `read` does, or None where there is no such file."""
+        return cls.read(path) if path.exists() else None
+
+    def write(self, path: Path) -> None:
+        """Write the record as one line of JSON, in one step; makes the folder."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, dumps(self.to_json()))
 
 
 class RunStatus(Record):
@@ -135,7 +142,7 @@ class CrossplayResults(Record):
 class PoolEntry(Record):
     """One attack of the experience pool, as the defender was shown it."""
 
-    seed: SeedField
+    seed: Seed
     seen: Annotated[list[Message], Field(min_length=1)]
     mean: Number
     visits: Count
@@ -153,7 +160,7 @@ class AttackerCurve(Record):
     """An attacker's ASR on held-out seeds after so many steps of learning."""
 
     steps: list[Count]
-    asr: list[Annotated[Rate, AfterValidator(_finite_rate)]]
+    asr: list[Rate]
     tried: str
 
 
@@ -198,28 +205,3 @@ class CheckpointState(Record):
     counters: dict[str, dict[str, int]]
     sha256: dict[str, str]
     seeds_sha256: str | None = None
-
-
-R = TypeVar("R", bound=Record)
-
-
-def checked(model: type[R], value: Any, where: object) -> R:
-    """Return `value` as a record; CorruptError says `where` and which field is not what it was."""
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(map(str, first["loc"]))
-        why = f"{field}: {first['msg']}" if field else first["msg"]
-        raise CorruptError(f"{where}: is not what was written: {why:.300}") from error
-
-
-def read_record(model: type[R], path: Path) -> R:
-    """Return the record that a file holds; CorruptError names the file and the field."""
-    return checked(model, read_json(path), path)
-
-
-def write_record(path: Path, record: Record) -> None:
-    """Write a record as one line of JSON, in one step; makes the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, dumps(record.to_json()))
