@@ -69,7 +69,7 @@ def test_without_a_signal_the_service_is_not_asked():
     model = tiny()
     there = remote(model)
     assert there.update(samples(model, (0.0, 0.0))) == {}
-    assert there.client.adams == []
+    assert there.client.rates == []
 
 
 def test_the_learning_rate_goes_on_from_the_version_that_was_loaded():
@@ -82,9 +82,7 @@ def test_the_learning_rate_goes_on_from_the_version_that_was_loaded():
     after = copy.deepcopy(there.client.model.state_dict())
     there.client.load(kept, 1)
     there.update(told)
-    assert [adam.learning_rate for adam in there.client.adams] == pytest.approx(
-        [RATE.at(0), RATE.at(1), RATE.at(1)]
-    )
+    assert there.client.rates == pytest.approx([RATE.at(0), RATE.at(1), RATE.at(1)])
     again = there.client.model.state_dict()
     assert all(torch.equal(after[name], again[name]) for name in after)
 
@@ -95,7 +93,7 @@ def test_numbers_that_are_not_finite_are_not_stepped():
     there.client.spoil = lambda passed: replace(passed, losses=(math.nan, *passed.losses[1:]))
     with pytest.raises(SparringError, match="nothing was stepped"):
         there.update(samples(model, SOME))
-    assert there.client.adams == []
+    assert there.client.rates == []
 
 
 def test_a_stale_sample_is_clipped_and_counted():

@@ -6,14 +6,7 @@ import torch
 from tests.engines.vllm_server import serving
 from tests.tiny import QWEN2, save_model
 
-from sparring.engines.engine import (
-    ProbeLogprobs,
-    Publishing,
-    ServedPolicy,
-    digest_of,
-    seed_of,
-    serves,
-)
+from sparring.engines.engine import Publishing, ServedPolicy, digest_of, seed_of, serves
 from sparring.engines.vllm import VllmServer
 from sparring.players.chat import Chat
 from sparring.players.loading import load_model, load_tokenizer, stop_ids
@@ -355,8 +348,8 @@ def test_who_serves_what_is_told_through_the_rounding():
     rng = np.random.default_rng(7)
     own, noise = rng.normal(-2, 1, 64), rng.normal(0, 0.01, 64)
     other = own + rng.normal(0, 0.02, 64)
-    assert serves(ProbeLogprobs(list(other + noise), list(own), {}), list(other))
-    assert not serves(ProbeLogprobs(list(own + noise), list(own), {}), list(other))
+    assert serves(other + noise, own, other)
+    assert not serves(own + noise, own, other)
     near = own + rng.normal(0, 0.002, 64)
-    assert not serves(ProbeLogprobs(list(near + noise), list(own), {}), list(near))
-    assert not serves(ProbeLogprobs(list(own), list(own), {}), list(own))
+    assert not serves(near + noise, own, near)
+    assert not serves(own, own, own)

@@ -1,4 +1,4 @@
-"""A training service in this process: the seam of `policies/service.py` over a real tiny model.
+"""A training service in this process: a `LoraClient` over a real tiny model.
 
 Losses are added up as Tinker's contract says, by a double loop and not by the learner's own code.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from sparring.engines.engine import Drawn
-from sparring.engines.tinker import Passed
+from sparring.engines.remote import Passed
 
 
 @dataclass
@@ -19,7 +19,7 @@ class Client:
     model: object
     version: int = 0
     kept: dict = field(default_factory=dict)
-    adams: list = field(default_factory=list)
+    rates: list = field(default_factory=list)
     asked: list = field(default_factory=list)
     spoil: object = staticmethod(lambda passed: passed)
 
@@ -42,27 +42,28 @@ class Client:
                 logps.append(logp_V[ids[-1]].item())
         return Drawn(tuple(ids), tuple(logps))
 
-    def forward_backward(self, data, epsilon):
+    def forward_backward(self, samples, epsilon):
         losses, logprobs = [], []
-        for datum in data:
-            row = torch.tensor([[*datum.prompt_ids, *datum.token_ids]])
-            logits_TV = self.model(row).logits[0, len(datum.prompt_ids) - 1 : -1]
-            logp_T = logits_TV.log_softmax(-1)[range(len(datum.token_ids)), list(datum.token_ids)]
+        for sample in samples:
+            completion, advantage = sample.completion, sample.advantage
+            row = torch.tensor([[*completion.prompt_ids, *completion.token_ids]])
+            logits_TV = self.model(row).logits[0, len(completion.prompt_ids) - 1 : -1]
+            tokens = list(completion.token_ids)
+            logp_T = logits_TV.log_softmax(-1)[range(len(tokens)), tokens]
             loss = torch.tensor(0.0)
-            for logp, old in zip(logp_T, datum.logprobs, strict=True):
+            for logp, old in zip(logp_T, completion.logprobs, strict=True):
                 ratio = (logp - old).exp()
                 bounded = ratio.clamp(1 - epsilon[0], 1 + epsilon[1])
-                loss = loss - torch.minimum(ratio * datum.advantage, bounded * datum.advantage)
+                loss = loss - torch.minimum(ratio * advantage, bounded * advantage)
             loss.backward()
             losses.append(loss.item())
             logprobs.append(tuple(logp_T.tolist()))
         return self.spoil(Passed(tuple(losses), tuple(logprobs)))
 
-    def optim_step(self, adam):
-        self.adams.append(adam)
+    def optim_step(self, learning_rate, betas):
+        self.rates.append(learning_rate)
         for group in self.optimizer.param_groups:
-            told = {"lr": adam.learning_rate, "betas": (adam.beta1, adam.beta2), "eps": adam.eps}
-            group.update(told)
+            group.update({"lr": learning_rate, "betas": betas})
         grads = [p.grad.norm() for p in self.model.parameters()]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=False)

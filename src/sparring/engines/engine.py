@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
 from sparring.players.chat import Chat
+from sparring.players.logprobs import Row, logprobs, pad
 from sparring.players.player import Request, Sampling
 from sparring.players.weights import Tensors, Weights
 from sparring.types import Completion, Message, SparringError, UsageError
@@ -37,18 +37,8 @@ class Decoding:
     max_completion_length: int
     stop_ids: frozenset[int] = frozenset()
 
-    @classmethod
-    def of(cls, sampling: Sampling, chat: Chat) -> Decoding:
-        """What `sampling` says, up to any token that ends a reply of `chat`."""
-        return cls(sampling.temperature, sampling.max_completion_length, chat.stop_ids)
 
-    def fits(self, token_ids: Sequence[int]) -> bool:
-        """Whether there is a token, and no more of them than were requested."""
-        return 0 < len(token_ids) <= self.max_completion_length
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
+class Drawn(NamedTuple):
     """The tokens of a completion, shape [T], and the engine's log-probabilities of them (nats,
     temperature applied), shape [T]."""
 
@@ -63,14 +53,12 @@ class Drawn:
 
         Training uses these ids and numbers, so a number that is missing is not made up.
         """
-        numbers = all(
-            isinstance(p, int | float) and math.isfinite(p) and p <= 1e-3 for p in logprobs
-        )
-        if len(token_ids) != len(logprobs) or not numbers or not how.fits(token_ids):
+        longest = how.max_completion_length
+        numbers = all(isinstance(p, int | float) and -math.inf < p <= 1e-3 for p in logprobs)
+        if len(token_ids) != len(logprobs) or not numbers or not 0 < len(token_ids) <= longest:
             raise UsageError(
                 f"{source}: {len(token_ids)} tokens with {len(logprobs)} log-probabilities came "
-                f"back; wanted 1 to {how.max_completion_length} tokens and a number at most 0 for "
-                "each"
+                f"back; wanted 1 to {longest} tokens and a number at most 0 for each"
             )
         return cls(tuple(token_ids), tuple(min(0.0, float(p)) for p in logprobs))
 
@@ -104,30 +92,21 @@ def seed_of(address: str) -> int:
 def completions(
     requests: Sequence[Request],
     chat: Chat,
+    sampling: Sampling,
     version: int,
-    draw: Callable[[Sequence[SeededPrompt]], Sequence[Drawn]],
+    draw: Callable[[Sequence[SeededPrompt], Decoding], Sequence[Drawn]],
 ) -> list[list[Completion]]:
-    """The completions that `draw` gives for every request, through `chat`."""
+    """The completions that `draw` gives for every request, through `chat`, as `sampling` says."""
     prompts = chat.prompts([request.observation for request in requests])
     seeded = [
         SeededPrompt(prompt, seed_of(address))
         for prompt, request in zip(prompts, requests, strict=True)
         for address in request.addresses
     ]
-    every = iter(draw(seeded) if seeded else ())
-
-    def completion(prompt: tuple[int, ...], drawn: Drawn) -> Completion:
-        return Completion(
-            text=chat.text(drawn.token_ids),
-            token_ids=drawn.token_ids,
-            logprobs=drawn.logprobs,
-            prompt_ids=prompt,
-            version=version,
-            finished=drawn.token_ids[-1] in chat.stop_ids,
-        )
-
+    how = Decoding(sampling.temperature, sampling.max_completion_length, chat.stop_ids)
+    drawn = iter(draw(seeded, how) if seeded else ())
     return [
-        [completion(prompt, next(every)) for _ in request.addresses]
+        [chat.completion(prompt, *next(drawn), version) for _ in request.addresses]
         for prompt, request in zip(prompts, requests, strict=True)
     ]
 
@@ -136,56 +115,50 @@ _SURE = 5.0
 """Standard errors. A sound engine would be refused once in three million publications."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeLogprobs:
-    """Log-probabilities of the same tokens in nats, shape [N]: the engine's, the learner's, and
-    those of other weights that an engine at fault may serve, by what they are."""
+def check(
+    name: str,
+    served: Sequence[float],
+    own: Sequence[float],
+    others: Mapping[str, Sequence[float]],
+    limit: float,
+) -> float:
+    """The mean absolute difference in nats of the engine's log-probabilities from the learner's.
 
-    served: Sequence[float]
-    own: Sequence[float]
-    others: Mapping[str, Sequence[float]]
-
-
-def check(name: str, probe: ProbeLogprobs, limit: float) -> float:
-    """The mean absolute difference in nats.
-
-    SparringError above `limit`, or where the engine is explained by other weights. An update is
-    often smaller than the rounding between two engines, so a limit alone would not see a stale
-    adapter; where it points from the present weights to others, it does.
+    `served` and `own` are of the same tokens, shape [N], in nats; `others`, by what they are, are
+    those of weights that an engine at fault may serve. SparringError above `limit`, or where the
+    engine is explained by other weights. An update is often smaller than the rounding between two
+    engines, so a limit alone would not see a stale adapter; where it points from the present
+    weights to others, it does.
     """
-    differs = _difference(probe.served, probe.own)
-    wrong = {what: logps for what, logps in probe.others.items() if serves(probe, logps)}
-    if wrong or differs > limit:
-        nearest = min(wrong, key=lambda what: _difference(probe.served, wrong[what]), default=None)
-        hint = f"it serves {nearest or 'something else'}"
+
+    def difference(logps: Sequence[float]) -> float:
+        return float(np.abs(np.subtract(served, logps)).mean())
+
+    wrong = [what for what, logps in others.items() if serves(served, own, logps)]
+    if wrong or difference(own) > limit:
+        nearest = min(wrong, key=lambda what: difference(others[what]), default="something else")
         raise SparringError(
-            f"sampling.engine: {name} was published, and {hint}: log-probabilities of the probe "
-            f"differ from the learner's by {differs:.4f} nats a token (limit {limit:g}, "
-            "sampling.server.probe_limit); nothing was sampled from it"
+            f"sampling.engine: {name} was published, and it serves {nearest}: log-probabilities of "
+            f"the probe differ from the learner's by {difference(own):.4f} nats a token (limit "
+            f"{limit:g}, sampling.server.probe_limit); nothing was sampled from it"
         )
-    return differs
+    return difference(own)
 
 
-def _difference(first: Sequence[float], second: Sequence[float]) -> float:
-    """Mean absolute difference in nats."""
-    return float(np.abs(np.subtract(first, second)).mean())
-
-
-def serves(probe: ProbeLogprobs, other: Sequence[float]) -> bool:
+def serves(served: Sequence[float], own: Sequence[float], other: Sequence[float]) -> bool:
     """Whether the engine is nearer to `other` than to the learner's own, beyond its rounding.
 
     With d = other − own, the engine's e = served − own is a·d plus noise: a is 0 for an engine
     that serves the learner's weights and 1 for one that serves the others. Least squares
     a = e·d / d·d, standard error σ / |d|.
     """
-    e_N, d_N = np.subtract(probe.served, probe.own), np.subtract(other, probe.own)
-    length = float(np.sqrt(d_N @ d_N))
+    e_N, d_N = np.subtract(served, own), np.subtract(other, own)
+    length = np.linalg.norm(d_N)
     if length == 0:
         return False
-    a = float(e_N @ d_N) / length**2
-    noise_N = e_N - a * d_N
-    sigma = float(np.sqrt(noise_N @ noise_N / max(1, len(noise_N) - 1)))
-    return a > 0.5 and a * length > _SURE * sigma
+    a = e_N @ d_N / length**2
+    sigma = np.linalg.norm(e_N - a * d_N) / math.sqrt(max(1, len(e_N) - 1))
+    return bool(a > 0.5 and a * length > _SURE * sigma)
 
 
 PROBES = (
@@ -237,7 +210,10 @@ class Publishing:
             shutil.rmtree(self.folder, ignore_errors=True)
             self._begun = True
         digest = digest_of(weights, self.folder)
-        name = self.names.setdefault(digest, _name(weights, digest))
+        # Role and version; a past self has no version of its own. The digest makes the name unique
+        # even where a killed run comes to the same version again by another way.
+        age = "past" if weights.held else f"v{weights.version}"
+        name = self.names.setdefault(digest, f"{weights.adapter}-{age}-{digest}")
         if name in self.loaded:
             self.loaded.remove(name)
         else:
@@ -245,10 +221,8 @@ class Publishing:
                 oldest = self.loaded.pop(0)
                 self.engine.unload(oldest)
                 shutil.rmtree(self.folder / oldest)
-            final, temporary = self.folder / name, self.folder / f".{name}.tmp-{os.getpid()}"
-            weights.save(temporary)
-            temporary.rename(final)
-            self.engine.load(name, final)
+            weights.save(self.folder / name)
+            self.engine.load(name, self.folder / name)
             self._verify(weights, chat, temperature, name)
         self.loaded.append(name)
         return name
@@ -261,18 +235,17 @@ class Publishing:
         ]
         drawn = self.engine.draw(name, prompts, Decoding(temperature, PROBE_TOKENS))
         model, role = weights.model, str(weights.adapter)
-        own = _scored(model, prompts, drawn, temperature)
+        rows = [(p.prompt_ids, d.token_ids) for p, d in zip(prompts, drawn, strict=True)]
+        own = _scored(model, rows, temperature)
         with model.disable_adapter():
-            bare = _scored(model, prompts, drawn, temperature)
-        others = {"the base model without an adapter": bare}
+            others = {"the base model without an adapter": _scored(model, rows, temperature)}
         if role in self._before:
             with weights.holding(self._before[role]):
-                before = _scored(weights.model, prompts, drawn, temperature)
-            others["the version before it"] = before
+                others["the version before it"] = _scored(model, rows, temperature)
         if temperature != 1:
-            others[_RAW] = _scored(weights.model, prompts, drawn, 1.0)
-        served = [logp for row in drawn for logp in row.logprobs]
-        self.differences[name] = check(name, ProbeLogprobs(served, own, others), self.limit)
+            others[_RAW] = _scored(model, rows, 1.0)
+        served = [logp for reply in drawn for logp in reply.logprobs]
+        self.differences[name] = check(name, served, own, others, self.limit)
         if not weights.held:
             self._before[role] = {key: t.cpu() for key, t in weights.snapshot().items()}
 
@@ -283,8 +256,8 @@ def digest_of(weights: Weights, folder: Path) -> str:
     Two runs may begin alike on one server, and neither may take the other's away.
     """
     config = weights.model.peft_config[weights.adapter]
-    scale = [config.r, config.lora_alpha, config.use_rslora]
-    digest = hashlib.sha256(json.dumps([str(folder), *scale]).encode())
+    named = [str(folder), config.r, config.lora_alpha, config.use_rslora]
+    digest = hashlib.sha256(json.dumps(named).encode())
     for name, parameter in sorted(weights.parameters.items()):
         tensor = parameter.detach().cpu().contiguous()
         digest.update(name.encode())
@@ -292,26 +265,12 @@ def digest_of(weights: Weights, folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _name(weights: Weights, digest: str) -> str:
-    """Role and version; a past self has no version of its own. The digest makes it unique even
-    where a killed run comes to the same version again by another way."""
-    age = "past" if weights.held else f"v{weights.version}"
-    return f"{weights.adapter}-{age}-{digest}"
-
-
-def _scored(
-    model: Any, prompts: Sequence[SeededPrompt], drawn: Sequence[Drawn], temperature: float
-) -> list[float]:
+def _scored(model: Any, rows: Sequence[Row], temperature: float) -> list[float]:
     """The model's log-probabilities of the tokens that were drawn, in nats, shape [N]."""
-    scores: list[float] = []
-    with torch.inference_mode():
-        for prompt, reply in zip(prompts, drawn, strict=True):
-            ids = torch.tensor([[*prompt.prompt_ids, *reply.token_ids]], device=model.device)
-            length = len(reply.token_ids)
-            logits_TV = model(ids, use_cache=False, logits_to_keep=length + 1).logits[0, :-1]
-            logp_TV = (logits_TV.float() / (temperature or 1.0)).log_softmax(-1)
-            scores += logp_TV.gather(1, ids[0, -length:, None]).squeeze(1).tolist()
-    return scores
+    batch = pad(rows, range(len(rows)), 0, model.device)
+    with torch.no_grad():
+        logp_BT = logprobs(model, batch, temperature)
+    return list(logp_BT[batch.mask_BT.bool()].tolist())
 
 
 @dataclass(frozen=True)
@@ -328,9 +287,9 @@ class ServedPolicy:
     publishing: Publishing
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        return completions(requests, self.chat, self.weights.version, self._draw)
+        version = self.weights.version
+        return completions(requests, self.chat, self.sampling, version, self._draw)
 
-    def _draw(self, prompts: Sequence[SeededPrompt]) -> list[Drawn]:
-        name = self.publishing.publish(self.weights, self.chat, self.sampling.temperature)
-        how = Decoding.of(self.sampling, self.chat)
+    def _draw(self, prompts: Sequence[SeededPrompt], how: Decoding) -> list[Drawn]:
+        name = self.publishing.publish(self.weights, self.chat, how.temperature)
         return self.publishing.engine.draw(name, prompts, how)

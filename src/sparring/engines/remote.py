@@ -1,29 +1,66 @@
-"""A policy and a learner whose weights live on a training service."""
+"""Training services that hold LoRA clients, and a policy and a learner of such a client."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from sparring.engines.engine import Decoding, completions
-from sparring.engines.tinker import Adam, Datum, LoraClient, Passed
+from sparring.engines.engine import Decoding, Drawn, SeededPrompt, completions
+from sparring.players import grpo
 from sparring.players.chat import Chat
-from sparring.players.grpo import (
-    AGGREGATIONS,
-    GrpoConfig,
-    by_player,
-    finite,
-    grpo_metrics,
-    token_counts,
-)
 from sparring.players.optimizer import LearningRate
 from sparring.players.player import Request, Sampling
 from sparring.types import Completion, Metrics, Player, Sample, SparringError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """The result of a pass over samples: each one's loss, shape [B], and the log-probabilities of
+    its tokens under the weights as they were (nats), shape [B][T]."""
+
+    losses: tuple[float, ...]
+    logprobs: tuple[tuple[float, ...], ...]
+
+
+class LoraClient(Protocol):
+    """One player's adapter, which lives on the service together with its optimizer's moments."""
+
+    @property
+    def version(self) -> int:
+        """How many steps the adapter has seen."""
+        ...
+
+    def sample(self, prompts: Sequence[SeededPrompt], how: Decoding) -> list[Drawn]:
+        """One completion for each prompt, in order, from the adapter as it is now."""
+        ...
+
+    def forward_backward(self, samples: Sequence[Sample], epsilon: tuple[float, float]) -> Passed:
+        """Add the gradient of the sum over samples and tokens of −min(ρA, clip(ρ, 1 − ε, 1 + ε)A).
+
+        All that a loss is divided by is already in the advantages. Once before each `optim_step`:
+        a service may divide by how many samples it has seen.
+        """
+        ...
+
+    def optim_step(self, learning_rate: float, betas: tuple[float, float]) -> float | None:
+        """Apply the gradient by AdamW without weight decay; returns its norm, if the service does.
+
+        AdamW's epsilon is torch's default, 1e-8.
+        """
+        ...
+
+    def save(self, name: str) -> str:
+        """Save adapter and moments under a new name; returns the path that `load` takes."""
+        ...
+
+    def load(self, path: str, version: int) -> None:
+        """Go back to what `save` wrote after `version` steps."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -47,8 +84,8 @@ class RemotePolicy:
             )
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        draw = partial(self.client.sample, how=Decoding.of(self.sampling, self.chat))
-        return completions(requests, self.chat, self.client.version, draw)
+        client = self.client
+        return completions(requests, self.chat, self.sampling, client.version, client.sample)
 
 
 @dataclass
@@ -61,7 +98,7 @@ class RemoteGrpo:
 
     client: LoraClient
     rate: LearningRate
-    config: GrpoConfig
+    config: grpo.GrpoConfig
     betas: tuple[float, float] = (0.9, 0.95)
     shares: Mapping[Player, float] = field(default_factory=dict)
 
@@ -82,45 +119,40 @@ class RemoteGrpo:
     def update(self, samples: Sequence[Sample]) -> Metrics:
         """One update from the samples of a round; without a signal the weights stay as they are.
 
-        SparringError, before the step, if the service's numbers are not finite.
+        SparringError, before the step, if the service's numbers are not grpo.finite.
         """
         run = [sample for sample in samples if sample.advantage]
-        data = list(self._data(samples))
+        weighed = list(self._weighed(samples))
         metrics: Metrics = {}
         for _ in range(self.config.updates_per_batch if run else 0):
-            passed = self.client.forward_backward(data, self.config.epsilon)
+            passed = self.client.forward_backward(weighed, self.config.epsilon)
             _refuse_nan(passed)
             learning_rate = self.rate.at(self.client.version)
-            norm = self.client.optim_step(Adam(learning_rate, *self.betas))
+            norm = self.client.optim_step(learning_rate, self.betas)
             metrics = _metrics(run, passed, self.config.epsilon)
             for player in {sample.player for sample in run}:
                 metrics[f"{player}/learning_rate"] = learning_rate
                 if norm is not None:
                     metrics[f"{player}/grad_norm"] = norm
-        return finite(metrics)
+        return grpo.finite(metrics)
 
-    def _data(self, samples: Sequence[Sample]) -> Iterator[Datum]:
-        """What has a gradient; the rest still counts in every denominator.
+    def _weighed(self, samples: Sequence[Sample]) -> Iterator[Sample]:
+        """The samples that have a gradient; the rest still counts in every denominator.
 
         A service only adds up, so the weight that the loss gives a token is in its advantage.
         """
-        sizes = {player: self.config.sizes(own) for player, own in by_player(samples)}
+        sizes = {player: self.config.sizes(own) for player, own in grpo.by_player(samples)}
         for sample in samples:
             if sample.advantage:
-                completion, player = sample.completion, sample.player
-                ones_1T = torch.ones(1, len(completion.token_ids), dtype=torch.float64)
-                total = AGGREGATIONS[self.config.loss](ones_1T, ones_1T, sizes[player]).item()
-                weight = total / ones_1T.numel() * self.shares.get(player, 1.0)
-                yield Datum(
-                    completion.prompt_ids,
-                    completion.token_ids,
-                    completion.logprobs,
-                    sample.advantage * weight,
-                )
+                tokens = len(sample.completion.token_ids)
+                ones_1T = torch.ones(1, tokens, dtype=torch.float64)
+                total = grpo.AGGREGATIONS[self.config.loss](ones_1T, ones_1T, sizes[sample.player])
+                weight = total.item() / tokens * self.shares.get(sample.player, 1.0)
+                yield replace(sample, advantage=sample.advantage * weight)
 
 
 def _refuse_nan(passed: Passed) -> None:
-    """A gradient that is not finite cannot be taken back once it is stepped."""
+    """A gradient that is not grpo.finite cannot be taken back once it is stepped."""
     values = [*passed.losses, *(logp for row in passed.logprobs for logp in row)]
     broken = sum(not math.isfinite(value) for value in values)
     if broken:
@@ -142,7 +174,7 @@ def _metrics(run: Sequence[Sample], passed: Passed, epsilon: tuple[float, float]
             for each in (logprobs, sampled, [torch.ones_like(row) for row in sampled])
         )
         advantage_B = torch.tensor([run[i].advantage for i in rows])
-        counts = token_counts(logp_BT, old_BT, advantage_B, mask_BT, epsilon)
+        counts = grpo.token_counts(logp_BT, old_BT, advantage_B, mask_BT, epsilon)
         counts["loss"] = sum(passed.losses[i] for i in rows)
-        metrics |= {f"{player}/{name}": value for name, value in grpo_metrics(counts).items()}
+        metrics |= {f"{player}/{name}": value for name, value in grpo.grpo_metrics(counts).items()}
     return metrics

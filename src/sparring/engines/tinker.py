@@ -1,105 +1,28 @@
-"""Training services with LoRA clients, and one that speaks the Tinker API."""
+"""A training service behind a URL that speaks the Tinker API, and its LoRA clients."""
 
 from __future__ import annotations
 
 import io
 import json
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import httpx2
 import torch
 from safetensors.torch import load as load_tensors
 
 from sparring.engines.engine import Decoding, Drawn, SeededPrompt
+from sparring.engines.remote import Passed
 from sparring.players.grpo import clipped_surrogate
 from sparring.transport.client import get
-from sparring.types import SparringError, UsageError
+from sparring.types import Sample, SparringError, UsageError
 
-
-@dataclass(frozen=True, slots=True)
-class Datum:
-    """One completion to learn from, with the log-probabilities it was sampled with (nats).
-
-    `advantage` is every token's; all that a loss is divided by is already in it.
-    """
-
-    prompt_ids: tuple[int, ...]
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    advantage: float
-
-
-@dataclass(frozen=True, slots=True)
-class Passed:
-    """The result of a pass over data: each datum's loss, shape [B], and the log-probabilities of
-    its tokens under the weights as they were (nats), shape [B][T]."""
-
-    losses: tuple[float, ...]
-    logprobs: tuple[tuple[float, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Adam:
-    """One step of AdamW without weight decay; `eps` is torch's default."""
-
-    learning_rate: float
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
-
-
-class LoraClient(Protocol):
-    """One role's adapter, which lives on the service together with its optimizer's moments."""
-
-    @property
-    def version(self) -> int:
-        """How many steps the adapter has seen."""
-        ...
-
-    def sample(self, prompts: Sequence[SeededPrompt], how: Decoding) -> list[Drawn]:
-        """One completion for each prompt, in order, from the adapter as it is now."""
-        ...
-
-    def forward_backward(self, data: Sequence[Datum], epsilon: tuple[float, float]) -> Passed:
-        """Add the gradient of the sum over data and tokens of −min(ρA, clip(ρ, 1 − ε, 1 + ε)A).
-
-        Once before each `optim_step`: a service may divide by how many data it has seen.
-        """
-        ...
-
-    def optim_step(self, adam: Adam) -> float | None:
-        """Apply the gradient; returns its norm, if the service does."""
-        ...
-
-    def save(self, name: str) -> str:
-        """Save adapter and moments under a new name; returns the path that `load` takes."""
-        ...
-
-    def load(self, path: str, version: int) -> None:
-        """Go back to what `save` wrote after `version` steps."""
-        ...
-
-
-class Service(Protocol):
-    """Holds a base model and trains any number of adapters on it."""
-
-    def create_role(self, rank: int, seed: int) -> LoraClient:
-        """A fresh adapter, which changes nothing yet."""
-        ...
-
-
-Scale = Callable[[int, int], float]
-"""(data of the pass, positions of this datum) → what its advantages are multiplied with."""
-REDUCTIONS: Mapping[str, Scale] = {
-    "sum": lambda data, positions: 1.0,
-    "mean": lambda data, positions: float(data * positions),
-}
+REDUCTIONS = ("sum", "mean")
 """How a service adds up its token losses. `sum`: Tinker's contract
 (https://tinker-docs.thinkingmachines.ai/losses), which SkyRL's Ray backends keep. `mean`: over the
 positions of each datum, prompt and all, and then over data, as SkyRL 0.3's JAX backend does."""
@@ -112,7 +35,7 @@ _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 
 @dataclass(eq=False)
 class TinkerService:
-    """A `Service` behind a URL. `model` is what it calls the base; `timeout` in seconds;
+    """A training service behind a URL. `model` is what it calls the base; `timeout` in seconds;
     `allow_insecure` permits plain http to another machine.
 
     UsageError if nobody answers there, or it has another model. The `tinker` package reports what
@@ -160,22 +83,19 @@ class TinkerService:
                 base_model=self.model, rank=rank, seed=seed % _SEEDS, train_unembed=False
             ),
         )
-        scale = REDUCTIONS[self.reduction]
-        return TinkerClient(training, self.client, scale, self.allow_insecure)
+        return TinkerClient(training, self)
 
 
 @dataclass(eq=False)
 class TinkerClient:
-    """A `LoraClient`. `training` and `service` are the package's clients.
+    """A `LoraClient` of `service`. `training` is the package's own client.
 
     Only the newest version is ever sampled from: SkyRL's JAX backend writes an older one over the
     weights that are being trained.
     """
 
     training: Any
-    service: Any
-    scale: Scale
-    allow_insecure: bool = False
+    service: TinkerService
     version: int = 0
     _sampler: Any = None
     _fetched: int = 0
@@ -201,25 +121,34 @@ class TinkerClient:
         ]
         return [_drawn(_result("sample", future.result).sequences[0], how) for future in futures]
 
-    def forward_backward(self, data: Sequence[Datum], epsilon: tuple[float, float]) -> Passed:
-        scales = [self.scale(len(data), _positions(datum)) for datum in data]
-        scaled = [_datum(datum, scale) for datum, scale in zip(data, scales, strict=True)]
+    def forward_backward(self, samples: Sequence[Sample], epsilon: tuple[float, float]) -> Passed:
+        scales = [self._scale(sample, len(samples)) for sample in samples]
+        data = [_datum(sample, scale) for sample, scale in zip(samples, scales, strict=True)]
         clip = {"clip_low_threshold": 1 - epsilon[0], "clip_high_threshold": 1 + epsilon[1]}
-        future = self.training.forward_backward(scaled, "ppo", clip)
+        future = self.training.forward_backward(data, "ppo", clip)
         outputs = _result("forward_backward", future.result).loss_fn_outputs
         losses, logprobs = [], []
-        for datum, scale, output in zip(data, scales, outputs, strict=True):
-            own = [float(p) for p in output["logprobs"].data[-len(datum.token_ids) :]]
-            logprobs.append(tuple(own))
-            each = output.get("elementwise_loss")  # SkyRL's; Tinker's own tells log-probabilities
-            loss = sum(each.data) / scale if each else _loss(own, datum, epsilon)
+        for sample, scale, output in zip(samples, scales, outputs, strict=True):
+            own = output["logprobs"].data[-len(sample.completion.token_ids) :]
+            logprobs.append(tuple(float(p) for p in own))
+            # SkyRL gives the losses; Tinker's own service gives log-probabilities alone.
+            by_token = output.get("elementwise_loss")
+            loss = sum(by_token.data) / scale if by_token else _loss(logprobs[-1], sample, epsilon)
             losses.append(float(loss))
         return Passed(tuple(losses), tuple(logprobs))
 
-    def optim_step(self, adam: Adam) -> float | None:
+    def _scale(self, sample: Sample, samples: int) -> float:
+        """What makes a sum of the service's mean: its samples times the positions of this one."""
+        positions = len(sample.completion.prompt_ids) + len(sample.completion.token_ids) - 1
+        return float(samples * positions) if self.service.reduction == "mean" else 1.0
+
+    def optim_step(self, learning_rate: float, betas: tuple[float, float]) -> float | None:
         from tinker import types
 
-        step = self.training.optim_step(types.AdamParams(**asdict(adam)))
+        adam = types.AdamParams(
+            learning_rate=learning_rate, beta1=betas[0], beta2=betas[1], eps=1e-8
+        )
+        step = self.training.optim_step(adam)
         metrics = _result("optim_step", step.result).metrics or {}
         self.version += 1
         self._sampler = None
@@ -239,9 +168,9 @@ class TinkerClient:
         name = f"fetched-{self.version}-{self._fetched}"
         saved = self.training.save_weights_for_sampler(name)
         _result("save_weights_for_sampler", saved.result)
-        archive = self.service.create_rest_client().get_checkpoint_archive_url
+        archive = self.service.client.create_rest_client().get_checkpoint_archive_url
         url = _result("archive", archive(self.training.model_id, name).result).url
-        response = get(url, "base_url", self.allow_insecure, 600.0, _LARGEST_ARCHIVE)
+        response = get(url, "base_url", self.service.allow_insecure, 600.0, _LARGEST_ARCHIVE)
         if response.status_code != httpx2.codes.OK:
             code = response.status_code
             raise SparringError(f"the Tinker service's archive of {name} says {code}")
@@ -254,22 +183,23 @@ def unpacked(archive: bytes, folder: Path) -> None:
     SkyRL leaves `target_modules` to PEFT's guess, which is not what it trained: the tensors' names
     tell them.
     """
-    files = {}
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        for member in tar:
-            name, content = Path(member.name).name, tar.extractfile(member)
-            if name in _ADAPTER and content:
-                files[name] = content.read()
-    missing = [name for name in _ADAPTER if name not in files]
+        content = {
+            Path(member.name).name: file.read()
+            for member in tar
+            if Path(member.name).name in _ADAPTER and (file := tar.extractfile(member))
+        }
+    missing = [name for name in _ADAPTER if name not in content]
     if missing:
         raise SparringError(f"the service's adapter lacks {' and '.join(missing)}")
-    config = json.loads(files[_ADAPTER[0]])
-    names = load_tensors(files[_ADAPTER[1]])
+    config = json.loads(content[_ADAPTER[0]])
+    names = load_tensors(content[_ADAPTER[1]])
     config["target_modules"] = sorted({n.split(".lora_")[0].rsplit(".", 1)[-1] for n in names})
     config["task_type"] = "CAUSAL_LM"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _ADAPTER[0]).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-    (folder / _ADAPTER[1]).write_bytes(files[_ADAPTER[1]])
+    content[_ADAPTER[0]] = (json.dumps(config, indent=2) + "\n").encode()
+    for name in _ADAPTER:
+        (folder / name).write_bytes(content[name])
 
 
 def _result(what: str, call: Callable[[], Any]) -> Any:
@@ -285,40 +215,38 @@ def _result(what: str, call: Callable[[], Any]) -> Any:
         raise SparringError(f"the Tinker service failed in {what}: {error}") from error
 
 
-def _positions(datum: Datum) -> int:
-    """Positions that have a next token."""
-    return len(datum.prompt_ids) + len(datum.token_ids) - 1
-
-
-def _datum(datum: Datum, scale: float) -> Any:
+def _datum(sample: Sample, scale: float) -> Any:
     """Position i of the input has the token, log-probability and advantage of i + 1.
 
     The prompt's positions have no advantage and so no loss.
     """
     from tinker import types
 
-    ids = [*datum.prompt_ids, *datum.token_ids]
-    before = [0.0] * (len(datum.prompt_ids) - 1)
+    completion = sample.completion
+    ids = [*completion.prompt_ids, *completion.token_ids]
+    before = [0.0] * (len(completion.prompt_ids) - 1)
     return types.Datum(
         model_input=types.ModelInput.from_ints(ids[:-1]),
         loss_fn_inputs={
             "target_tokens": ids[1:],
-            "logprobs": [*before, *datum.logprobs],
-            "advantages": [*before, *[datum.advantage * scale] * len(datum.token_ids)],
+            "logprobs": [*before, *completion.logprobs],
+            "advantages": [*before, *[sample.advantage * scale] * len(completion.token_ids)],
         },
     )
 
 
-def _loss(logprobs: Sequence[float], datum: Datum, epsilon: tuple[float, float]) -> float:
-    """The clipped surrogate, summed over the tokens of one datum."""
-    logp_1T, old_1T = torch.tensor([[logprobs], [datum.logprobs]], dtype=torch.float64)
-    advantage = torch.tensor([datum.advantage], dtype=torch.float64)
+def _loss(logprobs: Sequence[float], sample: Sample, epsilon: tuple[float, float]) -> float:
+    """The clipped surrogate, summed over the tokens of one sample."""
+    both = [[logprobs], [sample.completion.logprobs]]
+    logp_1T, old_1T = torch.tensor(both, dtype=torch.float64)
+    advantage = torch.tensor([sample.advantage], dtype=torch.float64)
     return clipped_surrogate(logp_1T, old_1T, advantage, epsilon).sum().item()
 
 
 def _drawn(sequence: Any, how: Decoding) -> Drawn:
     """What the service drew; UsageError where it is not what was requested."""
-    drawn = Drawn.checked("the Tinker service", sequence.tokens, list(sequence.logprobs or ()), how)
+    logprobs = list(sequence.logprobs or ())
+    drawn = Drawn.checked("the Tinker service", sequence.tokens, logprobs, how)
     if sequence.stop_reason == "stop" and drawn.token_ids[-1] not in how.stop_ids:
         raise UsageError(
             "the Tinker service leaves out the token that ends a reply, so nobody could learn it"

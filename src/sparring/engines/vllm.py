@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AliasPath, BaseModel, Field, ValidationError
 
 from sparring.engines.engine import Decoding, Drawn, SeededPrompt
 from sparring.transport.client import Client, HttpRequest
@@ -41,8 +42,8 @@ class VllmHere:
     memory: float
     dtype: str = "auto"
     revision: str | None = None
-    _numbers: dict[str, int] = field(default_factory=dict)
-    _folders: dict[str, Path] = field(default_factory=dict)
+    _adapters: dict[str, Any] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     def __post_init__(self) -> None:
         if find_spec("vllm") is None:
@@ -69,44 +70,39 @@ class VllmHere:
         )
 
     def adapters(self) -> Mapping[str, Path]:
-        return dict(self._folders)
+        return {name: Path(adapter.lora_path) for name, adapter in self._adapters.items()}
 
     def load(self, name: str, folder: Path) -> None:
-        self._numbers[name] = max(self._numbers.values(), default=0) + 1
-        self._folders[name] = folder
-        self._llm.llm_engine.add_lora(self._request(name))
-
-    def unload(self, name: str) -> None:
-        self._llm.llm_engine.remove_lora(self._numbers[name])
-        del self._folders[name]
-
-    def _request(self, name: str) -> Any:
         from vllm.lora.request import LoRARequest
 
-        return LoRARequest(name, self._numbers[name], str(self._folders[name]))
+        self._adapters[name] = LoRARequest(name, next(self._numbers), str(folder))
+        self._llm.llm_engine.add_lora(self._adapters[name])
+
+    def unload(self, name: str) -> None:
+        self._llm.llm_engine.remove_lora(self._adapters.pop(name).lora_int_id)
 
     def draw(self, name: str, prompts: Sequence[SeededPrompt], how: Decoding) -> list[Drawn]:
         from vllm import SamplingParams
 
-        each = [
-            SamplingParams(
-                temperature=how.temperature,
-                max_tokens=how.max_completion_length,
-                stop_token_ids=sorted(how.stop_ids),
-                ignore_eos=True,
-                seed=prompt.seed,
-                logprobs=0,
-                detokenize=False,
-            )
-            for prompt in prompts
-        ]
+        common = _parameters(how)
         replies = self._llm.generate(
             [{"prompt_token_ids": list(prompt.prompt_ids)} for prompt in prompts],
-            each,
+            [SamplingParams(**common, seed=p.seed, detokenize=False) for p in prompts],
             use_tqdm=False,
-            lora_request=self._request(name),
+            lora_request=self._adapters[name],
         )
         return [_drawn_here(reply.outputs[0]) for reply in replies]
+
+
+def _parameters(how: Decoding) -> dict[str, Any]:
+    """vLLM's names for how tokens are drawn, in this process and on a server alike."""
+    return {
+        "max_tokens": how.max_completion_length,
+        "temperature": how.temperature,
+        "logprobs": 0,
+        "stop_token_ids": sorted(how.stop_ids),
+        "ignore_eos": True,  # the ids above say where a reply ends, and nothing else does
+    }
 
 
 def _drawn_here(output: Any) -> Drawn:
@@ -119,6 +115,8 @@ def _drawn_here(output: Any) -> Drawn:
 
 FIELD = "sampling.base_url"
 _PLAIN = {
+    "return_token_ids": True,
+    "return_tokens_as_token_ids": True,  # nobody reads their text
     "n": 1,
     "top_p": 1.0,
     "top_k": 0,
@@ -127,14 +125,13 @@ _PLAIN = {
     "frequency_penalty": 0.0,
     "repetition_penalty": 1.0,
 }
-"""A server takes what is left out from the model's generation_config.json: Qwen2.5's has top_p
-0.8, top_k 20 and a repetition penalty, and the log-probabilities would be of another policy."""
+"""A server takes what a request leaves out from the model's generation_config.json: Qwen2.5's has
+top_p 0.8, top_k 20 and a repetition penalty, and the log-probabilities would be of another policy.
+"""
 _BUSY = frozenset({429, 502, 503, 504})
+_SECONDS = 600.0
+"""How long a server may take for one completion."""
 _MODELS = HttpRequest("v1/models")
-_DYNAMIC = (
-    "start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, --enable-lora and --max-lora-rank at "
-    "least lora.r"
-)
 
 
 class _ModelCard(BaseModel):
@@ -147,14 +144,10 @@ class _ModelList(BaseModel):
     data: list[_ModelCard]
 
 
-class _Logprobs(BaseModel):
-    token_logprobs: list[float] = []
-
-
 class _Choice(BaseModel):
     token_ids: list[int] | None = None
     prompt_token_ids: list[int] | None = None
-    logprobs: _Logprobs | None = None
+    logprobs: list[float] = Field([], validation_alias=AliasPath("logprobs", "token_logprobs"))
 
 
 class _Completions(BaseModel):
@@ -172,7 +165,6 @@ class VllmServer:
     base_url: str
     model: str
     concurrency: int = 64
-    timeout: float = 600.0
     outage: float = 300.0
     first_pause: float = 0.5
     allow_insecure: bool = False
@@ -183,8 +175,8 @@ class VllmServer:
             Address(base, FIELD, self.allow_insecure, "sampling.server.allow_insecure"),
             limits=Limits(
                 concurrency=self.concurrency,
-                timeout=self.timeout,
-                deadline=self.timeout + self.outage,
+                timeout=_SECONDS,
+                deadline=_SECONDS + self.outage,
                 round_deadline=math.inf,
                 outage_seconds=self.outage,
                 attempts=sys.maxsize,
@@ -213,8 +205,13 @@ class VllmServer:
         # The answer to a first attempt may have been lost.
         if response.status_code == 400 and self.adapters().get(name) == folder:
             return
-        hint = f"cannot load the adapter {folder}; {_DYNAMIC}, and let it read that path"
-        self._check(path, response, hint)
+        self._check(
+            path,
+            response,
+            f"cannot load the adapter {folder}; start it with "
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, --enable-lora and --max-lora-rank at least "
+            "lora.r, and let it read that path",
+        )
 
     def unload(self, name: str) -> None:
         path = "v1/unload_lora_adapter"
@@ -224,17 +221,7 @@ class VllmServer:
 
     def draw(self, name: str, prompts: Sequence[SeededPrompt], how: Decoding) -> list[Drawn]:
         path = "v1/completions"
-        common = {
-            **_PLAIN,
-            "model": name,
-            "max_tokens": how.max_completion_length,
-            "temperature": how.temperature,
-            "logprobs": 0,
-            "stop_token_ids": sorted(how.stop_ids),
-            "ignore_eos": True,  # the ids above say where a reply ends, and nothing else does
-            "return_token_ids": True,
-            "return_tokens_as_token_ids": True,  # nobody reads their text
-        }
+        common = {"model": name, **_PLAIN, **_parameters(how)}
         bodies = [{**common, "prompt": list(p.prompt_ids), "seed": p.seed} for p in prompts]
         return [
             _drawn_by_server(self._parsed(_Completions, path, response).choices[0], prompt, how)
@@ -277,5 +264,4 @@ def _drawn_by_server(choice: _Choice, prompt: SeededPrompt, how: Decoding) -> Dr
         )
     if tuple(choice.prompt_token_ids) != prompt.prompt_ids:
         raise UsageError(f"{FIELD}: the server was given other tokens than it says it read")
-    logprobs = choice.logprobs.token_logprobs if choice.logprobs else []
-    return Drawn.checked(FIELD, choice.token_ids, logprobs, how)
+    return Drawn.checked(FIELD, choice.token_ids, choice.logprobs, how)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from sparring.types import Message, Observation, Role, UsageError
+from sparring.types import Completion, Message, Observation, Role, UsageError
 
 _UNPAIRED = re.compile("[\ud800-\udfff]")
 """Half characters, which JSON can spell and no tokenizer takes."""
@@ -138,6 +138,18 @@ class Chat:
     def text(self, ids: Sequence[int]) -> str:
         """What a person or a judge reads; special tokens are not text."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    def completion(
+        self,
+        prompt_ids: tuple[int, ...],
+        token_ids: Sequence[int],
+        logprobs: Sequence[float],
+        version: int,
+    ) -> Completion:
+        """What was sampled after a prompt; it is finished if its last token ends a completion."""
+        finished = token_ids[-1] in self.stop_ids
+        tokens, logps = tuple(token_ids), tuple(logprobs)
+        return Completion(self.text(tokens), tokens, logps, prompt_ids, version, finished)
 
     @cached_property
     def turn_end(self) -> int:
