@@ -142,10 +142,10 @@ def test_a_busy_server_is_asked_for_less_at_once_and_then_for_more():
     with serving(Script(reply=reply)) as (url, _):
         busy = server(url, Limits(attempts=1, timeout=1, first_pause=0.01))
         busy.answer(questions(12))
-        assert busy.client.pace.limit <= 8
+        assert busy.client.health.limit <= 8
         gate.set()
         busy.answer(questions(200))
-        assert busy.client.pace.limit == 32
+        assert busy.client.health.limit == 32
 
 
 def test_what_is_under_way_shrinks_within_a_round():

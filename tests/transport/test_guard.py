@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from sparring.transport.client import Client
-from sparring.transport.guard import Address, Breaker, Pace, excerpt, from_environment, retry_after
+from sparring.transport.guard import Address, Health, Limits, excerpt, from_environment, retry_after
 from sparring.types import UsageError
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
@@ -187,48 +187,48 @@ def test_an_excerpt_is_one_printable_line(text):
     assert len(excerpt(text)) <= 300
 
 
+def health(pressed=(), failed=(), **limits) -> Health:
+    """The health of a server after these responses."""
+    health = Health(Limits(**limits))
+    for response in pressed:
+        health.record(failed=False, pressed=response, now=0.0)
+    for response in failed:
+        health.record(failed=response, pressed=False, now=5.0)
+    return health
+
+
 def test_the_pace_halves_when_half_of_the_last_eight_were_too_many_and_grows_by_quarters():
-    pace = Pace(12)
-    for pressed in (False, False, False, False, True, True, True):
-        pace.record(pressed)
-    assert pace.limit == 12
-    pace.record(pressed=True)
-    assert pace.limit == 6
-    for _ in range(4 * 5):
-        pace.record(pressed=False)
-    assert pace.limit == 11
-    for number in range(800):
-        pace.record(number % 8 == 0)
-    assert pace.limit == 12, "one failure in eight costs nothing"
+    start = [False] * 4 + [True] * 3
+    assert health(start, concurrency=12).limit == 12
+    assert health([*start, True], concurrency=12).limit == 6
+    recovering = [*start, True] + [False] * 4 * 5
+    assert health(recovering, concurrency=12).limit == 11
+    stray = [number % 8 == 0 for number in range(800)]
+    assert health(recovering + stray, concurrency=12).limit == 12, "one in eight costs nothing"
 
 
 @given(st.lists(st.booleans()))
 def test_the_pace_stays_between_one_and_its_most(responses):
-    pace = Pace(7)
-    for pressed in responses:
-        pace.record(pressed)
-        assert 1 <= pace.limit <= 7
+    for end in range(len(responses)):
+        assert 1 <= health(responses[:end], concurrency=7).limit <= 7
 
 
-def test_the_breaker_opens_at_the_twentieth_failure_in_a_row_and_closes_at_a_success():
-    breaker = Breaker()
-    for failed in [True] * 19 + [False] + [True] * 19:
-        breaker.record(failed, now=5.0)
-    assert breaker.since is None
-    breaker.record(failed=True, now=7.5)
-    breaker.record(failed=True, now=9.0)
-    assert breaker.since == 7.5
-    breaker.record(failed=False, now=11.0)
-    assert breaker.since is None
+def test_the_server_seems_gone_at_the_twentieth_failure_in_a_row_until_a_success():
+    server = health(failed=[True] * 19 + [False] + [True] * 19)
+    assert server.gone_since is None
+    server.record(failed=True, pressed=False, now=7.5)
+    server.record(failed=True, pressed=False, now=9.0)
+    assert server.gone_since == 7.5
+    server.record(failed=False, pressed=False, now=11.0)
+    assert server.gone_since is None
 
 
-def test_pauses_of_an_open_breaker_double_to_half_a_minute_and_begin_anew():
-    breaker = Breaker(first_pause=2.0)
+def test_pauses_while_a_server_is_gone_double_to_half_a_minute_and_begin_anew():
+    server = health(first_pause=1.0)
     for _ in range(2):
-        for _ in range(20):
-            breaker.record(failed=True, now=0.0)
-        assert [breaker.pause() for _ in range(6)] == [2, 4, 8, 16, 30, 30]
-        breaker.record(failed=False, now=0.0)
+        for failed in [False] + [True] * 20:
+            server.record(failed, pressed=False, now=0.0)
+        assert [server.pause() for _ in range(6)] == [2, 4, 8, 16, 30, 30]
 
 
 @pytest.mark.parametrize(

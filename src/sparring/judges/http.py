@@ -40,13 +40,15 @@ class Server:
 
     def answer(self, questions: Sequence[Question], on_answer: OnAnswer = ignore) -> list[Answer]:
         """As every engine. Raises UnscoredError after `outage_seconds` without a sign of life."""
+        if not questions:
+            return []
+        hello = _smallest(questions[0])
         answers = [_LATE] * len(questions)
 
-        def read(place: int | None, response: httpx2.Response) -> Answer | Fault:
-            question = hello if place is None else questions[place]
+        def read(place: int | None, response: httpx2.Response) -> Answer:
             if response.status_code != httpx2.codes.OK:
-                return _named(self.client.fault(response))
-            return self.read(response.content, question)
+                raise _named(self.client.fault(response))
+            return self.read(response.content, hello if place is None else questions[place])
 
         def finish(place: int, outcome: Answer | Fault, calls: int) -> None:
             if isinstance(outcome, Fault):
@@ -54,10 +56,8 @@ class Server:
             answers[place] = replace(outcome, calls=calls)
             on_answer(place, answers[place])
 
-        if questions:
-            hello = _smallest(questions[0])
-            requests = [self.request(question) for question in questions]
-            self.client.send(requests, read, finish, self.request(hello))
+        requests = [self.request(question) for question in questions]
+        self.client.send(requests, read, finish, self.request(hello))
         return answers
 
     def request(self, question: Question) -> HttpRequest:
@@ -78,20 +78,18 @@ class Server:
             body["response_format"] = {"type": "json_schema", "json_schema": form}
         return HttpRequest(path, json.dumps(body).encode())
 
-    def read(self, payload: bytes, question: Question) -> Answer | Fault:
-        """The one choice of a body of status 200, without the client's secrets."""
+    def read(self, payload: bytes, question: Question) -> Answer:
+        """The one choice of a body of status 200, without the client's secrets; or a Fault."""
         if not payload.strip():
-            return Fault("an empty body")
+            raise Fault("an empty body")
         try:
             body = json.loads(payload)
         except (ValueError, RecursionError):
-            return Fault("a body that is not JSON")
+            raise Fault("a body that is not JSON") from None
         choices = body.get("choices") if isinstance(body, dict) else None
         if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
-            return Fault("not exactly one choice")
+            raise Fault("not exactly one choice")
         answer, usage = self._choice(choices[0], question), body.get("usage")
-        if isinstance(answer, Fault):
-            return answer
         return replace(
             answer,
             text=self.client.redacted(answer.text),
@@ -99,34 +97,34 @@ class Server:
             completion_tokens=_count(usage, "completion_tokens"),
         )
 
-    def _choice(self, choice: Mapping[str, Any], question: Question) -> Answer | Fault:
+    def _choice(self, choice: Mapping[str, Any], question: Question) -> Answer:
         message = choice.get("message")
-        message = message if isinstance(message, dict) else {}
         if isinstance(question.prompt, Raw):
             message = {"content": choice.get("text")}
-        content, refusal = message.get("content"), message.get("refusal")
-        text, ended = content if isinstance(content, str) else "", choice.get("finish_reason")
+        texts = message if isinstance(message, dict) else {}
+        content, refusal = (
+            text if isinstance(text := texts.get(name), str) else ""
+            for name in ("content", "refusal")
+        )
+        ended = choice.get("finish_reason")
         if ended == "length" and not question.label:
-            return Answer(text, Status.TRUNCATED, why="the answer was cut by the length limit")
+            return Answer(content, Status.TRUNCATED, why="the answer was cut by the length limit")
         if ended == "content_filter":
             return Answer(status=Status.BLOCKED, why="the server's content filter cut the answer")
-        if isinstance(refusal, str) and refusal:
+        if refusal:
             why = f"the model refuses: {self.client.shown(refusal)}"
             return Answer(refusal, Status.REFUSED, why=why)
-        if text.strip() or question.sampling is not None:
-            return Answer(text)
-        return Fault("a choice without text")
+        if content.strip() or question.sampling is not None:
+            return Answer(content)
+        raise Fault("a choice without text")
 
 
 def _named(fault: Fault) -> Fault:
     """A refusal of one question whose reason is known: too long, or filtered."""
-    if fault.again:
+    too_long = any(words in fault.why.lower() for words in _TOO_LONG)
+    if fault.again or not (too_long or "content_filter" in fault.why):
         return fault
-    if any(words in fault.why.lower() for words in _TOO_LONG):
-        return replace(fault, status=Status.TRUNCATED, hint="")
-    return (
-        replace(fault, status=Status.BLOCKED, hint="") if "content_filter" in fault.why else fault
-    )
+    return replace(fault, status=Status.TRUNCATED if too_long else Status.BLOCKED, hint="")
 
 
 def _smallest(question: Question) -> Question:

@@ -18,21 +18,10 @@ from urllib.parse import urlsplit
 import anyio
 import httpx2
 from pydantic import SecretStr
-from tenacity import AsyncRetrying, RetryCallState, retry_if_result
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
-from sparring.transport.guard import (
-    LONGEST_PAUSE,
-    Address,
-    Breaker,
-    Limits,
-    Pace,
-    excerpt,
-    printable,
-    proxy_url,
-    resolved,
-    retry_after,
-    spellings,
-)
+from sparring.transport import guard
+from sparring.transport.guard import Address, Health, Limits
 from sparring.types import SparringError, Status, UnscoredError, UsageError
 
 T = TypeVar("T")
@@ -50,8 +39,8 @@ class HttpRequest:
     body: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+@dataclass(eq=False)
+class Fault(Exception):
     """Why a request brought no answer.
 
     `again`: sending it again may help. `pressed`: the server had too much to do. `wait`: the
@@ -75,8 +64,8 @@ _HINTS = {
 }
 
 
-Read = Callable[[int | None, httpx2.Response], T | Fault]
-"""Reads the response to the request at a place; None is the place of `hello`."""
+Read = Callable[[int | None, httpx2.Response], T]
+"""Reads the response to the request at a place (None: that of `hello`), or raises its Fault."""
 Finish = Callable[[int, T | Fault, int], None]
 """Takes what came of the request at a place, and how many requests that took."""
 
@@ -96,19 +85,17 @@ class Client:
     limits: Limits = field(default_factory=Limits)
     outage_error: type[SparringError] = UnscoredError
     rng: random.Random = field(default_factory=lambda: random.Random("transport"), repr=False)
-    resolve: Resolve = field(default=resolved, repr=False)
+    resolve: Resolve = field(default=guard.resolved, repr=False)
     answered: bool = field(default=False, init=False)
-    pace: Pace = field(init=False, repr=False)
-    breaker: Breaker = field(init=False, repr=False)
+    health: Health = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        where = self.address.field
         if self.key:
-            self.key = printable(self.key.get_secret_value(), f"{self.address.field}: the key")
+            self.key = guard.printable(self.key.get_secret_value(), f"{where}: the key")
         if self.proxy:
-            self.proxy = proxy_url(self.proxy.get_secret_value(), self.address.field)
-        pause = min(2 * self.limits.first_pause, self.limits.outage_seconds)
-        self.pace = Pace(self.limits.concurrency)
-        self.breaker = Breaker(self.limits.open_after, pause)
+            self.proxy = guard.proxy_url(self.proxy.get_secret_value(), where)
+        self.health = Health(self.limits)
 
     def send(
         self, requests: Sequence[HttpRequest], read: Read[T], finish: Finish[T], hello: HttpRequest
@@ -131,23 +118,26 @@ class Client:
         """The responses in order, whatever their status, unless it is one of `busy`, which is a
         fault. SparringError if one did not come.
         """
-        late = Fault("no answer in time")
-        outcomes: list[httpx2.Response | Fault] = [late] * len(requests)
+        outcomes: dict[int, httpx2.Response | Fault] = {}
+        responses: list[httpx2.Response] = []
 
-        def read(_: int | None, response: httpx2.Response) -> httpx2.Response | Fault:
-            return self.fault(response) if response.status_code in busy else response
+        def read(_: int | None, response: httpx2.Response) -> httpx2.Response:
+            if response.status_code in busy:
+                raise self.fault(response)
+            return response
 
         def finish(place: int, outcome: httpx2.Response | Fault, _: int) -> None:
             outcomes[place] = outcome
 
-        if requests:
-            self.send(requests, read, finish, hello or requests[0])
-        for outcome in outcomes:
+        self.send(requests, read, finish, hello or requests[0])
+        for place, request in enumerate(requests):
+            outcome = outcomes.get(place, Fault("no answer in time"))
             if isinstance(outcome, Fault):
-                path = requests[0].path.partition("?")[0]  # a query may hold a signature
+                path = request.path.partition("?")[0]  # a query may hold a signature
                 where = f"{self.address.field}: {self.address.named(path)}"
                 raise SparringError(f"{where}: {outcome.why}")
-        return [outcome for outcome in outcomes if isinstance(outcome, httpx2.Response)]
+            responses.append(outcome)
+        return responses
 
     async def _send(
         self, requests: Sequence[HttpRequest], read: Read[T], finish: Finish[T], hello: HttpRequest
@@ -164,7 +154,7 @@ class Client:
 
         with anyio.move_on_after(self.limits.round_deadline):
             async with self._connections() as connections, anyio.create_task_group() as group:
-                under_way = anyio.CapacityLimiter(int(self.pace.limit))
+                under_way = anyio.CapacityLimiter(int(self.health.limit))
                 greeting = hello, partial(read, None)
                 round_ = _Round(self, connections, under_way, anyio.Lock(), greeting)
                 for _ in range(min(len(requests), _WAITING * self.limits.concurrency)):
@@ -176,24 +166,21 @@ class Client:
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key.get_secret_value()}"
-        limits = self.limits
+        most, timeout = self.limits.concurrency, self.limits.timeout
         return httpx2.AsyncClient(
             headers=headers,
             proxy=self.proxy.get_secret_value() if self.proxy else None,
-            timeout=httpx2.Timeout(limits.timeout, connect=min(10.0, limits.timeout)),
-            limits=httpx2.Limits(
-                max_connections=limits.concurrency + 1, max_keepalive_connections=limits.concurrency
-            ),
+            timeout=httpx2.Timeout(timeout, connect=min(10.0, timeout)),
+            limits=httpx2.Limits(max_connections=most + 1, max_keepalive_connections=most),
             follow_redirects=False,
             trust_env=False,
-            http2=False,
         )
 
     @cached_property
     def _secrets(self) -> list[re.Pattern[str]]:
         texts = [secret.get_secret_value() for secret in (self.key, self.proxy) if secret]
         password = urlsplit(texts[-1]).password if self.proxy else None
-        return [spellings(text) for text in [*texts, password] if text]
+        return [guard.spellings(text) for text in [*texts, password] if text]
 
     def redacted(self, text: str) -> str:
         """`text` without the key and the proxy's URL, however they are escaped in it."""
@@ -203,7 +190,7 @@ class Client:
 
     def shown(self, text: str) -> str:
         """The start of a server's text, for errors."""
-        return excerpt(self.redacted(text))
+        return guard.excerpt(self.redacted(text))
 
     def fault(self, response: httpx2.Response) -> Fault:
         """The meaning of a status other than 200."""
@@ -211,11 +198,11 @@ class Client:
         text = self.shown(response.content.decode("utf-8", "replace"))
         why = f"{code}: {text}" if text else f"status {code}"
         if code in _AGAIN or code >= 500:
-            wait = retry_after(headers.get("retry-after"), datetime.now(UTC))
+            wait = guard.retry_after(headers.get("retry-after"), datetime.now(UTC))
             return Fault(why, pressed=code in _PRESSED, wait=wait)
         if 300 <= code < 400:
             to = self.shown(headers.get("location", "nowhere"))
-            return Fault(f"{code}: a redirect to {to}; redirects are not followed", again=False)
+            why = f"{code}: a redirect to {to}; redirects are not followed"
         return Fault(why, again=False, hint=_HINTS.get(code, ""))
 
 
@@ -230,25 +217,27 @@ class _Round:
     hello: tuple[HttpRequest, Callable[[httpx2.Response], Any]]
 
     async def ask(
-        self, request: HttpRequest, read: Callable[[httpx2.Response], T | Fault]
+        self, request: HttpRequest, read: Callable[[httpx2.Response], T]
     ) -> tuple[T | Fault, int]:
         """What came of a request in the end, and how many attempts that took."""
         limits, age = self.client.limits, 0.0  # seconds asked and paused, not waited for a place
 
-        async def attempt() -> T | Fault:
+        async def attempt() -> T:
             nonlocal age
             async with self._place():
                 began = monotonic()
-                outcome = await self._sent(
-                    request, read, min(limits.timeout, limits.deadline - age)
-                )
-                age += monotonic() - began
-            return outcome
+                try:
+                    return await self._sent(
+                        request, read, min(limits.timeout, limits.deadline - age)
+                    )
+                finally:
+                    age += monotonic() - began
 
         def pause(state: RetryCallState) -> float:
             """Full jitter (Brooker, AWS Architecture Blog, 2015), or longer if the server asks."""
-            most = min(LONGEST_PAUSE, limits.first_pause * 2.0 ** (state.attempt_number - 1))
-            return max(float(_outcome(state).wait), self.client.rng.uniform(0, most))
+            fault = state.outcome and state.outcome.exception()
+            most = min(guard.LONGEST_PAUSE, limits.first_pause * 2.0 ** (state.attempt_number - 1))
+            return max(getattr(fault, "wait", 0.0), self.client.rng.uniform(0, most))
 
         def over(state: RetryCallState) -> bool:
             nonlocal age
@@ -259,67 +248,80 @@ class _Round:
             sleep=anyio.sleep,
             wait=pause,
             stop=over,
-            retry=retry_if_result(lambda outcome: isinstance(outcome, Fault) and outcome.again),
-            retry_error_callback=_outcome,
+            retry=retry_if_exception(lambda error: isinstance(error, Fault) and error.again),
+            reraise=True,
         )
-        outcome: T | Fault = await retrying(attempt)
+        try:
+            outcome: T | Fault = await retrying(attempt)
+        except Fault as fault:
+            outcome = fault
         return outcome, retrying.statistics["attempt_number"]
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
         """One of the places under way, while the server is not known to be gone."""
-        breaker = self.client.breaker
+        health = self.client.health
         while True:
-            while breaker.since is not None:
+            while health.gone_since is not None:
                 async with self.trying:
-                    if breaker.since is not None:
-                        await self._try(breaker.since + self.client.limits.outage_seconds)
+                    if health.gone_since is not None:
+                        await self._try(health.gone_since + self.client.limits.outage_seconds)
             async with self.under_way:
-                if breaker.since is None:
+                if health.gone_since is None:
                     yield
                     return
 
     async def _try(self, over: float) -> None:
         """Ask a server that seems to be gone whether it is back, until the time `over`."""
         client = self.client
-        await anyio.sleep(max(0.0, min(client.breaker.pause(), over - monotonic())))
-        outcome = await self._sent(*self.hello, client.limits.timeout)
-        if isinstance(outcome, Fault) and outcome.again and monotonic() >= over:
-            raise client.outage_error(
-                f"{client.address.field}: {client.address.shown} has not answered for "
-                f"{client.limits.outage_seconds:.0f} s (last: {outcome.why}); see to the server, "
-                "then run the same command again with --resume"
-            )
+        await anyio.sleep(max(0.0, min(client.health.pause(), over - monotonic())))
+        try:
+            await self._sent(*self.hello, client.limits.timeout)
+        except Fault as fault:
+            if fault.again and monotonic() >= over:
+                raise client.outage_error(
+                    f"{client.address.field}: {client.address.shown} has not answered for "
+                    f"{client.limits.outage_seconds:.0f} s (last: {fault.why}); see to the server, "
+                    "then run the same command again with --resume"
+                ) from None
 
     async def _sent(
-        self, request: HttpRequest, read: Callable[[httpx2.Response], T | Fault], seconds: float
-    ) -> T | Fault:
-        """One attempt, whatever becomes of it; pace and breaker count it."""
-        client = self.client
-        outcome: T | Fault
+        self, request: HttpRequest, read: Callable[[httpx2.Response], T], seconds: float
+    ) -> T:
+        """One attempt, which the client's health counts; raises Fault."""
+        try:
+            result = read(await self._exchanged(request, seconds))
+        except Fault as fault:
+            self._record(request, fault)
+            raise
+        self._record(request, None)
+        return result
+
+    def _record(self, request: HttpRequest, fault: Fault | None) -> None:
+        client, address = self.client, self.client.address
+        failed, pressed = (fault.again, fault.pressed) if fault else (False, False)
+        client.health.record(failed, pressed, monotonic())
+        self.under_way.total_tokens = int(client.health.limit)
+        client.answered |= fault is None
+        if fault and fault.hint and not client.answered:  # later it is one request that is wrong
+            hint = fault.hint.format(field=address.field.removesuffix(".base_url"))
+            raise UsageError(
+                f"{address.field}: {address.named(request.path)} says {fault.why} ({hint})"
+            )
+
+    async def _exchanged(self, request: HttpRequest, seconds: float) -> httpx2.Response:
+        """The response to one request; whatever the network does instead is a Fault."""
         try:
             with anyio.fail_after(seconds):
-                response = await self._exchanged(request)
-            outcome = response if isinstance(response, Fault) else read(response)
+                return await self._connected(request)
         except (TimeoutError, httpx2.TimeoutException):
-            outcome = Fault(f"no answer in {seconds:.3g} s", Status.TIMEOUT, pressed=True)
+            raise Fault(f"no answer in {seconds:.3g} s", Status.TIMEOUT, pressed=True) from None
         except (OSError, httpx2.HTTPError, httpx2.StreamError) as error:
-            outcome = Fault(client.shown(f"{type(error).__name__}: {error}"), pressed=True)
-        fault = outcome if isinstance(outcome, Fault) else None
-        client.breaker.record(fault is not None and fault.again, monotonic())
-        client.pace.record(fault is not None and fault.pressed)
-        self.under_way.total_tokens = int(client.pace.limit)
-        if fault is None:
-            client.answered = True
-        elif fault.hint and not client.answered:  # later it is one request that is wrong
-            where = client.address.field.removesuffix(".base_url")
-            raise UsageError(
-                f"{client.address.field}: {client.address.named(request.path)} says {fault.why} "
-                f"({fault.hint.format(field=where)})"
-            )
-        return outcome
+            why = self.client.shown(f"{type(error).__name__}: {error}")
+            raise Fault(why, pressed=True) from None
 
-    async def _exchanged(self, request: HttpRequest) -> httpx2.Response | Fault:
+    async def _connected(self, request: HttpRequest) -> httpx2.Response:
+        """From the first address of the host that takes the connection, or from the proxy."""
         client, address = self.client, self.client.address
         if client.proxy:
             return await self._response(address.named(request.path), request)
@@ -332,7 +334,7 @@ class _Round:
                 continue
         return await self._response(address.at(ips[-1], request.path), request)
 
-    async def _response(self, url: str, request: HttpRequest) -> httpx2.Response | Fault:
+    async def _response(self, url: str, request: HttpRequest) -> httpx2.Response:
         """The URL spells the address that was checked; certificate and Host are the name's."""
         address, largest = self.client.address, self.client.limits.largest_body
         async with self.connections.stream(
@@ -343,20 +345,13 @@ class _Round:
             extensions={"sni_hostname": address.host},
         ) as response:
             if response.headers.get("content-encoding", "identity").lower() != "identity":
-                return Fault("a compressed body, which was not asked for")
+                raise Fault("a compressed body, which was not asked for")
             body = bytearray()
             async for piece in response.aiter_raw():
                 body += piece
                 if len(body) > largest:
-                    return Fault(f"a body of more than {largest // 2**20} MB")
-            return httpx2.Response(
-                response.status_code, headers=response.headers, content=bytes(body)
-            )
-
-
-def _outcome(state: RetryCallState) -> Any:
-    assert state.outcome
-    return state.outcome.result()
+                    raise Fault(f"a body of more than {largest // 2**20} MB")
+        return httpx2.Response(response.status_code, headers=response.headers, content=bytes(body))
 
 
 def _run(work: Coroutine[None, None, None]) -> None:

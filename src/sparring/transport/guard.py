@@ -9,7 +9,7 @@ import re
 import socket
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from urllib.parse import SplitResult, urlsplit
@@ -48,8 +48,8 @@ class Address:
             raise UsageError(f"{self.field}: {self.shown} must end at its path, without ? or #")
         if _is_ip(parts.hostname):
             self.check([parts.hostname])
-        elif parts.scheme == "http" and parts.hostname != "localhost" and not self.allow_insecure:
-            raise self._insecure()
+        elif parts.hostname != "localhost":
+            self._check_clear(loopback=False)
 
     @property
     def _parts(self) -> SplitResult:
@@ -96,15 +96,15 @@ class Address:
                     f"{self.field}: {self.shown} leads to {text}, a link-local, metadata or "
                     "multicast address; no model is served there"
                 )
-            if self._parts.scheme == "http" and not (ip.is_loopback or self.allow_insecure):
-                raise self._insecure()
+            self._check_clear(ip.is_loopback)
 
-    def _insecure(self) -> UsageError:
-        way = f", or set {self.permit}: true on a network you trust" if self.permit else ""
-        return UsageError(
-            f"{self.field}: {self.shown} would send prompts and key in the clear to another "
-            f"machine; use https://{way}"
-        )
+    def _check_clear(self, loopback: bool) -> None:
+        if self._parts.scheme == "http" and not (loopback or self.allow_insecure):
+            way = f", or set {self.permit}: true on a network you trust" if self.permit else ""
+            raise UsageError(
+                f"{self.field}: {self.shown} would send prompts and key in the clear to another "
+                f"machine; use https://{way}"
+            )
 
 
 def _is_ip(host: str) -> bool:
@@ -117,7 +117,7 @@ def _is_ip(host: str) -> bool:
 def _unwrapped(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """The address, or the IPv4 address that an IPv6 address carries."""
     ip = ipaddress.ip_address(text)
-    if isinstance(ip, ipaddress.IPv4Address):
+    if ip.version == 4:
         return ip
     if ip in _NAT64:
         return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
@@ -125,7 +125,7 @@ def _unwrapped(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 async def resolved(host: str, port: int) -> list[str]:
-    """The addresses of `host` according to the system's resolver."""
+    """The addresses of `host` according to the system's resolver; OSError if there are none."""
     if _is_ip(host):
         return [host]
     loop = asyncio.get_running_loop()
@@ -222,55 +222,39 @@ LONGEST_PAUSE = 30.0
 _LONGEST_WAIT = 60.0
 
 
-@dataclass
-class Pace:
-    """How many requests may be under way: additive increase, multiplicative decrease.
+class Health:
+    """What a server's last responses say: how much it bears, and whether it seems to be gone.
 
-    It halves when half of the last 8 responses were "too many" (429, 502 to 504, or none), so that
-    a few stray failures cost nothing, and grows by one for every 4 that were not.
+    `limit` requests may be under way: additive increase, multiplicative decrease. It halves when
+    half of the last 8 responses were "too many" (429, 502 to 504, or none), so that a few stray
+    failures cost nothing, and grows by one for every 4 that were not. `gone_since` is when
+    `open_after` requests in a row had failed (a circuit breaker), None while the server answers.
     """
 
-    most: float
-    limit: float = 0
-    recent: deque[bool] = field(default_factory=lambda: deque(maxlen=_WINDOW))
+    def __init__(self, limits: Limits) -> None:
+        self.limits, self.limit = limits, float(limits.concurrency)
+        self.gone_since: float | None = None
+        self._recent: deque[bool] = deque(maxlen=_WINDOW)
+        self._failures, self._next_pause = 0, 0.0
 
-    def __post_init__(self) -> None:
-        self.limit = self.most
-
-    def record(self, pressed: bool) -> None:
-        """Count one response."""
-        self.recent.append(pressed)
-        if 2 * sum(self.recent) >= _WINDOW:
+    def record(self, failed: bool, pressed: bool, now: float) -> None:
+        """Count one response; any success shows that the server is there."""
+        self._recent.append(pressed)
+        if 2 * sum(self._recent) >= _WINDOW:
             self.limit = max(1, self.limit / 2)
-            self.recent.clear()
+            self._recent.clear()
         elif not pressed:
-            self.limit = min(self.most, self.limit + 0.25)
-
-
-@dataclass
-class Breaker:
-    """Open after `after` failures in a row: then one small request at a time tries the server.
-
-    `since` is when it opened, None while it is closed.
-    """
-
-    after: int = 20
-    first_pause: float = 1.0
-    since: float | None = None
-    failures: int = 0
-    next_pause: float = 0.0
-
-    def record(self, failed: bool, now: float) -> None:
-        """Count one response; any success closes it."""
-        self.failures = self.failures + 1 if failed else 0
+            self.limit = min(self.limits.concurrency, self.limit + 0.25)
+        self._failures = self._failures + 1 if failed else 0
         if not failed:
-            self.since = None
-        elif self.since is None and self.failures >= self.after:
-            self.since, self.next_pause = now, self.first_pause
+            self.gone_since = None
+        elif self.gone_since is None and self._failures >= self.limits.open_after:
+            self.gone_since = now
+            self._next_pause = min(2 * self.limits.first_pause, self.limits.outage_seconds)
 
     def pause(self) -> float:
-        """How long to wait before the next small request; it doubles each time, up to 30 s."""
-        pause, self.next_pause = self.next_pause, min(2 * self.next_pause, LONGEST_PAUSE)
+        """Seconds to wait before the server is tried again; they double each time, up to 30."""
+        pause, self._next_pause = self._next_pause, min(2 * self._next_pause, LONGEST_PAUSE)
         return pause
 
 
