@@ -5,7 +5,7 @@ import json
 import pytest
 from tests.data.examples import TALE, VAULT, guarded, refused, row_of, written
 
-from sparring.data.labelled import read_labelled
+from sparring.data.readers import read_labelled
 from sparring.data.schemas import SCHEMAS
 
 COMPLETION = row_of("HarmBench labelled completions")

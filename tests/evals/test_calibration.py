@@ -7,7 +7,7 @@ from tests.evals.labelled import write_completions
 from tests.table import ScriptedJudge
 
 from sparring import Harm, KeywordJudge, Outcome, Panel, Seed, Status, UsageError, Verdict, rate
-from sparring.data.labelled import Labelled, read_labelled
+from sparring.data.readers import Labelled, read_labelled
 from sparring.evals.judging import (
     Calibration,
     calibration,

@@ -13,7 +13,7 @@ from sparring.cli.speech import Json, TrustEndpoints, note, print_json, say
 from sparring.types import UsageError
 
 if TYPE_CHECKING:
-    from sparring.data.labelled import Labelled
+    from sparring.data.readers import Labelled
     from sparring.evals.judging import Calibration, StoredGame
     from sparring.judges.judge import Judge
 
@@ -73,7 +73,7 @@ def calibrate(
     Without --judge: the judges whose verdicts stand in the file. Figures of another judge that
     the output already holds stay there.
     """
-    from sparring.data.labelled import read_labelled
+    from sparring.data.readers import read_labelled
     from sparring.evals.judging import of_stored, with_figures
     from sparring.evals.results import check_unscored
 

@@ -146,12 +146,14 @@ def list_schemas(json: Json = False) -> None:
 @data_app.command("show")
 def show_data(file: Annotated[str, _FILE], map: Map = None, json: Json = False) -> None:
     """Which schema matches, how many of each label, repeats, clusters, categories."""
+    from dataclasses import asdict
+
     from sparring.data.readers import parsed
     from sparring.data.tally import tally
 
     told = tally(file, parsed(map or []))
     if json:
-        print_json({"file": file, **told.to_json()})
+        print_json({"file": file, **asdict(told)})
         return
     share = told.harmful / told.seeds
     lines = {

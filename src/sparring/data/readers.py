@@ -1,4 +1,4 @@
-"""From files to seeds and attack pools; whatever is wrong is named with its line."""
+"""From files to seeds, labelled replies and attack pools; errors name the file and the line."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sparring.data.rows import Place, Record, jsonl, records
-from sparring.data.schemas import NEEDS_HASH, Schema, digest, match, schema_of
+from sparring.data.rows import Record, jsonl, records
+from sparring.data.schemas import SCHEMAS, STEPS, Replies, Schema, digest, label_of, match, text_of
 from sparring.types import Demo, Message, Seed, UsageError
 
+T = TypeVar("T")
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
-_PINNED = re.compile(rf"({_NAME}/{_NAME}):([^:@]+)@([0-9a-f]{{40}})")
-_MEANT = re.compile(rf"({_NAME}/{_NAME}):([^:@]+)(@.*)?")
+_SOURCE = re.compile(rf"({_NAME}/{_NAME}):([^:@]+)(?:@(.*))?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._+=-]{0,127}")
 
 
@@ -27,16 +28,15 @@ def located(source: Path | str) -> Path:
     UsageError tells how to pin where that is missing, or why the file could not be had.
     """
     text = str(source)
-    if Path(text).exists() or not (meant := _MEANT.fullmatch(text)):
+    if Path(text).exists() or not (parts := _SOURCE.fullmatch(text)):
         return Path(text)
-    pinned = _PINNED.fullmatch(text)
-    if not pinned:
+    name, file, revision = parts.groups()
+    if not _COMMIT.fullmatch(revision or ""):
         raise UsageError(
-            f"{text}: no pinned revision; wanted {meant[1]}:{meant[2]}@REVISION with the 40 "
+            f"{text}: no pinned revision; wanted {name}:{file}@REVISION with the 40 "
             f"hexadecimal digits of a commit, such as the newest one listed at "
-            f"https://huggingface.co/datasets/{meant[1]}/commits/main"
+            f"https://huggingface.co/datasets/{name}/commits/main"
         )
-    name, file, revision = pinned.groups()
     if not all(_PART.fullmatch(part) for part in file.split("/")):
         raise UsageError(f"{text}: {file!r:.80} is no path inside a data set")
     return _fetched(text, name, file, revision)
@@ -83,25 +83,6 @@ def mapped(path: Path, mapping: Mapping[str, str], columns: Set[str]) -> Schema:
     `harmful` names a column of labels, or is `true` or `false` for every row; `id` and the rest
     may be left out. UsageError where the file has no such column.
     """
-    _check(path, mapping, columns)
-    harmful = mapping["harmful"]
-    fixed = harmful not in columns
-    schema = schema_of(
-        {
-            **{name: mapping[name] for name in FIELDS[2:] if name in mapping},
-            "name": f"mapped columns ({', '.join(f'{k}={v}' for k, v in mapping.items())})",
-            "columns": "",
-            "text": mapping["prompt"],
-            "harmful": _FIXED[harmful.lower()] if fixed else {"column": harmful},
-            "more": True,
-        }
-    )
-    return replace(
-        schema, columns=frozenset(set(mapping.values()) - ({harmful} if fixed else set()))
-    )
-
-
-def _check(path: Path, mapping: Mapping[str, str], columns: Set[str]) -> None:
     unknown = [name for name in mapping if name not in FIELDS]
     absent = [name for name in FIELDS[:2] if name not in mapping]
     if unknown or absent:
@@ -109,11 +90,21 @@ def _check(path: Path, mapping: Mapping[str, str], columns: Set[str]) -> None:
             f"{path}: map: {'no such field' if unknown else 'wanted also'}: "
             f"{', '.join(unknown or absent)} (fields: {', '.join(FIELDS)})"
         )
-    header = ", ".join(sorted(map(str, columns)))
-    for name, value in mapping.items():
-        fixed = name == "harmful" and value.lower() in _FIXED
-        if value not in columns and not fixed:
+    harmful = mapping["harmful"]
+    fixed = None if harmful in columns else _FIXED.get(harmful.lower())
+    used = {name: mapping[name] for name in mapping if name != "harmful" or fixed is None}
+    for name, value in used.items():
+        if value not in columns:
+            header = ", ".join(sorted(map(str, columns)))
             raise UsageError(f"{path}: map: {name}: no column {value!r:.60}; it has {header}")
+    return Schema(
+        name=f"mapped columns ({', '.join(f'{k}={v}' for k, v in mapping.items())})",
+        columns=frozenset(used.values()),
+        text=mapping["prompt"],
+        harmful={"column": harmful} if fixed is None else fixed,
+        more=True,
+        **{name: mapping[name] for name in FIELDS[2:] if name in mapping},
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,69 +141,61 @@ def read(
     `limit` seeds need. Copyright rows are left out unless there is a `hash_judge` for them.
     UsageError names the file and the line. Rows a schema leaves out are counted in the notes.
     """
-    source = stream(path, columns, hash_judge)
-    seeds = list(islice(source.seeds, limit or None))
-    if not seeds:
-        raise UsageError(f"{path}: no usable rows ({dict(source.left_out)})")
-    notes = [f"read as {source.schema.name}: {len(seeds)} seeds"]
-    notes += [f"{n} rows left out: {reason}" for reason, n in source.left_out.items()]
-    notes += [source.schema.note] if source.schema.note else []
-    return SeedFile(_unique(seeds, notes), source.schema.name, notes)
+    schema, rows, left_out = _rows(path, columns, hash_judge)
+    seeds, notes = _first(path, schema, (seed for *_, seed in rows), limit, "seeds", left_out)
+    notes += [schema.note] if schema.note else []
+    return SeedFile(_unique(seeds, notes), schema.name, notes)
 
 
-def stream(
-    path: Path | str, columns: Mapping[str, str] | None = None, hash_judge: bool = False
-) -> SeedStream:
+def _first(
+    path: Path | str,
+    schema: Schema,
+    items: Iterator[T],
+    limit: int | None,
+    kind: str,
+    left_out: Counter[str],
+) -> tuple[list[T], list[str]]:
+    """(the items, up to `limit`; what a reader should know of them)."""
+    taken = list(islice(items, limit or None))
+    if not taken:
+        raise UsageError(f"{path}: no usable rows ({dict(left_out)})")
+    left = [f"{n} rows left out: {reason}" for reason, n in left_out.items()]
+    return taken, [f"read as {schema.name}: {len(taken)} {kind}", *left]
+
+
+def stream(path: Path | str, columns: Mapping[str, str] | None = None) -> SeedStream:
     """A file's seeds as a stream; an error is raised when its line is reached."""
-    schema, places = opened(located(path), columns)
-    left_out: Counter[str] = Counter()
-    seeds = (seed_of(schema, where, row, left_out, hash_judge) for where, row in places)
-    return SeedStream(schema, (seed for seed in seeds if seed), left_out)
+    schema, rows, left_out = _rows(path, columns)
+    return SeedStream(schema, (seed for *_, seed in rows), left_out)
 
 
-def opened(path: Path, columns: Mapping[str, str] | None = None) -> tuple[Schema, Iterator[Place]]:
-    """(the schema that matches, the records, each checked to have its columns)."""
+def _rows(
+    source: Path | str, columns: Mapping[str, str] | None = None, hash_judge: bool = False
+) -> tuple[Schema, Iterator[tuple[str, Record, Seed]], Counter[str]]:
+    """(the schema that matches; each row, where it stands and its seed; rows left out)."""
+    path, left_out = located(source), Counter[str]()
     places = records(path)
     first = next(places, None)
     if first is None:
         raise UsageError(f"{path}: no rows")
-    schema = mapped(path, columns, first[1].keys()) if columns else match(path, first[1].keys())
-    return schema, _checked(schema, chain([first], places))
+    header = first[1].keys()
+    schema = mapped(path, columns, header) if columns else match(path, header)
 
+    def rows() -> Iterator[tuple[str, Record, Seed]]:
+        for where, row in chain([first], places):
+            if not schema.fits(row.keys()):
+                known = schema.columns | schema.optional
+                odd = (schema.columns - row.keys()) | (row.keys() - known)
+                names = ", ".join(sorted(map(repr, odd)))
+                raise UsageError(f"{where}: not the fields of the first record: {names}")
+            try:
+                seed = schema.seed(row, left_out, hash_judge)
+            except ValueError as error:
+                raise UsageError(f"{where}: {error}") from None
+            if seed:
+                yield where, row, seed
 
-def _checked(schema: Schema, places: Iterator[Place]) -> Iterator[Place]:
-    for where, row in places:
-        if not schema.fits(row.keys()):
-            known = schema.columns | schema.optional
-            odd = (schema.columns - row.keys()) | (row.keys() - known)
-            names = ", ".join(sorted(map(repr, odd)))
-            raise UsageError(f"{where}: not the fields of the first record: {names}")
-        yield where, row
-
-
-def seed_of(
-    schema: Schema, where: str, row: Record, left_out: Counter[str], hash_judge: bool = False
-) -> Seed | None:
-    """A row's seed, or None where the schema leaves the row out, which `left_out` counts."""
-    try:
-        reason = schema.skip(row)
-        if reason and not (reason == NEEDS_HASH and hash_judge):
-            left_out[reason] += 1
-            return None
-        text = schema.text(row)
-        if not text.strip():
-            raise ValueError("the request is empty")
-        return Seed(
-            text=text,
-            harmful=bool(schema.harmful(row)),
-            id=schema.id(row) or digest(text),
-            category=schema.category(row),
-            goal=schema.goal(row),
-            context=schema.context(row),
-            cluster=schema.cluster(row),
-        )
-    except ValueError as error:
-        raise UsageError(f"{where}: {error}") from None
+    return schema, rows(), left_out
 
 
 def _unique(seeds: Sequence[Seed], notes: list[str]) -> list[Seed]:
@@ -273,7 +256,12 @@ def gathered(sources: Sequence[Mapping[str, Any]]) -> tuple[list[Seed], list[str
     for source in sources:
         file = read(source["path"], source.get("limit"), source.get("map"))
         by_id = {seed.id: seed for seed in file.seeds}
-        again = {name for name, seed in by_id.items() if _same(seed, taken.get(name))}
+        again = {
+            name
+            for name, seed in by_id.items()
+            if name in taken
+            and (seed.text, seed.harmful) == (taken[name].text, taken[name].harmful)
+        }
         clash = (by_id.keys() & taken.keys()) - again
         for seed in file.seeds:
             if seed.id not in again:
@@ -288,10 +276,6 @@ def gathered(sources: Sequence[Mapping[str, Any]]) -> tuple[list[Seed], list[str
     return list(taken.values()), notes
 
 
-def _same(seed: Seed, other: Seed | None) -> bool:
-    return other is not None and (seed.text, seed.harmful) == (other.text, other.harmful)
-
-
 def _behind(path: Path | str, seed: Seed, taken: Mapping[str, Seed]) -> Seed:
     name = f"{Path(path).name.split('.')[0]}/{seed.id}"
     if name in taken:
@@ -299,3 +283,88 @@ def _behind(path: Path | str, seed: Seed, taken: Mapping[str, Seed]) -> Seed:
             f"{path}: the id {name!r:.80} occurs in an earlier file too; rename a file"
         )
     return replace(seed, id=name)
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A reply to a seed, people's labels of it, and the stored verdicts of `judges` by name.
+
+    `harmful` and `refused` are None where nobody labelled it or people were undecided. A judge's
+    verdict (true: harmful) is None where none is stored.
+    """
+
+    seed: Seed
+    reply: str
+    harmful: bool | None
+    refused: bool | None
+    judges: Mapping[str, bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledFile:
+    """The labelled replies of a file, the schema that matched, and what a reader should know."""
+
+    items: list[Labelled]
+    schema: str
+    notes: list[str]
+
+
+def read_labelled(
+    path: Path | str, behaviors: Path | str | None = None, limit: int | None = None
+) -> LabelledFile:
+    """The replies of HarmBench's validation set, WildGuardMix, XSTest-Response or your own file.
+
+    HarmBench names its behaviors by id alone: `behaviors`, its file of them, fills in each seed's
+    goal, context and category. UsageError names the file and the line.
+    """
+    schema, rows, left_out = _rows(path)
+    if schema.replies is None:
+        known = ", ".join(s.name for s in SCHEMAS if s.replies)
+        raise UsageError(f"{path}: {schema.name} has no labelled replies; wanted one of: {known}")
+    by_id = _behaviors(behaviors) if behaviors else {}
+    items = _labelled(schema.replies, rows, by_id, left_out)
+    labelled, notes = _first(path, schema, items, limit, "labelled replies", left_out)
+    notes += [schema.note] if schema.note and not by_id else []
+    return LabelledFile(labelled, schema.name, notes)
+
+
+def _labelled(
+    replies: Replies,
+    rows: Iterator[tuple[str, Record, Seed]],
+    behaviors: Mapping[str, Seed],
+    left_out: Counter[str],
+) -> Iterator[Labelled]:
+    """The rows with a reply that has a label; `left_out` counts the others."""
+    for where, row, seed in rows:
+        reply = text_of(replies.reply, row)
+        if not reply:
+            left_out["no reply"] += 1
+            continue
+        try:
+            harmful, refused = label_of(replies.harmful, row), label_of(replies.refused, row)
+        except ValueError as error:
+            raise UsageError(f"{where}: {error}") from None
+        if harmful is None and refused is None:
+            left_out["no label, or people undecided"] += 1
+            continue
+        judges = STEPS[replies.judges](row) if replies.judges else {}
+        # Other replies to the same text need other ids.
+        name = digest(f"{seed.text}\n{reply}") if seed.id == digest(seed.text) else seed.id
+        described = _described(where, seed, behaviors) if behaviors else seed
+        yield Labelled(replace(described, id=name), reply, harmful, refused, judges)
+
+
+def _behaviors(path: Path | str) -> dict[str, Seed]:
+    """HarmBench's behaviors by id, those about copyright too."""
+    schema, rows, _ = _rows(path, hash_judge=True)
+    if "BehaviorID" not in schema.columns or schema.replies:
+        raise UsageError(f"{path}: read as {schema.name}; wanted HarmBench's text behaviors")
+    return {seed.id: seed for *_, seed in rows}
+
+
+def _described(where: str, seed: Seed, behaviors: Mapping[str, Seed]) -> Seed:
+    """The seed with what the file of behaviors says of it."""
+    of = behaviors.get(seed.cluster)
+    if of is None:
+        raise UsageError(f"{where}: no behavior {seed.cluster!r:.80} in the file of behaviors")
+    return replace(seed, goal=of.requested, context=of.context, category=of.category)

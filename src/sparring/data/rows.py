@@ -50,25 +50,24 @@ def records(path: Path) -> Iterator[Place]:
 def _csv(path: Path, delimiter: str) -> Iterator[Place]:
     """The rows below the header, by the line they start on; a blank line is no record."""
     reader = csv.reader(_text_lines(path), delimiter=delimiter, strict=True)
-    header: list[str] = []
-    while True:
-        where = f"{path}:{reader.line_num + 1}"
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            raise UsageError(f"{where}: {error}") from None
-        if cells is None:
-            break
-        if sum(map(len, cells)) > MOST_RECORD:
-            raise UsageError(f"{where}: a record of more than {MOST_RECORD:,} characters")
-        if not header:
-            header = cells
-            if len(set(header)) < len(header):
-                raise UsageError(f"{path}:1: a column is named twice: {', '.join(header)}")
-        elif cells:
-            if len(cells) != len(header):
-                raise UsageError(f"{where}: {len(cells)} cells where the header has {len(header)}")
-            yield where, dict(zip(header, cells, strict=True))
+    where, header = f"{path}:1", list[str]()
+    try:
+        for cells in reader:
+            if sum(map(len, cells)) > MOST_RECORD:
+                raise UsageError(f"{where}: a record of more than {MOST_RECORD:,} characters")
+            if not header:
+                header = cells
+                if len(set(header)) < len(header):
+                    raise UsageError(f"{path}:1: a column is named twice: {', '.join(header)}")
+            elif cells:
+                if len(cells) != len(header):
+                    raise UsageError(
+                        f"{where}: {len(cells)} cells where the header has {len(header)}"
+                    )
+                yield where, dict(zip(header, cells, strict=True))
+            where = f"{path}:{reader.line_num + 1}"
+    except csv.Error as error:
+        raise UsageError(f"{where}: {error}") from None
     if not header:
         raise UsageError(f"{path}: empty file")
 

@@ -8,51 +8,61 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import PurePath
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from sparring.data.rows import Record
-from sparring.types import UsageError
+from sparring.types import Seed, UsageError
 
-Text = Callable[[Record], str]
-Label = Callable[[Record], bool | None]
+Way = bool | str | Mapping[str, Any] | None
+"""How a field is made of a row, as `schemas.yaml` spells it: a value, a column, or one step."""
+Columns = Annotated[
+    frozenset[str],
+    BeforeValidator(lambda names: names.split(", ") if isinstance(names, str) else names),
+]
 
 NEEDS_HASH = "copyright (needs a hash judge)"
 """Why HarmBench's copyright rows are left out: only a hash of the original text shows a copy."""
 
 
-@dataclass(frozen=True, slots=True)
-class Replies:
-    """Where a file keeps replies, and what people and other judges said of them."""
+class Replies(BaseModel):
+    """Where a file keeps replies, and what people and other judges said of them.
 
-    reply: Text
-    harmful: Label
-    refused: Label
-    judges: Callable[[Record], Mapping[str, bool | None]]
+    `judges` names the step that reads the other judges' verdicts.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reply: Way
+    harmful: Way = None
+    refused: Way = None
+    judges: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Schema:
+class Schema(BaseModel):
     """How the records of one published file become seeds; `schemas.yaml` describes the fields."""
 
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     name: str
-    columns: frozenset[str]
-    text: Text
-    harmful: Label
-    id: Text
-    category: Text
-    goal: Text
-    context: Text
-    cluster: Text
-    skip: Text
+    columns: Columns
+    text: Way
+    harmful: Way
+    id: Way = None
+    category: Way = None
+    goal: Way = None
+    context: Way = None
+    cluster: Way = None
+    skip: Way = None
     group: str = "seeds"
     named: str = ""
-    optional: frozenset[str] = frozenset()
+    optional: Columns = frozenset()
     more: bool = False
     replies: Replies | None = None
     note: str = ""
@@ -67,15 +77,56 @@ class Schema:
         names = [*sorted(self.columns), *(f"[{name}]" for name in sorted(self.optional))]
         return ", ".join([*names, "…"] if self.more else names)
 
+    def seed(self, row: Record, left_out: Counter[str], hash_judge: bool = False) -> Seed | None:
+        """A row's seed, or None where the schema leaves the row out, which `left_out` counts.
+
+        ValueError says what a row holds that it should not.
+        """
+        reason = text_of(self.skip, row)
+        if reason and not (reason == NEEDS_HASH and hash_judge):
+            left_out[reason] += 1
+            return None
+        text = request(row, self.text) if isinstance(self.text, str) else text_of(self.text, row)
+        if not text.strip():
+            raise ValueError("the request is empty")
+        return Seed(
+            text=text,
+            harmful=bool(label_of(self.harmful, row, needed=True)),
+            id=text_of(self.id, row) or digest(text),
+            category=text_of(self.category, row),
+            goal=text_of(self.goal, row),
+            context=text_of(self.context, row),
+            cluster=text_of(self.cluster, row),
+        )
+
+
+def text_of(way: Way, row: Record) -> str:
+    """A text field of a row, made as the table says."""
+    if way is None:
+        return ""
+    if isinstance(way, str):
+        return column(row, way)
+    assert isinstance(way, Mapping)
+    [(kind, name)] = way.items()
+    return WAYS[kind](row, name)
+
+
+def label_of(way: Way, row: Record, needed: bool = False) -> bool | None:
+    """A label of a row, made as the table says: fixed, words in a column, or a step."""
+    if not isinstance(way, Mapping):
+        return bool(way) if way is not None else None
+    words, needed = way.get("words", LABELS), way.get("needed", needed)
+    own = "step" in way
+    value = STEPS[way["step"]](row) if own else label(row, way["column"], words, needed)
+    other = way.get("agrees_with")
+    if other and label(row, other, words if own else LABELS) not in (None, value):
+        raise ValueError(f"{other} contradicts it: {row.get(other)!r:.40}")
+    return value
+
 
 def digest(text: str) -> str:
     """The first 16 hexadecimal digits of a text's sha256."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def nothing(row: Record) -> str:
-    """The value of a field that the file does not have."""
-    return ""
 
 
 def request(row: Record, name: str) -> str:
@@ -93,7 +144,9 @@ def column(row: Record, name: str) -> str:
     return "" if value is None else str(value)
 
 
-def label(row: Record, name: str, words: Mapping[str, bool], needed: bool = False) -> bool | None:
+def label(
+    row: Record, name: str, words: Mapping[str, bool | None], needed: bool = False
+) -> bool | None:
     """A label in words or as a truth value; None where the column is empty.
 
     ValueError for any other word, and for an empty column where the label is `needed`.
@@ -101,7 +154,7 @@ def label(row: Record, name: str, words: Mapping[str, bool], needed: bool = Fals
     word = column(row, name).strip().lower()
     if (word and word not in words) or (needed and not word):
         between = " or " if needed and not word else ", "
-        choices = "true or false" if words is LABELS else between.join(words)
+        choices = "true or false" if words == LABELS else between.join(words)
         value = repr(row.get(name)) if needed and not word else repr(word)
         raise ValueError(f"{name} must be {choices}, got {value:.40}")
     return words.get(word)
@@ -111,11 +164,6 @@ def behavior_with_context(row: Record) -> str:
     """HarmBench's own join of a contextual behavior."""
     context, behavior = column(row, "ContextString"), request(row, "Behavior")
     return f"{context}\n\n---\n\n{behavior}" if context else behavior
-
-
-def behavior_in_context(row: Record) -> str:
-    """The behavior alone, where `behavior_with_context` joins it to a context."""
-    return request(row, "Behavior") if column(row, "ContextString") else ""
 
 
 def only_turn(row: Record) -> str:
@@ -128,17 +176,8 @@ def only_turn(row: Record) -> str:
     return turns[0]
 
 
-def request_of_its_kind(row: Record) -> str:
-    """WildJailbreak leaves `adversarial` empty where the request is asked as it stands."""
-    return request(row, "adversarial" if _is_adversarial(row) else "vanilla")
-
-
-def plain_of_adversarial(row: Record) -> str:
-    """The plain request behind an adversarial one."""
-    return request(row, "vanilla") if _is_adversarial(row) else ""
-
-
-def _is_adversarial(row: Record) -> bool:
+def is_adversarial(row: Record) -> bool:
+    """Whether WildJailbreak wraps the request; else it leaves `adversarial` empty."""
     return column(row, "data_type").startswith("adversarial_")
 
 
@@ -165,36 +204,26 @@ def stored_verdicts(row: Record) -> dict[str, bool | None]:
     }
 
 
-def label_of_either_split(row: Record, field: str) -> bool | None:
-    """XSTest-Response's two splits label the same column in different words."""
-    word, known = column(row, "label"), WORDS["harm"] | WORDS["refusal"]
-    if word not in known:
-        raise ValueError(f"label must be {', '.join(known)}, got {word!r:.40}")
-    return WORDS[field].get(word)
-
-
 STEPS: Mapping[str, Callable[[Record], Any]] = {
     "behavior_with_context": behavior_with_context,
-    "behavior_in_context": behavior_in_context,
+    # The behavior alone, where the text joins it to a context.
+    "behavior_in_context": lambda row: (
+        request(row, "Behavior") if column(row, "ContextString") else ""
+    ),
     "copyright": lambda row: NEEDS_HASH if row["FunctionalCategory"] == "copyright" else "",
-    # Both of JailbreakBench's files count from 0.
-    "harmful_index": lambda row: f"harmful-{column(row, 'Index')}",
-    "benign_index": lambda row: f"benign-{column(row, 'Index')}",
     # StrongREJECT's small file spells one category with another capital.
     "capitalized_category": lambda row: column(row, "category").capitalize(),
     "only_turn": only_turn,
     "rewritten": lambda row: (
         "" if row["prompt_style"] == "base" else "a prompt_style other than base"
     ),
-    # q_id starts again with every policy.
-    "policy_question": lambda row: f"{column(row, 'content_policy_id')}-{column(row, 'q_id')}",
-    "request_of_its_kind": request_of_its_kind,
-    "plain_of_adversarial": plain_of_adversarial,
+    "request_of_its_kind": lambda row: request(
+        row, "adversarial" if is_adversarial(row) else "vanilla"
+    ),
+    "plain_of_adversarial": lambda row: request(row, "vanilla") if is_adversarial(row) else "",
     "labels_listed": labels_listed,
     # XSTest names its unsafe kinds so.
     "contrast": lambda row: request(row, "type").startswith("contrast_"),
-    "harm_of_either_split": lambda row: label_of_either_split(row, "harm"),
-    "refusal_of_either_split": lambda row: label_of_either_split(row, "refusal"),
     # The same attack stands there with the replies of several models.
     "digest_of_reply": lambda row: digest(
         f"{request(row, 'test_case')}\n{column(row, 'generation')}"
@@ -203,76 +232,18 @@ STEPS: Mapping[str, Callable[[Record], Any]] = {
     "stored_verdicts": stored_verdicts,
 }
 """Functions of a whole row, by the name that `schemas.yaml` has for them."""
-
-
-def text_of(way: Any) -> Text:
-    """A text field as the table describes it: a column, or one step applied to a column."""
-    if not way:
-        return nothing
-    if isinstance(way, str):
-        return lambda row: column(row, way)
-    [(step, name)] = way.items()
-    steps: dict[str, Text] = {
-        "text": lambda row: request(row, name),
-        "digest": lambda row: digest(text) if (text := column(row, name)) else "",
-        "missing": lambda row: "" if column(row, name).strip() else f"no {name}",
-    }
-    return STEPS[name] if step == "step" else steps[step]
-
-
-def label_of(way: Any, needed: bool) -> Label:
-    """A label as the table describes it: fixed, words in a column, or a step of the whole row."""
-    if way is None or isinstance(way, bool):
-        return lambda row: way
-    words = way.get("words", LABELS)
-    own: Label = (
-        STEPS[way["step"]]
-        if "step" in way
-        else lambda row: label(row, way["column"], words, needed)
-    )
-    other = way.get("agrees_with")
-    if not other:
-        return own
-    other_words = words if "step" in way else LABELS
-
-    def agreeing(row: Record) -> bool | None:
-        value = own(row)
-        if label(row, other, other_words) not in (None, value):
-            raise ValueError(f"{other} contradicts it: {row.get(other)!r:.40}")
-        return value
-
-    return agreeing
-
-
-def _replies(row: Mapping[str, Any]) -> Replies:
-    return Replies(
-        reply=text_of(row["reply"]),
-        harmful=label_of(row.get("harmful"), needed=False),
-        refused=label_of(row.get("refused"), needed=False),
-        judges=STEPS[row["judges"]["step"]] if "judges" in row else lambda _: {},
-    )
-
-
-def schema_of(row: Mapping[str, Any]) -> Schema:
-    """The schema that one entry of the table describes."""
-    text = row["text"]
-    names = ("id", "category", "goal", "context", "cluster", "skip")
-    fields: dict[str, Any] = {name: text_of(row.get(name)) for name in names}
-    fields |= {key: row[key] for key in ("name", "group", "named", "more", "note") if key in row}
-    return Schema(
-        columns=frozenset(row["columns"].split(", ")),
-        text=text_of({"text": text} if isinstance(text, str) else text),
-        harmful=label_of(row["harmful"], needed=True),
-        optional=frozenset(filter(None, row.get("optional", "").split(", "))),
-        replies=_replies(row["replies"]) if "replies" in row else None,
-        **fields,
-    )
-
+WAYS: Mapping[str, Callable[[Record, str], str]] = {
+    "text": request,
+    "digest": lambda row, name: digest(column(row, name)) if column(row, name) else "",
+    "missing": lambda row, name: "" if column(row, name).strip() else f"no {name}",
+    "join": lambda row, pattern: pattern.format_map({name: column(row, name) for name in row}),
+    "step": lambda row, name: STEPS[name](row),
+}
+"""The steps that `schemas.yaml` applies to a column, to several, or to the whole row."""
 
 _TABLE = yaml.safe_load((files("sparring.data") / "schemas.yaml").read_text("utf-8"))
-WORDS: dict[str, dict[str, bool]] = _TABLE["words"]
-LABELS = WORDS["labels"]
-SCHEMAS: Sequence[Schema] = [schema_of(row) for row in _TABLE["schemas"]]
+LABELS: Mapping[str, bool] = _TABLE["words"]["labels"]
+SCHEMAS: Sequence[Schema] = [Schema(**entry) for entry in _TABLE["schemas"]]
 REFUSED = {frozenset(columns.split(", ")): why for columns, why in _TABLE["refused"].items()}
 _MAP = "or say what its columns are: --map prompt=COLUMN,harmful=COLUMN|true|false,…"
 

@@ -6,9 +6,10 @@ import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from sparring.data.readers import stream
 from sparring.types import UsageError
@@ -37,49 +38,41 @@ class Tally:
     longest: int
     categories: Mapping[str, int]
     left_out: Mapping[str, int]
-
-    @property
-    def benign(self) -> int:
-        """The number of seeds that are not harmful."""
-        return self.seeds - self.harmful
-
-    def to_json(self) -> dict[str, Any]:
-        """The counts by name."""
-        return asdict(self) | {"benign": self.benign}
+    benign: int
 
 
 def tally(path: Path | str, columns: Mapping[str, str] | None = None) -> Tally:
     """Read all of a file, keeping 24 bytes a row; UsageError names the file and the line."""
     source = stream(path, columns)
-    ids, texts, groups = (array("Q") for _ in range(3))
-    counts: Counter[str] = Counter()
+    keys = array("Q")  # of each row the id, the text and the cluster, as digests
     categories: Counter[str] = Counter()
-    longest = 0
+    harmful = with_goal = longest = 0
     for seed in source.seeds:
-        ids.append(_short(seed.id))
-        texts.append(_short(seed.text))
-        groups.append(_short(seed.cluster_key))
-        counts["harmful"] += seed.harmful
-        counts["goal"] += bool(seed.goal)
+        keys.extend(map(_short, (seed.id, seed.text, seed.cluster_key)))
+        harmful += seed.harmful
+        with_goal += bool(seed.goal)
         known = seed.category in categories or len(categories) < _MOST_CATEGORIES
         categories[seed.category if known else _OTHER] += 1
         longest = max(longest, len(seed.text))
-    if not ids:
+    if not keys:
         raise UsageError(f"{path}: no usable rows ({dict(source.left_out)})")
-    sizes = _sizes(groups)
+    columns_3N = np.asarray(keys).reshape(-1, 3).T
+    ids, texts, clusters = (np.unique(key, return_counts=True)[1] for key in columns_3N)
+    seeds = categories.total()
     return Tally(
         schema=source.schema.name,
         note=source.schema.note,
-        seeds=len(ids),
-        harmful=counts["harmful"],
-        with_goal=counts["goal"],
-        repeated_ids=len(ids) - len(_sizes(ids)),
-        repeated_prompts=len(texts) - len(_sizes(texts)),
-        clusters=len(sizes),
-        largest_cluster=max(sizes),
+        seeds=seeds,
+        harmful=harmful,
+        with_goal=with_goal,
+        repeated_ids=seeds - len(ids),
+        repeated_prompts=seeds - len(texts),
+        clusters=len(clusters),
+        largest_cluster=int(clusters.max()),
         longest=longest,
         categories=dict(categories.most_common()),
         left_out=dict(source.left_out),
+        benign=seeds - harmful,
     )
 
 
@@ -87,11 +80,3 @@ def _short(text: str) -> int:
     """64 bits of a digest: two of a million texts share one with a chance of 3e-8."""
     raw = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(raw, "little")
-
-
-def _sizes(names: array[int]) -> list[int]:
-    """How often each name occurs."""
-    import numpy as np
-
-    sizes: list[int] = np.unique(np.asarray(names), return_counts=True)[1].tolist()
-    return sizes

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, StrictBool, TypeAdapter, ValidationError
 
-from sparring.data.labelled import Labelled
+from sparring.data.readers import Labelled
 from sparring.data.rows import Record, jsonl
 from sparring.evals.crossplay import recorded_games
 from sparring.exam import FIELDS, QUESTIONS, outcome, outcomes, reruled
