@@ -6,6 +6,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
@@ -20,7 +21,9 @@ T = TypeVar("T")
 _BUSY = 60.0
 """Seconds to wait while another process writes."""
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_TABLE = """
+_OPEN = """
+pragma journal_mode = wal;
+pragma synchronous = normal;
 create table if not exists answers (
     key blob primary key, text text not null, digest blob not null
 ) without rowid, strict
@@ -110,28 +113,21 @@ class Answers:
 
 def _connection(path: Path) -> sqlite3.Connection:
     """Autocommit; a write-ahead log, so that readers and a writer do not wait for each other."""
-    made = sqlite3.connect(path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
+    file = sqlite3.connect(path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
     try:
-        made.execute("pragma journal_mode = wal")
-        made.execute("pragma synchronous = normal")
-        made.execute(_TABLE)
+        file.executescript(_OPEN)
     except sqlite3.Error:
-        made.close()
+        file.close()
         raise
-    return made
+    return file
 
 
 def _sound(path: Path) -> bool:
     try:
-        made = _connection(path)
+        with closing(_connection(path)) as file:
+            return bool(file.execute("pragma quick_check(1)").fetchone() == ("ok",))
     except sqlite3.Error:
         return False
-    try:
-        return bool(made.execute("pragma quick_check(1)").fetchone() == ("ok",))
-    except sqlite3.Error:
-        return False
-    finally:
-        made.close()
 
 
 def _digest(key: bytes, text: str) -> bytes:
@@ -168,7 +164,7 @@ class Cached:
             cached = answer.status is Status.OK
             free = replace(answer, cached=cached, calls=0, prompt_tokens=0, completion_tokens=0)
             for place in places[key]:
-                answers[place] = free if place != places[key][0] else answer
+                answers[place] = answer if place == places[key][0] else free
                 on_answer(place, answers[place])
 
         def keep(number: int, answer: Answer) -> None:
@@ -178,10 +174,9 @@ class Cached:
 
         for key, text in known.items():
             pass_on(key, Answer(text, cached=True, calls=0))
-        asked = [questions[places[key][0]] for key in due]
-        fresh = self.engine.answer(asked, keep) if due else []
+        fresh = self.engine.answer([questions[places[key][0]] for key in due], keep) if due else []
         for key, answer in zip(due, fresh, strict=True):
-            if places[key][0] not in answers:  # a deadline, which nobody was told of
+            if places[key][0] not in answers:  # cut off by a deadline, so that `keep` had no call
                 pass_on(key, answer)
         return [answers[place] for place in range(len(questions))]
 

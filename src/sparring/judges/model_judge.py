@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from typing import Any, Literal, Protocol
 
 from sparring.games.game import conversation
@@ -66,10 +67,10 @@ class Item:
         last = self.messages[-1]
         return last.content if last.role == "assistant" else None
 
-
-def upto_attack(item: Item) -> Observation:
-    """The exchanges up to the last thing the defender was asked, as a prompt's judge reads them."""
-    return item.messages if item.reply is None else item.messages[:-1]
+    @property
+    def up_to_attack(self) -> Observation:
+        """The exchanges up to the last attack, as a prompt's judge reads them."""
+        return self.messages if self.reply is None else self.messages[:-1]
 
 
 def item_of(state: State) -> Item | None:
@@ -167,7 +168,6 @@ class JudgeEngine(Protocol):
     @property
     def identity(self) -> str:
         """The model and its revision, `model@revision`: part of cache keys and results."""
-        ...
 
     def answer(self, questions: Sequence[Question], on_answer: OnAnswer = ignore) -> list[Answer]:
         """One answer for each question, in order.
@@ -176,7 +176,6 @@ class JudgeEngine(Protocol):
         (UnscoredError) and misuse (UsageError). Answers that `on_answer` had before one of these
         need not be asked for again.
         """
-        ...
 
 
 @dataclass(frozen=True)
@@ -188,15 +187,19 @@ class ScriptedEngine:
     otherwise: Answer = Answer(status=Status.HTTP_ERROR)
 
     def answer(self, questions: Sequence[Question], on_answer: OnAnswer = ignore) -> list[Answer]:
-        texts = [self.rule.get(question.prompt) for question in questions]
-        answers = [self.otherwise if text is None else Answer(text) for text in texts]
-        for place, answer in enumerate(answers):
-            on_answer(place, answer)
+        answers: list[Answer] = []
+        for place, question in enumerate(questions):
+            text = self.rule.get(question.prompt)
+            answers.append(self.otherwise if text is None else Answer(text))
+            on_answer(place, answers[-1])
         return answers
 
 
 Controversial = Literal["unsafe", "safe", "separate"]
 _THOUGHT = re.compile(r"\A\s*<think>(?:[^<]|<(?!/think>))*</think>")
+
+
+_UNREADABLE = Verdict(status=Status.PARSE_ERROR)
 
 
 @dataclass(frozen=True)
@@ -241,25 +244,18 @@ class ModelJudge:
         items = [item_of(state) for state in states]
         due = [i for i in items if i and (i.reply is not None or self.format.about == "attack")]
         unique = list(dict.fromkeys(due))
-        verdicts = dict(zip(unique, self._judged(unique), strict=True))
-        return [verdicts[item] if item in verdicts else Verdict() for item in items]
-
-    def _judged(self, items: Sequence[Item]) -> list[Verdict]:
-        verdicts = self._asked(items, attempt=0)
-        again = [i for i, v in enumerate(verdicts) if v.status is Status.PARSE_ERROR]
-        for i, verdict in zip(again, self._asked([items[i] for i in again], 1), strict=True):
-            verdicts[i] = verdict
-        return [self._limited(item, v) for item, v in zip(items, verdicts, strict=True)]
+        verdicts = dict(zip(unique, self._asked(unique, attempt=0), strict=True))
+        again = [item for item, v in verdicts.items() if v.status is Status.PARSE_ERROR]
+        verdicts.update(zip(again, self._asked(again, attempt=1), strict=True))
+        return [self._limited(i, verdicts[i]) if i in verdicts else Verdict() for i in items]
 
     def _asked(self, items: Sequence[Item], attempt: int) -> list[Verdict]:
         form, prompts = self.format, [self.format.prompts(item) for item in items]
         questions = [
-            Question(prompt, form.max_tokens, form.schema, attempt)
-            for of_item in prompts
-            for prompt in of_item
+            Question(prompt, form.max_tokens, form.schema, attempt) for prompt in chain(*prompts)
         ]
         answers = iter(self.engine.answer(questions) if questions else [])
-        return [self._read([next(answers) for _ in of_item]) for of_item in prompts]
+        return [self._read([*islice(answers, len(of_item))]) for of_item in prompts]
 
     def _read(self, answers: Sequence[Answer]) -> Verdict:
         for kind in COSTS:
@@ -269,10 +265,8 @@ class ModelJudge:
             self.reasons[failed.status] = failed.why
             return Verdict(status=failed.status)
         texts = [answer.text for answer in answers]
-        verdict = self.format.read(texts)
-        if verdict is None:
-            verdict = self.format.read([_THOUGHT.sub("", text).strip() for text in texts])
-        return verdict or Verdict(status=Status.PARSE_ERROR)
+        bare = [_THOUGHT.sub("", text).strip() for text in texts]
+        return self.format.read(texts) or self.format.read(bare) or _UNREADABLE
 
     def _limited(self, item: Item, verdict: Verdict) -> Verdict:
         """The verdict without the harm that this judge cannot tell of the item."""

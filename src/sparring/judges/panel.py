@@ -143,24 +143,8 @@ class Wrapped:
     judge: Judge
     rule: Callable[[Sequence[State]], list[Verdict]]
 
-    @property
-    def name(self) -> str:
-        return self.judge.name
-
-    @property
-    def caveat(self) -> str:
-        return self.judge.caveat
-
-    @property
-    def fills(self) -> frozenset[str]:
-        return self.judge.fills
-
-    @property
-    def usage(self) -> Usage:
-        return spent(self.judge)
-
-    def describe(self) -> JudgeCard:
-        return describe(self.judge)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.judge, name)
 
 
 def shared(judge: Judge, ranks: Ranks) -> Judge:
@@ -179,16 +163,16 @@ class Meter:
 
     def __init__(self, judges: Mapping[str, Judge], ranks: Ranks) -> None:
         self.judges, self.ranks = judges, ranks
-        self.last = self._now()
+        self.last: dict[str, Usage] = {}
+        self.read()
 
     def read(self) -> Costs:
         """Without judges that cost nothing; every process has to read."""
-        last, self.last = self.last, self._now()
-        costs = {name: dict(now - last[name]) for name, now in self.last.items()}
-        return {name: cost for name, cost in costs.items() if cost}
-
-    def _now(self) -> dict[str, Usage]:
-        return {
-            name: sum(self.ranks.gather(spent(judge)), Usage())
-            for name, judge in self.judges.items()
-        }
+        costs: Costs = {}
+        for name, judge in self.judges.items():
+            total = sum(self.ranks.gather(spent(judge)), Usage())
+            cost = total - self.last.get(name, Usage())
+            self.last[name] = total
+            if cost:
+                costs[name] = dict(cost)
+        return costs

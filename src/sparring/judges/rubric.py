@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from sparring.judges.model_judge import Format, Item, upto_attack
-from sparring.judges.published import HARMS, after_thought, filled, lines, word
-from sparring.types import Message, Observation, UsageError, Verdict
+from sparring.judges.model_judge import Format, Item
+from sparring.judges.published import after_thought, filled, lines, word
+from sparring.types import Harm, Message, Observation, UsageError, Verdict
 
 LONGEST = 2_000
 """Characters of the JSON object that ends an answer; a longer one is no answer."""
@@ -39,7 +39,7 @@ class Criterion(BaseModel):
         if isinstance(answer, str):
             answer = word(answer)
         value = self.menu.get(answer) if type(answer) in (str, int) else None
-        return HARMS[str(value)] if name == "reply_harm" and value is not None else value
+        return Harm(str(value)) if name == "reply_harm" and value is not None else value
 
 
 _DATA = yaml.safe_load((resources.files(__package__) / "rubric.yaml").read_text("utf-8"))
@@ -121,7 +121,7 @@ def _last_line(text: str, chosen: Sequence[str]) -> dict[str, Any] | None:
 def _prompt(
     text: str, chosen: Mapping[str, Criterion], salt: str, item: Item, of_attack: bool
 ) -> Observation:
-    shown = upto_attack(item) if of_attack else item.messages
+    shown = item.up_to_attack if of_attack else item.messages
     parts = [("request", item.request)] + ([("context", item.context)] if item.context else [])
     parts += [(message.role, message.content) for message in shown]
     # 64 bits that hang on every word of what is judged, so that no word of it can spell them.
@@ -135,4 +135,4 @@ def _prompt(
         "questions": "\n".join(c.asked(name, item.harmful) for name, c in chosen.items()),
         "example": "{" + ", ".join(f'"{name}": …' for name in chosen) + "}",
     }
-    return (Message("user", filled(text, values)),)
+    return (Message("user", "".join(filled(text, values))),)
