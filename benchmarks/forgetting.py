@@ -40,9 +40,8 @@ def attacks(run: RunDir, until: int) -> Iterator[State]:
 
 def met(entrant: Entrant, openings: list[State]) -> list[Outcome]:
     """What each attack came to against the defender as it was then."""
-    plan = entrant.match.plan
-    with entrant.seat(Player.DEFENDER)() as defender:
-        games = play(plan.game, openings, {Player.DEFENDER: defender}, plan.judge, {}, "forgetting")
+    plan, defender = entrant.run.plan, entrant.policy(Player.DEFENDER)
+    games = play(plan.game, openings, {Player.DEFENDER: defender}, plan.judge, {}, "forgetting")
     return [Outcome(succeeded(game.state), game.state.seed.id) for game in games]
 
 

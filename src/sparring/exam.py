@@ -212,6 +212,11 @@ class Trial:
     openings: Sequence[State]
     rng_seed: str
 
+    def asr(self, cast: Cast) -> Rate:
+        """Return the attack success rate of this cast: the clean outcome."""
+        episodes = play(self.game, self.openings, cast, self.judge, {}, self.rng_seed)
+        return asr(episode.state for episode in episodes)
+
 
 def crossplay(
     trial: Trial,
@@ -228,9 +233,8 @@ def crossplay(
         attacker = Remembered(policy)
         for column, defender in defenders.items():
             if (row, column) not in skip:
-                cast: Cast = {Player.ATTACKER: attacker, Player.DEFENDER: defender}
-                episodes = play(trial.game, trial.openings, cast, trial.judge, {}, trial.rng_seed)
-                yield row, column, asr(episode.state for episode in episodes)
+                cast = {Player.ATTACKER: attacker, Player.DEFENDER: defender}
+                yield row, column, trial.asr(cast)
 
 
 ALARM = 0.05

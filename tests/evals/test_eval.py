@@ -338,10 +338,9 @@ def test_the_attacker_says_what_it_said_in_its_run(weights, tmp_path):
     assert config.weights == weights
     match = known(config.recipe).build(config)
     [state] = [match.plan.game.open(seed) for seed in match.seeds[:1]]
-    with attacker_of(run).open() as (game, policy):
-        [told] = rewrites(
-            game, policy, ItemBatch("harmful/x", 0, {0: state}, ["vault"], "exam/harmful/x")
-        )
+    attacker, game = attacker_of(run)
+    batch = ItemBatch("harmful/x", 0, [(0, "vault", state)], "exam/harmful/x")
+    [told] = rewrites(game, attacker.load(), batch)
     own = Player.DEFENDER if weights == "shared" else Player.ATTACKER
     folder = run.checkpoints.path(4) / own
     policy = Past(match.trainers[Player.ATTACKER], folder)

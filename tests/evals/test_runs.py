@@ -253,17 +253,17 @@ def test_crossplay_tells_runs_of_one_name_apart_by_their_paths(runs, tmp_path):
 
 def ruled_by(told: Entrant, **game) -> Entrant:
     """The same players under other rules of their run."""
-    config = told.match.config
+    config = told.run.config
     rules = config.model_copy(update={"game": config.game.model_copy(update=game)})
-    return replace(told, match=replace(told.match, config=rules))
+    return replace(told, run=replace(told.run, config=rules))
 
 
 def test_a_cell_played_under_other_rules_or_by_another_judge_is_another_cell(runs, tmp_path):
     (told,) = entrants(runs["first"], [2])
-    config = told.match.config
+    config = told.run.config
     guard = config.judge[0].model_copy(update={"kind": "qwen3guard", "model": "gate"})
     judged = replace(
-        told, match=replace(told.match, config=config.model_copy(update={"judge": [guard]}))
+        told, run=replace(told.run, config=config.model_copy(update={"judge": [guard]}))
     )
     rules = [told, ruled_by(told, gate=False), ruled_by(told, exchanges=2), judged]
     for place, one in enumerate([*rules, ruled_by(told, diversity=0.5)]):
@@ -273,9 +273,9 @@ def test_a_cell_played_under_other_rules_or_by_another_judge_is_another_cell(run
 
 def test_without_held_out_harmful_seeds_nobody_can_be_attacked(runs, tmp_path):
     (told,) = entrants(runs["first"], [2])
-    empty = replace(told.match, exam=replace(told.match.exam, sets={}))
+    empty = replace(told.run, exam=replace(told.run.exam, sets={}))
     with pytest.raises(UsageError, match=r"data\.exam: no harmful seed is held out"):
-        cross([replace(told, match=empty)], 2, tmp_path, print)
+        cross([replace(told, run=empty)], 2, tmp_path, print)
 
 
 def test_an_attacker_that_no_judge_could_rule_on_is_not_taken_for_harmless(runs, tmp_path):
@@ -293,9 +293,9 @@ def test_an_attacker_that_no_judge_could_rule_on_is_not_taken_for_harmless(runs,
 
 def test_nobody_is_crossed_on_seeds_it_was_trained_on(runs, tmp_path):
     (told,) = entrants(runs["first"], [2])
-    held = told.match.attacked()
-    learned = replace(told.match, seeds=[*told.match.seeds, held[3]])
-    other = replace(told, name="other@2", match=learned)
+    held = told.run.attacked()
+    learned = replace(told.run, seeds=[*told.run.seeds, held[3]])
+    other = replace(told, name="other@2", run=learned)
     with pytest.raises(
         UsageError, match=r"other@2 was trained on 1 of the 4 held-out seeds of first"
     ):

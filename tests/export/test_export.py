@@ -15,10 +15,8 @@ from tests.hostile.test_run_folder import ONLY_SAID, hostile_run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparring.export import export
-from sparring.export.card import Facts, card
 from sparring.export.compare import Agreement
 from sparring.sandbox.model import SHIPPED
-from sparring.settings.config import parse
 from sparring.store.folder import RunDir
 from sparring.types import Player
 
@@ -125,7 +123,7 @@ def test_a_folder_that_is_there_is_left_as_it_is(adapters, out, when, monkeypatc
     if when == "before":
         out.mkdir()
     else:
-        monkeypatch.setattr(export, "card", lambda facts: out.mkdir() or "a card")
+        monkeypatch.setattr(export, "card", lambda *_: out.mkdir() or "a card")
     command = export_command(adapters, "--output", out, code=2)
     assert f"--output: {out} exists" in command.err
     assert [*out.iterdir()] == []
@@ -223,9 +221,11 @@ def test_the_card_says_what_it_is_and_how_it_did(adapters, out):
 
 def written(folder: Path, **settings) -> str:
     """The card of a run folder with those settings."""
-    config = parse({"recipe": "magic", **settings})
+    folder.mkdir(exist_ok=True)
+    tree = {"recipe": "magic", "weights": "adapters", **settings}
+    (folder / "config.yaml").write_text(json.dumps(tree))
     agreement = Agreement("as loaded", "float32", 3, 0.0, 0.0, 1.0, 1.0, 1e-4)
-    return card(Facts(RunDir(folder), config, Player.DEFENDER, 4, "adapter", [agreement]))
+    return export.card(export.Export(RunDir(folder), Player.DEFENDER), 4, [agreement])
 
 
 def test_a_shared_defenders_card_says_that_it_attacks_too(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -160,7 +161,7 @@ def export(
     elif asked.run.config.weights == "shared":
         note("the same weights also played the attacker: with its brief they rewrite requests")
     if json:
-        agreements = [agreement.to_json() for agreement in told]
+        agreements = [asdict(agreement) for agreement in told]
         print_json({"folder": str(asked.folder), "agreements": agreements})
         return
     for agreement in told:

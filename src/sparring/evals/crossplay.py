@@ -11,8 +11,7 @@ from typing import Any
 
 from sparring.exam import FIELDS, Items, Trial, crossplay, outcomes, questions, rate_name
 from sparring.players.player import Policy
-from sparring.runs.judges import check_endpoints
-from sparring.runs.recipes import known as recipe
+from sparring.runs import judges, recipes
 from sparring.runs.run import Run
 from sparring.sandbox.language import POOLED
 from sparring.settings.config import RunConfig
@@ -53,7 +52,8 @@ def items(run: RunDir, number: int) -> Items:
         games[f"{len(games)}:{state.seed.id}:{dealt}"] = state
     exam = run.exam(number)
     recorded = exam.rates if exam else {}
-    return {name: of for name, of in outcomes(sets, {}, EVERYTHING).items() if name in recorded}
+    everything = outcomes(sets, {}, EVERYTHING)
+    return {name: rate_items for name, rate_items in everything.items() if name in recorded}
 
 
 def last_exam(run: RunDir) -> int:
@@ -83,9 +83,9 @@ def compared(
     same = [name for name in a if a[name].keys() == b[name].keys()] or list(a)
     if others := sorted(a.keys() - set(same)):
         warn(f"left out, for the runs asked other things: {', '.join(others)}")
-    a, b = ({name: run[name] for name in same} for run in (a, b))
-    first_rates, second_rates = _pooled(a) | a, _pooled(b) | b
-    return {name: compare(of, second_rates[name]) for name, of in first_rates.items()}
+    a, b = ({name: rates[name] for name in same} for rates in (a, b))
+    second_rates = _pooled(b) | b
+    return {name: compare(of, second_rates[name]) for name, of in (_pooled(a) | a).items()}
 
 
 def _pooled(rates: Items) -> Items:
@@ -95,17 +95,16 @@ def _pooled(rates: Items) -> Items:
         for question in questions(pool, EVERYTHING):
             members = [rate_name(question.metric, name) for name in sets]
             if rates.keys() >= set(members):
-                items = [item for member in members for item in rates[member].items()]
-                pools[rate_name(question.metric, pool)] = dict(items)
+                of = [item for member in members for item in rates[member].items()]
+                pools[rate_name(question.metric, pool)] = dict(of)
     return pools
 
 
 def judged(config: RunConfig) -> list[Any]:
     """Return what decides how a reply is ruled on; not how the judge is reached."""
-    judges = [judge.model_dump(mode="json", exclude=set(OPERATION)) for judge in config.judge]
-    for judge in judges:
-        judge["fills"] = sorted(judge["fills"] or ())
-    return [judges, config.judge_rules]
+    entries = [judge.model_dump(mode="json", exclude=set(OPERATION)) for judge in config.judge]
+    sorted_fields = [entry | {"fills": sorted(entry["fills"] or ())} for entry in entries]
+    return [sorted_fields, config.judge_rules]
 
 
 NOT_ASKED = {Status.SKIPPED.value, "unfilled"}
@@ -121,16 +120,16 @@ class Entrant:
     name: str
     number: int
     folder: Path
-    match: Run
+    run: Run
 
     def policy(self, player: Player) -> Policy:
         """Return the player as it was then."""
-        return self.match.trainers[player].at(self.number)
+        return self.run.trainers[player].at(self.number)
 
     @property
     def digest(self) -> bytes:
         """The checkpoint's manifest, which holds the sha256 of every file, and how it samples."""
-        config = self.match.config
+        config = self.run.config
         sampling = config.sampling.temperature, config.sampling.max_completion_length
         settings = dumps([*sampling, config.game.reply_format])
         return (self.folder / "MANIFEST.json").read_bytes() + settings
@@ -143,17 +142,15 @@ def entrants(
 
     UsageError where the run's configuration names endpoints or secrets, unless they are trusted.
     """
-    check_endpoints(run.config, run.folder, trust_endpoints)
-    numbers = [run.checkpoints.at(number) for number in at or (None,)]
-    config = run.config
-    match = recipe(config.recipe).build(config)
-    match.recorded_in(run.checkpoints.path)
-    for number in numbers:
-        check_seeds(run.checkpoints.path(number), match.seeds)
-    return [
-        Entrant(f"{name or run.folder.name}@{number}", number, run.checkpoints.path(number), match)
-        for number in numbers
-    ]
+    config, checkpoints = run.config, run.checkpoints
+    judges.check_endpoints(config, run.folder, trust_endpoints)
+    folders = {n: checkpoints.path(n) for n in map(checkpoints.at, at or (None,))}
+    loaded = recipes.known(config.recipe).build(config)
+    loaded.recorded_in(checkpoints.path)
+    for folder in folders.values():
+        check_seeds(folder, loaded.seeds)
+    name = name or run.folder.name
+    return [Entrant(f"{name}@{n}", n, folder, loaded) for n, folder in folders.items()]
 
 
 def cross(entrants: Sequence[Entrant], n: int, cache: Path, on_cell: OnCell) -> dict[str, Any]:
@@ -164,35 +161,31 @@ def cross(entrants: Sequence[Entrant], n: int, cache: Path, on_cell: OnCell) -> 
     with failed verdicts is played again when it is needed next. UsageError where another run was
     trained on those seeds.
     """
-    place = entrants[0].match
+    place = entrants[0].run
     seeds = place.attacked()
     for entrant in entrants:
         _check_unseen(entrant, seeds, entrants[0].name)
     openings = [place.plan.game.open(seeds[k % len(seeds)]) for k in range(n)]
     common = dumps([*_rules(place), [seed.to_json() for seed in seeds], n])
-    paths = {
-        (row.name, column.name): cache / f"{_digest(common + row.digest + column.digest)}.json"
-        for row in entrants
-        for column in entrants
-    }
+    paths: dict[tuple[str, str], Path] = {}
+    for row in entrants:
+        for column in entrants:
+            digest = hashlib.sha256(common + row.digest + column.digest).hexdigest()[:24]
+            paths[row.name, column.name] = cache / f"{digest}.json"
     played = crossplay(
         Trial(place.plan.game, place.plan.judge, openings, "evidence/crossplay"),
         {entrant.name: entrant.policy(Player.ATTACKER) for entrant in entrants},
         {entrant.name: entrant.policy(Player.DEFENDER) for entrant in entrants},
         skip={cell for cell, path in paths.items() if _whole(path)},
     )
-    for row, column, rate in played:
+    for attacker, defender, rate in played:
         cache.mkdir(parents=True, exist_ok=True)
-        write_atomic(paths[row, column], dumps(rate.to_json()))
-        on_cell(row, column, rate.value)
+        write_atomic(paths[attacker, defender], dumps(rate.to_json()))
+        on_cell(attacker, defender, rate.value)
     cells: dict[str, dict[str, Any]] = {}
-    for (row, column), path in paths.items():
-        cells.setdefault(row, {})[column] = json.loads(path.read_bytes())
+    for (attacker, defender), path in paths.items():
+        cells.setdefault(attacker, {})[defender] = json.loads(path.read_bytes())
     return {"rows": "attacker", "columns": "defender", "n": n, "asr": cells}
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:24]
 
 
 def _whole(cell: Path) -> bool:
@@ -201,11 +194,10 @@ def _whole(cell: Path) -> bool:
 
 
 def _check_unseen(entrant: Entrant, seeds: Sequence[Seed], place: str) -> None:
-    learned = {seed.text for seed in entrant.match.seeds}
-    unseen = [seed for seed in seeds if seed.text not in learned]
-    if len(unseen) < len(seeds):
+    texts = {seed.text for seed in entrant.run.seeds}
+    if learned := sum(seed.text in texts for seed in seeds):
         raise UsageError(
-            f"crossplay: {entrant.name} was trained on {len(seeds) - len(unseen)} of the "
+            f"crossplay: {entrant.name} was trained on {learned} of the "
             f"{len(seeds)} held-out seeds of {place}, on which all would be measured; cross runs "
             "that hold out the same (own seeds: one data.exam; sandbox: one language)"
         )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 
 from sparring.arena import Cast, opening_names, play_named
 from sparring.evals.folder import EvalDir, EvalSpec, Key, key_of, row_of
-from sparring.evals.models import Attacker, Candidate
+from sparring.evals.models import ATTACKER, Candidate
 from sparring.evals.tasks import Suite
 from sparring.exam import ruled_again
 from sparring.games.codec import verdict_of
@@ -23,10 +24,8 @@ from sparring.runs.sources import packaged_briefs
 from sparring.runs.train import Interrupted, signals
 from sparring.store.files import Journal, Row
 from sparring.store.folder import write_status
-from sparring.types import Completion, Move, Player, Seed, State, Status, UnscoredError, Verdict
+from sparring.types import Completion, Move, Player, State, Status, UnscoredError, Verdict
 
-ATTACKER = "attacker"
-"""The name of the trained attacker among models."""
 Sets = Mapping[str, Sequence[Sequence[State]]]
 """By set, the openings of every draw: the same ones again, or each draw's own attacks."""
 Progress = Callable[[str, int, int], None]
@@ -38,12 +37,13 @@ class Evaluation:
     """Candidates that are measured by one suite; `batch` openings are played at a time.
 
     A kill loses at most the batch under way, so `batch` is also the most that is played twice.
+    A trained `attacker` writes its attacks in the game that stands beside it.
     """
 
     suite: Suite
     candidates: Sequence[Candidate]
     sampling: Sampling
-    attacker: Attacker | None = None
+    attacker: tuple[Candidate, Game] | None = None
     batch: int = 32
     seed: int = 0
 
@@ -51,58 +51,51 @@ class Evaluation:
     def spec(self) -> EvalSpec:
         """Everything that the samples depend on."""
         suite = self.suite
-        sampling = {k: v for k, v in asdict(self.sampling).items() if k != "batch_tokens"}
         return EvalSpec(
-            models=[candidate.card() for candidate in self.candidates],
+            models=[candidate.card for candidate in self.candidates],
             sheet=suite.sheet,
             judge=describe(suite.judge).to_json(),
             second=describe(suite.second).to_json() if suite.second else None,
-            sampling=sampling,
-            attacker=self.attacker.card() if self.attacker else None,
+            sampling={k: v for k, v in asdict(self.sampling).items() if k != "batch_tokens"},
+            attacker=self.attacker[0].card if self.attacker else None,
             seed=self.seed,
         )
 
-    @property
-    def rng_seed(self) -> str:
-        """The addresses' first part; seed 0 has the addresses of a run's own exams."""
-        return f"exam/{self.seed}" if self.seed else "exam"
+    def batches(self, sets: Sets) -> Iterator[ItemBatch]:
+        """Yield every opening once, always in the same batch.
+
+        What a completion was sampled beside can change its last bits. Seed 0 has the addresses of
+        a run's own exams.
+        """
+        root = f"exam/{self.seed}" if self.seed else "exam"
+        for name, draws in sets.items():
+            for draw, openings in enumerate(draws):
+                address = f"{root}/{name}" + (f"/draw {draw}" if draw else "")
+                named = zip(opening_names(openings), openings, strict=True)
+                items = [(place, *opening) for place, opening in enumerate(named)]
+                for start in range(0, len(items), self.batch):
+                    yield ItemBatch(name, draw, items[start : start + self.batch], address)
 
 
 @dataclass(frozen=True, slots=True)
 class ItemBatch:
-    """Some openings of one draw of a set, by place, with their names in the whole set.
+    """Some openings of one draw of a set: (place, name in the whole set, opening).
 
     `address` is where their random numbers begin; the first draw's is that of a run's exam.
     """
 
     set: str
     draw: int
-    openings: Mapping[int, State]
-    names: Sequence[str]
+    items: Sequence[tuple[int, str, State]]
     address: str
 
     def keys(self, model: str) -> list[Key]:
         """Return the keys of the samples that a model gives of this batch."""
-        return [(model, self.set, place, self.draw) for place in self.openings]
+        return [(model, self.set, place, self.draw) for place, _, _ in self.items]
 
 
-AskBatch = Callable[[ItemBatch], list[Row]]
-"""Turns a batch into samples."""
-
-
-def batches(sets: Sets, size: int, rng_seed: str) -> Iterator[ItemBatch]:
-    """Yield every opening once, always in the same batch.
-
-    What a completion was sampled beside can change its last bits.
-    """
-    for name, draws in sets.items():
-        for draw, openings in enumerate(draws):
-            names = opening_names(openings)
-            address = f"{rng_seed}/{name}" + (f"/draw {draw}" if draw else "")
-            for start in range(0, len(openings), size):
-                places = range(start, min(start + size, len(openings)))
-                part = {place: openings[place] for place in places}
-                yield ItemBatch(name, draw, part, names[start : start + size], address)
+AskBatch = Callable[[Policy, ItemBatch], list[Row]]
+"""Turns a batch into a model's samples."""
 
 
 def run(
@@ -116,27 +109,24 @@ def run(
     """
     with folder.writing(evaluation.spec), signals() as received:
         if retry_unscored:
-            scored = [row for row in folder.samples.rows() if not _failed(row)]
-            folder.samples.replace(scored)
+            folder.samples.replace([row for row in folder.samples.rows() if not _failed(row)])
 
         def beat(model: str, done: int, total: int) -> None:
             progress(model, done, total)
             if received:
                 raise Interrupted(received[0])
 
-        def split(sets: Sets) -> list[ItemBatch]:
-            return list(batches(sets, evaluation.batch, evaluation.rng_seed))
-
-        suite, attacker = evaluation.suite, evaluation.attacker
+        suite = evaluation.suite
+        sets: Sets = suite.dealt
         try:
-            sets: Sets = suite.dealt
-            if attacker and suite.undealt:
-                opened = partial(_rewriter, attacker)
-                _collect(ATTACKER, split(suite.undealt), folder.attacks, opened, beat)
-                sets = {**sets, **_rewritten(suite.undealt, folder.attacks)}
-            for candidate in evaluation.candidates:
-                opened = partial(_defender, candidate, suite)
-                _collect(candidate.name, split(sets), folder.samples, opened, beat)
+            if evaluation.attacker and suite.undealt:
+                attacker, game = evaluation.attacker
+                split = list(evaluation.batches(suite.undealt))
+                _collect(attacker, split, folder.attacks, partial(rewrites, game), beat)
+                sets = {**suite.dealt, **_rewritten(suite.undealt, folder.attacks)}
+            split = list(evaluation.batches(sets))
+            for model in evaluation.candidates:
+                _collect(model, split, folder.samples, partial(replies, suite, model.name), beat)
         except (Interrupted, UnscoredError) as error:
             status = "interrupted" if isinstance(error, Interrupted) else "stopped"
             write_status(folder.folder, status)
@@ -145,25 +135,27 @@ def run(
 
 
 def _collect(
-    model: str,
-    everything: Sequence[ItemBatch],
-    journal: Journal,
-    opened: Callable[[], AbstractContextManager[AskBatch]],
-    beat: Progress,
+    model: Candidate, batches: Sequence[ItemBatch], journal: Journal, ask: AskBatch, beat: Progress
 ) -> None:
-    """Journal every sample of a model that is missing; a model is opened only if one is."""
+    """Journal every sample of a model that is missing; a model is loaded only if one is."""
     there = {key_of(row) for row in journal.rows()}
-    total = sum(len(batch.openings) for batch in everything)
-    due = [batch for batch in everything if not there.issuperset(batch.keys(model))]
-    done = total - sum(len({*batch.keys(model)} - there) for batch in due)
-    beat(model, done, total)
-    if due:
-        with opened() as ask:
-            for batch in due:
-                new = [row for row in ask(batch) if key_of(row) not in there]
-                journal.append(new)
-                done += len(new)
-                beat(model, done, total)
+    keys = {key for batch in batches for key in batch.keys(model.name)}
+    done = len(keys & there)
+    beat(model.name, done, len(keys))
+    due = [batch for batch in batches if not there.issuperset(batch.keys(model.name))]
+    if not due:
+        return
+    policy = model.load()
+    for batch in due:
+        new = [row for row in ask(policy, batch) if key_of(row) not in there]
+        journal.append(new)
+        done += len(new)
+        beat(model.name, done, len(keys))
+    del policy
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _failed(row: Row) -> bool:
@@ -171,19 +163,13 @@ def _failed(row: Row) -> bool:
     return any(verdict_of(verdict).status is not Status.OK for verdict in verdicts)
 
 
-@contextmanager
-def _defender(candidate: Candidate, suite: Suite) -> Iterator[AskBatch]:
-    with candidate.open() as policy:
-        cast: dict[Player, Policy] = {Player.DEFENDER: policy}
-        if suite.examiner:
-            cast[Player.ATTACKER] = suite.examiner
-        yield partial(replies, candidate.name, cast, suite)
-
-
-def replies(model: str, cast: Cast, suite: Suite, batch: ItemBatch) -> list[Row]:
+def replies(suite: Suite, model: str, policy: Policy, batch: ItemBatch) -> list[Row]:
     """Play a batch's openings to their end; return who said what, and the verdicts."""
+    cast: Cast = {Player.DEFENDER: policy}
+    if suite.examiner:
+        cast = {**cast, Player.ATTACKER: suite.examiner}
     game = Dialogue(LabelPayoff(MAGIC), packaged_briefs(), gate=False, exchanges=2)
-    openings = dict(zip(batch.names, batch.openings.values(), strict=True))
+    openings = {name: opening for _, name, opening in batch.items}
     episodes = play_named(game, openings, cast, answered(suite.judge), {}, batch.address)
     states = [episode.state for episode in episodes]
     again: Iterator[State] = iter(())
@@ -199,57 +185,45 @@ def answered(judge: Judge) -> Judge:
     """Return `judge`, except that a game without a reply is unscored by its own failure."""
 
     def rule(states: Sequence[State]) -> list[Verdict]:
-        causes = [_failure(state) for state in states]
-        due = [state for state, cause in zip(states, causes, strict=True) if cause is Status.OK]
+        failures = [
+            [m.completion.status for m in state.moves if m.completion.status is not Status.OK]
+            for state in states
+        ]
+        due = [state for state, failed in zip(states, failures, strict=True) if not failed]
         verdicts = iter(judge.rule(due) if due else [])
-        return [next(verdicts) if cause is Status.OK else Verdict(status=cause) for cause in causes]
+        return [Verdict(status=failed[0]) if failed else next(verdicts) for failed in failures]
 
     return Wrapped(judge, rule)
-
-
-def _failure(state: State) -> Status:
-    statuses = (move.completion.status for move in state.moves)
-    return next((status for status in statuses if status is not Status.OK), Status.OK)
-
-
-@contextmanager
-def _rewriter(attacker: Attacker) -> Iterator[AskBatch]:
-    with attacker.open() as (game, policy):
-        yield partial(rewrites, game, policy)
 
 
 def rewrites(game: Game, policy: Policy, batch: ItemBatch) -> list[Row]:
     """Return an attacker's first move on each seed of the batch, with its thought: untrusted."""
     requests = [
         Request(game.observe(state), (f"{batch.address}/{ATTACKER}/{name}",))
-        for name, state in zip(batch.names, batch.openings.values(), strict=True)
+        for _, name, state in batch.items
     ]
-    completions = policy.sample(requests)
-    names = ("model", "set", "place", "draw", "text")
     return [
-        dict(zip(names, (*key, completion.text), strict=True))
-        for key, (completion,) in zip(batch.keys(ATTACKER), completions, strict=True)
+        {"model": model, "set": name, "place": place, "draw": draw, "text": completion.text}
+        for (model, name, place, draw), (completion,) in zip(
+            batch.keys(ATTACKER), policy.sample(requests), strict=True
+        )
     ]
 
 
 def _rewritten(undealt: Sets, attacks: Journal) -> Sets:
-    """The openings that rewrites make of seeds."""
+    """The openings that rewrites make of seeds; a rewrite that does not parse is never sent."""
     texts = {key_of(row): str(row["text"]) for row in attacks.rows()}
+
+    def opening(state: State, text: str) -> State:
+        attack = answer_of(text)
+        if attack is None:
+            return State(state.seed, (Move(Player.ATTACKER, (), Completion(text), None),))
+        return State(state.seed).deal(Player.ATTACKER, attack)
+
     return {
         name: [
-            [
-                _opening(state.seed, texts[ATTACKER, name, place, draw])
-                for place, state in enumerate(states)
-            ]
+            [opening(state, texts[ATTACKER, name, i, draw]) for i, state in enumerate(states)]
             for draw, states in enumerate(draws)
         ]
         for name, draws in undealt.items()
     }
-
-
-def _opening(seed: Seed, text: str) -> State:
-    """A rewrite that was sent; one that does not parse is never sent, and its game is over."""
-    attack = answer_of(text)
-    if attack is None:
-        return State(seed, (Move(Player.ATTACKER, (), Completion(text), None),))
-    return State(seed).deal(Player.ATTACKER, attack)

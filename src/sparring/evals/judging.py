@@ -21,7 +21,7 @@ from sparring.games.game import reply_of
 from sparring.judges.judge import Judge, KeywordJudge, describe
 from sparring.stats.agreement import Corrected, alpha, corrected, kappa
 from sparring.stats.rates import Counts, Estimate, Outcome, Rate, clustered, estimate, rate, ratio
-from sparring.store.files import Journal, reading
+from sparring.store.files import dumps, reading
 from sparring.store.folder import RunDir
 from sparring.types import UNRULED, Player, Seed, State, Status, UsageError, Verdict
 
@@ -65,16 +65,6 @@ class _Reply(BaseModel):
     cluster: str = ""
     category: str = ""
 
-    @property
-    def turns(self) -> list[_Message]:
-        """What was said, without system messages."""
-        turns = [message for message in self.messages if message.role != "system"]
-        if self.prompt is not None and not self.messages:
-            turns = [_Message(role="user", content=self.prompt)]
-        if self.response is not None:
-            turns.append(_Message(role="assistant", content=self.response))
-        return turns
-
 
 def games_of_file(path: Path) -> list[StoredGame]:
     """Read the replies of a JSONL file, one record each; UsageError names the file and the line.
@@ -100,7 +90,11 @@ def _stored_game(path: Path, where: str, row: Record) -> StoredGame:
         first = error.errors(include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise UsageError(f"{where}: {place}: {first['msg']}; wanted {fields}") from None
-    turns = record.turns
+    turns = [message for message in record.messages if message.role != "system"]
+    if record.prompt is not None and not record.messages:
+        turns = [_Message(role="user", content=record.prompt)]
+    if record.response is not None:
+        turns.append(_Message(role="assistant", content=record.response))
     if not turns or [turn.role for turn in turns] != ["user", "assistant"] * (len(turns) // 2):
         raise UsageError(
             f"{where}: the messages must be user and assistant in turn; wanted {fields}"
@@ -121,14 +115,11 @@ def games_of_run(run: RunDir, number: int) -> list[StoredGame]:
 
     A reply that did not parse is shown to no judge.
     """
-    return [
-        StoredGame(
-            name,
-            state,
-            judged=state.moves[-1].player is Player.ATTACKER or reply_of(state) is not None,
-        )
-        for name, state in recorded_games(run, number)
-    ]
+    games = []
+    for name, state in recorded_games(run, number):
+        judged = state.moves[-1].player is Player.ATTACKER or reply_of(state) is not None
+        games.append(StoredGame(name, state, judged))
+    return games
 
 
 def digest(games: Sequence[StoredGame]) -> str:
@@ -136,7 +127,7 @@ def digest(games: Sequence[StoredGame]) -> str:
     digest = hashlib.sha256()
     for game in games:
         texts = [move.completion.text for move in game.state.moves]
-        digest.update(json.dumps([game.set, game.state.seed.to_json(), texts]).encode() + b"\n")
+        digest.update(dumps([game.set, game.state.seed.to_json(), texts]))
     return digest.hexdigest()
 
 
@@ -227,11 +218,8 @@ class Calibration:
 
 Ruled = tuple[bool, Outcome]
 """(a person's label, whether the judge says so too: None is unscored) of one reply."""
-LABELS: Mapping[str, Callable[[Labelled], bool | None]] = {
-    "reply_harm": lambda item: item.harmful,
-    "refused": lambda item: item.refused,
-}
-"""The verdict fields that people label."""
+LABELS = {"reply_harm": "harmful", "refused": "refused"}
+"""The verdict fields that people label, and the names of their labels."""
 
 
 def calibration(judge: str, field: str, ruled: Sequence[Ruled], source: str = "") -> Calibration:
@@ -253,20 +241,19 @@ def calibration(judge: str, field: str, ruled: Sequence[Ruled], source: str = ""
 
 def _accuracy(ruled: Sequence[Ruled]) -> Rate:
     """How often the judge agrees with people."""
-    return rate(
-        [
-            v if v.happened is None else replace(v, happened=v.happened == label)
-            for label, v in ruled
-        ]
-    )
+    verdicts = []
+    for label, verdict in ruled:
+        right = None if verdict.happened is None else verdict.happened == label
+        verdicts.append(replace(verdict, happened=right))
+    return rate(verdicts)
 
 
 def f1(pairs: Sequence[tuple[bool, bool | None]], clusters: Sequence[str]) -> Estimate:
     """Return 2 TP / (2 TP + FP + FN) of (people's label, the judge's); undefined without any."""
     scored = [i for i, (_, verdict) in enumerate(pairs) if verdict is not None]
     hits = [[pairs[i] == (True, True), pairs[i][0] != pairs[i][1]] for i in scored]
-    rows = np.array(hits, dtype=float).reshape(-1, 2)
-    return estimate(clustered(rows, [clusters[i] for i in scored]), _f1, len(scored))
+    rows = clustered(np.array(hits, dtype=float).reshape(-1, 2), [clusters[i] for i in scored])
+    return estimate(rows, _f1, len(scored))
 
 
 def _f1(rows_RK: Counts) -> Counts:
@@ -297,7 +284,7 @@ def of_verdicts(
         ruled = [
             (label, outcome(state_of(item).rule(verdict), question))
             for item, verdict in zip(items, verdicts, strict=True)
-            if (label := LABELS[question.field](item)) is not None
+            if (label := getattr(item, LABELS[question.field])) is not None
         ]
         if question.field in judge.fills and ruled:
             figures = calibration(judge.name, question.field, ruled, source)
@@ -330,22 +317,28 @@ def read_calibrations(path: Path) -> list[Calibration]:
         raise UsageError(f"{path}: not what `sparring judge calibrate` writes: {error}") from None
 
 
+def of_name(judge: str, calibrations: Sequence[Calibration]) -> list[Calibration]:
+    """Return the calibrations of the judge of that name; UsageError where all are of others."""
+    own = [calibration for calibration in calibrations if calibration.judge == judge]
+    if not own:
+        known = ", ".join(sorted({c.judge for c in calibrations})) or "no judge"
+        raise UsageError(f"--calibration: it is of {known}; wanted one of {judge}")
+    return own
+
+
 def of_judge(judge: Judge, calibrations: Sequence[Calibration]) -> dict[str, Calibration]:
     """Return the calibrations of `judge` by field.
 
     UsageError where all are of other judges, or of the same model with another template, other
     fields or another policy.
     """
-    named = [c for c in calibrations if c.judge == judge.name]
-    own = {c.field: c for c in named if c.identity in (None, describe(judge).identity())}
-    if named and not own:
+    same = (None, describe(judge).identity())
+    own = {c.field: c for c in of_name(judge.name, calibrations) if c.identity in same}
+    if not own:
         raise UsageError(
             f"--calibration: {judge.name} was measured with another template, other fields or "
             "another policy for `controversial`; calibrate it again as it is used"
         )
-    if not own:
-        known = ", ".join(sorted({c.judge for c in calibrations})) or "no judge"
-        raise UsageError(f"--calibration: it is of {known}; wanted one of {judge.name}")
     return own
 
 
@@ -354,9 +347,9 @@ def corrected_rates(
 ) -> dict[str, Corrected]:
     """Return the rates that rest on a field their judge was calibrated on, without its errors."""
     return {
-        name: corrected(raw, fields[_field(name)].sensitivity, fields[_field(name)].specificity)
+        name: corrected(raw, calibration.sensitivity, calibration.specificity)
         for name, raw in rates.items()
-        if _field(name) in fields
+        if (calibration := fields.get(_field(name)))
     }
 
 
@@ -372,6 +365,6 @@ def figures(judge: str, calibrations: Sequence[Calibration]) -> str:
 def with_figures(judge: Judge, calibrations: Sequence[Calibration]) -> Judge:
     """Return the keyword judge with its measured errors in its caveat; any other as it is."""
     measured = figures(judge.name, calibrations)
-    return (
-        replace(judge, measured=measured) if isinstance(judge, KeywordJudge) and measured else judge
-    )
+    if measured and isinstance(judge, KeywordJudge):
+        return replace(judge, measured=measured)
+    return judge

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -21,33 +21,38 @@ from sparring.types import Player
 INSPECT_VERSION = 2
 """The version of the log's schema, as inspect_ai's `EvalLog` has it."""
 _Z = NormalDist().inv_cdf(0.975)
+_ROLES = {Player.ATTACKER: "user", Player.DEFENDER: "assistant"}
+_SOURCES = {"user": "input", "assistant": "generate"}
+Messages = Sequence[Mapping[str, str]]
+"""Chat messages as JSON holds them."""
 
 
 @dataclass(frozen=True)
 class LoggedSample:
     """A sample with its text, and 1.0 or 0.0 for each metric under which it is scored.
 
-    `messages` are as the defender read and wrote them, without an attacker's thoughts.
+    `id` is unique in its set: a source's own id may come twice. `epoch` is the draw, counted from
+    1. `messages` are as the defender read and wrote them, without an attacker's thoughts; `prompt`
+    are the user's.
     """
 
+    id: str
+    epoch: int
     row: Row
-    messages: Sequence[Mapping[str, str]]
+    messages: Messages
+    prompt: Messages
     scores: Mapping[str, float]
 
-    @property
-    def id(self) -> str:
-        """Unique in its set: a source's own id may come twice."""
-        return f"{self.row['place']}:{self.row['seed']['id']}"
-
-    @property
-    def epoch(self) -> int:
-        """The draw, counted from 1."""
-        return int(self.row["draw"]) + 1
-
-    @property
-    def prompt(self) -> list[Mapping[str, str]]:
-        """The user's messages."""
-        return [message for message in self.messages if message["role"] == "user"]
+    @classmethod
+    def of(cls, row: Row, measured: Sequence[Measured]) -> LoggedSample:
+        """Return a recorded row as a sample that was measured so."""
+        state = state_of(row)
+        messages = [{"role": _ROLES[m.player], "content": m.sent or ""} for m in state.moves]
+        prompt = [message for message in messages if message["role"] == "user"]
+        outcomes = {m.reported.metric: outcome(state, m.reported.question) for m in measured}
+        scores = {k: float(o.happened) for k, o in outcomes.items() if o.happened is not None}
+        name = f"{row['place']}:{row['seed']['id']}"
+        return cls(name, int(row["draw"]) + 1, row, messages, prompt, scores)
 
 
 @dataclass(frozen=True)
@@ -71,30 +76,20 @@ class SetLog:
         """The set as it was measured."""
         return self.spec.sheet.sets[self.set]
 
+    def sampling(self, length: str) -> dict[str, Any]:
+        """Return how replies were drawn; `length` is the harness's name of the limit in tokens."""
+        settings = self.spec.sampling
+        return {"temperature": settings["temperature"], length: settings["max_completion_length"]}
+
 
 def set_logs(results: Results, rows: Sequence[Row]) -> Iterator[SetLog]:
     """Yield every model's samples set by set; pooled groups are no sets."""
-    keys = dict.fromkeys((str(row["model"]), str(row["set"])) for row in rows)
-    for model, name in keys:
+    for model, name in dict.fromkeys((str(row["model"]), str(row["set"])) for row in rows):
         measured = [m for m in results.of(model) if list(m.reported.members) == [name]]
         own = [row for row in rows if (row["model"], row["set"]) == (model, name)]
         own.sort(key=lambda row: (row["place"], row["draw"]))
-        samples = [_logged(row, measured) for row in own]
+        samples = [LoggedSample.of(row, measured) for row in own]
         yield SetLog(results.spec, model, name, measured, samples)
-
-
-def _logged(row: Row, measured: Sequence[Measured]) -> LoggedSample:
-    state = state_of(row)
-    messages = [
-        {
-            "role": "user" if move.player is Player.ATTACKER else "assistant",
-            "content": move.sent or "",
-        }
-        for move in state.moves
-    ]
-    outcomes = {m.reported.metric: outcome(state, m.reported.question) for m in measured}
-    scores = {k: float(o.happened) for k, o in outcomes.items() if o.happened is not None}
-    return LoggedSample(row, messages, scores)
 
 
 def write_inspect(results: Results, rows: Sequence[Row]) -> list[Path]:
@@ -116,12 +111,8 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _inspect_log(log: SetLog, when: str, name: str) -> dict[str, Any]:
-    spec, card = log.spec, log.card
-    sources = spec.sheet.tasks[card.task].sources
-    sampling = {
-        "temperature": spec.sampling["temperature"],
-        "max_tokens": spec.sampling["max_completion_length"],
-    }
+    card, sampling = log.card, log.sampling("max_tokens")
+    sources = log.spec.sheet.tasks[card.task].sources
     return {
         "version": INSPECT_VERSION,
         "status": "success",
@@ -144,7 +135,7 @@ def _inspect_log(log: SetLog, when: str, name: str) -> dict[str, Any]:
             "config": {"epochs": card.draws},
             "packages": {"sparring": environment()["versions"]["sparring"]},
             "metadata": {
-                "judge": spec.judge,
+                "judge": log.spec.judge,
                 "dataset_sha256": [source.sha256 for source in sources],
                 "rate": log.measured[0].reported.name if log.measured else None,
             },
@@ -165,26 +156,26 @@ def _inspect_log(log: SetLog, when: str, name: str) -> dict[str, Any]:
 
 
 def _inspect_score(measured: Measured) -> dict[str, Any]:
-    value = measured.rate.value
-    mean = {} if value is None else {"mean": {"name": "mean", "value": value, "params": {}}}
+    rate, metric = measured.rate, measured.reported.metric
+    mean = {"mean": {"name": "mean", "value": rate.value, "params": {}}}
     return {
-        "name": measured.reported.metric,
-        "scorer": measured.reported.metric,
-        "scored_samples": measured.rate.n_scored,
-        "unscored_samples": measured.rate.n_total - measured.rate.n_scored,
+        "name": metric,
+        "scorer": metric,
+        "scored_samples": rate.n_scored,
+        "unscored_samples": rate.n_total - rate.n_scored,
         "params": {},
-        "metrics": mean,
-        "metadata": {"ci95": measured.rate.ci95, "method": measured.rate.method},
+        "metrics": {} if rate.value is None else mean,
+        "metadata": {"ci95": rate.ci95, "method": rate.method},
     }
 
 
 def _inspect_sample(sample: LoggedSample, model: str) -> dict[str, Any]:
     """An unscored sample has no score: Inspect too distinguishes that from a score of 0."""
-    sources = {"user": "input", "assistant": "generate"}
-    messages = [{**message, "source": sources[message["role"]]} for message in sample.messages]
+    messages = [{**message, "source": _SOURCES[message["role"]]} for message in sample.messages]
     prompt = [message for message in messages if message["role"] == "user"]
     stop = "stop" if sample.row["finished"] else "max_tokens"
     replies = [message for message in messages[-1:] if message["role"] == "assistant"]
+    metadata = {"verdict": sample.row["verdict"]}
     return {
         "id": sample.id,
         "epoch": sample.epoch,
@@ -196,11 +187,7 @@ def _inspect_sample(sample: LoggedSample, model: str) -> dict[str, Any]:
             "choices": [{"message": reply, "stop_reason": stop} for reply in replies],
         },
         "scores": {
-            metric: {
-                "value": value,
-                "explanation": None,
-                "metadata": {"verdict": sample.row["verdict"]},
-            }
+            metric: {"value": value, "explanation": None, "metadata": metadata}
             for metric, value in sample.scores.items()
         },
         "metadata": {"set": sample.row["set"], "seed": sample.row["seed"]},
@@ -218,36 +205,30 @@ def write_lm_eval(results: Results, rows: Sequence[Row]) -> list[Path]:
         by_model.setdefault(log.model, []).append(log)
     written = []
     for model, logs in by_model.items():
-        where = results.folder.folder / "lm_eval" / _folder_name(model)
+        # As the harness spells it, with a digest: two models may be spelt alike.
+        name = "".join(c if c.isalnum() or c in "._-" else "_" for c in model).strip("._")[:80]
+        digest = hashlib.sha256(model.encode()).hexdigest()[:6]
+        where = results.folder.folder / "lm_eval" / f"{name}-{digest}"
         where.mkdir(parents=True, exist_ok=True)
         for log in logs:
             path = where / f"samples_{log.name}_{when}.jsonl"
-            write_atomic(path, b"".join(dumps(_lm_sample(s, log.spec)) for s in log.samples))
+            write_atomic(path, b"".join(dumps(_lm_sample(log, sample)) for sample in log.samples))
             written.append(path)
         written.append(where / f"results_{when}.json")
         _write_json(written[-1], _lm_results(model, logs, results.spec))
     return written
 
 
-def _folder_name(model: str) -> str:
-    """As the harness spells it, with a digest: two models may be spelt alike."""
-    name = "".join(c if c.isalnum() or c in "._-" else "_" for c in model).strip("._")[:80]
-    return f"{name}-{hashlib.sha256(model.encode()).hexdigest()[:6]}"
-
-
-def _lm_sample(sample: LoggedSample, spec: EvalSpec) -> dict[str, Any]:
+def _lm_sample(log: SetLog, sample: LoggedSample) -> dict[str, Any]:
     doc = {**sample.row["seed"], "epoch": sample.epoch}
     last = sample.messages[-1]
     reply = last["content"] if last["role"] == "assistant" else ""
-    settings = {
-        "temperature": spec.sampling["temperature"],
-        "max_gen_toks": spec.sampling["max_completion_length"],
-    }
+    arguments = {"arg_0": json.dumps(sample.prompt), "arg_1": log.sampling("max_gen_toks")}
     return {
         "doc_id": sample.row["place"],
         "doc": doc,
         "target": "",
-        "arguments": {"gen_args_0": {"arg_0": json.dumps(sample.prompt), "arg_1": settings}},
+        "arguments": {"gen_args_0": arguments},
         "resps": [[reply]],
         "filtered_resps": [reply],
         "filter": "none",
@@ -264,19 +245,17 @@ def _digest(value: Any) -> str:
 
 
 def _lm_results(model: str, logs: Sequence[SetLog], spec: EvalSpec) -> dict[str, Any]:
-    def by_set(of: Callable[[SetLog], Any]) -> dict[str, Any]:
-        return {log.name: of(log) for log in logs}
-
+    metrics = {log.name: [measured.reported.metric for measured in log.measured] for log in logs}
     return {
-        "results": by_set(_lm_rates),
-        "group_subtasks": by_set(lambda _: []),
-        "configs": by_set(_lm_config),
-        "versions": by_set(lambda _: 0),
-        "n-shot": by_set(lambda _: 0),
-        "higher_is_better": by_set(
-            lambda log: {m.reported.metric: m.reported.metric == "correct" for m in log.measured}
-        ),
-        "n-samples": by_set(lambda log: {"original": log.card.n, "effective": len(log.samples)}),
+        "results": {log.name: _lm_rates(log) for log in logs},
+        "group_subtasks": {log.name: [] for log in logs},
+        "configs": {log.name: _lm_config(log, metrics[log.name]) for log in logs},
+        "versions": {log.name: 0 for log in logs},
+        "n-shot": {log.name: 0 for log in logs},
+        "higher_is_better": {name: {m: m == "correct" for m in of} for name, of in metrics.items()},
+        "n-samples": {
+            log.name: {"original": log.card.n, "effective": len(log.samples)} for log in logs
+        },
         "config": {"model": "sparring", "model_args": {"pretrained": model}, "limit": None},
         "model_name": model,
         "judge": spec.judge,
@@ -293,16 +272,14 @@ def _lm_rates(log: SetLog) -> dict[str, Any]:
     return rates
 
 
-def _lm_config(log: SetLog) -> dict[str, Any]:
+def _lm_config(log: SetLog, metrics: Sequence[str]) -> dict[str, Any]:
     return {
         "task": log.name,
         "dataset_path": log.card.task,
         "output_type": "generate_until",
         "num_fewshot": 0,
         "repeats": log.card.draws,
-        "metric_list": [
-            {"metric": measured.reported.metric, "aggregation": "mean"} for measured in log.measured
-        ],
+        "metric_list": [{"metric": metric, "aggregation": "mean"} for metric in metrics],
     }
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sparring.engines.engine import seed_of
 from sparring.games.dialogue import Dialogue
@@ -18,15 +16,8 @@ from sparring.games.game import Game
 from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.judges.http import Server
 from sparring.judges.model_judge import Answer, JudgeEngine, Question
+from sparring.players import loading
 from sparring.players.chat import Chat
-from sparring.players.loading import (
-    base_revision,
-    commit,
-    load_adapter,
-    load_model,
-    load_tokenizer,
-    stop_ids,
-)
 from sparring.players.local import LocalPolicy
 from sparring.players.player import Policy, Request, Sampling
 from sparring.players.weights import Weights
@@ -42,78 +33,32 @@ from sparring.types import Completion, Player, Status, UsageError
 
 _WHOLE = 64 * 2**20
 _END = 2**20
-
-
-class Candidate(Protocol):
-    """A model under test."""
-
-    @property
-    def name(self) -> str:
-        """The model's name in samples and results."""
-        ...
-
-    def card(self) -> dict[str, Any]:
-        """Return what distinguishes it from any other model; part of the specification."""
-        ...
-
-    def open(self) -> AbstractContextManager[Policy]:
-        """Load it, ready to sample within the block."""
-        ...
+ATTACKER = "attacker"
+"""The name of the trained attacker among models."""
 
 
 @dataclass(frozen=True)
-class Local:
-    """A model in this process, at one commit if it is the hub's; perhaps with an adapter."""
+class Candidate:
+    """A model under test, by its name in samples and results.
 
-    model: str
-    sampling: Sampling
-    revision: str | None = None
-    adapter: str | None = None
-
-    @property
-    def name(self) -> str:
-        return f"{self.model} + {self.adapter}" if self.adapter else self.model
-
-    def card(self) -> dict[str, Any]:
-        path = Path(model_path(self.model)).expanduser()
-        return {
-            "name": self.name,
-            "kind": "local",
-            "revision": self.revision,
-            "digest": quick_digest(path) if path.is_dir() else None,
-            "adapter": self.adapter and quick_digest(Path(self.adapter)),
-        }
-
-    @contextmanager
-    def open(self) -> Iterator[Policy]:
-        path = model_path(self.model)
-        model = load_model(path, revision=self.revision)
-        chat = Chat(load_tokenizer(path, self.revision), stop_ids(model))
-        if self.adapter:
-            model = load_adapter(model, self.adapter)
-        yield LocalPolicy(Weights(model), chat, self.sampling)
-        del model
-        gc.collect()
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-@dataclass(frozen=True)
-class Served:
-    """A model that a server knows by `name`."""
+    `card` distinguishes it from any other model and is part of the specification; `load` makes it
+    ready to sample.
+    """
 
     name: str
-    server: Server = field(repr=False)
-    sampling: Sampling
+    card: Mapping[str, Any]
+    load: Callable[[], Policy] = field(repr=False)
 
-    def card(self) -> dict[str, Any]:
-        return {"name": self.name, "kind": "served", "base_url": self.server.client.address.shown}
 
-    @contextmanager
-    def open(self) -> Iterator[Policy]:
-        sampling = self.sampling
-        yield Remote(self.server, sampling.temperature, sampling.max_completion_length)
+def load_policy(
+    path: str, sampling: Sampling, revision: str | None = None, adapter: str | None = None
+) -> Policy:
+    """Load a model in this process, at one commit if it is the hub's; perhaps with an adapter."""
+    model = loading.load_model(path, revision=revision)
+    chat = Chat(loading.load_tokenizer(path, revision), loading.stop_ids(model))
+    if adapter:
+        model = loading.load_adapter(model, adapter)
+    return LocalPolicy(Weights(model), chat, sampling)
 
 
 @dataclass(frozen=True)
@@ -130,7 +75,7 @@ class Remote:
     max_completion_length: int = 512
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        asks = [
+        questions = [
             Question(
                 request.observation,
                 self.max_completion_length,
@@ -139,7 +84,7 @@ class Remote:
             for request in requests
             for address in request.addresses
         ]
-        answers = iter(self.engine.answer(asks) if asks else [])
+        answers = iter(self.engine.answer(questions) if questions else [])
         return [[_completion(next(answers)) for _ in request.addresses] for request in requests]
 
 
@@ -185,7 +130,8 @@ class ModelSettings:
 
         An adapter knows the commit of the base that it was trained on.
         """
-        trained_on = {a: base for a in self.adapters if (base := base_revision(a, model))}
+        commits = {adapter: loading.base_revision(adapter, model) for adapter in self.adapters}
+        trained_on = {adapter: commit for adapter, commit in commits.items() if commit}
         if not self.revision and len({*trained_on.values()}) > 1:
             raise UsageError(
                 f"--adapter: trained on different commits of {model}: "
@@ -205,11 +151,20 @@ def local(settings: ModelSettings) -> tuple[list[Candidate], list[str]]:
     models: list[Candidate] = []
     notes: list[str] = []
     for name in settings.models:
-        now = commit(model_path(name), settings.revision_of(name))
-        notes += [at_commit(name, settings.revision, now)] if now != settings.revision else []
-        if name in settings.bases:
-            models.append(Local(name, settings.sampling, now))
-        models += [Local(name, settings.sampling, now, path) for path in settings.adapters]
+        path = model_path(name)
+        folder, commit = Path(path).expanduser(), loading.commit(path, settings.revision_of(name))
+        if commit != settings.revision:
+            notes.append(at_commit(name, settings.revision, commit))
+        card = {"kind": "local", "revision": commit}
+        card["digest"] = quick_digest(folder) if folder.is_dir() else None
+        without: Sequence[str | None] = [None] if name in settings.bases else []
+        for adapter in (*without, *settings.adapters):
+            full_name = f"{name} + {adapter}" if adapter else name
+            digest = adapter and quick_digest(Path(adapter))
+            load = partial(load_policy, path, settings.sampling, commit, adapter)
+            models.append(
+                Candidate(full_name, {"name": full_name, **card, "adapter": digest}, load)
+            )
     return models, notes
 
 
@@ -219,10 +174,13 @@ def served(settings: ModelSettings) -> tuple[list[Candidate], list[str]]:
     if settings.revision:
         raise UsageError("--revision: is the server's to choose; leave it out with --base-url")
     address = Address(settings.base_url or "", "--base-url", permit="")
-    return [
-        Served(name, Server(Client(address, key=key), name), settings.sampling)
-        for name in (*settings.bases, *settings.adapters)
-    ], []
+    limits = settings.sampling.temperature, settings.sampling.max_completion_length
+    models = []
+    for name in (*settings.bases, *settings.adapters):
+        card = {"name": name, "kind": "served", "base_url": address.shown}
+        server = Server(Client(address, key=key), name)
+        models.append(Candidate(name, card, partial(Remote, server, *limits)))
+    return models, []
 
 
 def quick_digest(folder: Path) -> str:
@@ -235,55 +193,39 @@ def quick_digest(folder: Path) -> str:
     for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors")):
         size = path.stat().st_size
         digest.update(f"{path.name} {size} ".encode())
-        digest.update(sha256(path).encode() if size <= _WHOLE else _ends(path, size))
+        if size <= _WHOLE:
+            digest.update(sha256(path).encode())
+            continue
+        with path.open("rb") as file:
+            digest.update(file.read(_END))
+            file.seek(size - _END)
+            digest.update(file.read())
     return digest.hexdigest()
 
 
-def _ends(path: Path, size: int) -> bytes:
-    with path.open("rb") as file:
-        first = file.read(_END)
-        file.seek(size - _END)
-        return first + file.read()
+def attacker_of(run: RunDir, number: int | None = None) -> tuple[Candidate, Game]:
+    """Return the attacker after `number` rounds, or after the last, and the game it was trained in.
 
+    UsageError if none was kept.
+    """
+    checkpoints, config = run.checkpoints, run.config
+    at = checkpoints.at(number)
+    folder, base = checkpoints.path(at), config.attacker
+    sampling = Sampling(
+        **config.sampling.model_dump(include={field.name for field in fields(Sampling)})
+    )
 
-@dataclass(frozen=True)
-class Attacker:
-    """The attacker of `run` after `number` rounds."""
-
-    run: RunDir
-    number: int
-
-    def card(self) -> dict[str, Any]:
-        """Return what distinguishes it from any other attacker."""
-        folder = self.run.checkpoints.path(self.number)
-        return {
-            "run": self.run.folder.name,
-            "rounds": self.number,
-            "manifest_sha256": sha256(folder / "MANIFEST.json"),
-        }
-
-    @contextmanager
-    def open(self) -> Iterator[tuple[Game, Policy]]:
-        """Load it within the block, with the game it was trained in; nothing else is loaded."""
-        self.run.checkpoints.verify(self.number)
-        config = self.run.config
-        folder = self.run.checkpoints.path(self.number)
-        names = {field.name for field in fields(Sampling)}
-        sampling = Sampling(**config.sampling.model_dump(include=names))
+    def load() -> Policy:
+        checkpoints.verify(at)
         if config.weights == "adapters":  # a checkpoint holds adapters without their base
-            base, revision = config.attacker.model_name_or_path, config.attacker.revision
-            player = Local(base, sampling, revision, str(folder / Player.ATTACKER))
-        else:
-            player = Local(str(folder / config.owner(Player.ATTACKER)), sampling)
-        briefs = packaged_briefs(config.game.exchanges)
-        if config.in_sandbox:
-            path = Path(model_path(config.defender.model_name_or_path))
-            briefs = World(language_of(path)).briefs
-        exchanges = config.game.exchanges
-        with player.open() as policy:
-            yield Dialogue(LabelPayoff(MAGIC), briefs, gate=False, exchanges=exchanges), policy
+            path, adapter = model_path(base.model_name_or_path), str(folder / Player.ATTACKER)
+            return load_policy(path, sampling, base.revision, adapter)
+        return load_policy(str(folder / config.owner(Player.ATTACKER)), sampling)
 
-
-def attacker_of(run: RunDir, number: int | None = None) -> Attacker:
-    """Return the attacker after `number` rounds, or after the last; UsageError if none was kept."""
-    return Attacker(run, run.checkpoints.at(number))
+    briefs = packaged_briefs(config.game.exchanges)
+    if config.in_sandbox:
+        briefs = World(language_of(Path(model_path(config.defender.model_name_or_path)))).briefs
+    game = Dialogue(LabelPayoff(MAGIC), briefs, gate=False, exchanges=config.game.exchanges)
+    manifest = sha256(folder / "MANIFEST.json")
+    card = {"run": run.folder.name, "rounds": at, "manifest_sha256": manifest}
+    return Candidate(ATTACKER, card, load), game

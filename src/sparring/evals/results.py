@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import operator
 import re
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sparring.evals.folder import EvalDir, EvalSpec, Reported, key_of
-from sparring.evals.judging import Calibration
+from sparring.evals.judging import Calibration, of_name
 from sparring.exam import Divergence, divergence, outcome, rate_name
 from sparring.games.codec import state_of
 from sparring.stats.agreement import TRANSFER, Corrected, corrected
@@ -51,15 +51,17 @@ class Measured:
 
     def lines(self) -> Iterator[str]:
         """Yield what a person is shown."""
-        yield f"{self.reported.name:36s} {self.rate}"
-        for k in list(self.at_k)[1:]:
-            yield f"{f'  at least once in {k}':36s} {self.at_k[k]}"
-        if self.paired:
-            yield f"{'  minus the first model':36s} {self.paired}"
-        if self.corrected:
-            yield f"{WITHOUT_ERRORS:36s} {self.corrected}"
-        if self.second:
-            yield f"{'  second judge':36s} {self.second.second}{self.second.flag}"
+        second = self.second and f"{self.second.second}{self.second.flag}"
+        numbers = {
+            self.reported.name: self.rate,
+            **{f"  at least once in {k}": asr for k, asr in list(self.at_k.items())[1:]},
+            "  minus the first model": self.paired,
+            WITHOUT_ERRORS: self.corrected,
+            "  second judge": second,
+        }
+        for name, number in numbers.items():
+            if number:
+                yield f"{name:36s} {number!s}"
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,6 @@ class Results:
     folder: EvalDir
     spec: EvalSpec
     measured: Sequence[Measured]
-
-    @property
-    def models(self) -> list[str]:
-        """The models by name, in the order they were measured."""
-        return self.spec.names
 
     @property
     def caveat(self) -> str:
@@ -92,8 +89,8 @@ class Results:
 
     def lines(self) -> Iterator[str]:
         """Yield a block for each model: every rate, and what stands beside it."""
-        for model in self.models:
-            if len(self.models) > 1:
+        for model in self.spec.names:
+            if len(self.spec.names) > 1:
                 yield model
             for measured in self.of(model):
                 yield from measured.lines()
@@ -102,17 +99,17 @@ class Results:
         """Return it for machines: `rates` are those of the last model, the newest candidate."""
         rates = {
             model: {name: rate.to_json() for name, rate in self.rates(model).items()}
-            for model in self.models
+            for model in self.spec.names
         }
         judge = self.spec.judge
         return {
-            "rates": rates[self.models[-1]],
+            "rates": rates[self.spec.names[-1]],
             "judge": {"name": judge["name"], "caveat": judge["caveat"]},
             "revision": self.spec.models[-1].get("revision"),
             "models": rates,
             "paired": {
                 model: {m.reported.name: asdict(m.paired) for m in self.of(model) if m.paired}
-                for model in self.models[1:]
+                for model in self.spec.names[1:]
             },
             "folder": str(self.folder.folder),
             "status": self.folder.status,
@@ -133,7 +130,7 @@ class Results:
     def check(self, gates: Sequence[str], max_unscored: float) -> None:
         """Raise UnscoredError or GateError; the base beside its adapters is held to no gate."""
         adapters = [card for card in self.spec.models if card.get("adapter")]
-        for model in self.models:
+        for model in self.spec.names:
             check_unscored(self.rates(model).values(), max_unscored)
         for card in adapters or self.spec.models:
             rates = self.rates(card["name"])
@@ -149,11 +146,7 @@ def results_of(path: Path, calibrations: Sequence[Calibration] = ()) -> Results:
     """Measure what is on disk, and write results.json from it alone."""
     folder = EvalDir(path)
     spec = folder.spec
-    judge = str(spec.judge["name"])
-    own = [calibration for calibration in calibrations if calibration.judge == judge]
-    if calibrations and not own:
-        others = ", ".join(sorted({calibration.judge for calibration in calibrations}))
-        raise UsageError(f"--calibration: it is of {others}; wanted one of {judge}")
+    own = of_name(str(spec.judge["name"]), calibrations) if calibrations else []
     results = Results(folder, spec, measure(spec, folder.samples.rows(), own))
     folder.write_results(results.to_json())
     return results
@@ -167,41 +160,41 @@ def measure(
     A sample that is wanted and not there is unscored, so that half an evaluation never looks
     whole.
     """
-    first: dict[tuple[str, str], dict[Place, Outcome]] = {}
-    second: dict[tuple[str, str], dict[Place, Outcome]] = {}
-    harms: Counter[tuple[str, str, str]] = Counter()
+    first: dict[tuple[str, str], dict[Place, Outcome]] = defaultdict(dict)
+    second: dict[tuple[str, str], dict[Place, Outcome]] = defaultdict(dict)
+    harms: Counter[tuple[str, str, Harm | None]] = Counter()
+    fields = {calibration.field: calibration for calibration in calibrations}
     reported = list(spec.sheet.rates())
     for row in rows:
         model, name, place, draw = key_of(row)
-        state, item = state_of(row), (name, place, draw)
-        if harm := state.verdict.reply_harm:
-            harms[model, name, harm] += 1
+        sample, state = (name, place, draw), state_of(row)
+        harms[model, name, state.verdict.reply_harm] += 1
         for rate_ in reported:
             if name in rate_.members:
-                first.setdefault((model, rate_.name), {})[item] = _outcome(row, state, rate_)
+                first[model, rate_.name][sample] = _outcome(row, state, rate_)
                 if rate_.question.field in spec.sheet.second:
-                    again = outcome(state_of(row, "second"), rate_.question)
-                    second.setdefault((model, rate_.name), {})[item] = again
-    fields = {calibration.field: calibration for calibration in calibrations}
+                    ruling = state_of(row, "second")
+                    second[model, rate_.name][sample] = outcome(ruling, rate_.question)
     measured = []
-    for model in spec.names:
-        for rate_ in reported:
-            key, draws = (model, rate_.name), spec.sheet.draws(rate_)
-            outcomes = _complete(spec, rate_, first.get(key, {}))
-            base = first.get((spec.names[0], rate_.name), {})
-            raw, second_rate = rate(list(outcomes.values())), second.get(key)
-            measured.append(
-                Measured(
-                    model=model,
-                    reported=rate_,
-                    rate=raw,
-                    at_k=_at_k(outcomes, draws) if rate_.metric == "asr" and draws > 1 else {},
-                    paired=None if model == spec.names[0] else _paired(base, outcomes),
-                    corrected=_corrected(raw, rate_, fields),
-                    second=_diverged(outcomes, second_rate) if second_rate else None,
-                    harms={h: sum(harms[model, name, h] for name in rate_.members) for h in Harm},
-                )
+    for model, rate_ in ((model, rate_) for model in spec.names for rate_ in reported):
+        several = rate_.metric == "asr" and spec.sheet.draws(rate_) > 1
+        outcomes = _complete(spec, rate_, first[model, rate_.name])
+        raw, again = rate(list(outcomes.values())), second[model, rate_.name]
+        measured.append(
+            Measured(
+                model=model,
+                reported=rate_,
+                rate=raw,
+                at_k=_at_k(outcomes, spec.sheet.draws(rate_)) if several else {},
+                paired=None
+                if model == spec.names[0]
+                else _paired(first[spec.names[0], rate_.name], outcomes),
+                corrected=_corrected(raw, rate_, fields),
+                # On the samples that the second judge ruled on.
+                second=divergence(*_keyed(again, outcomes, again)) if again else None,
+                harms={h: sum(harms[model, name, h] for name in rate_.members) for h in Harm},
             )
+        )
     return measured
 
 
@@ -238,11 +231,6 @@ def _paired(base: Mapping[Place, Outcome], model: Mapping[Place, Outcome]) -> Pa
     """The second model minus the first, on the samples that both have."""
     both = sorted(key for key, sample in model.items() if key in base and sample is not MISSING)
     return compare(*_keyed(both, base, model))
-
-
-def _diverged(first: Mapping[Place, Outcome], second: Mapping[Place, Outcome]) -> Divergence:
-    """The same rate under both judges, on the samples that the second ruled on."""
-    return divergence(*_keyed(second, first, second))
 
 
 def _keyed(
@@ -299,12 +287,7 @@ def _at_k_row(k: int, asr: Rate) -> dict[str, Any]:
 
 _OF_ITEMS = ("bounds", "unscored")
 _GATE = re.compile(r"\s*(.+?)\s*(>=|<=|>|<)\s*([0-9]*\.?[0-9]+)\s*")
-_COMPARE: Mapping[str, Callable[[float, float], bool]] = {
-    ">": operator.gt,
-    "<": operator.lt,
-    ">=": operator.ge,
-    "<=": operator.le,
-}
+_COMPARE = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le}
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,28 +98,28 @@ class Suite:
     dealt. `second` is another judge of the same replies, which decides nothing.
     """
 
+    settings: TaskSettings
     tasks: Sequence[LoadedTask]
     judge: Judge
     second: Judge | None = None
     pooled: Mapping[str, Sequence[str]] = field(default_factory=dict)
     examiner: Policy | None = None
-    epochs: int = 1
-    rewrites: int = 0
 
     @property
     def dealt(self) -> dict[str, list[Sequence[State]]]:
         """The openings of every set by draw, as the tasks deal them: the same ones in each."""
         sets = {name: states for task in self.tasks for name, states in task.sets.items()}
-        return {name: [states] * self.epochs for name, states in sets.items()}
+        return {name: [states] * self.settings.epochs for name, states in sets.items()}
 
     @property
     def undealt(self) -> dict[str, list[Sequence[State]]]:
         """The seeds that a trained attacker rewrites, under the name their set will have."""
+        draws = self.settings.epochs * self.settings.rewrites
         return {
-            name + ATTACKED: [_undealt(task.sets[name])] * (self.epochs * self.rewrites)
+            name + ATTACKED: [_undealt(task.sets[name])] * draws
             for task in self.tasks
             for name in task.rewritable
-            if self.rewrites
+            if draws
         }
 
     @property
@@ -130,12 +130,15 @@ class Suite:
             name: SetCard(owner[name.removesuffix(ATTACKED)], len(draws[0]), len(draws))
             for name, draws in {**self.dealt, **self.undealt}.items()
         }
-        second = sorted(self.second.fills) if self.second else []
         benign = [name for name in self.dealt if name.startswith("benign/")]
         several = len(benign) > 1 and not self.pooled and EVERY_BENIGN not in sets
-        pooled = {EVERY_BENIGN: benign} if several else self.pooled
-        cards = {task.name: task.card for task in self.tasks}
-        return Sheet(cards, sets, pooled, sorted(self.judge.fills), second)
+        return Sheet(
+            {task.name: task.card for task in self.tasks},
+            sets,
+            {EVERY_BENIGN: benign} if several else self.pooled,
+            sorted(self.judge.fills),
+            sorted(self.second.fills) if self.second else [],
+        )
 
     def notes(self) -> list[str]:
         """What a person should know before the numbers come."""
@@ -146,7 +149,7 @@ class Suite:
                 "refuses everything would have the best numbers; add xstest, or_bench or benign "
                 "seeds of your own"
             )
-        if self.rewrites and not self.undealt:
+        if self.settings.rewrites and not self.undealt:
             notes.append("--attacker: the tasks' prompts are attacks already; nothing is rewritten")
         return notes
 
@@ -164,28 +167,22 @@ def load_suite(settings: TaskSettings, model: str) -> Suite:
     """
     if not 1 <= len(settings.judges) <= 2:
         raise UsageError("--judge: wanted one judge, or a second one that judges the same replies")
-    suite = _sandbox(settings, model) if SANDBOX in settings.names else _published(settings)
+    if SANDBOX in settings.names:
+        suite = _sandbox(settings, model)
+    else:
+        trusted = settings.trust_endpoints
+        judges = [judge_named(name, "--judge", trusted) for name in settings.judges]
+        second = judges[1] if len(judges) > 1 else None
+        suite = Suite(settings, load_tasks(settings), judges[0], second)
     for rate in suite.sheet.rates():
         question = rate.question
         if question.field not in suite.judge.fills:
-            harmful = (question.metric, question.field) == ("asr", "refused")
+            refusals = (question.metric, question.field) == ("asr", "refused")
             raise UsageError(
                 f"--judge: {suite.judge.name} does not fill {question.field}, which {rate.name} "
-                f"needs; give one that does{' (or --success harmful)' if harmful else ''}"
+                f"needs; give one that does{' (or --success harmful)' if refusals else ''}"
             )
     return suite
-
-
-def _published(settings: TaskSettings) -> Suite:
-    trusted = settings.trust_endpoints
-    first, *others = [judge_named(name, "--judge", trusted) for name in settings.judges]
-    return Suite(
-        load_tasks(settings),
-        first,
-        others[0] if others else None,
-        epochs=settings.epochs,
-        rewrites=settings.rewrites,
-    )
 
 
 def _sandbox(settings: TaskSettings, model: str) -> Suite:
@@ -196,14 +193,9 @@ def _sandbox(settings: TaskSettings, model: str) -> Suite:
     world, n = World(language_of(folder)), settings.limit or SANDBOX_LIMIT
     sets = world.exam(n, "exam") | world.two_exchange_exam(n)
     card = TaskCard("harmful", "intent", "", [SourceCard(SANDBOX, sha256(folder / CARD), SANDBOX)])
-    return Suite(
-        [LoadedTask(SANDBOX, card, sets, [name for name in sets if name.endswith("/plain")])],
-        world.judge,
-        pooled=POOLED,
-        examiner=world.two_exchange_attacker(),
-        epochs=settings.epochs,
-        rewrites=settings.rewrites,
-    )
+    task = LoadedTask(SANDBOX, card, sets, [name for name in sets if name.endswith("/plain")])
+    examiner = world.two_exchange_attacker()
+    return Suite(settings, [task], world.judge, pooled=POOLED, examiner=examiner)
 
 
 def load_tasks(settings: TaskSettings) -> list[LoadedTask]:
@@ -212,15 +204,14 @@ def load_tasks(settings: TaskSettings) -> list[LoadedTask]:
     UsageError where a task is not known, its file is not found or another file, or two tasks have
     the same name.
     """
-    paths: dict[str, list[str]] = {}
-    tasks: dict[str, Task] = {}
+    chosen: dict[str, tuple[Task, list[str]]] = {}
     for name in settings.names:
-        task, files = _located(name.strip(), settings.folder)
-        if task.name in tasks and not tasks[task.name].schemas:
+        task, paths = _located(name.strip(), settings.folder)
+        known, before = chosen.get(task.name, (task, []))
+        if before and not known.schemas:
             raise UsageError(f"--tasks: two files are called {task.name}; rename one")
-        tasks[task.name] = task
-        paths.setdefault(task.name, []).extend(files)
-    return [_load(task, paths[name], settings) for name, task in tasks.items()]
+        chosen[task.name] = task, [*before, *paths]
+    return [_load(task, paths, settings) for task, paths in chosen.values()]
 
 
 def _located(name: str, folder: Path) -> tuple[Task, list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparring.players.chat import Chat
@@ -67,18 +67,13 @@ class Agreement:
             )
 
     def __str__(self) -> str:
-        learned = (
-            "" if self.moved is None else f", mean {self.mean:.2g} of {self.moved:.2g} learned"
-        )
+        moved = self.moved
+        learned = "" if moved is None else f", mean {self.mean:.2g} of {moved:.2g} learned"
         return (
             f"{self.what}, {self.dtype}, {self.positions} positions: largest difference "
             f"{self.largest:.2g} (limit {self.limit:.2g}, largest logit {self.highest:.3g})"
             f"{learned}, same argmax {self.same_argmax:.1%}"
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """Its fields by name."""
-        return asdict(self)
 
 
 def logits(model: Any, chat: Chat) -> Tensor:

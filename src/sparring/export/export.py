@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparring.export.card import Facts, card, seat
-from sparring.export.compare import Agreement, compare, logits
+from jinja2 import Environment, StrictUndefined
+
+from sparring.export.compare import PROMPTS, Agreement, compare, logits
 from sparring.players.chat import Chat
 from sparring.players.loading import load_adapter, load_model, load_tokenizer
 from sparring.players.weights import Weights
 from sparring.runs.models import model_path, with_adapters
 from sparring.sandbox.model import CARD
 from sparring.settings.config import RunConfig
+from sparring.settings.sections import SANDBOX, PlayerSettings
+from sparring.stats.rates import Rate
 from sparring.store.files import sync_folder, writing
 from sparring.store.folder import RunDir
 from sparring.types import Player, UsageError
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
 
 _SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model"}
 """What a model's folder is made of; no code and no pickle leaves with it."""
+_UNSAFE = re.compile(r"[^\w .,:;/()%+=-]|(?<=/)/")
+"""What could pass for markdown, HTML or a control character in a name that comes from data."""
 
 
 def merged(base: Any, adapter: Path, logits: Callable[[Any], Tensor]) -> tuple[Any, Tensor, Tensor]:
@@ -94,6 +101,12 @@ class Export:
         return self.run.checkpoints.at(self.number)
 
     @property
+    def settings(self) -> PlayerSettings:
+        """The settings that the player's weights were loaded by: shared ones are the defender's."""
+        separate = self.config.weights == "separate"
+        return self.config.player(self.player if separate else Player.DEFENDER)
+
+    @property
     def kind(self) -> str:
         """Which kind of folder is written: adapter, merged or whole."""
         if self.config.weights != "adapters":
@@ -112,9 +125,8 @@ class Export:
         GateError if they differ, and then there is no folder; UsageError if there was one before.
         """
         self._check()
-        settings = seat(self.config, self.player)
-        place = Path(model_path(settings.model_name_or_path))
-        chat = Chat(load_tokenizer(str(place), settings.revision))
+        place = Path(model_path(self.settings.model_name_or_path))
+        chat = Chat(load_tokenizer(str(place), self.settings.revision))
         source = self.run.checkpoints.path(self.at) / self.config.owner(self.player)
         agreements: list[Agreement] = []
         with _published(self.folder) as temporary:
@@ -137,8 +149,7 @@ class Export:
             agreements.append(compare("as loaded", dtype, played_NV, loaded_NV, base_NV))
             for agreement in agreements:
                 agreement.check()
-            facts = Facts(self.run, self.config, self.player, self.at, self.kind, agreements)
-            (temporary / "README.md").write_text(card(facts), "utf-8")
+            (temporary / "README.md").write_text(card(self, self.at, agreements), "utf-8")
         return agreements
 
     def _check(self) -> None:
@@ -153,9 +164,8 @@ class Export:
             raise UsageError(f"--output: {self.folder} exists; choose another folder")
 
     def _base(self) -> Any:
-        settings = seat(self.config, self.player)
-        place = model_path(settings.model_name_or_path)
-        return load_model(place, settings.dtype, settings.revision)
+        place = model_path(self.settings.model_name_or_path)
+        return load_model(place, self.settings.dtype, self.settings.revision)
 
     def _as_played(self, source: Path, chat: Chat) -> tuple[Tensor, Tensor | None, str]:
         """Logits of the player and of its base as the run itself loads them, and the dtype."""
@@ -199,3 +209,50 @@ def _published(final: Path) -> Iterator[Path]:
             sync_folder(final.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def card(export: Export, number: int, agreements: Sequence[Agreement]) -> str:
+    """Write the model card after `number` rounds: README.md as the Hugging Face hub reads it.
+
+    It holds no text of a game, and every value from data is made plain.
+    """
+    run, config, settings = export.run, export.config, export.settings
+    base = settings.model_name_or_path
+    exams = [exam for exam in run.exams() if exam <= number]
+    first, last = (run.exam(exams[i]) if exams else None for i in (0, -1))
+    environment = Environment(
+        finalize=plain, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    text = (files("sparring.export") / "card.md.j2").read_text("utf-8")
+    return environment.from_string(text).render(
+        base=base,
+        base_on_hub=base != SANDBOX and not base.startswith((".", "/", "~")),
+        loaded_base="sparring/sandbox/weights" if base == SANDBOX else base,
+        revision=settings.revision,
+        library="peft" if export.kind == "adapter" else "transformers",
+        attacker=export.player is Player.ATTACKER,
+        player=export.player.value,
+        run=run.folder.name,
+        recipe=config.recipe,
+        number=number,
+        rounds=config.rounds,
+        weights=config.weights,
+        exams=exams,
+        first=first,
+        last=last,
+        shown=_shown,
+        prompts=len(PROMPTS),
+        agreements=agreements,
+        kind=export.kind,
+    )
+
+
+def _shown(rate: Rate | None) -> str:
+    if rate is None or rate.value is None or rate.ci95 is None:
+        return "unscored"
+    return "{:.3f} ({:.3f} to {:.3f})".format(rate.value, *rate.ci95)
+
+
+def plain(value: object) -> str:
+    """A value as letters, digits and harmless marks, at most 200 of them."""
+    return _UNSAFE.sub("?", str(value))[:200]

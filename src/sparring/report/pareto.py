@@ -40,7 +40,7 @@ def _dominates(a: tuple[float, float], b: tuple[float, float]) -> bool:
 def panels(finished: Results) -> dict[str, list[Point]]:
     """Return, by harmful set, a point for each model that has both rates."""
     benign = [m for m in finished.measured if m.reported.metric == "over_refusal"]
-    groups = [m.reported.group for m in benign if len(finished.models) > 1]
+    groups = [m.reported.group for m in benign if len(finished.spec.names) > 1]
     group = EVERY_BENIGN if EVERY_BENIGN in groups else next(iter(groups), "")
     refusals = {m.model: m.rate for m in benign if m.reported.group == group}
     found: dict[str, list[Point]] = {}
