@@ -1,7 +1,5 @@
 """How often a judge errs is counted against people's labels, and travels with its figures."""
 
-import json
-
 import pytest
 from tests.evals.labelled import write_completions
 from tests.table import ScriptedJudge
@@ -29,8 +27,7 @@ from sparring.judges.panel import Member
 
 @pytest.fixture(scope="module")
 def harmbench(tmp_path_factory) -> list[Labelled]:
-    path = write_completions(tmp_path_factory.mktemp("labels") / "val.json")
-    return read_labelled(path).items
+    return read_labelled(write_completions(tmp_path_factory.mktemp("labels") / "val.json")).items
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +55,9 @@ def test_harmbenchs_completions_give_the_published_figures_of_their_stored_judge
     # n_1 = 264 · 2 + 55 = 583 and n_0 = 283 · 2 + 55 = 621, of n = 1204.
     assert cls.f1.value == pytest.approx(528 / 583)
     assert cls.alpha.value == pytest.approx(1 - 1203 * 110 / (2 * 583 * 621))
-    low, high = cls.sensitivity.ci95
-    assert 0.93 < low < 0.967 < high < 0.99
-    for one in (cls.f1, cls.alpha, cls.kappa):
-        assert one.ci95[0] < one.value < one.ci95[1]
+    assert 0.93 < cls.sensitivity.ci95[0] < 0.967 < cls.sensitivity.ci95[1] < 0.99
+    for estimate in (cls.f1, cls.alpha, cls.kappa):
+        assert estimate.ci95[0] < estimate.value < estimate.ci95[1]
 
 
 def item(i: int, reply: str, harmful: bool | None, refused: bool | None) -> Labelled:
@@ -86,26 +82,21 @@ def test_a_judge_is_measured_on_every_field_on_replies_as_games_that_ended_with_
     assert (refused.specificity.value, refused.accuracy.n_total) == (1.0, 3)
 
 
-def test_what_could_not_be_judged_is_unscored_by_its_cause_and_never_right_or_wrong():
+def test_what_could_not_be_judged_is_unscored_by_its_cause_and_never_right_or_wrong(harmbench):
     verdicts = [
         Verdict(status=Status.TIMEOUT, reply_harm=Harm.SAFE),
-        Verdict(reply_harm=Harm.CONTROVERSIAL),
-        Verdict(),
-        Verdict(reply_harm=Harm.SAFE),
+        *(Verdict(reply_harm=Harm.CONTROVERSIAL), Verdict(), Verdict(reply_harm=Harm.SAFE)),
     ]
     judge = ScriptedJudge(lambda state: None, fills=frozenset({"reply_harm", "score"}))
-    (figures,) = of_verdicts(judge, FOUR, verdicts)
-    assert figures.accuracy.n_scored == 2
-    assert figures.accuracy.unscored == {"timeout": 1, "unfilled": 1}
-    assert (figures.sensitivity.value, figures.specificity.value) == (0.5, None)
-    assert figures.f1.value == pytest.approx(2 / 3)
-
-
-def test_a_stored_verdict_that_is_absent_is_unscored(harmbench):
+    (result,) = of_verdicts(judge, FOUR, verdicts)
+    assert result.accuracy.n_scored == 2
+    assert result.accuracy.unscored == {"timeout": 1, "unfilled": 1}
+    assert (result.sensitivity.value, result.specificity.value) == (0.5, None)
+    assert result.f1.value == pytest.approx(2 / 3)
     items = [Labelled(i.seed, i.reply, i.harmful, None, {"cls": None}) for i in harmbench[:4]]
-    (figures,) = of_stored(items)
-    assert figures.accuracy.unscored == {"absent": 4}
-    assert figures.f1.value is figures.alpha.value is None
+    (absent,) = of_stored(items)
+    assert absent.accuracy.unscored == {"absent": 4}
+    assert absent.f1.value is absent.alpha.value is None
 
 
 def test_f1_is_the_hand_worked_one():
@@ -122,12 +113,6 @@ def test_replies_to_one_behavior_are_counted_once_in_every_interval():
         assert result.accuracy.clusters == result.alpha.clusters == result.f1.clusters == clusters
 
 
-def test_a_calibration_comes_back_from_its_file(measured, tmp_path):
-    path = tmp_path / "calibration.json"
-    path.write_text(dumps_calibrations(measured))
-    assert read_calibrations(path) == measured
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -138,8 +123,12 @@ def test_a_calibration_comes_back_from_its_file(measured, tmp_path):
         ("[" * 100_000, "not what"),
     ],
 )
-def test_another_file_is_refused_by_name(text, message, tmp_path):
+def test_a_calibration_comes_back_from_its_file_and_another_is_refused(
+    text, message, measured, tmp_path
+):
     path = tmp_path / "other.json"
+    path.write_text(dumps_calibrations(measured))
+    assert read_calibrations(path) == measured
     path.write_text(text)
     with pytest.raises(UsageError, match=rf"other\.json: .*{message}"):
         read_calibrations(path)
@@ -159,8 +148,7 @@ def test_rates_are_corrected_by_the_field_they_rest_on(measured):
 
 def test_the_errors_of_another_judge_template_or_policy_are_refused(measured):
     def guard(policy: str, template: str = "{reply}") -> ModelJudge:
-        parse = lambda texts: Verdict(reply_harm=Harm(texts[0]))  # noqa: E731
-        fills = frozenset({"reply_harm"})
+        fills, parse = frozenset({"reply_harm"}), lambda texts: Verdict(reply_harm=Harm(texts[0]))
         format = Format("toy", fills, lambda item: [(item.messages[-1],)], parse, 4, template, "")
         return ModelJudge(format, ScriptedEngine("model@1", {}), policy)
 
@@ -177,9 +165,8 @@ def test_the_errors_of_another_judge_template_or_policy_are_refused(measured):
 
 def test_a_judges_figures_are_one_sentence_that_the_keyword_judge_carries(measured):
     sentence = figures("cls", measured)
-    assert sentence.startswith(
-        "Measured against people's labels (val.json): reply_harm sensitivity 0.967"
-    )
+    start = "Measured against people's labels (val.json): reply_harm sensitivity 0.967"
+    assert sentence.startswith(start)
     assert "specificity 0.860" in sentence
     assert figures("keyword", measured) == ""
     assert "sensitivity 0.791 and specificity 0.587" in KeywordJudge().caveat
@@ -187,4 +174,3 @@ def test_a_judges_figures_are_one_sentence_that_the_keyword_judge_carries(measur
     assert caveat.startswith("keyword is a stand-in")
     assert "sensitivity 0.791 [" in caveat
     assert "not measured here" not in caveat
-    assert json.loads(dumps_calibrations(measured))["schema"] == 1

@@ -17,11 +17,6 @@ from sparring.stats.agreement import (
 from sparring.stats.rates import estimate, wilson
 
 
-def columns(*raters: str) -> list[tuple[str | None, ...]]:
-    """One rater a line, one item a letter; a dot is no rating."""
-    return list(zip(*([None if r == "." else r for r in row] for row in raters), strict=True))
-
-
 @pytest.mark.parametrize(
     ("raters", "value", "n"),
     [
@@ -33,7 +28,8 @@ def columns(*raters: str) -> list[tuple[str | None, ...]]:
     ],
 )
 def test_alpha_is_the_textbooks_also_with_missing_ratings(raters, value, n):
-    result = alpha(columns(*raters))
+    ratings = ([None if rating == "." else rating for rating in rater] for rater in raters)
+    result = alpha(list(zip(*ratings, strict=True)))
     assert result.value == pytest.approx(value, abs=5e-4)
     assert result.n == result.clusters == n
 
@@ -49,13 +45,6 @@ def test_kappa_is_the_hand_worked_one():
     assert result.ci95 == pytest.approx((0.384, 0.599), abs=0.01)
 
 
-def test_kappa_and_alpha_differ_where_raters_lean_apart():
-    # p_o = 0.6; kappa's chance is 0.3 · 0.7 + 0.7 · 0.3 = 0.42; alpha's pools both raters: 1/2.
-    pairs = [(1, 1)] * 3 + [(0, 1)] * 4 + [(0, 0)] * 3
-    assert kappa(pairs).value == pytest.approx(0.18 / 0.58)
-    assert alpha(pairs).value == pytest.approx(1 - 19 * 8 / (20**2 - 2 * 10**2))
-
-
 @pytest.mark.parametrize("measure", [alpha, kappa])
 def test_one_answer_alone_defines_no_agreement_and_perfect_agreement_is_no_certainty(measure):
     result = measure([(True, True)] * 7)
@@ -63,7 +52,6 @@ def test_one_answer_alone_defines_no_agreement_and_perfect_agreement_is_no_certa
     assert measure([(True, None)]).n == measure([]).n == 0
     perfect = measure([(True, True)] * 6 + [(False, False)] * 5)
     assert (perfect.value, perfect.ci95) == (1.0, None)
-    assert "no interval" in str(perfect)
 
 
 def test_counted_votes_give_the_alpha_of_the_items_they_count():
@@ -90,15 +78,14 @@ def test_alpha_is_the_double_sum_of_its_definition_in_any_order(items):
     # D_e: how often two of all n ratings differ (Krippendorff 2004, eq. 11.1).
     rated = [[r for r in item if r is not None] for item in items]
     rated = [item for item in rated if len(item) > 1]
-    every = [r for item in rated for r in item]
-    value = alpha(items).value
+    everything = [r for item in rated for r in item]
+    value, n = alpha(items).value, len(everything)
     assert alpha([item[::-1] for item in items[::-1]]).value == pytest.approx(value)
-    if len(set(every)) < 2:
+    if len(set(everything)) < 2:
         assert value is None
         return
-    n = len(every)
     apart = sum(sum(x != y for x in item for y in item) / (len(item) - 1) for item in rated) / n
-    chance = sum(x != y for x in every for y in every) / (n * (n - 1))
+    chance = sum(x != y for x in everything for y in everything) / (n * (n - 1))
     assert value == pytest.approx(1 - apart / chance)
 
 
@@ -111,14 +98,9 @@ def test_the_bootstrap_over_kinds_is_the_bootstrap_over_rows():
     assert result.ci95 == pytest.approx(quantiles, abs=0.01)
 
 
-def of(hits: int, n: int) -> Rate:
-    """A rate of independent items."""
-    return rate([Outcome(i < hits, f"vault-{i}") for i in range(n)])
-
-
-def repeated(hits: int, clusters: int, size: int) -> Rate:
-    """The first `hits` of so many clusters of equal outcomes, `size` items each."""
-    return rate([Outcome(c < hits, f"vault-{c}") for c in range(clusters) for _ in range(size)])
+def of(hits: int, n: int, size: int = 1) -> Rate:
+    """A rate of n clusters of `size` equal outcomes each, of which the first `hits` happened."""
+    return rate([Outcome(c < hits, f"vault-{c}") for c in range(n) for _ in range(size)])
 
 
 # The HarmBench classifier against the majority of three people: 264 of 273, 283 of 329.
@@ -129,9 +111,11 @@ def test_a_true_rate_of_5_percent_that_reads_18_is_corrected_back():
     # 0.05 · 0.967 + 0.95 · 0.140 = 0.181
     result = corrected(of(181, 1000), SE, SP)
     assert result.value == pytest.approx((0.181 + 283 / 329 - 1) / (264 / 273 + 283 / 329 - 1))
-    assert result.value == pytest.approx(0.05, abs=0.002)
     assert result.ci95[0] < 0.01 < 0.09 < result.ci95[1] < 0.12
     assert result.raw.value == 0.181
+    near = corrected(of(120, 1000), SE, SP)  # below the share that the judge errs by
+    assert near.value == near.ci95[0] == 0.0
+    assert near.ci95[1] > 0.01
 
 
 def test_the_corrected_interval_is_the_published_one():
@@ -154,15 +138,13 @@ def test_a_perfect_judge_known_for_certain_changes_nothing():
 def coverage(p: float, se: float, sp: float, labels: tuple[int, int], exact: bool = False) -> float:
     """How often the interval holds p in 3,000 simulated exams of 320 items."""
     rng = np.random.default_rng(11)
-    n_se, n_sp = labels
-    observed = rng.binomial(320, p * se + (1 - p) * (1 - sp), 3000) / 320
-    drawn = zip(
-        rng.binomial(n_se, se, 3000) / n_se, rng.binomial(n_sp, sp, 3000) / n_sp, strict=True
-    )
-    more = 10**7 if exact else 1
+    (n_se, n_sp), more = labels, 10**7 if exact else 1
+    observed_R = rng.binomial(320, p * se + (1 - p) * (1 - sp), 3000) / 320
+    se_R = rng.binomial(n_se, se, 3000) / n_se
+    sp_R = rng.binomial(n_sp, sp, 3000) / n_sp
     limits = [
         lang_reiczigel((a, 320), (b, n_se * more), (c, n_sp * more))
-        for a, (b, c) in zip(observed, drawn, strict=True)
+        for a, b, c in zip(observed_R, se_R, sp_R, strict=True)
     ]
     return float(np.mean([low <= p <= high for low, high in limits]))
 
@@ -188,7 +170,6 @@ def test_ignoring_the_errors_of_sensitivity_and_specificity_would_not_cover():
         (of(90, 200), of(12, 20), of(12, 20), "cannot be told from a coin's 1"),
         (rate([]), SE, SP, "nothing was scored"),
         (of(3, 9), rate([]), SP, "people labelled no item"),
-        (of(3, 9), SE, rate([]), "people labelled no item"),
         # Specificity .86 finds 14 % where there is nothing; 1 % of 2,000 is no such population.
         (of(20, 2000), SE, SP, "would not give"),
     ],
@@ -199,18 +180,11 @@ def test_what_cannot_be_corrected_says_why(raw, se, sp, why):
     assert why in str(result)
 
 
-def test_enough_labels_or_a_rate_near_the_judges_errors_are_corrected():
-    assert corrected(of(90, 200), of(360, 600), of(360, 600)).value == pytest.approx(0.25)
-    near = corrected(of(120, 1000), SE, SP)
-    assert near.value == near.ci95[0] == 0.0
-    assert near.ci95[1] > 0.01
-
-
 def test_clustered_items_are_worth_the_independent_ones_with_their_interval():
     assert independent_n(of(7, 50)) == 50
-    assert independent_n(repeated(20, 80, 5)) == pytest.approx(80, rel=0.06)
-    assert independent_n(repeated(0, 80, 5)) == 80
-    alone, result = corrected(of(100, 400), SE, SP), corrected(repeated(20, 80, 5), SE, SP)
+    assert independent_n(of(20, 80, size=5)) == pytest.approx(80, rel=0.06)
+    assert independent_n(of(0, 80, size=5)) == 80
+    alone, result = corrected(of(100, 400), SE, SP), corrected(of(20, 80, size=5), SE, SP)
     assert result.value == pytest.approx(alone.value)
     assert result.ci95[1] - result.ci95[0] > 1.5 * (alone.ci95[1] - alone.ci95[0])
 

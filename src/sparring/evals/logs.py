@@ -157,14 +157,14 @@ def _inspect_log(log: SetLog, when: str, name: str) -> dict[str, Any]:
 
 def _inspect_score(measured: Measured) -> dict[str, Any]:
     rate, metric = measured.rate, measured.reported.metric
-    mean = {"mean": {"name": "mean", "value": rate.value, "params": {}}}
+    mean: dict[str, Any] = {"name": "mean", "value": rate.value, "params": {}}
     return {
         "name": metric,
         "scorer": metric,
         "scored_samples": rate.n_scored,
         "unscored_samples": rate.n_total - rate.n_scored,
         "params": {},
-        "metrics": {} if rate.value is None else mean,
+        "metrics": {} if rate.value is None else {"mean": mean},
         "metadata": {"ci95": rate.ci95, "method": rate.method},
     }
 
