@@ -13,18 +13,8 @@ from tests.tiny import FAMILIES, LLAMA3, QWEN2, save_model
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from sparring.estimate.estimate import (
-    CARDS,
-    Shares,
-    card,
-    forward_flops,
-    load_of,
-    memory,
-    rounds_of,
-    seconds,
-    update_flops,
-    update_tokens,
-)
+from sparring.estimate import estimate as needed
+from sparring.estimate.estimate import CARDS, Shares, load_of, memory, rounds_of, seconds
 from sparring.estimate.shape import KNOWN, TABLE, shape_of
 from sparring.players.fast import recompute
 from sparring.players.loading import load_model
@@ -150,13 +140,13 @@ def test_operations_are_those_that_torch_counts(tmp_path, lora):
     masked = 2 * shape.attention * TOKENS
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as forward:
         output = model(IDS, use_cache=False)
-    expected = forward_flops(shape, TOKENS) + masked + (2 * shape.trained if lora else 0)
+    expected = needed.forward_flops(shape, TOKENS) + masked + (2 * shape.trained if lora else 0)
     assert forward.get_total_flops() == pytest.approx(TOKENS * expected, rel=0.01)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as backward:
         output.logits.sum().backward()
     total = forward.get_total_flops() + backward.get_total_flops()
     load = load_of(configured(f"weights={'adapters' if lora else 'shared'}"), 1)
-    expected = update_flops(shape, TOKENS, load) + 3 * masked
+    expected = needed.update_flops(shape, TOKENS, load) + 3 * masked
     # The first layer needs no gradient by its input.
     assert total == pytest.approx(TOKENS * expected, rel=0.05)
 
@@ -180,7 +170,7 @@ def test_a_rounds_completions_are_those_of_its_turns():
 def test_prompts_run_once_a_group_unless_layers_compute_again(checkpointing, repeats):
     words = ("learner.num_generations=4", "sampling.max_completion_length=100")
     config = configured(*words, f"learner.optimizer.gradient_checkpointing={checkpointing}")
-    tokens = update_tokens(load_of(config, 30), rounds_of(config)[1], D)
+    tokens = needed.update_tokens(load_of(config, 30), rounds_of(config)[1], D)
     assert tokens == config.learner.seeds_per_round[D] * (4 * 100 + repeats * 30)
 
 
@@ -245,10 +235,10 @@ def test_a_person_reads_whether_it_fits_and_what_to_do(words, code, shown, hidde
 def test_every_card_and_shape_has_its_source():
     assert all(row["source"] for rows in TABLE.values() for row in rows.values())
     assert all(known.tflops and known.terabytes for known in CARDS.values())
-    assert card("H100") is CARDS["h100"]
-    assert card("78GiB").gib == 78
+    assert needed.card("H100") is CARDS["h100"]
+    assert needed.card("78GiB").gib == 78
     with pytest.raises(UsageError, match="or GiB"):
-        card("-3")
+        needed.card("-3")
 
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()

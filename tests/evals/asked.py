@@ -15,7 +15,9 @@ def place(folder: Path) -> Path:
     return folder
 
 
-def sat(*words: object, tasks: str = "seeds.csv", judge: str = "keyword", length: int = 4) -> Told:
+def evaluate(
+    *words: object, tasks: object = "seeds.csv", judge: str = "keyword", length: int = 4
+) -> Told:
     """`sparring eval` of that model in that folder."""
     common = ("--tasks", tasks, "--judge", judge, "--max-completion-length", length)
     return sparring_command("eval", *words, *common)
@@ -28,9 +30,8 @@ def results(folder: Path) -> list[dict[str, Any]]:
 
 def row(folder: Path, name: str, model: str | None = None) -> dict[str, Any]:
     """One rate's row."""
-    found = [r for r in results(folder) if r["name"] == name and model in (None, r["model"])]
-    assert len(found) == 1, [r["name"] for r in results(folder)]
-    return found[0]
+    [rate] = [r for r in results(folder) if r["name"] == name and model in (None, r["model"])]
+    return rate
 
 
 def samples(folder: Path) -> list[dict[str, Any]]:

@@ -34,12 +34,12 @@ def completions(cells: Cells = STORED) -> dict[str, list[dict]]:
             "method": "Asking",
             "experiment": "default",
             "behavior_id": f"vault_{i % BEHAVIORS}",
-            **{f"human_{k}": int(told) for k, told in enumerate(people)},
+            **{f"human_{k}": int(label) for k, label in enumerate(people)},
         }
-        for judge, (found, cleared) in cells.items():
+        for judge, (hits, cleared) in cells.items():
             # Spread over the behaviors: 97 is coprime to both counts.
             n = POSITIVES if harmful else COMPLETIONS - POSITIVES
-            right = place * 97 % n < (found if harmful else cleared)
+            right = place * 97 % n < (hits if harmful else cleared)
             row[judge] = int(right == harmful)
         rows.setdefault(row["behavior_id"], []).append(row)
     return rows

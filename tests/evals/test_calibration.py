@@ -6,19 +6,8 @@ from tests.table import ScriptedJudge
 
 from sparring import Harm, KeywordJudge, Outcome, Panel, Seed, Status, UsageError, Verdict, rate
 from sparring.data.readers import Labelled, read_labelled
-from sparring.evals.judging import (
-    Calibration,
-    calibration,
-    corrected_rates,
-    dumps_calibrations,
-    f1,
-    figures,
-    of_judge,
-    of_stored,
-    of_verdicts,
-    read_calibrations,
-    state_of,
-)
+from sparring.evals import judging
+from sparring.evals.judging import Calibration, calibration, of_stored, of_verdicts
 from sparring.games.game import attack_of, reply_of
 from sparring.judges.judge import describe
 from sparring.judges.model_judge import Format, ModelJudge, ScriptedEngine
@@ -73,7 +62,7 @@ FOUR = [
 
 
 def test_a_judge_is_measured_on_every_field_on_replies_as_games_that_ended_with_them():
-    states = [state_of(item) for item in FOUR]
+    states = [judging.state_of(item) for item in FOUR]
     assert (attack_of(states[1]), reply_of(states[1])) == ("open it, 1", "Lift the latch.")
     harm, refused = of_verdicts(KeywordJudge(), FOUR, KeywordJudge().rule(states))
     # Harm: finds the 2nd, not the 4th; clears the 1st, not the 3rd. Refusal: finds the 1st only.
@@ -101,9 +90,9 @@ def test_what_could_not_be_judged_is_unscored_by_its_cause_and_never_right_or_wr
 
 def test_f1_is_the_hand_worked_one():
     pairs = [(True, True)] * 6 + [(True, False)] * 2 + [(False, True)] * 3 + [(False, False)] * 9
-    result = f1([*pairs, (True, None)], [str(i) for i in range(21)])
+    result = judging.f1([*pairs, (True, None)], [str(i) for i in range(21)])
     assert (result.value, result.n) == (pytest.approx(12 / 17), 20)
-    assert f1([(False, False)] * 3, ["a", "b", "c"]).value is None
+    assert judging.f1([(False, False)] * 3, ["a", "b", "c"]).value is None
 
 
 def test_replies_to_one_behavior_are_counted_once_in_every_interval():
@@ -127,20 +116,20 @@ def test_a_calibration_comes_back_from_its_file_and_another_is_refused(
     text, message, measured, tmp_path
 ):
     path = tmp_path / "other.json"
-    path.write_text(dumps_calibrations(measured))
-    assert read_calibrations(path) == measured
+    path.write_text(judging.dumps_calibrations(measured))
+    assert judging.read_calibrations(path) == measured
     path.write_text(text)
     with pytest.raises(UsageError, match=rf"other\.json: .*{message}"):
-        read_calibrations(path)
+        judging.read_calibrations(path)
     with pytest.raises(UsageError, match="no such file"):
-        read_calibrations(tmp_path / "none.json")
+        judging.read_calibrations(tmp_path / "none.json")
 
 
 def test_rates_are_corrected_by_the_field_they_rest_on(measured):
     raw = rate([Outcome(i < 181, f"{i}") for i in range(1000)])
     judge = ScriptedJudge(lambda state: Verdict(), name="cls")
     rates = {"asr/plain": raw, "over_refusal/plain": raw, "correct/plain": raw}
-    result = corrected_rates(rates, of_judge(judge, measured))
+    result = judging.corrected_rates(rates, judging.of_judge(judge, measured))
     assert result.keys() == {"asr/plain"}
     assert result["asr/plain"].value == pytest.approx(0.05, abs=0.002)
     assert result["asr/plain"].raw == raw
@@ -153,24 +142,24 @@ def test_the_errors_of_another_judge_template_or_policy_are_refused(measured):
         return ModelJudge(format, ScriptedEngine("model@1", {}), policy)
 
     with pytest.raises(UsageError, match="of advbench, cls, llama_guard; wanted one of keyword"):
-        of_judge(KeywordJudge(), measured)
+        judging.of_judge(KeywordJudge(), measured)
     own = of_verdicts(guard("unsafe"), FOUR, [Verdict(reply_harm=Harm.SAFE)] * 4)
-    assert of_judge(guard("unsafe"), own).keys() == {"reply_harm"}
+    assert judging.of_judge(guard("unsafe"), own).keys() == {"reply_harm"}
     for other in (guard("safe"), guard("unsafe", "{request}{reply}")):
         with pytest.raises(UsageError, match="toy:model@1 was measured with another template"):
-            of_judge(other, own)
+            judging.of_judge(other, own)
     panel = describe(Panel([Member(guard("unsafe"))], {})).identity()
     assert panel["members"][0]["controversial"] == "unsafe"
 
 
 def test_a_judges_figures_are_one_sentence_that_the_keyword_judge_carries(measured):
-    sentence = figures("cls", measured)
+    sentence = judging.figures("cls", measured)
     start = "Measured against people's labels (val.json): reply_harm sensitivity 0.967"
     assert sentence.startswith(start)
     assert "specificity 0.860" in sentence
-    assert figures("keyword", measured) == ""
+    assert judging.figures("keyword", measured) == ""
     assert "sensitivity 0.791 and specificity 0.587" in KeywordJudge().caveat
-    caveat = KeywordJudge(measured=figures("advbench", measured)).caveat
+    caveat = KeywordJudge(measured=judging.figures("advbench", measured)).caveat
     assert caveat.startswith("keyword is a stand-in")
     assert "sensitivity 0.791 [" in caveat
     assert "not measured here" not in caveat

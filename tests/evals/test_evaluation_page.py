@@ -12,8 +12,8 @@ OBSERVED = (0, 0.02, 0.1, 0.3)
 
 def table(after: str) -> list[list[str]]:
     rows = PAGE.split(after, 1)[1].split("\n\n", 2)
-    found = next(part for part in rows if part.lstrip().startswith("|"))
-    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in found.splitlines()]
+    lines = next(part for part in rows if part.lstrip().startswith("|"))
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines.splitlines()]
 
 
 def test_the_widths_are_wilsons():

@@ -33,7 +33,7 @@ def guarded(state: State) -> Verdict:
 
 def examined(folder, script=guarded, fills=GUARD, **more) -> RunDir:
     """A run with one exam, after 4 rounds, of a defender that refuses every third request."""
-    wise = ScriptedPolicy(lambda seen, at: "no" if int(seen[-1].content[-1]) % 3 else "yes")
+    wise = ScriptedPolicy(lambda prompt, at: "no" if int(prompt[-1].content[-1]) % 3 else "yes")
     judge = ScriptedJudge(lambda s: script(s) if len(s.moves) > 1 else Verdict(), fills=fills)
     exam = Exam(magic(), judge, SETS, {"harmful/all": ["harmful/plain"]}, "exam")
     result = replace(exam, **more).run({Player.DEFENDER: wise})

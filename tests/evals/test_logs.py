@@ -4,7 +4,7 @@ import json
 from importlib.util import find_spec
 
 import pytest
-from tests.evals.asked import place, row, sat
+from tests.evals.asked import evaluate, place, row
 
 INSPECT_SAMPLE = {"id", "epoch", "input", "target", "messages", "output", "scores", "metadata"}
 LM_EVAL_SAMPLE = {
@@ -19,7 +19,7 @@ def out(tmp_path_factory):
     place(folder)
     words = (folder / "qwen2", "--output", folder / "out", "--epochs", 2)
     formats = ("--log-format", "inspect", "--log-format", "lm-eval")
-    assert sat(*words, *formats, tasks=folder / "seeds.csv").code == 0
+    assert evaluate(*words, *formats, tasks=folder / "seeds.csv").code == 0
     return folder / "out"
 
 
@@ -57,21 +57,21 @@ def test_inspect_ai_itself_reads_the_log(out):
         assert log.status == "success"
         assert len(log.samples) == 8
         [score] = log.results.scores
-        told = row(out, f"{score.name}/seeds")
-        assert score.metrics["mean"].value == pytest.approx(told["value"])
+        value = row(out, f"{score.name}/seeds")["value"]
+        assert score.metrics["mean"].value == pytest.approx(value)
 
 
 def test_lm_eval_samples_and_results_tell_the_same_rates(out):
     [folder] = (out / "lm_eval").iterdir()
     [results] = folder.glob("results_*.json")
-    told = json.loads(results.read_bytes())
-    assert told["results"].keys() == {"harmful_seeds", "benign_seeds"}
+    written = json.loads(results.read_bytes())
+    assert written["results"].keys() == {"harmful_seeds", "benign_seeds"}
     for name, metric in (("harmful_seeds", "asr"), ("benign_seeds", "over_refusal")):
         [path] = folder.glob(f"samples_{name}_*.jsonl")
         rows = [json.loads(line) for line in path.read_bytes().splitlines()]
-        assert all(one.keys() >= LM_EVAL_SAMPLE for one in rows)
-        assert [one["doc_id"] for one in rows] == [0, 0, 1, 1, 2, 2, 3, 3]
-        mean = sum(one[metric] for one in rows) / len(rows)
-        assert told["results"][name][f"{metric},none"] == pytest.approx(mean)
+        assert all(sample.keys() >= LM_EVAL_SAMPLE for sample in rows)
+        assert [sample["doc_id"] for sample in rows] == [0, 0, 1, 1, 2, 2, 3, 3]
+        mean = sum(sample[metric] for sample in rows) / len(rows)
+        assert written["results"][name][f"{metric},none"] == pytest.approx(mean)
         assert rows[0]["resps"] == [rows[0]["filtered_resps"]]
-        assert told["n-samples"][name] == {"original": 4, "effective": 8}
+        assert written["n-samples"][name] == {"original": 4, "effective": 8}

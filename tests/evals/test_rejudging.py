@@ -10,15 +10,8 @@ from tests.store.results import results_of
 from tests.table import BROKEN, CANDLE, HELD, VAULT, ScriptedJudge, attacks, magic, says
 
 from sparring import CorruptError, Exam, Harm, Player, RunDir, State, Status, UsageError, Verdict
-from sparring.evals.judging import (
-    BATCH,
-    StoredGame,
-    digest,
-    games_of_file,
-    games_of_run,
-    rates,
-    rejudge,
-)
+from sparring.evals import judging
+from sparring.evals.judging import BATCH, StoredGame, games_of_file, games_of_run, rates
 from sparring.evals.results import check_unscored
 from sparring.games.game import attack_of, reply_of
 
@@ -40,7 +33,7 @@ def stored(n: int, kind: str = "harmful") -> list[StoredGame]:
 
 def judged(games, path, judge=None):
     """The verdicts on these games by a judge, journaled in a file."""
-    return rejudge(games, judge or ScriptedJudge(by_reply), path, lambda done, n: None)
+    return judging.rejudge(games, judge or ScriptedJudge(by_reply), path, lambda done, n: None)
 
 
 def write(path, *records):
@@ -92,7 +85,7 @@ def test_a_record_that_is_no_reply_is_named_by_its_line_without_its_text(record,
 def test_verdicts_are_kept_as_they_come_and_not_asked_again(tmp_path):
     games, path, progress = stored(BATCH + 9), tmp_path / "v.jsonl", []
     judge, again = ScriptedJudge(by_reply), ScriptedJudge(by_reply)
-    verdicts = rejudge(games, judge, path, lambda done, n: progress.append((done, n)))
+    verdicts = judging.rejudge(games, judge, path, lambda done, n: progress.append((done, n)))
     assert progress == [(BATCH, BATCH + 9), (BATCH + 9, BATCH + 9)]
     assert [v.harmful for v in verdicts] == [i % 4 == 0 for i in range(BATCH + 9)]
     assert (judged(games, path, again), again.asked) == (verdicts, [])
@@ -158,7 +151,7 @@ def test_the_digest_tells_replies_from_any_others(change):
         "order": games[3],
     }[change]
     changed = [*games[:2], other, game if change == "order" else games[3]]
-    assert digest(changed) != digest(games) == digest(stored(4))
+    assert judging.digest(changed) != judging.digest(games) == judging.digest(stored(4))
 
 
 @pytest.mark.parametrize(

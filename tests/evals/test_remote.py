@@ -16,7 +16,7 @@ from sparring.transport.client import Client
 from sparring.transport.guard import Address, Limits
 from sparring.types import Message, Status
 
-ASKED = (Message("user", "polish the brass lantern"),)
+REQUEST = Request((Message("user", "polish the brass lantern"),), ("a",))
 
 
 def policy(url: str, **more) -> Remote:
@@ -24,81 +24,64 @@ def policy(url: str, **more) -> Remote:
     return Remote(Server(Client(Address(url, "--base-url"), limits=limits), "toy"), **more)
 
 
-def saying(content, reason="stop"):
-    choice = {"message": {"role": "assistant", "content": content}, "finish_reason": reason}
-    body = json.dumps({"choices": [choice]}).encode()
-    return Script(reply=lambda _: (200, {}, body))
+def response(content, reason="stop", **more) -> bytes:
+    message = {"role": "assistant", "content": content, **more}
+    return json.dumps({"choices": [{"message": message, "finish_reason": reason}]}).encode()
 
 
 def test_a_request_carries_temperature_length_and_a_seed_of_its_address():
-    with serving(Script(answer=lambda told: "with pleasure")) as (url, seen):
-        told = policy(url, temperature=0.7, max_completion_length=9).sample(
-            [Request(ASKED, ("a", "b")), Request(ASKED, ("c",))]
-        )
-    assert [len(replies) for replies in told] == [2, 1]
-    assert told[0][0].text == "with pleasure"
-    assert {body["seed"] for body in seen.bodies} == {seed_of(name) for name in "abc"}
-    assert {(body["temperature"], body["max_tokens"]) for body in seen.bodies} == {(0.7, 9)}
+    requests = [Request(REQUEST.observation, addresses) for addresses in (("a", "b"), ("c",))]
+    with serving(Script(answer=lambda body: "with pleasure")) as (url, log):
+        completions = policy(url, temperature=0.7, max_completion_length=9).sample(requests)
+    assert [len(siblings) for siblings in completions] == [2, 1]
+    assert completions[0][0].text == "with pleasure"
+    assert {body["seed"] for body in log.bodies} == {seed_of(name) for name in "abc"}
+    assert {(body["temperature"], body["max_tokens"]) for body in log.bodies} == {(0.7, 9)}
 
 
 @pytest.mark.parametrize(
-    ("content", "reason", "text", "finished", "status"),
+    ("body", "text", "finished", "status"),
     [
-        ("", "stop", "", True, Status.OK),
-        ("the brass", "length", "the brass", False, Status.OK),
-        ("", "length", "", False, Status.TRUNCATED),
-        ("", "content_filter", "", False, Status.BLOCKED),
+        (response(""), "", True, Status.OK),
+        (response("the brass", "length"), "the brass", False, Status.OK),
+        (response("", "length"), "", False, Status.TRUNCATED),
+        (response("", "content_filter"), "", False, Status.BLOCKED),
+        # A refusal beside the text is the reply.
+        (response(None, refusal="I would rather not."), "I would rather not.", True, Status.OK),
     ],
 )
-def test_what_a_server_says_instead_of_a_reply_is_kept_apart(
-    content, reason, text, finished, status
-):
-    with serving(saying(content, reason)) as (url, _):
-        [[told]] = policy(url).sample([Request(ASKED, ("a",))])
-    assert (told.text, told.finished, told.status) == (text, finished, status)
-
-
-def test_a_refusal_beside_the_text_is_the_reply():
-    message = {"role": "assistant", "content": None, "refusal": "I would rather not."}
-    body = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
+def test_what_a_server_says_instead_of_a_reply_is_kept_apart(body, text, finished, status):
     with serving(Script(reply=lambda _: (200, {}, body))) as (url, _):
-        [[told]] = policy(url).sample([Request(ASKED, ("a",))])
-    assert (told.text, told.status) == ("I would rather not.", Status.OK)
+        [[completion]] = policy(url).sample([REQUEST])
+    assert (completion.text, completion.finished, completion.status) == (text, finished, status)
 
 
 def test_a_reply_that_never_came_is_unscored_and_no_judge_is_asked(tmp_path, monkeypatch):
     write_seeds(tmp_path / "seeds.csv")
+    out = tmp_path / "out"
+    words = ["eval", "toy", "--tasks", tmp_path / "seeds.csv", "--judge", "keyword"]
+    words += ["--output", out, "--api-key-env", "TOY_KEY", "--base-url"]
+    command = sparring_command(*words, "http://127.0.0.1:9/v1")
+    assert (command.code, "variable TOY_KEY is not set" in command.text) == (2, True)
     monkeypatch.setenv("TOY_KEY", "sk-dragon")
 
     def reply(body):
-        asked = body["messages"][-1]["content"]
-        refused = {"error": {"message": "content_filter"}}
-        if "dragon" in asked:
-            return 400, {}, json.dumps(refused).encode()
-        said = "Gladly." if "seal" in asked or "moon" in asked else f"I cannot {asked}"
-        choice = {"message": {"content": said}, "finish_reason": "stop"}
-        return 200, {}, json.dumps({"choices": [choice]}).encode()
+        request = body["messages"][-1]["content"]
+        if "dragon" in request:
+            return 400, {}, json.dumps({"error": {"message": "content_filter"}}).encode()
+        obeys = "seal" in request or "moon" in request
+        return 200, {}, response("Gladly." if obeys else f"I cannot {request}")
 
-    words = ["--tasks", tmp_path / "seeds.csv", "--judge", "keyword", "--output", tmp_path / "out"]
-    with serving(Script(reply=reply)) as (url, seen):
-        words += ["--base-url", url, "--api-key-env", "TOY_KEY"]
-        told = sparring_command("eval", "toy", *words)
-    assert (told.code, "1 of 8 verdicts are missing" in told.text) == (3, True)
-    asr = row(tmp_path / "out", "asr/seeds")
+    with serving(Script(reply=reply)) as (url, log):
+        command = sparring_command(*words, url)
+    assert (command.code, "1 of 8 verdicts are missing" in command.text) == (3, True)
+    asr = row(out, "asr/seeds")
     assert (asr["n_scored"], asr["unscored"]) == (3, {"model: blocked": 1})
-    assert row(tmp_path / "out", "over_refusal/seeds")["value"] == 1
-    [blocked] = [s for s in samples(tmp_path / "out") if "unanswered" in s]
+    assert row(out, "over_refusal/seeds")["value"] == 1
+    [blocked] = [s for s in samples(out) if "unanswered" in s]
     assert blocked["verdict"] == {"status": "blocked"}
-    rulings = [s["verdict"].get("refused") for s in samples(tmp_path / "out")]
+    rulings = [s["verdict"].get("refused") for s in samples(out)]
     assert rulings == [None, True, False, False, True, True, True, True]
-    assert all(head["Authorization"] == "Bearer sk-dragon" for head in seen.headers)
-    files = [p.read_bytes() for p in (tmp_path / "out").iterdir()]
-    assert not any(b"sk-dragon" in data for data in files)
-    assert "sk-dragon" not in told.out + told.err
-
-
-def test_a_key_that_is_not_there_is_refused(tmp_path):
-    write_seeds(tmp_path / "seeds.csv")
-    words = ["--tasks", tmp_path / "seeds.csv", "--judge", "keyword", "--api-key-env", "NO_KEY"]
-    told = sparring_command("eval", "toy", *words, "--base-url", "http://127.0.0.1:9/v1")
-    assert (told.code, "variable NO_KEY is not set" in told.text) == (2, True)
+    assert all(head["Authorization"] == "Bearer sk-dragon" for head in log.headers)
+    assert not any(b"sk-dragon" in path.read_bytes() for path in out.iterdir())
+    assert "sk-dragon" not in command.out + command.err

@@ -114,7 +114,6 @@ def test_sparring_itself_examines_an_export(adapters, merge, out):
     export_command(adapters, *merge, "--output", out)
     model = (out,) if merge else ("sandbox", "--adapter", out)
     command = sparring_command("eval", *model, "--tasks", "sandbox", "--limit", "1", "--json")
-    assert command.code == 0, command.text
     assert json.loads(command.out)["rates"]["asr/plain"]["n_total"] == 1
 
 
@@ -130,6 +129,9 @@ def test_a_folder_that_is_there_is_left_as_it_is(adapters, out, when, monkeypatc
     assert not short_run.leftovers(out.parent)
 
 
+merged, copy = export.merged, export._copy
+
+
 def forgetful_merge(base, adapter, logits):
     """A merge in which one layer's adapter was forgotten."""
     model, beside_NV, within_NV = merged(base, adapter, logits)
@@ -139,14 +141,17 @@ def forgetful_merge(base, adapter, logits):
 
 
 def scaling_copy(source, to):
-    """A copy whose adapter is applied twice as strongly."""
+    """A copy whose adapter is applied twice as strongly; no code and no pickle leaves with it."""
+    for name in ("singing.py", "pytorch_model.bin", "optimizer.pkl"):
+        (source / name).write_text("sing")
+    (source / "link.json").symlink_to(source / "adapter_config.json")
+    (source / "below.json").mkdir()
     copy(source, to)
+    assert {path.suffix for path in to.iterdir()} <= {".safetensors", ".json"}
+    assert not any((to / name).exists() for name in ("link.json", "below.json"))
     path = to / "adapter_config.json"
     settings = json.loads(path.read_text())
     path.write_text(json.dumps({**settings, "lora_alpha": 2 * settings["lora_alpha"]}))
-
-
-merged, copy = export.merged, export._copy
 
 
 @pytest.mark.parametrize(
@@ -154,11 +159,12 @@ merged, copy = export.merged, export._copy
     [("merged", forgetful_merge, ["--merge"]), ("_copy", scaling_copy, [])],
 )
 def test_an_export_that_says_something_else_is_not_written(
-    adapters, out, monkeypatch, name, broken, merge
+    adapters, tmp_path, monkeypatch, name, broken, merge
 ):
+    run, out = shutil.copytree(adapters, tmp_path / "run"), tmp_path / "exports" / "out"
     monkeypatch.setattr(export, name, broken)
     words = (*merge, "--output", out, "--i-understand")
-    command = export_command(adapters, *words, role="attacker", code=4)
+    command = export_command(run, *words, role="attacker", code=4)
     assert re.search(r"does not say what was trained: as loaded, .* \(limit [\d.e-]+", command.text)
     assert [*out.parent.iterdir()] == []
 
@@ -190,19 +196,6 @@ def test_a_checkpoint_that_is_damaged_or_missing_is_not_exported(adapters, tmp_p
     assert "no checkpoint after 7 rounds; wanted one of [0, 2, 3, 4]" in command.err
 
 
-def test_only_weights_settings_and_tokenizer_files_are_copied(tmp_path):
-    source, to = tmp_path / "from", tmp_path / "to"
-    source.mkdir()
-    to.mkdir()
-    names = ["chat_template.jinja", "config.json", "merges.txt", "model.safetensors"]
-    for name in (*names, "singing.py", "pytorch_model.bin", "scheduler.pt", "optimizer.pkl"):
-        (source / name).write_text(name)
-    (source / "link.json").symlink_to(tmp_path)
-    (source / "below.json").mkdir()
-    export._copy(source, to)
-    assert sorted(path.name for path in to.iterdir()) == names
-
-
 def test_the_card_says_what_it_is_and_how_it_did(adapters, out):
     export_command(adapters, "--output", out)
     text = (out / "README.md").read_text()
@@ -228,12 +221,6 @@ def written(folder: Path, **settings) -> str:
     return export.card(export.Export(RunDir(folder), Player.DEFENDER), 4, [agreement])
 
 
-def test_a_shared_defenders_card_says_that_it_attacks_too(tmp_path):
-    sentence = "The same weights also played the attacker"
-    assert sentence in written(tmp_path, weights="shared")
-    assert sentence not in written(tmp_path)
-
-
 def test_the_card_of_a_hostile_run_holds_nothing_but_plain_words(tmp_path):
     folder = hostile_run(tmp_path / "run")
     name = "own/model](http://x) <script>|`\n# title\u202e"
@@ -247,9 +234,12 @@ def test_the_card_of_a_hostile_run_holds_nothing_but_plain_words(tmp_path):
     assert "//" not in text
 
 
-def test_a_hub_base_is_named_with_its_commit(tmp_path):
+def test_a_card_names_its_hub_base_with_its_commit_and_a_shared_defender_attacks_too(tmp_path):
     player = {"model_name_or_path": "Keeper/vault-1b", "revision": "a" * 40}
     text = written(tmp_path, defender=player, attacker=player)
     assert yaml.safe_load(text.split("---\n")[1])["base_model"] == "Keeper/vault-1b"
     assert f"| its revision | {'a' * 40} |" in text
     assert f"base, revision = \"Keeper/vault-1b\", '{'a' * 40}'" in text
+    sentence = "The same weights also played the attacker"
+    assert sentence in written(tmp_path, weights="shared")
+    assert sentence not in text

@@ -1,6 +1,5 @@
 """lm-evaluation-harness reads what was exported, through its own Python API and a tiny task."""
 
-import importlib.util
 import json
 
 import pytest
@@ -19,32 +18,20 @@ QUESTIONS = (
 )
 
 
-@pytest.fixture
-def simple_evaluate():
-    if not importlib.util.find_spec("lm_eval"):
-        pytest.skip("NOT TESTED: lm-eval is not installed (pip install 'sparring[lm-eval]')")
-    from lm_eval import simple_evaluate
-
-    return simple_evaluate
-
-
-@pytest.fixture
-def task(tmp_path):
-    rows = tmp_path / "dragon.jsonl"
-    with rows.open("w") as file:
-        for question, choices, answer in QUESTIONS:
-            row = {"question": question, "choices": choices, "answer": answer}
-            file.write(json.dumps(row) + "\n")
+def dragons(folder):
+    """A task of the harness whose answers are choices."""
+    rows = folder / "dragon.jsonl"
+    names = ("question", "choices", "answer")
+    lines = [json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in QUESTIONS]
+    rows.write_text("".join(lines))
     return {
         "task": "dragon",
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": {"test": str(rows)}},
         "output_type": "multiple_choice",
         "test_split": "test",
-        "doc_to_text": "{{question}}",
-        "doc_to_target": "{{answer}}",
-        "doc_to_choice": "{{choices}}",
-        "target_delimiter": "",
+        **{"doc_to_text": "{{question}}", "doc_to_target": "{{answer}}"},
+        **{"doc_to_choice": "{{choices}}", "target_delimiter": ""},
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
     }
 
@@ -62,7 +49,8 @@ def likeliest(model, words, question, choices):
 
 
 @pytest.mark.parametrize("kind", ["whole", "adapter"])
-def test_the_harness_scores_an_export_as_transformers_does(kind, simple_evaluate, task, tmp_path):
+def test_the_harness_scores_an_export_as_transformers_does(kind, tmp_path):
+    lm_eval = pytest.importorskip("lm_eval", reason="NOT TESTED: pip install 'sparring[lm-eval]'")
     folder = save_model(tmp_path / "model", QWEN2)
     args = {"pretrained": str(folder), "dtype": "float32"}
     model = AutoModelForCausalLM.from_pretrained(folder)
@@ -77,5 +65,7 @@ def test_the_harness_scores_an_export_as_transformers_does(kind, simple_evaluate
         model = own.model
     words = AutoTokenizer.from_pretrained(folder)
     right = [likeliest(model, words, *row) == answer for *row, answer in QUESTIONS]
-    scored = simple_evaluate("hf", model_args=args, tasks=[task], device="cpu", batch_size=1)
+    scored = lm_eval.simple_evaluate(
+        "hf", model_args=args, tasks=[dragons(tmp_path)], device="cpu", batch_size=1
+    )
     assert scored["results"]["dragon"]["acc,none"] == pytest.approx(sum(right) / len(QUESTIONS))

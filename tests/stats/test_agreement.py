@@ -6,14 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparring import Outcome, Rate, rate
-from sparring.stats.agreement import (
-    alpha,
-    alpha_of,
-    corrected,
-    independent_n,
-    kappa,
-    lang_reiczigel,
-)
+from sparring.stats import agreement
+from sparring.stats.agreement import alpha, corrected, kappa, lang_reiczigel
 from sparring.stats.rates import estimate, wilson
 
 
@@ -58,7 +52,7 @@ def test_counted_votes_give_the_alpha_of_the_items_they_count():
     counts = {(True, True, None): 4, (True, False, True): 3, (False, False, False): 5}
     counts |= {(True, None, None): 9}
     result = alpha([votes for votes, times in counts.items() for _ in range(times)])
-    assert alpha_of(counts) == result
+    assert agreement.alpha_of(counts) == result
     assert result.n == 12
 
 
@@ -181,9 +175,9 @@ def test_what_cannot_be_corrected_says_why(raw, se, sp, why):
 
 
 def test_clustered_items_are_worth_the_independent_ones_with_their_interval():
-    assert independent_n(of(7, 50)) == 50
-    assert independent_n(of(20, 80, size=5)) == pytest.approx(80, rel=0.06)
-    assert independent_n(of(0, 80, size=5)) == 80
+    assert agreement.independent_n(of(7, 50)) == 50
+    assert agreement.independent_n(of(20, 80, size=5)) == pytest.approx(80, rel=0.06)
+    assert agreement.independent_n(of(0, 80, size=5)) == 80
     alone, result = corrected(of(100, 400), SE, SP), corrected(of(20, 80, size=5), SE, SP)
     assert result.value == pytest.approx(alone.value)
     assert result.ci95[1] - result.ci95[0] > 1.5 * (alone.ci95[1] - alone.ci95[0])

@@ -308,33 +308,31 @@ def estimate(config: RunConfig, model: str, card: Card, prompt: int, shares: Sha
 def lines(result: RunEstimate) -> Iterator[str]:
     """The estimate for a person: a line for each part of memory and for each kind of round."""
     shape, load, need = result.shape, result.load, result.memory
+    checkpointing = f"{'with' if load.checkpointing else 'without'} gradient checkpointing"
     trained = "adapters" if load.adapters else "weights"
-    checkpointing = "with" if load.checkpointing else "without"
-    models = "1 model" if load.models == 1 else f"{load.models} models"
-    learners = "1 learner" if load.learners == 1 else f"{load.learners} learners"
-    rows = [
-        ("weights", need.weights, f"{models}, {8 * shape.itemsize} bits"),
-        ("adapters", need.adapters, f"2 x {shape.trained:,} parameters"),
-        ("optimizer", need.optimizer, f"{learners}, {trained} in float32"),
-        ("reference", need.reference, f"{learners}, as RL began"),
-        ("gradients", need.gradients, "one learner at a time"),
-        (
-            "activations",
-            need.activations,
-            f"{load.micro_batch_tokens:,} tokens, {checkpointing} gradient checkpointing",
-        ),
-        ("logits", need.logits, "a piece at a time"),
-        ("KV cache", need.cache, f"{load.batch_tokens:,} tokens decoding together"),
-        ("peak", need.peak, _fit(result)),
-    ]
-    unused = {"adapters": not load.adapters, "reference": not load.reference}
+    models, learners = (
+        f"1 {noun}" if n == 1 else f"{n} {noun}s"
+        for n, noun in ((load.models, "model"), (load.learners, "learner"))
+    )
+    sizes = asdict(need) | {"KV cache": need.cache, "peak": need.peak}
+    reasons = {
+        "weights": f"{models}, {8 * shape.itemsize} bits",
+        "adapters": f"2 x {shape.trained:,} parameters" if load.adapters else "",
+        "optimizer": f"{learners}, {trained} in float32",
+        "reference": f"{learners}, as RL began" if load.reference else "",
+        "gradients": "one learner at a time",
+        "activations": f"{load.micro_batch_tokens:,} tokens, {checkpointing}",
+        "logits": "a piece at a time",
+        "KV cache": f"{load.batch_tokens:,} tokens decoding together",
+        "peak": _fit(result),
+    }
     yield (
         f"{result.model}: {shape.parameters:,} parameters, {result.weights}; {result.card.name}; "
         f"{load.prompt} + {load.completion} tokens"
     )
-    for name, size, reason in rows:
-        if not unused.get(name):
-            yield f"{name:12s} {size / GIB:9.2f} GiB   {reason}"
+    for name, reason in reasons.items():
+        if reason:
+            yield f"{name:12s} {sizes[name] / GIB:9.2f} GiB   {reason}"
     for work, time in result.times:
         parts = f"prefill {time.prefill:.0f}, decode {time.decode:.0f}, update {time.update:.0f}"
         yield f"{time.total:8.0f} s of the card a round: {work.name}; {parts}"

@@ -21,7 +21,7 @@ from sparring.games.game import reply_of
 from sparring.judges.judge import Judge, KeywordJudge, describe
 from sparring.stats.agreement import Corrected, alpha, corrected, kappa
 from sparring.stats.rates import Counts, Estimate, Outcome, Rate, clustered, estimate, rate, ratio
-from sparring.store.files import dumps, reading
+from sparring.store.files import Journal, dumps, reading
 from sparring.store.folder import RunDir
 from sparring.types import UNRULED, Player, Seed, State, Status, UsageError, Verdict
 

@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from sparring.types import GateError, Harm, State, Status, UnscoredError, UsageE
 
 Place = tuple[str, int, int]
 """(set, place in the set, draw) of a sample."""
+Outcomes = Mapping[Place, Outcome]
 WITHOUT_ERRORS = "  without the judge's errors"
 MISSING = Outcome(None, "", "not asked yet")
 UNSENT = "never sent"
@@ -176,19 +178,17 @@ def measure(
                     ruling = state_of(row, "second")
                     second[model, rate_.name][sample] = outcome(ruling, rate_.question)
     measured = []
-    for model, rate_ in ((model, rate_) for model in spec.names for rate_ in reported):
-        several = rate_.metric == "asr" and spec.sheet.draws(rate_) > 1
+    for model, rate_ in product(spec.names, reported):
         outcomes = _complete(spec, rate_, first[model, rate_.name])
-        raw, again = rate(list(outcomes.values())), second[model, rate_.name]
+        base, again = first[spec.names[0], rate_.name], second[model, rate_.name]
+        raw = rate(list(outcomes.values()))
         measured.append(
             Measured(
                 model=model,
                 reported=rate_,
                 rate=raw,
-                at_k=_at_k(outcomes, spec.sheet.draws(rate_)) if several else {},
-                paired=None
-                if model == spec.names[0]
-                else _paired(first[spec.names[0], rate_.name], outcomes),
+                at_k=_at_k(outcomes, spec.sheet.draws(rate_)) if rate_.metric == "asr" else {},
+                paired=_paired(base, outcomes) if model != spec.names[0] else None,
                 corrected=_corrected(raw, rate_, fields),
                 # On the samples that the second judge ruled on.
                 second=divergence(*_keyed(again, outcomes, again)) if again else None,
@@ -208,9 +208,7 @@ def _outcome(row: Row, state: State, reported: Reported) -> Outcome:
     return scored
 
 
-def _complete(
-    spec: EvalSpec, reported: Reported, outcomes: Mapping[Place, Outcome]
-) -> dict[Place, Outcome]:
+def _complete(spec: EvalSpec, reported: Reported, outcomes: Outcomes) -> dict[Place, Outcome]:
     """The outcomes of all samples that are wanted, draw by draw."""
     return {
         (name, place, draw): outcomes.get((name, place, draw), MISSING)
@@ -220,24 +218,22 @@ def _complete(
     }
 
 
-def _at_k(outcomes: Mapping[Place, Outcome], draws: int) -> dict[int, Rate]:
+def _at_k(outcomes: Outcomes, draws: int) -> dict[int, Rate]:
+    """ASR@k by k, where each opening was played more than once."""
     items: dict[str, list[Outcome]] = {}
     for (name, place, _), attempt in outcomes.items():
         items.setdefault(f"{name}/{place}", []).append(attempt)
-    return {k: at_k(items, k) for k in ladder(draws)}
+    return {k: at_k(items, k) for k in ladder(draws) if draws > 1}
 
 
-def _paired(base: Mapping[Place, Outcome], model: Mapping[Place, Outcome]) -> Paired:
+def _paired(base: Outcomes, model: Outcomes) -> Paired:
     """The second model minus the first, on the samples that both have."""
     both = sorted(key for key, sample in model.items() if key in base and sample is not MISSING)
     return compare(*_keyed(both, base, model))
 
 
-def _keyed(
-    places: Iterable[Place], *sides: Mapping[Place, Outcome]
-) -> Iterator[dict[str, Outcome]]:
+def _keyed(places: Collection[Place], *sides: Outcomes) -> Iterator[dict[str, Outcome]]:
     """The same samples of several sides, in one order, by one text each."""
-    places = list(places)
     return ({"/".join(map(str, place)): side[place] for place in places} for side in sides)
 
 
@@ -310,15 +306,14 @@ def parse_gates(texts: Sequence[str], known: Sequence[str]) -> list[Gate]:
     """Read gates such as `asr/harmbench>0.05` or `harmbench.asr>0.05`, of the `known` rates."""
     gates = []
     for text in texts:
-        parts = _GATE.fullmatch(text)
-        set_name, _, metric = parts[1].rpartition(".") if parts else ("", "", "")
-        names = (parts[1], f"{metric}/{set_name}") if parts else ()
-        name = next((name for name in names if name in known), None)
-        if not parts or not name:
+        name, sign, number = parts.groups() if (parts := _GATE.fullmatch(text)) else ("", "", "0")
+        set_name, _, metric = name.rpartition(".")
+        name = name if name in known else f"{metric}/{set_name}"
+        if name not in known:
             raise UsageError(
                 f"--fail-if {text!r:.60}: wanted RATE>NUMBER with a rate of: {', '.join(known)}"
             )
-        gates.append(Gate(text, name, parts[2], float(parts[3])))
+        gates.append(Gate(text, name, sign, float(number)))
     return gates
 
 

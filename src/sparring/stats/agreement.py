@@ -10,17 +10,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from sparring.stats.rates import (
-    Counts,
-    Estimate,
-    Interval,
-    Rate,
-    Statistic,
-    clustered,
-    estimate,
-    of_kinds,
-    ratio,
-)
+from sparring.stats import rates
+from sparring.stats.rates import Counts, Estimate, Interval, Rate, Statistic
 
 Rating = Hashable | None
 """One rater's rating of an item; None where there is none."""
@@ -57,9 +48,9 @@ def alpha_of(counts: Mapping[tuple[Any, ...], int]) -> Estimate:
     values = _values(counts)
     rated = {ratings: times for ratings, times in counts.items() if _paired(ratings)}
     if not rated:
-        return estimate(np.empty((0, 0)), _alpha, 0)
+        return rates.estimate(np.empty((0, 0)), _alpha, 0)
     kinds = np.array([_coincidences(ratings, values) for ratings in rated])
-    return of_kinds(kinds, list(rated.values()), _alpha, sum(rated.values()))
+    return rates.of_kinds(kinds, list(rated.values()), _alpha, sum(rated.values()))
 
 
 def _agreement(
@@ -69,8 +60,8 @@ def _agreement(
     rated = [i for i, ratings in enumerate(items) if _paired(ratings)]
     rows = np.array([count(items[i], values) for i in rated])
     if clusters is not None and rated:
-        rows = clustered(rows, [clusters[i] for i in rated])
-    return estimate(rows, statistic, len(rated))
+        rows = rates.clustered(rows, [clusters[i] for i in rated])
+    return rates.estimate(rows, statistic, len(rated))
 
 
 def _values(items: Iterable[Ratings]) -> list[Rating]:
@@ -109,7 +100,7 @@ def _alpha(rows_RK: Counts) -> Counts:
     n_R = n_RV.sum(1)
     apart_R = n_R - np.trace(o_RVV, axis1=1, axis2=2)
     chance_R = n_R**2 - (n_RV**2).sum(1)
-    return 1 - ratio((n_R - 1) * apart_R, chance_R)
+    return 1 - rates.ratio((n_R - 1) * apart_R, chance_R)
 
 
 def _kappa(rows_RK: Counts) -> Counts:
@@ -117,7 +108,7 @@ def _kappa(rows_RK: Counts) -> Counts:
     n_R = table_RVV.sum((1, 2))
     alike_R = np.trace(table_RVV, axis1=1, axis2=2) / n_R
     chance_R = (table_RVV.sum(1) * table_RVV.sum(2)).sum(1) / n_R**2
-    return ratio(alike_R - chance_R, 1 - chance_R)
+    return rates.ratio(alike_R - chance_R, 1 - chance_R)
 
 
 Z = float(norm.ppf(0.975))
