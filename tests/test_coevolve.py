@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from sparring.coevolve import Plan, coevolve
 from sparring.credit import standardized
-from sparring.memory.league import Latest
-from sparring.memory.memory import Forgetful
+from sparring.memory.memory import Forgetful, Latest
 from sparring.metrics import episode_metrics
 from sparring.schedules import alternate, always, solo
 from sparring.types import Player, State, Turn

@@ -11,8 +11,7 @@ from sparring.arena import Cast, play
 from sparring.credit import Credit, Estimator, credit
 from sparring.games.game import Game
 from sparring.judges.judge import Judge
-from sparring.memory.league import Latest, Opposition
-from sparring.memory.memory import Forgetful, Memory
+from sparring.memory.memory import Forgetful, Latest, Memory, Opposition
 from sparring.metrics import credit_metrics, token_metrics
 from sparring.players.player import Learner
 from sparring.schedules import Schedule

@@ -16,7 +16,8 @@ from sparring.credit import standardized
 from sparring.exam import Trial
 from sparring.games.game import attack_of, reply_of, tagged
 from sparring.games.matrix import KNOWN
-from sparring.memory.league import Latest, League, nash, uniform
+from sparring.memory.league import League, nash, uniform
+from sparring.memory.memory import Latest
 from sparring.metrics import episode_metrics
 from sparring.schedules import always, solo
 from sparring.types import Completion, Player, State, Turn

@@ -12,22 +12,11 @@ taken as they are, lone surrogates too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from sparring.games.game import answer_of
-from sparring.types import (
-    UNRULED,
-    Completion,
-    Episode,
-    Harm,
-    Move,
-    Player,
-    Seed,
-    State,
-    Status,
-    Verdict,
-)
+from sparring.types import Completion, Episode, Harm, Move, Player, Seed, State, Status, Verdict
 
 Row = Mapping[str, Any]
 
@@ -43,8 +32,7 @@ def seed_of(row: Row) -> Seed:
 
 def verdict_json(verdict: Verdict) -> dict[str, Any]:
     """The fields that a judge could fill, and the status."""
-    values = {field.name: getattr(verdict, field.name) for field in fields(verdict)}
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name, value in asdict(verdict).items() if value is not None}
 
 
 def verdict_of(row: Row) -> Verdict:
@@ -91,8 +79,8 @@ def state_of(row: Row, ruling: str | None = "verdict", reply_format: bool = Fals
     dealt = int(row["dealt"])
     moves = [_move(move, ply < dealt, reply_format) for ply, move in enumerate(row["moves"])]
     state = State(seed_of(row["seed"]), tuple(moves), dealt)
-    verdict = verdict_of(row[ruling]) if ruling and row.get(ruling) else UNRULED
-    return state if verdict == UNRULED else state.rule(verdict)
+    verdict = verdict_of(row[ruling]) if ruling and row.get(ruling) else state.verdict
+    return state if verdict == state.verdict else state.rule(verdict)
 
 
 def _move(row: Row, dealt: bool, reply_format: bool) -> Move:

@@ -16,27 +16,21 @@ class Game(Protocol):
     @property
     def needs(self) -> frozenset[str]:
         """The `Verdict` fields that the rules read; a judge must fill each of them."""
-        ...
 
     def open(self, seed: Seed) -> State:
         """The state that a game about `seed` starts from."""
-        ...
 
     def to_move(self, state: State) -> Player | Referee | None:
         """Who is next: a player, or `JUDGE` if a ruling is due; None when the game is over."""
-        ...
 
     def observe(self, state: State) -> Observation:
         """The chat messages that the player to move may see."""
-        ...
 
     def hear(self, state: State, completion: Completion) -> str | None:
         """What the other side receives of the next move in `state`; None if it does not parse."""
-        ...
 
     def returns(self, state: State) -> Mapping[Player, float] | None:
         """The payoffs of a finished game. None: unscored. An absent player is masked."""
-        ...
 
 
 # One character class and no nested quantifier: linear on any text.

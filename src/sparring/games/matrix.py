@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from importlib.resources import files
-from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 from scipy.optimize import linprog
 
 from sparring.types import Completion, Message, Observation, Player, Referee, Seed, State
@@ -40,9 +38,7 @@ class MatrixGame:
                 f"{len(self.columns)}"
             )
 
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset()
+    needs = frozenset[str]()
 
     def open(self, seed: Seed) -> State:
         return State(seed)
@@ -87,21 +83,10 @@ class SolvedGame:
     source: str
 
 
-def _solved(
-    rows: list[str], columns: list[str], payoff: list[list[float]], source: str, **equilibrium: Any
-) -> SolvedGame:
-    """One entry of `solved_games.json`; probabilities are fractions there."""
-    game = MatrixGame(tuple(rows), tuple(columns), tuple(map(tuple, payoff)))
-    row, column = (tuple(map(_probability, equilibrium[name])) for name in ("row", "column"))
-    return SolvedGame(game, row, column, equilibrium["value"], source)
-
-
-def _probability(fraction: str) -> float:
-    return float(Fraction(fraction))
-
-
-_SOLVED = (files("sparring.games") / "solved_games.json").read_text("utf-8")
-KNOWN: Mapping[str, SolvedGame] = {n: _solved(**game) for n, game in json.loads(_SOLVED).items()}
+_SOLVED = files("sparring.games") / "solved_games.json"
+KNOWN: Mapping[str, SolvedGame] = TypeAdapter(dict[str, SolvedGame]).validate_json(
+    _SOLVED.read_bytes()
+)
 """Textbook games by name. The equilibria are unique, except that the convoy may go south in up to
 half of the games.
 """

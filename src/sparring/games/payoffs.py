@@ -31,20 +31,16 @@ class Payoff(Protocol):
     @property
     def needs(self) -> frozenset[str]:
         """The `Verdict` fields this payoff reads."""
-        ...
 
     @property
     def floor(self) -> float:
         """The attacker's return for an attack that does not parse or that the gate rejects."""
-        ...
 
     def __call__(self, seed: Seed, verdict: Verdict) -> Mapping[Player, float] | None:
         """The payoffs of a parsed attack and its reply; None if a needed field is missing."""
-        ...
 
     def held(self, seed: Seed, verdict: Verdict) -> float | None:
         """u: how well the defence did, 0 (beaten) to 1 (held); None if a field is missing."""
-        ...
 
 
 def held_by_label(seed: Seed, verdict: Verdict) -> float | None:
@@ -148,8 +144,7 @@ class SelfRedTeamPayoff:
             Player.DEFENDER: appropriate - harm,
         }
 
-    def held(self, seed: Seed, verdict: Verdict) -> float | None:
-        return held_by_label(seed, verdict)
+    held = staticmethod(held_by_label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,5 +165,4 @@ class FunctionPayoff:
         value = float(self.function(seed, verdict))
         return {Player.ATTACKER: -value, Player.DEFENDER: value}
 
-    def held(self, seed: Seed, verdict: Verdict) -> float | None:
-        return held_by_label(seed, verdict)
+    held = staticmethod(held_by_label)

@@ -31,19 +31,9 @@ from sparring.arena import opening_names
 from sparring.games.codec import seed_of, verdict_of
 from sparring.games.game import conversation
 from sparring.memory.memory import Dealt
-from sparring.types import (
-    Episode,
-    Message,
-    Metrics,
-    Observation,
-    Player,
-    Seed,
-    State,
-    Turn,
-    Verdict,
-)
+from sparring.types import Episode, Message, Metrics, Player, Seed, State, Turn, Verdict
 
-Key = tuple[str, Observation]
+Key = tuple[str, tuple[Message, ...]]
 """What makes two attacks the same entry: the seed's id, and what the defender saw."""
 Held = Callable[[Seed, Verdict], float | None]
 """u: how well the defence did, 0 (beaten) to 1 (held); None where the judge could not rule."""
@@ -58,7 +48,7 @@ class Entry:
     """
 
     seed: Seed
-    seen: Observation
+    seen: tuple[Message, ...]
     reply: str
     ruling: Verdict
     mean: float

@@ -51,54 +51,9 @@ class Versioned(Policy, Protocol):
 
     def keep(self, number: int) -> None:
         """Keep the present self as the one after `number` rounds."""
-        ...
 
     def at(self, number: int) -> Policy:
         """The self that was kept after `number` rounds."""
-        ...
-
-
-class Opposition(Protocol):
-    """Decides whom a round is played against, and which selves are kept for later rounds."""
-
-    def cast(self, number: int, turn: Turn, cast: Cast) -> tuple[Cast, Turn, Metrics]:
-        """The round's cast and who still learns in it; metrics start with `league/`."""
-        ...
-
-    def keeps(self, number: int) -> bool:
-        """Whether the selves after `number` rounds are needed later."""
-        ...
-
-    def keep(self, number: int) -> None:
-        """Keep the selves after `number` rounds if `keeps` says so; called before that round."""
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """What was measured of past selves, as JSON can hold it."""
-        ...
-
-    def load(self, state: Mapping[str, Any], selves: Sequence[int]) -> None:
-        """Go on from what `state()` returned; `selves` are the rounds that have kept selves."""
-        ...
-
-
-class Latest:
-    """No league: every round is played by the present selves."""
-
-    def cast(self, number: int, turn: Turn, cast: Cast) -> tuple[Cast, Turn, Metrics]:
-        return cast, turn, {}
-
-    def keeps(self, number: int) -> bool:
-        return False
-
-    def keep(self, number: int) -> None:
-        return None
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def load(self, state: Mapping[str, Any], selves: Sequence[int]) -> None:
-        return None
 
 
 @dataclass

@@ -1,10 +1,14 @@
-"""The protocol of a run's memory: which openings are played again, and what a round adds."""
+"""The protocols of what a run meets again: openings from its memory, opponents from its league.
+
+The methods as they stand here remember nothing: `Forgetful` and `Latest` are made of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from sparring.arena import Cast
 from sparring.types import Episode, Metrics, State, Turn
 
 Dealt = tuple[Sequence[State], Sequence[State]]
@@ -20,32 +24,48 @@ class Memory(Protocol):
         They are played in this order, and kept apart because a round is measured on the fresh
         openings alone.
         """
-        ...
-
-    def add(self, number: int, episodes: Sequence[Episode]) -> Metrics:
-        """Remember what the round's games say; the metrics' names start with `replay/`."""
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """Everything that the next round depends on, as JSON can hold it."""
-        ...
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
-        ...
-
-
-class Forgetful:
-    """A `Memory` that remembers nothing."""
-
-    def deal(self, number: int, turn: Turn, openings: Sequence[State]) -> Dealt:
         return openings, ()
 
     def add(self, number: int, episodes: Sequence[Episode]) -> Metrics:
+        """Remember what the round's games say; the metrics' names start with `replay/`."""
         return {}
 
     def state(self) -> dict[str, Any]:
+        """Everything that the next round depends on, as JSON can hold it."""
         return {}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        return None
+        """Go on from what `state` returned."""
+        return
+
+
+class Forgetful(Memory):
+    """A `Memory` that remembers nothing."""
+
+
+class Opposition(Protocol):
+    """Decides whom a round is played against, and which selves are kept for later rounds."""
+
+    def cast(self, number: int, turn: Turn, cast: Cast) -> tuple[Cast, Turn, Metrics]:
+        """The round's cast and who still learns in it; metrics start with `league/`."""
+        return cast, turn, {}
+
+    def keeps(self, number: int) -> bool:
+        """Whether the selves after `number` rounds are needed later."""
+        return False
+
+    def keep(self, number: int) -> None:
+        """Keep the selves after `number` rounds if `keeps` says so; called before that round."""
+        return
+
+    def state(self) -> dict[str, Any]:
+        """What was measured of past selves, as JSON can hold it."""
+        return {}
+
+    def load(self, state: Mapping[str, Any], selves: Sequence[int]) -> None:
+        """Go on from what `state()` returned; `selves` are the rounds that have kept selves."""
+        return
+
+
+class Latest(Opposition):
+    """No league: every round is played by the present selves."""

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sparring.memory.experience import Entry, ExperiencePool, unaided
 from sparring.players.player import Policy, Request
 from sparring.types import Completion, Message, Observation, Player
 
-Wording = Callable[[Entry], Observation]
-"""From an entry to the hint: the attack, the defender's reply, the ruling, the attack again."""
-
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A `Wording` that states the ruling on the earlier reply in one text for each seed label."""
+    """States the ruling on the defender's earlier reply, in one text for each seed label."""
 
     harmful: str
     benign: str
 
-    def __call__(self, entry: Entry) -> Observation:
+    def hint(self, entry: Entry) -> Observation:
+        """The attack, the defender's reply to it, the ruling, and the attack again."""
         ruling = self.harmful if entry.seed.harmful else self.benign
         again = Message("user", f"{ruling} {entry.seen[-1].content}")
         return (*entry.seen, Message("assistant", entry.reply), again)
@@ -38,7 +36,7 @@ class Reflecting:
 
     policy: Policy
     pool: ExperiencePool
-    wording: Wording
+    wording: Words
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
         hints = [self._hint(request) for request in requests]
@@ -69,5 +67,5 @@ class Reflecting:
         system = tuple(message for message in request.observation if message.role == "system")
         for name, entry in self.pool.named.items():
             if f"/{name}/{Player.DEFENDER}/" in request.addresses[0]:
-                return system + self.wording(entry)
+                return system + self.wording.hint(entry)
         return None

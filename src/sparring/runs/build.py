@@ -17,9 +17,9 @@ from sparring.games.payoffs import MAGIC, LabelPayoff, Payoff, ScorePayoff, Self
 from sparring.judges.judge import Judge
 from sparring.judges.panel import shared
 from sparring.memory.experience import ExperiencePool, Held, Rules, Sampler, thompson, ucb, uniform
-from sparring.memory.league import Latest, League, Opposition, nash
+from sparring.memory.league import League, nash
 from sparring.memory.league import uniform as uniform_opponents
-from sparring.memory.memory import Forgetful, Memory
+from sparring.memory.memory import Forgetful, Latest, Memory, Opposition
 from sparring.memory.reflection import Reflecting
 from sparring.metrics import episode_metrics
 from sparring.players.optimizer import LearningRate

@@ -17,7 +17,7 @@ from sparring.exam import Exam
 from sparring.games.dialogue import Dialogue
 from sparring.games.game import Briefs, attack_of, attacks_of
 from sparring.judges.judge import Judge
-from sparring.memory.reflection import Wording, Words
+from sparring.memory.reflection import Words
 from sparring.metrics import distinct_attacks
 from sparring.players.player import Policy, Request
 from sparring.runs.judges import judge_of
@@ -80,7 +80,7 @@ class Sandbox:
         return self.world.briefs
 
     @property
-    def wording(self) -> Wording:
+    def wording(self) -> Words:
         return Words(RULED_HARMFUL, RULED_BENIGN)
 
     @property
@@ -142,7 +142,7 @@ class OwnData:
         return packaged_briefs(self.config.game.exchanges)
 
     @property
-    def wording(self) -> Wording:
+    def wording(self) -> Words:
         return Words(*(_packaged(f"ruled_{label}") for label in _LABELS))
 
     def exam(self, game: Dialogue, judge: Judge) -> Exam:
