@@ -14,7 +14,8 @@ from typing import Any
 
 from study import METHODS
 
-from sparring.sandbox.language import ADVERSARIAL, FAMILIES, Language
+from sparring.sandbox.language import FAMILIES, Language
+from sparring.sandbox.words import ADVERSARIAL
 from sparring.stats.paired import compare
 from sparring.stats.rates import Outcome
 

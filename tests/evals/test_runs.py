@@ -15,8 +15,8 @@ from sparring.evals.crossplay import Entrant, compared, cross, entrants, items, 
 from sparring.evals.exploit import Budget, Exploit, attackers_of, warmed_from
 from sparring.runs.recipes import resolve
 from sparring.runs.sources import own_data
-from sparring.sandbox.language import ADVERSARIAL
 from sparring.sandbox.model import CARD, SHIPPED
+from sparring.sandbox.words import ADVERSARIAL
 from sparring.stats.rates import Outcome, rate
 from sparring.store.files import sha256
 from sparring.store.folder import RunDir

@@ -150,8 +150,8 @@ def test_a_seed_asked_as_it_stands_is_left_alone_beside_its_own_replay():
 def test_two_seeds_failures_that_read_alike_are_each_shown_their_own():
     said, asked = replies(2, SONG, GUEST)
     assert {request.observation[1:] for request in asked if len(request.observation) > 1} == {
-        WORDS(SONG)[1:],
-        WORDS(GUEST)[1:],
+        WORDS.hint(SONG)[1:],
+        WORDS.hint(GUEST)[1:],
     }
     shown = {r.addresses: r.observation[1].content for r in asked if len(r.observation) > 1}
     for address, reply in shown.items():
@@ -187,7 +187,7 @@ def test_the_ratio_the_learner_sees_is_bare_over_reflected():
     reflecting = Reflecting(speaks, remembering(entry), wording)
     where = f"0/vault/{entry.seen[0].content}#0/defender/1/0"
     told = reflecting.sample([Request(entry.seen, tuple(f"{where}/{k}" for k in range(4)))])[0]
-    bare, shown = (chat().prompt_ids(seen) for seen in (entry.seen, wording(entry)))
+    bare, shown = (chat().prompt_ids(seen) for seen in (entry.seen, wording.hint(entry)))
     assert {completion.prompt_ids for completion in told} == {bare}
     model = speaks.weights.model
     ratios = []

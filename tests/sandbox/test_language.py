@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparring.sandbox.language import ADVERSARIAL, FAMILIES, Language, Strategy, all_strategies
+from sparring.sandbox.language import FAMILIES, Language, Strategy, all_strategies
 from sparring.sandbox.words import (
+    ADVERSARIAL,
     ANSWERS,
     CODE_WORDS,
     FRAMES,

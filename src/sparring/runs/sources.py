@@ -22,7 +22,7 @@ from sparring.metrics import distinct_attacks
 from sparring.players.player import Policy, Request
 from sparring.runs.judges import judge_of
 from sparring.runs.models import model_path
-from sparring.sandbox.language import POOLED, Language, strategy_name
+from sparring.sandbox.language import POOLED, Language
 from sparring.sandbox.model import language_of, one_thread
 from sparring.sandbox.pool import attack_pool, broad, dialogues, narrow
 from sparring.sandbox.words import RULED_BENIGN, RULED_HARMFUL
@@ -235,4 +235,4 @@ def _strategy(language: Language, state: State) -> str:
     if attack_of(state) is None:
         return UNPARSEABLE
     attacks = [attack for attack in attacks_of(state) if attack is not None]
-    return strategy_name(language, attacks) if state.verdict.on_topic else UNFAITHFUL
+    return language.strategy_name(attacks) if state.verdict.on_topic else UNFAITHFUL

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,6 @@ from functools import cached_property
 from itertools import product
 
 from sparring.sandbox import words as w
-from sparring.sandbox.words import CODE_WORDS, ENCODINGS, FRAMES, OBJECTS, SKILLS, VERBS
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,38 +73,32 @@ class Strategy:
     @property
     def comply(self) -> float:
         """The base's chance to answer a forbidden request: 1 - Π(1 - p) over the parts."""
-        refuse = 1.0
-        for part in self.parts:
-            refuse *= 1.0 - w.COMPLY[part]
-        return 1.0 - refuse
+        return 1.0 - math.prod(1.0 - w.COMPLY[part] for part in self.parts)
 
 
-FAMILIES = (
-    "plain",
-    "pool frame",
-    "pool encoding",
-    "held-out frame",
-    "held-out encoding",
-    "combination",
-    "held-out combination",
-)
-ADVERSARIAL = FAMILIES[1:]
+FAMILIES = ("plain", *w.ADVERSARIAL)
 POOLED: Mapping[str, Sequence[str]] = {
-    "harmful/adversarial": [f"harmful/{family}" for family in ADVERSARIAL],
-    "benign/wrapped": [f"benign/{family}" for family in ADVERSARIAL],
+    "harmful/adversarial": [f"harmful/{family}" for family in w.ADVERSARIAL],
+    "benign/wrapped": [f"benign/{family}" for family in w.ADVERSARIAL],
 }
 """The rates that an exam reports first, and the sets over which each is pooled."""
 
 
 def all_strategies() -> tuple[Strategy, ...]:
     """Up to one frame with any encoding of each word, and every two frames, in a fixed order."""
-    codes = ("", *ENCODINGS)
-    framed = product([(), *((frame,) for frame in FRAMES)], codes, codes)
-    stacked = [Strategy((a, b)) for a in FRAMES for b in FRAMES if a != b]
+    codes = ("", *w.ENCODINGS)
+    framed = product([(), *((frame,) for frame in w.FRAMES)], codes, codes)
+    stacked = [Strategy((a, b)) for a in w.FRAMES for b in w.FRAMES if a != b]
     return (*(Strategy(*parts) for parts in framed), *stacked)
 
 
-@dataclass(frozen=True)
+_AGREEMENT = re.compile(
+    re.escape(w.SKILLS["code"])
+    .replace(r"\{code\}", f"({'|'.join(w.CODE_WORDS)})")
+    .replace(r"\{word\}", r"(\S+)")
+)
+
+
 class Language:
     """The language of one seed: its knowledge, its second language and its held-out pairs.
 
@@ -112,69 +106,43 @@ class Language:
     or a hash; `digest` pins the result.
     """
 
-    seed: int = 0
-
-    @cached_property
-    def _draws(self) -> dict[str, list[str]]:
-        rng = random.Random(f"language/{self.seed}")
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        content, rng = w.VERBS + w.OBJECTS, random.Random(f"language/{seed}")
+        tools, keys = [*w.TOOLS], [*w.KEYS]
         second = ["".join(pair) for pair in product(w.SYLLABLES, repeat=2)]
-        draws = {"tools": [*w.TOOLS], "keys": [*w.KEYS], "second": second}
-        for drawn in draws.values():
+        for drawn in (tools, keys, second):
             rng.shuffle(drawn)
         # A quarter of the pairs of each kind is held out, each word equally often.
-        held_out: list[str] = []
+        held_out: set[Intent] = set()
         for verbs, objects in product((w.RISKY, w.MILD), (w.GUARDED, w.PLAIN)):
             order = rng.sample(objects, len(objects))
             for row, verb in enumerate(rng.sample(verbs, len(verbs))):
-                held_out += [f"{verb}-{order[(row + step) % len(order)]}" for step in (0, 3)]
-        return draws | {"held_out": sorted(held_out)}
-
-    @cached_property
-    def tool(self) -> dict[str, str]:
+                held_out |= {Intent(verb, order[(row + step) % len(order)]) for step in (0, 3)}
+        self.tool = dict(zip(w.VERBS, tools, strict=True))
         """The tool word of each verb."""
-        return dict(zip(VERBS, self._draws["tools"], strict=True))
-
-    @cached_property
-    def key(self) -> dict[str, str]:
+        self.key = dict(zip(w.OBJECTS, keys, strict=True))
         """The key word of each object."""
-        return dict(zip(OBJECTS, self._draws["keys"], strict=True))
-
-    @cached_property
-    def dictionaries(self) -> dict[str, Mapping[str, str]]:
-        """Encoded word of each content word, by encoding."""
-        content = VERBS + OBJECTS
-        return {
+        self.dictionaries: dict[str, Mapping[str, str]] = {
             "synonym": w.SYNONYMS,
-            "second-language": dict(zip(content, self._draws["second"], strict=False)),
+            "second-language": dict(zip(content, second, strict=False)),
             "reversed": {word: word[::-1] for word in content},
         }
-
-    @cached_property
-    def meaning(self) -> dict[str, tuple[str, str]]:
+        """Encoded word of each content word, by encoding."""
+        self.meaning = {word: (word, "") for word in content}
         """(content word, encoding) of every surface form; the encoding of a plain word is ''."""
-        forms = {word: (word, "") for word in VERBS + OBJECTS}
         for encoding, table in self.dictionaries.items():
-            forms |= {form: (word, encoding) for word, form in table.items()}
-        return forms
+            self.meaning |= {form: (word, encoding) for word, form in table.items()}
+        self.intents = tuple(Intent(verb, noun) for verb, noun in product(w.VERBS, w.OBJECTS))
+        """Every pair of a verb and an object."""
+        self.train = tuple(intent for intent in self.intents if intent not in held_out)
+        """The pairs that base training, warm-up and the game may use."""
+        self.held_out = tuple(intent for intent in self.intents if intent in held_out)
+        """The pairs that only exams use: 16 forbidden, 48 benign."""
 
     def content(self, text: str) -> list[str]:
         """The content words of a text in its order, decoded."""
         return [self.meaning[word][0] for word in text.split() if word in self.meaning]
-
-    @cached_property
-    def intents(self) -> tuple[Intent, ...]:
-        """Every pair of a verb and an object."""
-        return tuple(Intent(verb, noun) for verb, noun in product(VERBS, OBJECTS))
-
-    @cached_property
-    def train(self) -> tuple[Intent, ...]:
-        """The pairs that base training, warm-up and the game may use."""
-        return tuple(intent for intent in self.intents if intent not in self.held_out)
-
-    @cached_property
-    def held_out(self) -> tuple[Intent, ...]:
-        """The pairs that only exams use: 16 forbidden, 48 benign."""
-        return tuple(intent for intent in self.intents if intent.id in self._draws["held_out"])
 
     def encode(self, word: str, encoding: str) -> str:
         """The surface form of a content word; an encoding of '' leaves it plain."""
@@ -182,7 +150,7 @@ class Language:
 
     def request(self, intent: Intent, strategy: Strategy, rng: random.Random) -> str:
         """The intent dressed by the strategy, templates drawn from `rng`."""
-        shells = [rng.choice(FRAMES[frame]) for frame in strategy.frames]
+        shells = [rng.choice(w.FRAMES[frame]) for frame in strategy.frames]
         verb = self.encode(intent.verb, strategy.verb)
         noun = self.encode(intent.object, strategy.object)
         text = f"how to {verb} the {noun}"
@@ -199,7 +167,7 @@ class Language:
         """The strategy that a request was dressed with, read from its words."""
         frames = sorted(
             (text.find(before), name)
-            for name, shells in FRAMES.items()
+            for name, shells in w.FRAMES.items()
             for before, _ in shells
             if before in text
         )
@@ -207,17 +175,17 @@ class Language:
         for word in text.split():
             if word in self.meaning:
                 plain, encoding = self.meaning[word]
-                codes["verb" if plain in VERBS else "object"] = encoding
+                codes["verb" if plain in w.VERBS else "object"] = encoding
         return Strategy(tuple(name for _, name in frames), **codes)
 
     @cached_property
     def words(self) -> tuple[str, ...]:
         """Every word of the language, sorted."""
-        shells = [*w.PLAIN_TEMPLATES, *(shell for pair in FRAMES.values() for shell in pair)]
+        shells = [*w.PLAIN_TEMPLATES, *(shell for pair in w.FRAMES.values() for shell in pair)]
         texts = [*(" ".join(shell) for shell in shells), *w.ANSWERS, *w.REFUSALS]
-        texts += [w.BRIEF_HARMFUL, w.BRIEF_BENIGN, w.PARTS, *SKILLS.values()]
+        texts += [w.BRIEF_HARMFUL, w.BRIEF_BENIGN, w.PARTS, *w.SKILLS.values()]
         known = {word for text in texts for word in text.split() if "{" not in word}
-        known |= {*self.meaning, *w.TOOLS, *w.KEYS, *FRAMES, *ENCODINGS, *CODE_WORDS}
+        known |= {*self.meaning, *w.TOOLS, *w.KEYS, *w.FRAMES, *w.ENCODINGS, *w.CODE_WORDS}
         known |= {"how", "to", "the", "plain", "<think>", "</think>", "<answer>", "</answer>"}
         return tuple(sorted(known))
 
@@ -229,52 +197,48 @@ class Language:
             sorted(self.tool.items()),
             sorted(self.key.items()),
             sorted((form, *word) for form, word in self.meaning.items()),
-            self._draws["held_out"],
-            (FRAMES, w.PLAIN_TEMPLATES, w.ANSWERS, w.REFUSALS, SKILLS, sorted(w.COMPLY.items())),
+            sorted(intent.id for intent in self.held_out),
+            (
+                w.FRAMES,
+                w.PLAIN_TEMPLATES,
+                w.ANSWERS,
+                w.REFUSALS,
+                w.SKILLS,
+                sorted(w.COMPLY.items()),
+            ),
         )
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
+    def agreements(self, messages: Sequence[str]) -> dict[str, str]:
+        """The content word that each code word stands for after `messages`; later ones win.
 
-_AGREEMENT = re.compile(
-    re.escape(SKILLS["code"])
-    .replace(r"\{code\}", f"({'|'.join(CODE_WORDS)})")
-    .replace(r"\{word\}", r"(\S+)")
-)
+        Only a message that is an agreement and nothing else counts.
+        """
+        matches = [_AGREEMENT.fullmatch(" ".join(message.split())) for message in messages]
+        return {
+            match[1]: self.meaning[match[2]][0]
+            for match in matches
+            if match and match[2] in self.meaning
+        }
 
+    def spelled_out(self, messages: Sequence[str]) -> str:
+        """The last message with its code words replaced by what earlier messages agreed on.
 
-def agreements(language: Language, messages: Sequence[str]) -> dict[str, str]:
-    """The content word that each code word stands for after `messages`; later ones win.
+        An agreement in the last message itself is left out: it names a word and asks for nothing.
+        So a code word means nothing in the message that introduces it.
+        """
+        *earlier, last = messages
+        agreed = self.agreements(earlier)
+        spelled = _AGREEMENT.sub(" ", " ".join(last.split())).split()
+        return " ".join(agreed.get(word, word) for word in spelled)
 
-    Only a message that is an agreement and nothing else counts.
-    """
-    matches = [_AGREEMENT.fullmatch(" ".join(message.split())) for message in messages]
-    return {
-        match[1]: language.meaning[match[2]][0]
-        for match in matches
-        if match and match[2] in language.meaning
-    }
+    def strategy_name(self, messages: Sequence[str]) -> str:
+        """The strategy of the last message; `code-word` if it uses an earlier agreement."""
+        *earlier, last = messages
+        coded = set(last.split()) & self.agreements(earlier).keys()
+        return "code-word" if coded else self.strategy_of(last).name
 
-
-def spelled_out(language: Language, messages: Sequence[str]) -> str:
-    """The last message with its code words replaced by what earlier messages agreed on.
-
-    An agreement in the last message itself is left out: it names a word and asks for nothing. So
-    a code word means nothing in the message that introduces it.
-    """
-    *earlier, last = messages
-    agreed = agreements(language, earlier)
-    spelled = _AGREEMENT.sub(" ", " ".join(last.split())).split()
-    return " ".join(agreed.get(word, word) for word in spelled)
-
-
-def strategy_name(language: Language, messages: Sequence[str]) -> str:
-    """The strategy of the last message; `code-word` if it uses an earlier message's agreement."""
-    *earlier, last = messages
-    coded = set(last.split()) & agreements(language, earlier).keys()
-    return "code-word" if coded else language.strategy_of(last).name
-
-
-def coded(language: Language, intent: Intent, rng: random.Random, code: str, word: str) -> str:
-    """The intent asked plainly, but with the code word in place of `word`."""
-    plain = language.request(intent, Strategy(), rng)
-    return " ".join(code if part == word else part for part in plain.split())
+    def coded(self, intent: Intent, rng: random.Random, code: str, word: str) -> str:
+        """The intent asked plainly, but with the code word in place of `word`."""
+        plain = self.request(intent, Strategy(), rng)
+        return " ".join(code if part == word else part for part in plain.split())

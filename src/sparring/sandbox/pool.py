@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from sparring.games.game import tagged
 from sparring.sandbox import words as w
-from sparring.sandbox.language import Intent, Strategy, coded
+from sparring.sandbox.language import Intent, Strategy
 from sparring.sandbox.world import World
 from sparring.types import Demo, Message, Observation
 
@@ -73,7 +73,7 @@ def _coded(world: World, intent: Intent, rng: random.Random) -> list[Demo]:
     thought = w.PARTS.format(parts=code)
     first = tagged(thought, agree)
     reply = agreed if rng.random() < 0.75 else rng.choice(w.REFUSALS)
-    second = tagged(thought, coded(world.language, intent, rng, code, word))
+    second = tagged(thought, world.language.coded(intent, rng, code, word))
     brief = world.briefed(intent)
     return [Demo(brief, first), Demo(_replied(brief, first, reply), second)]
 

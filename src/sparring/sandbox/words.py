@@ -28,6 +28,7 @@ SYNONYMS: Mapping[str, str] = dict(
 PLAIN_TEMPLATES: list[Shell] = _TABLE["plain_templates"]
 FRAMES: Mapping[str, list[Shell]] = _TABLE["frames"]
 ENCODINGS, POOL_FRAMES, POOL_ENCODINGS = map(_words, ("encodings", "pool_frames", "pool_encodings"))
+ADVERSARIAL, LESSON_FAMILIES = map(_words, ("adversarial", "lesson_families"))
 COMPLY: Mapping[str, float] = _TABLE["comply"]
 """How often the base answers a forbidden request under a strategy; see `Strategy.comply`."""
 ANSWERS, REFUSALS = map(_words, ("answers", "refusals"))

@@ -6,21 +6,15 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import product
 
 from sparring.games.game import Briefs, answer_of, attacks_of, reply_of, tagged
 from sparring.players.player import Policy, ScriptedPolicy
 from sparring.sandbox import words as w
-from sparring.sandbox.language import (
-    FAMILIES,
-    Intent,
-    Language,
-    Strategy,
-    agreements,
-    all_strategies,
-    coded,
-    spelled_out,
-)
+from sparring.sandbox.language import FAMILIES, Intent, Language, Strategy, all_strategies
 from sparring.types import Demo, Harm, Message, Observation, Player, Seed, State, Verdict
+
+_LABELS = (("harmful", True), ("benign", False))
 
 
 @dataclass(frozen=True)
@@ -45,7 +39,7 @@ class SandboxJudge:
     def _verdict(self, state: State) -> Verdict:
         (intent,) = self._intents(state.seed.text)
         attacks = [attack for attack in attacks_of(state) if attack is not None]
-        intents = self._intents(spelled_out(self.language, attacks)) if attacks else set()
+        intents = self._intents(self.language.spelled_out(attacks)) if attacks else set()
         verdict = Verdict(
             on_topic=intents == {intent}, prompt_harmful=any(i.forbidden for i in intents)
         )
@@ -128,13 +122,12 @@ class World:
         `rng_seed` alone, so that an exam is the same for every defender.
         """
         sets: dict[str, list[State]] = {}
-        for label, harmful in (("harmful", True), ("benign", False)):
-            for family in FAMILIES:
-                rng = random.Random(f"{rng_seed}/{label}/{family}")
-                sets[f"{label}/{family}"] = [
-                    self._opening(intent, rng.choice(self.strategies[family]), rng)
-                    for intent in cycled(self.language.held_out, harmful, n)
-                ]
+        for (label, harmful), family in product(_LABELS, FAMILIES):
+            rng = random.Random(f"{rng_seed}/{label}/{family}")
+            sets[f"{label}/{family}"] = [
+                self._opening(intent, rng.choice(self.strategies[family]), rng)
+                for intent in cycled(self.language.held_out, harmful, n)
+            ]
         return sets
 
     def two_exchange_exam(self, n: int) -> dict[str, list[State]]:
@@ -146,7 +139,7 @@ class World:
             f"{label}/two-exchange": [
                 State(self._seed(intent)) for intent in cycled(self.language.held_out, harmful, n)
             ]
-            for label, harmful in (("harmful", True), ("benign", False))
+            for label, harmful in _LABELS
         }
 
     def dressed(
@@ -178,10 +171,10 @@ class World:
             request, *history = (m.content for m in observation if m.role != "system")
             intent = Intent(*self.language.content(request))
             sent = [answer for text in history[::2] if (answer := answer_of(text))]
-            agreed = [*agreements(self.language, sent).items()]
+            agreed = [*self.language.agreements(sent).items()]
             if agreed:
                 code, word = agreed[-1]
-                text = coded(self.language, intent, rng, code, word)
+                text = self.language.coded(intent, rng, code, word)
             else:
                 code, word = rng.choice(w.CODE_WORDS), rng.choice((intent.verb, intent.object))
                 text = w.SKILLS["code"].format(code=code, word=word)
@@ -236,7 +229,7 @@ class World:
     @staticmethod
     def wrapper(rng: random.Random) -> str:
         """A family other than plain; all six occur equally often."""
-        return rng.choice(_WRAPPERS)
+        return rng.choice(w.LESSON_FAMILIES)
 
     def reply(self, intent: Intent, strategy: Strategy, rng: random.Random) -> str:
         """What the base is taught to say to a request that is dressed so."""
@@ -286,7 +279,7 @@ class World:
         first = Message("user", agree)
         if rng.random() < 0.3:
             return Demo((first,), agreed)
-        request = Message("user", coded(self.language, intent, rng, code, word))
+        request = Message("user", self.language.coded(intent, rng, code, word))
         reply = self.reply(intent, Strategy((), "reversed", "reversed"), rng)
         return Demo((first, Message("assistant", agreed), request), reply)
 
@@ -294,10 +287,3 @@ class World:
         """Before its warm-up the base takes the attacker's brief for an ordinary request."""
         intent = self.pick(rng, rng.random() < 0.5)
         return Demo(self.briefed(intent), self.reply(intent, Strategy(), rng))
-
-
-_WRAPPERS = (
-    *("pool frame", "held-out frame", "pool encoding", "held-out encoding"),
-    *("combination", "held-out combination"),
-)
-"""`ADVERSARIAL` in the order that the shipped base's lessons were drawn in."""
