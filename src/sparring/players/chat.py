@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from jinja2 import TemplateError
+
 from sparring.types import Completion, Message, Observation, Role, UsageError
 
 _UNPAIRED = re.compile("[\ud800-\udfff]")
@@ -45,15 +47,6 @@ class Vocabulary:
         Byte-level vocabularies split it into pieces; word-level and Unigram ones may not.
         """
         return tuple(i for i in self.all_ids([text], plain=True)[0] if i not in self.control)
-
-    def names_unknown(self, text: str) -> bool:
-        """Whether the text spells the unknown token.
-
-        A word that is not in the vocabulary gives the unknown token and is harmless; its name is
-        not, since Qwen2's also ends a text.
-        """
-        unknown = self.tokenizer.unk_token
-        return bool(unknown) and unknown in text
 
     @cached_property
     def control(self) -> frozenset[int]:
@@ -102,11 +95,13 @@ class Chat:
         """Whether no content has become a special token, or would alone.
 
         The quick check: the prompt's special tokens are those of its template, in order, and no
-        content names the unknown token. A template may write others for other contents, so where
-        they differ every content is checked by itself.
+        content spells the unknown token: a word that is not in the vocabulary gives that token and
+        is harmless, but its spelling is not, since Qwen2's also ends a text. A template may write
+        others for other contents, so where they differ every content is checked by itself.
         """
         words, contents = self._words, [message.content for message in observation]
-        if any(map(words.names_unknown, contents)):
+        unknown = self.tokenizer.unk_token
+        if unknown and any(unknown in content for content in contents):
             return False
         roles = tuple(message.role for message in observation)
         if roles not in self._by_roles:
@@ -122,9 +117,8 @@ class Chat:
         Qwen3's drops what an assistant's turn says before `</think>`, which would hide it from
         a judge. White space around a content is the template's to trim.
         """
-        messages, rendered = self._supported(observation), self._render(observation)
-        marked = self._render(tuple(Message(m.role, _mark(i)) for i, m in enumerate(messages)))
-        contents = [message.content for message in messages]
+        messages, marked = self._marked(observation)
+        rendered, contents = self._render(observation), [m.content for m in messages]
         for shown in (contents, [content.strip() for content in contents]):
             filled = _MARK.sub(lambda mark, shown=shown: shown[int(mark[1])], marked)  # type: ignore[misc]
             if rendered == filled:
@@ -178,30 +172,35 @@ class Chat:
         pad = self.tokenizer.pad_token_id
         return int(self.turn_end if pad is None else pad)
 
-    def _render(self, observation: Observation, reply: bool = True) -> str:
-        from jinja2 import TemplateError
+    def _template(self, messages: Observation, reply: bool = False) -> str:
+        """The template's text, which opens the assistant's turn for a `reply`."""
+        plain = [{"role": message.role, "content": message.content} for message in messages]
+        applied = self.tokenizer.apply_chat_template(
+            plain, tokenize=False, add_generation_prompt=reply
+        )
+        return str(applied)
 
-        messages = [{"role": m.role, "content": m.content} for m in self._supported(observation)]
+    def _render(self, observation: Observation, reply: bool = True) -> str:
         try:
-            text = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=reply
-            )
+            return self._template(self._supported(observation), reply)
         except TemplateError as error:
             name = self.tokenizer.name_or_path
             raise UsageError(
                 f"model_name_or_path: the chat template of {name} fails: {error}"
             ) from error
-        return str(text)
 
     @cached_property
     def _takes_system(self) -> bool:
-        from jinja2 import TemplateError
-
-        probe = [{"role": "system", "content": _mark(0)}, {"role": "user", "content": "x"}]
         try:
-            return _mark(0) in self.tokenizer.apply_chat_template(probe, tokenize=False)
+            return _mark(0) in self._template((Message("system", _mark(0)), Message("user", "x")))
         except TemplateError:
             return False
+
+    def _marked(self, observation: Observation) -> tuple[Observation, str]:
+        """The messages, and their text with the mark of its number in the place of each content."""
+        messages = self._supported(observation)
+        marks = tuple(Message(m.role, _mark(i)) for i, m in enumerate(messages))
+        return messages, self._render(marks)
 
     def _supported(self, observation: Observation) -> Observation:
         """Where the template knows no system role, the brief opens the first user message."""
@@ -215,8 +214,7 @@ class Chat:
 
         Content that spells `<|im_end|>` would otherwise close its own message.
         """
-        messages = self._supported(observation)
-        marked = self._render(tuple(Message(m.role, _mark(i)) for i, m in enumerate(messages)))
+        messages, marked = self._marked(observation)
         before, *rest = _MARK.split(marked)
         ids = [*self._words.ids(before)]
         for number, after in zip(rest[::2], rest[1::2], strict=True):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from sparring.players.fast import path_of
 from sparring.players.logprobs import Batch, Row, microbatches, pad
@@ -104,13 +105,10 @@ def token_counts(
     """What `grpo_metrics` needs of a micro-batch."""
     difference_BT = (logp_BT - old_BT) * mask_BT
     ratio_BT = difference_BT.exp()
-    low, high = epsilon
-    advantage_B1 = advantage_B.unsqueeze(1)
-    below_BT = (ratio_BT < 1 - low) & (advantage_B1 < 0)
-    above_BT = (ratio_BT > 1 + high) & (advantage_B1 > 0)
+    cut_BT = ratio_BT - ratio_BT.clamp(1 - epsilon[0], 1 + epsilon[1])
     return {
         "run": mask_BT.sum().item(),
-        "clipped": ((below_BT | above_BT) * mask_BT).sum().item(),
+        "clipped": ((cut_BT * advantage_B.unsqueeze(1) > 0) * mask_BT).sum().item(),
         "ratio": (ratio_BT * mask_BT).sum().item(),
         "entropy": -(logp_BT * mask_BT).sum().item(),
         "drift": difference_BT.abs().max().item(),
@@ -151,12 +149,10 @@ def grpo_metrics(counts: Mapping[str, float]) -> Metrics:
     return metrics
 
 
-def by_player(samples: Sequence[Sample]) -> Iterator[tuple[Player, list[Sample]]]:
-    """The samples of each player, in the order of players."""
-    groups: dict[Player, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        groups[sample.player].append(sample)
-    yield from sorted(groups.items())
+def by_player(samples: Sequence[Sample]) -> list[tuple[Player, list[Sample]]]:
+    """The samples of each player that has any, in the order of players."""
+    groups = [(player, [s for s in samples if s.player is player]) for player in Player]
+    return [(player, own) for player, own in groups if own]
 
 
 def finite(metrics: Metrics) -> Metrics:
@@ -210,11 +206,12 @@ class Grpo:
         for _ in range(self.config.updates_per_batch if signal else 0):
             for loss in losses:
                 metrics |= loss.backward(self.shares.get(loss.player, 1.0))
-            learning_rate = self.optimizer.learning_rate
-            norm = self.optimizer.step()
+            step = {
+                "learning_rate": self.optimizer.learning_rate,
+                "grad_norm": self.optimizer.step(),
+            }
             for loss in losses:
-                metrics[f"{loss.player}/learning_rate"] = learning_rate
-                metrics[f"{loss.player}/grad_norm"] = norm
+                metrics |= {f"{loss.player}/{name}": value for name, value in step.items()}
         return finite(metrics)
 
 
@@ -227,42 +224,31 @@ class PlayerLoss:
     """
 
     def __init__(self, player: Player, samples: Sequence[Sample], learner: Grpo) -> None:
-        self.player, self.config = player, learner.config
-        self.ranks = learner.optimizer.ranks
-        self.model = learner.optimizer.weights.model
-        self.sizes = self.config.sizes(samples)
-        signal = [s for s in samples if s.advantage or self.config.beta]
+        optimizer, config = learner.optimizer, learner.config
+        self.player, self.config, self.ranks = player, config, optimizer.ranks
+        self.model, self.sizes = optimizer.weights.model, config.sizes(samples)
+        signal = [s for s in samples if s.advantage or config.beta]
         self.samples = len(signal)
         prompts = list(dict.fromkeys(s.completion.prompt_ids for s in signal))
         own = set(prompts[self.ranks.index :: self.ranks.size])  # a group stays on one rank
         run = [s for s in signal if s.completion.prompt_ids in own]
         rows: list[Row] = [(s.completion.prompt_ids, s.completion.token_ids) for s in run]
-        device = self.model.device
-        self.advantage_B = torch.tensor([s.advantage for s in run], device=device)
+        self.advantage_B = torch.tensor([s.advantage for s in run], device=self.model.device)
         self.path = path_of(self.model)
         self.batches = [
-            pad(rows, index, learner.pad_id, device)
-            for index in microbatches(rows, self.config.micro_batch_tokens, self.path.cost)
+            pad(rows, index, learner.pad_id, self.model.device)
+            for index in microbatches(rows, config.micro_batch_tokens, self.path.cost)
         ]
         self.old_BT = [_sampled(run, batch) for batch in self.batches]
         self.weight_BT: list[Tensor] = []
         self.mismatch: list[dict[str, float]] = []
-        self.reference_BT = self._reference(learner) if self.config.beta else []
+        self.reference_BT = self._reference(learner) if config.beta else []
 
     def _reference(self, learner: Grpo) -> list[Tensor]:
         weights, temperature = learner.optimizer.weights, self.config.temperature
         reference, merged = weights.holding(learner.reference), weights.merged()
         with reference, merged as model, torch.no_grad(), in_step(model):
             return [self.path.logprobs(model, batch, temperature) for batch in self.batches]
-
-    def _weigh(self, logp_BT: Tensor, i: int, limit: float) -> None:
-        """On the first pass the learner still has the weights that the engine sampled with: from
-        here on its own log-probabilities are the old ones, and each token is weighed by the ratio
-        to the engine's."""
-        difference_BT = logp_BT - self.old_BT[i]
-        self.weight_BT.append(truncated_ratio(logp_BT, self.old_BT[i], limit))
-        self.mismatch.append(mismatch_counts(difference_BT, self.batches[i].mask_BT, limit))
-        self.old_BT[i] = logp_BT
 
     def backward(self, share: float) -> Metrics:
         """Add this player's gradient; micro-batches sum to the whole batch's loss exactly."""
@@ -279,7 +265,13 @@ class PlayerLoss:
         """The gradient of one micro-batch, and what it counted."""
         config, mask_BT = self.config, self.batches[i].mask_BT
         if config.ratio_limit and len(self.weight_BT) == i:
-            self._weigh(logp_BT.detach(), i, config.ratio_limit)
+            # On the first pass the learner still has the weights that the engine sampled with:
+            # from here on its own log-probabilities are the old ones, and each token is weighed
+            # by the ratio to the engine's.
+            own_BT, engine_BT = logp_BT.detach(), self.old_BT[i]
+            self.weight_BT.append(truncated_ratio(own_BT, engine_BT, config.ratio_limit))
+            self.mismatch.append(mismatch_counts(own_BT - engine_BT, mask_BT, config.ratio_limit))
+            self.old_BT[i] = own_BT
         advantage_B = self.advantage_B[list(self.batches[i].index)]
         loss_BT = clipped_surrogate(logp_BT, self.old_BT[i], advantage_B, config.epsilon)
         if config.ratio_limit:
@@ -298,7 +290,5 @@ class PlayerLoss:
 
 def _sampled(samples: Sequence[Sample], batch: Batch) -> Tensor:
     """The log-probabilities the tokens were sampled with, shape [B, T]."""
-    longest = batch.mask_BT.shape[1]
-    rows = [samples[i].completion.logprobs for i in batch.index]
-    padded = [(*row, *[0.0] * (longest - len(row))) for row in rows]
-    return torch.tensor(padded).to(batch.mask_BT)
+    rows = [torch.tensor(samples[i].completion.logprobs) for i in batch.index]
+    return pad_sequence(rows, batch_first=True).to(batch.mask_BT)

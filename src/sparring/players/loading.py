@@ -23,7 +23,14 @@ def load_model(
     from transformers import AutoModelForCausalLM
 
     place = _check_folder(path, revision)
-    _check_tensors(place)
+    folder = Path(place)
+    if folder.is_dir() and not any(folder.glob("*.safetensors")):  # before anything reads a pickle
+        pickles = sorted(file.name for file in [*folder.glob("*.bin"), *folder.glob("*.pt*")])
+        there = f", only {pickles[0]}, which is a pickle and can run code" if pickles else ""
+        raise UsageError(
+            f"model_name_or_path: cannot load {place}: no *.safetensors in it{there}; convert it "
+            "where you trust it: model.save_pretrained(folder) writes safetensors"
+        )
     with _loading(path):
         model: Any = AutoModelForCausalLM.from_pretrained(
             place,
@@ -103,18 +110,6 @@ def _check_folder(path: str, revision: str | None = None) -> str:
             f"revision: {path} is a folder, which has none; leave it out, or give a hub name"
         )
     return str(place) if looks_local else path
-
-
-def _check_tensors(place: str) -> None:
-    """Refuse a folder that only holds pickles before anything reads it."""
-    folder = Path(place)
-    if folder.is_dir() and not any(folder.glob("*.safetensors")):
-        pickles = sorted(path.name for path in [*folder.glob("*.bin"), *folder.glob("*.pt*")])
-        there = f", only {pickles[0]}, which is a pickle and can run code" if pickles else ""
-        raise UsageError(
-            f"model_name_or_path: cannot load {place}: no *.safetensors in it{there}; convert it "
-            "where you trust it: model.save_pretrained(folder) writes safetensors"
-        )
 
 
 def _check_adapter(folder: str | Path, field: str) -> None:

@@ -39,11 +39,12 @@ class LocalPolicy:
         completions: list[list[Completion]] = [[] for _ in requests]
         with self.weights.merged() as model:
             for chunk in self._chunks(prompts, requests):
-                rows = [(i, address) for i in chunk for address in requests[i].addresses]
-                owner = [chunk.index(i) for i, _ in rows]
-                addresses = [address for _, address in rows]
-                drawn = self._decode(model, [prompts[i] for i in chunk], owner, addresses)
-                for (i, _), completion in zip(rows, drawn, strict=True):
+                owner = [i for i in chunk for _ in requests[i].addresses]
+                addresses = [address for i in chunk for address in requests[i].addresses]
+                drawn = self._decode(
+                    model, [prompts[i] for i in chunk], [chunk.index(i) for i in owner], addresses
+                )
+                for i, completion in zip(owner, drawn, strict=True):
                     completions[i].append(completion)
         return completions
 
@@ -98,14 +99,7 @@ class LocalPolicy:
                 logprobs[row].append(logp)
         _refuse_nan(logprobs)
         return [
-            Completion(
-                text=self.chat.text(ids),
-                token_ids=tuple(ids),
-                logprobs=tuple(logps),
-                prompt_ids=prompts[i],
-                version=self.weights.version,
-                finished=ids[-1] in self.chat.stop_ids,
-            )
+            self.chat.completion(prompts[i], ids, logps, self.weights.version)
             for ids, logps, i in zip(tokens, logprobs, owner, strict=True)
         ]
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
 
@@ -127,16 +129,6 @@ class Batch:
     target_BT: Tensor
     mask_BT: Tensor
 
-    @property
-    def ids_BS(self) -> Tensor:  # noqa: N802
-        """Every row whole: [prompt | completion]."""
-        return torch.cat([self.prompt_PL[self.owner_B], self.target_BT], dim=1)
-
-    @property
-    def attention_BS(self) -> Tensor:  # noqa: N802
-        """1 where `ids_BS` is not padding."""
-        return torch.cat([self.seen_PL[self.owner_B], self.mask_BT.long()], dim=1)
-
 
 Cost = Callable[[Sequence[int], int, int], int]
 """(completions of every prompt, longest prompt, longest completion) → tokens that run."""
@@ -153,9 +145,12 @@ def microbatches(rows: Sequence[Row], budget: int, cost: Cost = every_row) -> It
     Rows of one prompt follow each other. Longest first, so that running out of memory happens at
     once or not at all.
     """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i in sorted(range(len(rows)), key=lambda i: (-len(rows[i][0]) - len(rows[i][1]), i)):
+        groups.setdefault(rows[i][0], []).append(i)
     chunk: list[int] = []
     size: tuple[list[int], int, int] = ([], 0, 0)
-    for i in _by_prompt(rows):
+    for i in chain.from_iterable(groups.values()):
         prompt, reply = rows[i]
         *done, last = (*size[0], 0) if not chunk or rows[chunk[-1]][0] != prompt else size[0]
         grown = ([*done, last + 1], max(size[1], len(prompt)), max(size[2], len(reply)))
@@ -168,31 +163,21 @@ def microbatches(rows: Sequence[Row], budget: int, cost: Cost = every_row) -> It
         yield chunk
 
 
-def _by_prompt(rows: Sequence[Row]) -> Iterator[int]:
-    """Indices of groups with the same prompt, the one with the longest row first."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for i in sorted(range(len(rows)), key=lambda i: (-len(rows[i][0]) - len(rows[i][1]), i)):
-        groups.setdefault(rows[i][0], []).append(i)
-    for group in groups.values():
-        yield from group
-
-
 def pad(rows: Sequence[Row], index: Sequence[int], pad_id: int, device: Any) -> Batch:
     """The rows at `index` as one batch."""
     owner: dict[tuple[int, ...], int] = {}
     owner_B = torch.tensor([owner.setdefault(rows[i][0], len(owner)) for i in index])
-    prompt_PL, seen_PL = _rectangle([prompt[::-1] for prompt in owner], pad_id)
-    target_BT, mask_BT = _rectangle([rows[i][1] for i in index], pad_id)
-    tensors = (owner_B, prompt_PL.flip(1), seen_PL.flip(1), target_BT, mask_BT.float())
+    prompt_PL, seen_PL = padded(list(owner), pad_id, "left")
+    target_BT, mask_BT = padded([rows[i][1] for i in index], pad_id, "right")
+    tensors = (owner_B, prompt_PL, seen_PL, target_BT, mask_BT.float())
     return Batch(tuple(index), *(tensor.to(device) for tensor in tensors))
 
 
-def _rectangle(ragged: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
-    """The rows filled up on the right, and 1 where nothing was filled in."""
-    longest = max(map(len, ragged))
-    ids = torch.tensor([(*row, *[fill] * (longest - len(row))) for row in ragged])
-    lengths = torch.tensor([len(row) for row in ragged])
-    return ids, (torch.arange(longest) < lengths.unsqueeze(1)).long()
+def padded(ragged: Sequence[tuple[int, ...]], fill: int, side: str) -> tuple[Tensor, Tensor]:
+    """The rows filled up on one `side` ("left" or "right"), and 1 where nothing was filled in."""
+    rows = [torch.tensor(row, dtype=torch.long) for row in ragged]
+    seen = [torch.ones_like(row) for row in rows]
+    return pad_sequence(rows, True, fill, side), pad_sequence(seen, True, 0, side)
 
 
 def logprobs(model: Any, batch: Batch, temperature: float) -> Tensor:
@@ -200,10 +185,10 @@ def logprobs(model: Any, batch: Batch, temperature: float) -> Tensor:
 
     Every row runs whole, which any causal language model can do: the reference for `fast`.
     """
-    longest = batch.target_BT.shape[1]
-    seen_BS = batch.attention_BS
+    longest, owner_B = batch.target_BT.shape[1], batch.owner_B
+    seen_BS = torch.cat([batch.seen_PL[owner_B], batch.mask_BT.long()], dim=1)
     inputs = {
-        "input_ids": batch.ids_BS,
+        "input_ids": torch.cat([batch.prompt_PL[owner_B], batch.target_BT], dim=1),
         "attention_mask": seen_BS,
         "position_ids": (seen_BS.cumsum(1) - 1).clamp(min=0),
         "use_cache": False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -56,7 +56,10 @@ class Optimizer:
         self.weights, self.schedule, self.max_grad_norm = weights, schedule, max_grad_norm
         self.ranks = ranks
         self._parameters = list(weights.parameters.values())
-        self._stepped = {name: _wide(p) for name, p in weights.parameters.items()}
+        self._stepped = {
+            name: p if p.dtype.itemsize >= 4 else Parameter(p.detach().float())
+            for name, p in weights.parameters.items()
+        }
         self._adam = torch.optim.AdamW(
             list(self._stepped.values()), lr=schedule.peak, betas=betas, weight_decay=0.0
         )
@@ -68,7 +71,10 @@ class Optimizer:
 
         A gradient that is not finite is thrown away and counted; three in a row stop the run.
         """
-        self._sum_over_ranks()
+        if self.ranks.size > 1:  # each has the gradient of its share of the batch
+            for p in self._parameters:
+                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+            self.ranks.add(p.grad for p in self._parameters if p.grad is not None)
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self.max_grad_norm))
         if math.isfinite(norm):
             self._adam.param_groups[0]["lr"] = self.learning_rate
@@ -99,13 +105,6 @@ class Optimizer:
                 wide.grad = None if p.grad is None else p.grad.float()
                 wide.data = torch.where(wide.data.to(p.dtype) == p.data, wide.data, p.data.float())
 
-    def _sum_over_ranks(self) -> None:
-        """Each rank has the gradient of its share; the sum is that of the whole batch."""
-        if self.ranks.size > 1:
-            for p in self._parameters:
-                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-            self.ranks.add(p.grad for p in self._parameters if p.grad is not None)
-
     @property
     def learning_rate(self) -> float:
         """The rate of the next step."""
@@ -113,12 +112,11 @@ class Optimizer:
 
     def tensors(self) -> dict[str, Tensor]:
         """The moments, as `{parameter}/{moment}`, and float32 copies, for safetensors."""
-        state: Mapping[Any, Any] = self._adam.state
-        tensors = {
-            f"{name}/{key}": value
-            for name, p in self._stepped.items()
-            for key, value in state.get(p, {}).items()
-        }
+        tensors: dict[str, Tensor] = {}
+        for name, p in self._stepped.items():
+            tensors |= {
+                f"{name}/{key}": value for key, value in self._adam.state.get(p, {}).items()
+            }
         for name, p in self._stepped.items():
             if p is not self.weights.parameters[name]:
                 tensors[f"{name}/{_WIDE}"] = p
@@ -142,10 +140,3 @@ class Optimizer:
             self._adam.state[parameter][key] = tensor.detach().clone().to(device)
         self.steps, self.skipped = counters["steps"], counters["skipped"]
         self.weights.version = counters["version"]
-
-
-def _wide(parameter: Parameter) -> Parameter:
-    """The parameter itself, or a float32 copy of one that is too coarse for small steps."""
-    if parameter.dtype.itemsize >= 4:
-        return parameter
-    return torch.nn.Parameter(parameter.detach().float().clone())

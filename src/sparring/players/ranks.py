@@ -53,10 +53,9 @@ class Ranks:
         import torch
         import torch.distributed as dist
 
-        by_dtype: dict[torch.dtype, list[Tensor]] = {}
-        for tensor in tensors:
-            by_dtype.setdefault(tensor.dtype, []).append(tensor)
-        for same in by_dtype.values():
+        tensors = list(tensors)
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            same = [tensor for tensor in tensors if tensor.dtype == dtype]
             flat = torch.cat([tensor.reshape(-1) for tensor in same])
             dist.all_reduce(flat)
             totals = torch.split(flat, [tensor.numel() for tensor in same])

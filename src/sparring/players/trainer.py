@@ -20,7 +20,7 @@ from sparring.players.grpo import Grpo
 from sparring.players.logprobs import Row, logprobs, microbatches, pad
 from sparring.players.optimizer import LearningRate, Optimizer
 from sparring.players.player import Policy, Request
-from sparring.players.ranks import Ranks, in_step, shared_out
+from sparring.players.ranks import in_step, shared_out
 from sparring.players.weights import Weights
 from sparring.types import Completion, Demo, Metrics, Sample, UsageError
 
@@ -97,7 +97,7 @@ class Trainer:
     def begin(self, reference: Path | None = None) -> None:
         """Measure KL from here on to the present weights, or to those saved in `reference`."""
         if self.grpo.config.beta:
-            with self.weights.reading(reference) if reference else nullcontext():
+            with self.weights.holding(reference) if reference else nullcontext():
                 self.grpo.reference = self.weights.snapshot()
 
     def save(self, folder: Path) -> None:
@@ -143,7 +143,7 @@ class Past:
     folder: Path
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        with self.trainer.weights.reading(self.folder):
+        with self.trainer.weights.holding(self.folder):
             return self.trainer.sample(requests)
 
 
@@ -205,28 +205,23 @@ def rows_of(chat: Chat, demos: Sequence[Demo]) -> list[Row]:
 def imitate(
     optimizer: Optimizer, batch: Sequence[Row], pad_id: int, budget: int, rng_seed: str
 ) -> Metrics:
-    """One step on `batch`, in micro-batches of `budget` tokens; `rng_seed` is dropout's."""
-    model = optimizer.weights.model.train()
-    with torch.random.fork_rng():
-        torch.manual_seed(random.Random(rng_seed).getrandbits(63))
-        loss = _backward(model, batch, pad_id, budget, optimizer.ranks)
-    learning_rate = optimizer.learning_rate
-    norm = optimizer.step()
-    model.eval()
-    return {"loss": loss, "grad_norm": norm, "learning_rate": learning_rate}
+    """One step on `batch`, in micro-batches of `budget` tokens; `rng_seed` is dropout's.
 
-
-def _backward(model: Any, batch: Sequence[Row], pad_id: int, budget: int, ranks: Ranks) -> float:
-    """Add the gradient of this rank's share of the batch's loss; returns the whole loss."""
+    Each process of a run adds the gradient of its share of the rows.
+    """
+    model, ranks = optimizer.weights.model.train(), optimizer.ranks
     total = sum(len(reply) for _, reply in batch)
-    share = batch[ranks.index :: ranks.size]
-    loss = 0.0
-    with in_step(model):
+    share, loss = batch[ranks.index :: ranks.size], 0.0
+    with torch.random.fork_rng(), in_step(model):
+        torch.manual_seed(random.Random(rng_seed).getrandbits(63))
         for index in microbatches(share, budget):
             part = -logprobs(model, pad(share, index, pad_id, model.device), 1.0).sum() / total
             part.backward()  # type: ignore[no-untyped-call]
             loss += part.item()
-    return sum(ranks.gather(loss))
+    loss, learning_rate = sum(ranks.gather(loss)), optimizer.learning_rate
+    norm = optimizer.step()
+    model.eval()
+    return {"loss": loss, "grad_norm": norm, "learning_rate": learning_rate}
 
 
 def _epochs(n: int, rng_seed: str) -> Iterator[int]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -57,19 +57,17 @@ class Weights:
         for name, parameter in self.parameters.items():
             parameter.data.copy_(tensors[name])
 
-    def holding(self, tensors: Mapping[str, Tensor]) -> AbstractContextManager[None]:
-        """Within the block these weights are `tensors`, such as those KL is measured to."""
-        return self._replaced(lambda: self.load(tensors))
-
-    def reading(self, folder: Path) -> AbstractContextManager[None]:
-        """Within the block these weights are those that `save` wrote to `folder`."""
-        return self._replaced(lambda: self.read(folder))
-
     @contextmanager
-    def _replaced(self, replace: Callable[[], None]) -> Iterator[None]:
+    def holding(self, other: Mapping[str, Tensor] | Path) -> Iterator[None]:
+        """Within the block these weights are `other`: tensors, such as those that KL is measured
+        to, or the folder that `save` wrote them to.
+        """
         present, held = self.snapshot(), self.held
         try:
-            replace()
+            if isinstance(other, Path):
+                self.read(other)
+            else:
+                self.load(other)
             self.held = True
             yield
         finally:

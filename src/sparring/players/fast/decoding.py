@@ -1,17 +1,18 @@
-"""A decode batch whose rows attend to one copy of their prompt's keys and values."""
+"""Prompts run as a tree, and the decode batches that continue them from one copy of its cache."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sparring.players.fast.prompts import run_prompts, slides, trunk
+from sparring.players.logprobs import padded
+from sparring.types import SparringError
 
 FAMILIES = frozenset({"gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3"})
 """Whose attention is softmax(cap(scale · QKᵀ))V over all positions or a window, and no more."""
@@ -30,52 +31,126 @@ def fits(model: Any) -> bool:
     return plain and config.model_type in FAMILIES and config.model_type == model.config.model_type
 
 
-class Steps(Protocol):
-    """A decode batch between two tokens."""
+WORTH = 256
+"""Tokens that must be saved to pay for a second run."""
 
-    logits_BV: Tensor
 
-    def advance(self, token_B: Tensor, going: Tensor) -> None:
-        """Feed one token to each row in `going`; the others leave."""
-        ...
+def kinds(model: Any) -> set[str]:
+    """The kinds of this language model's layers, as transformers' caches call them."""
+    from transformers.cache_utils import get_layer_types_and_kwargs
+
+    return set(get_layer_types_and_kwargs(model.config.get_text_config())[0])
+
+
+def trunk(model: Any, prompt_PL: Tensor, seen_PL: Tensor) -> int:
+    """How many tokens all prompts (padded on the left) begin with; 0 where they save too few.
+
+    Every prompt keeps a token of its own. Those that run once lie before the padding of the
+    others, so a sliding window, which counts places, would see too little: 0 for such models.
+    """
+    prompts, longest = prompt_PL.shape
+    if (prompts - 1) * longest < WORTH or "sliding_attention" in kinds(model):
+        return 0
+    length_P1 = seen_PL.sum(1, keepdim=True)
+    steps_T = torch.arange(int(length_P1.min()) - 1, device=prompt_PL.device)
+    begin_PT = prompt_PL.gather(1, longest - length_P1 + steps_T)
+    shared = int((begin_PT == begin_PT[0]).all(0).long().cumprod(0).sum())
+    return shared if (prompts - 1) * shared >= WORTH else 0
+
+
+def run_prompts(
+    run: Callable[..., Any], prompt_PL: Tensor, seen_PL: Tensor, shared: int
+) -> tuple[Any, Tensor]:
+    """What `run` returns for the last token of every prompt, and which cached tokens are real.
+
+    The first `shared` tokens run once for all of them.
+    """
+    if not shared:
+        out = run(
+            input_ids=prompt_PL,
+            attention_mask=seen_PL,
+            position_ids=(seen_PL.cumsum(1) - 1).clamp(min=0),
+            use_cache=True,
+        )
+        return out, seen_PL
+    prompts, longest = prompt_PL.shape
+    pads_P1 = longest - seen_PL.sum(1, keepdim=True)
+    first = int(pads_P1[0])
+    begin = run(input_ids=prompt_PL[:1, first : first + shared], use_cache=True)
+    everyone = torch.zeros(prompts, dtype=torch.long, device=prompt_PL.device)
+    # From column `shared` on, a shorter prompt still shows the end of its own beginning.
+    own_PL = (torch.arange(longest - shared, device=prompt_PL.device) >= pads_P1).long()
+    seen_PL = torch.cat([own_PL.new_ones(prompts, shared), own_PL], dim=1)
+    out = run(
+        input_ids=prompt_PL[:, shared:],
+        attention_mask=seen_PL,
+        position_ids=(seen_PL.cumsum(1) - 1)[:, shared:],
+        past_key_values=forked(begin.past_key_values, everyone),
+        use_cache=True,
+    )
+    return out, seen_PL
+
+
+def forked(cache: Any, owner_B: Tensor) -> Any:
+    """The cache with one row for each of `owner_B`; SparringError if the model kept none.
+
+    `index_select` adds up gradients several times as fast as the indexing that transformers uses.
+    """
+    if cache is None or not cache.get_seq_length():
+        raise SparringError(
+            "the model dropped the cache of its prompts (gradient checkpointing does so in "
+            "training mode), so its log-probabilities would be wrong"
+        )
+    for layer in cache.layers:
+        layer.keys = layer.keys.index_select(0, owner_B)
+        layer.values = layer.values.index_select(0, owner_B)
+    return cache
 
 
 def begin(model: Any, prompts: Sequence[tuple[int, ...]], owner: Sequence[int], pad: int) -> Steps:
     """Run every prompt once; row b then continues `prompts[owner[b]]`."""
-    longest = max(len(prompt) for prompt in prompts)
-    ids_PL = torch.tensor([(*[pad] * (longest - len(p)), *p) for p in prompts]).to(model.device)
-    length_P = torch.tensor([len(p) for p in prompts]).to(model.device)
-    seen_PL = (torch.arange(-longest, 0, device=model.device) >= -length_P.unsqueeze(1)).long()
+    ids_PL, seen_PL = (each.to(model.device) for each in padded(prompts, pad, "left"))
     owner_B = torch.tensor(owner, device=model.device)
-    known = fits(model)
-    shared = trunk(ids_PL, seen_PL) if known and not slides(model) else 0
+    shared = trunk(model, ids_PL, seen_PL) if fits(model) else 0
     out, seen_PL = run_prompts(partial(model, logits_to_keep=1), ids_PL, seen_PL, shared)
-    kind = Forked if known else Copied
-    return kind(model, out.past_key_values, seen_PL, owner_B, out.logits[owner_B, -1])
+    return Steps(model, out.past_key_values, seen_PL, owner_B, out.logits[owner_B, -1])
 
 
-class Copied:
-    """For any causal language model: every row has a copy of its prompt's cache."""
+class Steps:
+    """A decode batch between two tokens.
+
+    The rows of a group attend to one copy of their prompt's cache in families that `fits` knows;
+    in any other causal language model every row has a copy.
+    """
 
     def __init__(
         self, model: Any, cache: Any, seen_PL: Tensor, owner_B: Tensor, logits_BV: Tensor
     ) -> None:
-        self.model, self.cache, self.logits_BV = model, cache, logits_BV
-        self.cache.batch_select_indices(owner_B)
-        self.mask_BT = seen_PL[owner_B]
+        self.model, self.logits_BV = model, logits_BV
+        self.place_B1 = seen_PL.sum(1)[owner_B].unsqueeze(1)
+        self.cache, self.mask_BT = cache, None if fits(model) else seen_PL[owner_B]
+        if self.mask_BT is None:
+            self.cache = Forks(cache, seen_PL, owner_B)
+        else:
+            self.cache.batch_select_indices(owner_B)
 
     def advance(self, token_B: Tensor, going: Tensor) -> None:
-        if len(going) < len(self.mask_BT):
+        """Feed one token to each row in `going`; the others leave."""
+        if len(going) < len(self.place_B1):
             self.cache.batch_select_indices(going)
-            self.mask_BT = self.mask_BT[going]
-        self.mask_BT = torch.cat([self.mask_BT, self.mask_BT.new_ones(len(going), 1)], dim=1)
-        out = self.model(
-            input_ids=token_B.unsqueeze(1),
-            attention_mask=self.mask_BT,
-            position_ids=self.mask_BT.sum(1, keepdim=True) - 1,
-            past_key_values=self.cache,
-            use_cache=True,
-        )
+            self.place_B1 = self.place_B1[going]
+            self.mask_BT = None if self.mask_BT is None else self.mask_BT[going]
+        if self.mask_BT is not None:
+            self.mask_BT = torch.cat([self.mask_BT, self.mask_BT.new_ones(len(going), 1)], dim=1)
+        with nullcontext() if self.mask_BT is not None else attending(self.model):
+            out = self.model(
+                input_ids=token_B.unsqueeze(1),
+                attention_mask=self.mask_BT,
+                position_ids=self.place_B1,
+                past_key_values=self.cache,
+                use_cache=True,
+            )
+        self.place_B1 = self.place_B1 + 1
         self.logits_BV = out.logits[:, -1]
 
 
@@ -91,15 +166,15 @@ class Layer:
     prompt: tuple[Tensor, Tensor] | None
     window: int | None
     before: int
-    own: tuple[Tensor, Tensor]
+    own: list[Tensor]
 
     def put(self, key: Tensor, value: Tensor, step: int) -> None:
         """Write one token's key and value, making room where there is none."""
         at = self.before + step
         if at == self.own[0].shape[2]:
-            self.own = _room(self.own[0], step), _room(self.own[1], step)
-        self.own[0][:, :, at : at + 1] = key
-        self.own[1][:, :, at : at + 1] = value
+            self.own = [_room(tensor, step) for tensor in self.own]
+        for tensor, new in zip(self.own, (key, value), strict=True):
+            tensor[:, :, at : at + 1] = new
 
 
 def _room(tensor: Tensor, tokens: int) -> Tensor:
@@ -125,13 +200,10 @@ class Forks:
 
     def _layer(self, cached: Any, apart: bool) -> Layer:
         shared = cached.keys, cached.values
-        keys, values = (tensor.index_select(0, self.owner_B) for tensor in shared)
+        begun = shared if apart else (tensor[:, :, :0] for tensor in shared)
+        own = [_room(tensor.index_select(0, self.owner_B), _FIRST) for tensor in begun]
         window = cached.sliding_window if cached.is_sliding else None
-        if apart:
-            own = _room(keys, _FIRST), _room(values, _FIRST)
-            return Layer(None, window, keys.shape[2], own)
-        own = _room(keys[:, :, :0], _FIRST), _room(values[:, :, :0], _FIRST)
-        return Layer(shared, window, 0, own)
+        return Layer(None if apart else shared, window, own[0].shape[2] - _FIRST, own)
 
     def _seat(self, owner_B: Tensor) -> None:
         """Give every row a slot beside its siblings: P prompts, W rows of each at most."""
@@ -147,11 +219,10 @@ class Forks:
         in_order = full and bool((slot_B[1:] > slot_B[:-1]).all())
         self.slot_B = None if in_order else slot_B
 
-    def keep(self, going: Tensor) -> None:
-        """Drop all rows but `going`."""
+    def batch_select_indices(self, going: Tensor) -> None:
+        """Drop all rows but `going`; the name is transformers'."""
         for layer in self.layers:
-            keys, values = layer.own
-            layer.own = keys.index_select(0, going), values.index_select(0, going)
+            layer.own = [tensor.index_select(0, going) for tensor in layer.own]
         self._seat(self.owner_B[going])
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any) -> tuple[Layer, Forks]:
@@ -159,8 +230,10 @@ class Forks:
 
         A layer has no back-reference: the cycle would keep every KV cache alive until gc runs.
         """
+        if layer_idx == 0:
+            self.steps += 1
         layer = self.layers[layer_idx]
-        layer.put(key, value, self.steps)
+        layer.put(key, value, self.steps - 1)
         return layer, self
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -174,7 +247,7 @@ class Forks:
         length = layer.prompt[0].shape[2] if layer.prompt else layer.before
         column_L = torch.arange(-length, 0, device=self.length_P.device)
         place_PL = self.length_P.unsqueeze(1) + column_L
-        return (place_PL < 0) | (self.steps - column_L >= layer.window)
+        return (place_PL < 0) | (self.steps - column_L > layer.window)
 
     def by_prompt(self, rows_BHRX: Tensor) -> Tensor:
         """Rows beside their siblings, [P, H, W·R, X]; free slots hold 0."""
@@ -192,31 +265,6 @@ class Forks:
         rows = seated_PHYX.view(prompts, heads, self.wide, repeats, width).transpose(1, 2)
         rows_BHRX = rows.reshape(prompts * self.wide, heads, repeats, width)
         return rows_BHRX if self.slot_B is None else rows_BHRX.index_select(0, self.slot_B)
-
-
-class Forked:
-    """For known families: the rows of a group attend to one copy of their prompt's cache."""
-
-    def __init__(
-        self, model: Any, cache: Any, seen_PL: Tensor, owner_B: Tensor, logits_BV: Tensor
-    ) -> None:
-        self.model, self.logits_BV = model, logits_BV
-        self.forks = Forks(cache, seen_PL, owner_B)
-        self.place_B1 = self.forks.length_P[owner_B].unsqueeze(1)
-
-    def advance(self, token_B: Tensor, going: Tensor) -> None:
-        if len(going) < len(self.place_B1):
-            self.forks.keep(going)
-            self.place_B1 = self.place_B1[going]
-        with attending(self.model):
-            out = self.model(
-                input_ids=token_B.unsqueeze(1),
-                position_ids=self.place_B1 + self.forks.steps,
-                past_key_values=self.forks,
-                use_cache=True,
-            )
-        self.forks.steps += 1
-        self.logits_BV = out.logits[:, -1]
 
 
 @contextmanager
@@ -242,7 +290,7 @@ def attend(
     The siblings of a group meet their prompt's keys in one product; the keys of each row's own
     tokens are added before the softmax, so nothing is approximated.
     """
-    now = forks.steps + 1
+    now = forks.steps
     rows, heads, _, size = query.shape
     start = max(0, now - key.window) if key.window else 0
     whole = key.prompt is None and not start  # a row's own begin with its prompt

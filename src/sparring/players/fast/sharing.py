@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from sparring.players.fast.decoding import fits
-from sparring.players.fast.prompts import forked, run_prompts, slides, trunk
+from sparring.players.fast.decoding import fits, forked, kinds, run_prompts, trunk
 from sparring.players.logprobs import Batch, Cost, causal, every_row, head_of, logprobs, of_hidden
 from sparring.players.ranks import sharded
 from sparring.types import SparringError
@@ -68,7 +67,7 @@ def shared_logprobs(model: Any, batch: Batch, temperature: float) -> Tensor:
     the cached keys and values, so they are the same to rounding.
     """
     head = head_of(model)
-    shared = 0 if slides(causal(model)) else trunk(batch.prompt_PL, batch.seen_PL)
+    shared = trunk(causal(model), batch.prompt_PL, batch.seen_PL)
     alone = len(batch.prompt_PL) == len(batch.owner_B) and not shared
     if alone or head is None:
         return logprobs(model, batch, temperature)
@@ -188,42 +187,29 @@ def _placed(owners: Sequence[int], many: int) -> tuple[list[int], list[int]]:
 def _masks(model: Any, seen_RL: Tensor, position_RS: Tensor, steps: int) -> Any:
     """What each layer may see, [R, 1, S, S]; by kind of layer where a model has both.
 
-    Transformers takes one mask as it is and hands it to every layer; a dictionary reaches only
-    models that have kinds of layers. Eager attention adds the mask to its scores, where a bool
-    would be a 1.
+    True where a token (row) sees a place (column): its prompt's and its own, up to itself. Padding
+    on the left sees its prompt's first token, so no token sees nothing; padding on the right is
+    seen by nothing but itself. Transformers takes one mask as it is and hands it to every layer; a
+    dictionary reaches only models that have kinds of layers. Eager attention adds the mask to its
+    scores, where a bool would be a 1.
     """
-    from transformers.cache_utils import get_layer_types_and_kwargs
-
-    config = model.config.get_text_config()
-    full_R1SS = _visible(seen_RL, position_RS, steps)
-    masks = {}
-    for kind in sorted(set(get_layer_types_and_kwargs(config)[0])):
-        mask_R1SS = full_R1SS
-        if kind == "sliding_attention":  # a window counts the token itself
-            near_RSS = position_RS.unsqueeze(1) > position_RS.unsqueeze(2) - config.sliding_window
-            mask_R1SS = full_R1SS & near_RSS.unsqueeze(1)
-        if config._attn_implementation == "eager":
-            least = torch.finfo(model.dtype).min
-            mask_R1SS = torch.zeros_like(mask_R1SS, dtype=model.dtype).masked_fill(
-                ~mask_R1SS, least
-            )
-        masks[kind] = mask_R1SS
-    return masks if len(masks) > 1 else masks.popitem()[1]
-
-
-def _visible(seen_RL: Tensor, position_RS: Tensor, steps: int) -> Tensor:
-    """True where a token (row) sees a place (column): its prompt's and its own, up to itself.
-
-    Padding on the left sees its prompt's first token, so no token sees nothing. Padding on the
-    right is seen by nothing but itself.
-    """
-    longest = seen_RL.shape[1]
-    mask_RSS = position_RS.unsqueeze(1) <= position_RS.unsqueeze(2)
-    mask_RSS[:, :, :longest] &= seen_RL.bool().unsqueeze(1)
+    config, longest = model.config.get_text_config(), seen_RL.shape[1]
+    full_RSS = position_RS.unsqueeze(1) <= position_RS.unsqueeze(2)
+    full_RSS[:, :, :longest] &= seen_RL.bool().unsqueeze(1)
     place_S = torch.arange(position_RS.shape[1] - longest, device=seen_RL.device)
     own_S = place_S // max(1, steps)
-    mask_RSS[:, longest:, longest:] &= own_S == own_S.unsqueeze(1)
-    return mask_RSS.unsqueeze(1)
+    full_RSS[:, longest:, longest:] &= own_S == own_S.unsqueeze(1)
+    masks = {}
+    for kind in sorted(kinds(model)):
+        mask_RSS = full_RSS
+        if kind == "sliding_attention":  # a window counts the token itself
+            near_RSS = position_RS.unsqueeze(1) > position_RS.unsqueeze(2) - config.sliding_window
+            mask_RSS = full_RSS & near_RSS
+        if config._attn_implementation == "eager":
+            added_RSS = torch.zeros_like(mask_RSS, dtype=model.dtype)
+            mask_RSS = added_RSS.masked_fill(~mask_RSS, torch.finfo(model.dtype).min)
+        masks[kind] = mask_RSS.unsqueeze(1)
+    return masks if len(masks) > 1 else masks.popitem()[1]
 
 
 PLAIN, SHARED = Path(every_row, logprobs), Path(once, shared_logprobs)
@@ -240,18 +226,14 @@ def path_of(model: Any) -> Path:
     recurrent or chunked layers, layers that share a cache, attention kernels that take no 4-D
     mask, scaled logits.
     """
-    from transformers.cache_utils import get_layer_types_and_kwargs
-
     whole = causal(model)
     config = whole.config.get_text_config()
-    kinds = set(get_layer_types_and_kwargs(config)[0])
-    able = (
-        kinds <= _ATTENTION
-        and not config.is_encoder_decoder
-        and config._attn_implementation in ("sdpa", "eager")
-        and head_of(model) is not None
-    )
-    if not able:
+    if (
+        not kinds(whole) <= _ATTENTION
+        or config.is_encoder_decoder
+        or config._attn_implementation not in PAIR
+        or head_of(model) is None
+    ):
         return PLAIN
     switched = any(getattr(m, "gradient_checkpointing", False) for m in whole.modules())
     if not (switched or recomputes(whole) or sharded(whole)):
