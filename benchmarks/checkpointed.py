@@ -26,7 +26,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "benchmarks")]
 
 from two_roles import GENERATIONS, LENGTH, LORA, SEEDS, save  # noqa: E402
 
-from sparring.players.fast import packed_logprobs, pair_cost, recompute, shared_logprobs  # noqa: E402
+from sparring.players.fast.sharing import packed_logprobs, pair_cost, recompute, shared_logprobs  # noqa: E402
 from sparring.players.loading import load_model  # noqa: E402
 from sparring.players.logprobs import Batch, logprobs, pad  # noqa: E402
 from sparring.players.weights import Weights, adapters  # noqa: E402

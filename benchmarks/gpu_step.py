@@ -40,9 +40,8 @@ from sparring.estimate.shape import KNOWN, Shape, shape_of  # noqa: E402
 from sparring.players.fast import recompute  # noqa: E402
 from sparring.players.grpo import Grpo, GrpoConfig  # noqa: E402
 from sparring.players.local import LocalPolicy  # noqa: E402
-from sparring.players.optimizer import LearningRate, Optimizer  # noqa: E402
 from sparring.players.player import Request, Sampling  # noqa: E402
-from sparring.players.weights import adapters  # noqa: E402
+from sparring.players.weights import LearningRate, Optimizer, adapters  # noqa: E402
 from sparring.sandbox.language import Language  # noqa: E402
 from sparring.sandbox.model import tokenizer  # noqa: E402
 from sparring.types import Completion, Message, Player, Sample  # noqa: E402

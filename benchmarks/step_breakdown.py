@@ -45,7 +45,7 @@ PARTS = {
     "rest of sampling": "sparring.players.local.LocalPolicy.sample",
     "forward": "sparring.players.fast.sharing.SHARED",
     "backward": "torch.Tensor.backward",
-    "optimizer": "sparring.players.optimizer.Optimizer.step",
+    "optimizer": "sparring.players.weights.Optimizer.step",
     "rest of learning": "sparring.players.grpo.Grpo.update",
     "text to tokens": "sparring.players.chat.Chat.prompts",
     "tokens to text": "sparring.players.chat.Chat.text",

@@ -15,11 +15,10 @@ from sparring.players.chat import Chat
 from sparring.players.grpo import Grpo, GrpoConfig
 from sparring.players.loading import load_model, load_tokenizer
 from sparring.players.local import LocalPolicy
-from sparring.players.optimizer import LearningRate, Optimizer
 from sparring.players.player import Sampling
 from sparring.players.ranks import ALONE, Ranks
 from sparring.players.trainer import Trainer
-from sparring.players.weights import Weights, adapters
+from sparring.players.weights import LearningRate, Optimizer, Weights, adapters
 from sparring.sandbox.language import Language
 from sparring.sandbox.model import tokenizer
 from sparring.schedules import always, solo

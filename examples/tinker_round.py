@@ -21,8 +21,8 @@ from sparring.coevolve import coevolve
 from sparring.engines.remote import RemoteGrpo, RemotePolicy
 from sparring.engines.tinker import TinkerClient, TinkerService
 from sparring.players.grpo import Grpo, GrpoConfig
-from sparring.players.optimizer import LearningRate, Optimizer
 from sparring.players.player import Sampling
+from sparring.players.weights import LearningRate, Optimizer
 from sparring.runs.recipes import known, resolve
 from sparring.runs.run import Run
 from sparring.sandbox.model import SHIPPED

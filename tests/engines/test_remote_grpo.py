@@ -12,8 +12,7 @@ from tests.players.by_hand import assert_trained_alike, furthest, learner, moved
 
 from sparring.engines.remote import RemoteGrpo
 from sparring.players.grpo import AGGREGATIONS, GrpoConfig
-from sparring.players.optimizer import LearningRate, Optimizer
-from sparring.players.weights import Weights
+from sparring.players.weights import LearningRate, Optimizer, Weights
 from sparring.types import Player, SparringError, UsageError
 
 pytestmark = pytest.mark.numeric

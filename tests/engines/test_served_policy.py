@@ -11,9 +11,8 @@ from sparring.engines.vllm import VllmServer
 from sparring.players.chat import Chat
 from sparring.players.loading import load_model, load_tokenizer, stop_ids
 from sparring.players.logprobs import logprobs, pad
-from sparring.players.optimizer import LearningRate, Optimizer
 from sparring.players.player import Request, Sampling
-from sparring.players.weights import adapters
+from sparring.players.weights import LearningRate, Optimizer, adapters
 from sparring.types import Message, Player, SparringError, UsageError
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}

@@ -23,9 +23,8 @@ from sparring.engines.remote import RemoteGrpo, RemotePolicy
 from sparring.engines.tinker import TinkerService, unpacked
 from sparring.players.chat import Chat
 from sparring.players.grpo import GrpoConfig
-from sparring.players.optimizer import LearningRate, Optimizer
 from sparring.players.player import Request, Sampling
-from sparring.players.weights import Weights
+from sparring.players.weights import LearningRate, Optimizer, Weights
 from sparring.types import Message, SparringError, UsageError
 
 RATE = LearningRate(2e-3)

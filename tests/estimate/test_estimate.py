@@ -18,8 +18,7 @@ from sparring.estimate.estimate import CARDS, Shares, load_of, memory, rounds_of
 from sparring.estimate.shape import KNOWN, TABLE, shape_of
 from sparring.players.fast import recompute
 from sparring.players.loading import load_model
-from sparring.players.optimizer import LearningRate, Optimizer
-from sparring.players.weights import Weights, adapters
+from sparring.players.weights import LearningRate, Optimizer, Weights, adapters
 from sparring.runs import recipes
 from sparring.types import Player, UsageError
 

@@ -25,8 +25,7 @@ from sparring.data.splits import hold_out
 from sparring.players.chat import Chat
 from sparring.players.grpo import Grpo, GrpoConfig
 from sparring.players.loading import load_model, load_tokenizer
-from sparring.players.optimizer import LearningRate, Optimizer
-from sparring.players.weights import Weights
+from sparring.players.weights import LearningRate, Optimizer, Weights
 from sparring.types import Completion, Message, Metrics, Player, Sample, Seed
 
 # An update that was not made

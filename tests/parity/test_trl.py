@@ -9,8 +9,7 @@ from tests.close import assert_close_sums
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sparring.players.grpo import AGGREGATIONS, Grpo, GrpoConfig
-from sparring.players.optimizer import LearningRate, Optimizer
-from sparring.players.weights import Weights
+from sparring.players.weights import LearningRate, Optimizer, Weights
 from sparring.sandbox.language import Language
 from sparring.sandbox.model import tokenizer
 from sparring.types import Completion, Player, Sample

@@ -8,8 +8,7 @@ from tests.close import SPACINGS
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sparring.players.grpo import Grpo, GrpoConfig
-from sparring.players.optimizer import LearningRate, Optimizer
-from sparring.players.weights import Weights
+from sparring.players.weights import LearningRate, Optimizer, Weights
 from sparring.types import Completion, Player, Sample
 
 VOCABULARY, PAD = 29, 0

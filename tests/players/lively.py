@@ -8,11 +8,10 @@ from sparring.players.chat import Chat
 from sparring.players.grpo import Grpo, GrpoConfig
 from sparring.players.local import LocalPolicy
 from sparring.players.logprobs import logprobs, pad
-from sparring.players.optimizer import LearningRate, Optimizer
 from sparring.players.player import Request, Sampling
 from sparring.players.ranks import ALONE
 from sparring.players.trainer import Trainer
-from sparring.players.weights import Weights
+from sparring.players.weights import LearningRate, Optimizer, Weights
 from sparring.sandbox.language import Language
 from sparring.sandbox.model import tokenizer, untrained
 from sparring.types import Message

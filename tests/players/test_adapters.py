@@ -18,8 +18,7 @@ from tests.players.lively import (
 
 from sparring.players.local import LocalPolicy
 from sparring.players.logprobs import logprobs, pad
-from sparring.players.optimizer import LearningRate, Optimizer
-from sparring.players.weights import adapters
+from sparring.players.weights import LearningRate, Optimizer, adapters
 from sparring.types import Player
 
 ATTACKER, DEFENDER = Player.ATTACKER, Player.DEFENDER

@@ -9,7 +9,7 @@ from tests.players.test_architectures import FAMILIES as NETWORKS
 from tests.players.test_architectures import tiny
 
 from sparring.players.fast import decoding
-from sparring.players.fast.decoding import FAMILIES, Copied, Forked, begin, fits
+from sparring.players.fast.decoding import FAMILIES, begin, fits
 
 pytestmark = pytest.mark.numeric
 
@@ -25,13 +25,13 @@ SHARING = pytest.mark.parametrize(
 """Siblings meet one copy of their prompt's keys; a short prompt's, or a lone row's, are its own."""
 
 
-def walk(monkeypatch, model, kind, owner=OWNER):
+def walk(monkeypatch, model, forked, owner=OWNER):
     """Logits after every one of 40 steps, as rows leave."""
-    monkeypatch.setattr(decoding, "fits", lambda model: kind is Forked)
+    monkeypatch.setattr(decoding, "fits", lambda model: forked)
     rng = torch.Generator().manual_seed(1)
     with torch.inference_mode():
         steps = begin(model, PROMPTS, owner, 0)
-        assert isinstance(steps, kind)
+        assert isinstance(steps.cache, decoding.Forks) == forked
         told = [steps.logits_BV]
         for t in range(40):
             rows = range(len(told[-1]))
@@ -49,7 +49,7 @@ def test_logits_are_those_of_a_copied_cache_while_rows_leave_and_room_is_made(
     model = tiny(family)
     assert fits(model)
     monkeypatch.setattr("sparring.players.fast.decoding._SHORT", short)
-    copied, forked = (walk(monkeypatch, model, kind, owner) for kind in (Copied, Forked))
+    copied, forked = (walk(monkeypatch, model, kind, owner) for kind in (False, True))
     tolerance = 1e-4 if family == "Gemma2" else 1e-8
     for one, other in zip(copied, forked, strict=True):
         assert torch.allclose(one, other, rtol=0, atol=tolerance * one.abs().max())
@@ -59,7 +59,7 @@ def test_the_caches_go_with_the_batch_without_waiting_for_the_collector_of_cycle
     monkeypatch.setattr(decoding, "fits", lambda model: True)
     with torch.inference_mode():
         steps = begin(tiny("Llama"), PROMPTS, OWNER, 0)
-    gone = weakref.ref(steps.forks.layers[0])
+    gone = weakref.ref(steps.cache.layers[0])
     gc.disable()
     try:
         del steps
@@ -76,7 +76,7 @@ def test_a_family_that_is_not_known_copies():
 def test_the_models_own_attention_is_back_after_every_step(monkeypatch):
     model = tiny("Qwen2")
     before = model.config._attn_implementation
-    walk(monkeypatch, model, Forked)
+    walk(monkeypatch, model, True)
     assert model.config._attn_implementation == before
 
 
@@ -85,7 +85,7 @@ def test_a_prompts_keys_exist_once_however_many_continue_it(monkeypatch):
     monkeypatch.setattr("sparring.players.fast.decoding._SHORT", 0)
     with torch.inference_mode():
         steps = begin(tiny("Llama"), PROMPTS, OWNER, 0)
-    assert {len(layer.prompt[0]) for layer in steps.forks.layers} == {3}
+    assert {len(layer.prompt[0]) for layer in steps.cache.layers} == {3}
 
 
 @pytest.mark.parametrize("family", ["Llama", "Qwen2", "Qwen3"])
@@ -93,12 +93,12 @@ def test_what_all_prompts_begin_with_runs_once(family, monkeypatch):
     brief = tuple(range(110, 150))
     monkeypatch.setattr(f"{__name__}.PROMPTS", [(*brief, *prompt) for prompt in PROMPTS])
     model, seen = tiny(family), []
-    copied = walk(monkeypatch, model, Copied)
-    monkeypatch.setattr("sparring.players.fast.prompts.WORTH", 50)
+    copied = walk(monkeypatch, model, False)
+    monkeypatch.setattr("sparring.players.fast.decoding.WORTH", 50)
     model.register_forward_pre_hook(
         lambda _, args, told: seen.append(tuple(told["input_ids"].shape)), with_kwargs=True
     )
-    forked = walk(monkeypatch, model, Forked)
+    forked = walk(monkeypatch, model, True)
     assert seen[:3] == [(1, 40), (3, 17), (8, 1)]
     for one, other in zip(copied, forked, strict=True):
         assert torch.allclose(one, other, rtol=0, atol=1e-8 * one.abs().max())

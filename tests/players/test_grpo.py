@@ -21,8 +21,7 @@ from tests.players.by_hand import (
 from sparring.players import grpo
 from sparring.players.fast.sharing import SHARED, Path
 from sparring.players.grpo import AGGREGATIONS, clipped_surrogate
-from sparring.players.optimizer import LearningRate, Optimizer
-from sparring.players.weights import Weights
+from sparring.players.weights import LearningRate, Optimizer, Weights
 from sparring.types import Player
 
 pytestmark = pytest.mark.numeric

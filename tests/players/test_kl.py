@@ -7,8 +7,7 @@ import torch
 from tests.close import assert_close_sums
 from tests.players.by_hand import alone, gradient, learner, moved, real, same_bits, samples, tiny
 
-from sparring.players.optimizer import LearningRate, Optimizer
-from sparring.players.weights import Weights, adapters
+from sparring.players.weights import LearningRate, Optimizer, Weights, adapters
 from sparring.types import Player
 
 pytestmark = pytest.mark.numeric

@@ -47,8 +47,8 @@ def test_prompts_end_and_completions_begin_in_one_column():
     rows = [((11, 12, 13), (21,)), ((14,), (22, 23))]
     batch = pad(rows, [1, 0], pad_id=9, device="cpu")
     assert batch.index == (1, 0)
-    assert batch.ids_BS.tolist() == [[9, 9, 14, 22, 23], [11, 12, 13, 21, 9]]
-    assert batch.attention_BS.tolist() == [[0, 0, 1, 1, 1], [1, 1, 1, 1, 0]]
+    assert batch.prompt_PL.tolist() == [[9, 9, 14], [11, 12, 13]]
+    assert batch.seen_PL.tolist() == [[0, 0, 1], [1, 1, 1]]
     assert batch.target_BT.tolist() == [[22, 23], [21, 9]]
     assert batch.mask_BT.tolist() == [[1.0, 1.0], [1.0, 0.0]]
 

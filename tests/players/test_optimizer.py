@@ -7,8 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.players.by_hand import same_bits, tiny
 
-from sparring.players.optimizer import LearningRate, Optimizer
-from sparring.players.weights import Weights
+from sparring.players.weights import LearningRate, Optimizer, Weights
 from sparring.types import SparringError
 
 START = [0.02001953125, -0.3125, 1.703125, 2.994537353515625e-4]

@@ -6,9 +6,8 @@ from tests.close import assert_close_sums
 from tests.players.by_hand import Recorder, alone, same_bits
 
 from sparring.players.chat import Chat
-from sparring.players.optimizer import LearningRate, Optimizer
 from sparring.players.trainer import SftConfig, sft
-from sparring.players.weights import Weights, adapters
+from sparring.players.weights import LearningRate, Optimizer, Weights, adapters
 from sparring.sandbox.language import Language
 from sparring.sandbox.model import tokenizer, untrained
 from sparring.sandbox.pool import attack_pool, narrow

@@ -12,12 +12,11 @@ from tests.players.by_hand import PAD, Recorder, furthest, gradient_of, moved, s
 from tests.tiny import FAMILIES, MISTRAL
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sparring.players.fast import prompts
+from sparring.players.fast import decoding
 from sparring.players.fast.sharing import PLAIN, SHARED, once, path_of, shared_logprobs
 from sparring.players.grpo import Grpo, GrpoConfig
 from sparring.players.logprobs import causal, every_row, logprobs, microbatches, pad
-from sparring.players.optimizer import LearningRate
-from sparring.players.weights import Weights, adapters
+from sparring.players.weights import LearningRate, Weights, adapters
 from sparring.types import Completion, Player, Sample, SparringError
 
 pytestmark = pytest.mark.numeric
@@ -252,7 +251,7 @@ def briefed():
 @every_owner
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"gemma2", "mistral"}))
 def test_a_brief_runs_once_for_all_groups(kind, lora, monkeypatch):
-    monkeypatch.setattr(prompts, "WORTH", 100)
+    monkeypatch.setattr(decoding, "WORTH", 100)
     own = weights(kind, lora)
     other, seen = copy.deepcopy(own.model), []
     batch = pad(briefed(), range(len(briefed())), PAD, "cpu")
@@ -273,7 +272,7 @@ def test_a_brief_runs_once_for_all_groups(kind, lora, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["gemma2", "mistral"])
 def test_a_sliding_window_gets_its_brief_with_every_prompt(kind, monkeypatch):
-    monkeypatch.setattr(prompts, "WORTH", 100)
+    monkeypatch.setattr(decoding, "WORTH", 100)
     model = network(kind)
     batch = pad(briefed(), range(len(briefed())), PAD, "cpu")
     whole_BT = logprobs(model, batch, 0.7)
@@ -283,6 +282,8 @@ def test_a_sliding_window_gets_its_brief_with_every_prompt(kind, monkeypatch):
 def test_prompts_that_are_one_anothers_beginning_keep_a_token_of_their_own():
     some = [((7,) * n, (3, 4)) for n in (200, 150, 180)]
     batch = pad(some, range(3), PAD, "cpu")
-    assert prompts.trunk(batch.prompt_PL, batch.seen_PL) == 149
+    assert decoding.trunk(network("llama"), batch.prompt_PL, batch.seen_PL) == 149
     few = pad([((7, n), (3,)) for n in range(5)], range(5), PAD, "cpu")
-    assert prompts.trunk(few.prompt_PL, few.seen_PL) == 0, "nothing worth a run of its own"
+    assert decoding.trunk(network("llama"), few.prompt_PL, few.seen_PL) == 0, (
+        "nothing worth a run of its own"
+    )

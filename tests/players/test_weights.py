@@ -87,7 +87,7 @@ def test_holding_other_weights_nests_and_ends_to_the_bit_even_when_it_fails(tmp_
     def fail_while_held():
         with weights.holding(second):
             assert same_bits(weights.snapshot(), second)
-            with weights.reading(tmp_path):
+            with weights.holding(tmp_path):
                 assert same_bits(weights.snapshot(), third)
                 train(weights)
             assert same_bits(weights.snapshot(), second)

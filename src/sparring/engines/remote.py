@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Protocol
 
 import torch
@@ -13,8 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 from sparring.engines.engine import Decoding, Drawn, SeededPrompt, completions
 from sparring.players import grpo
 from sparring.players.chat import Chat
-from sparring.players.optimizer import LearningRate
 from sparring.players.player import Request, Sampling
+from sparring.players.weights import LearningRate
 from sparring.types import Completion, Metrics, Player, Sample, SparringError, UsageError
 
 
@@ -119,14 +120,21 @@ class RemoteGrpo:
     def update(self, samples: Sequence[Sample]) -> Metrics:
         """One update from the samples of a round; without a signal the weights stay as they are.
 
-        SparringError, before the step, if the service's numbers are not grpo.finite.
+        SparringError, before the step, if the service's numbers are not finite.
         """
         run = [sample for sample in samples if sample.advantage]
         weighed = list(self._weighed(samples))
         metrics: Metrics = {}
         for _ in range(self.config.updates_per_batch if run else 0):
             passed = self.client.forward_backward(weighed, self.config.epsilon)
-            _refuse_nan(passed)
+            values = [*passed.losses, *chain.from_iterable(passed.logprobs)]
+            broken = sum(not math.isfinite(value) for value in values)
+            if broken:  # a step along such a gradient cannot be taken back
+                raise SparringError(
+                    f"{broken} of {len(values)} losses and log-probabilities of the service are "
+                    "not finite; nothing was stepped: load what was saved last, and try a smaller "
+                    "learning rate"
+                )
             learning_rate = self.rate.at(self.client.version)
             norm = self.client.optim_step(learning_rate, self.betas)
             metrics = _metrics(run, passed, self.config.epsilon)
@@ -149,17 +157,6 @@ class RemoteGrpo:
                 total = grpo.AGGREGATIONS[self.config.loss](ones_1T, ones_1T, sizes[sample.player])
                 weight = total.item() / tokens * self.shares.get(sample.player, 1.0)
                 yield replace(sample, advantage=sample.advantage * weight)
-
-
-def _refuse_nan(passed: Passed) -> None:
-    """A gradient that is not grpo.finite cannot be taken back once it is stepped."""
-    values = [*passed.losses, *(logp for row in passed.logprobs for logp in row)]
-    broken = sum(not math.isfinite(value) for value in values)
-    if broken:
-        raise SparringError(
-            f"{broken} of {len(values)} losses and log-probabilities of the service are not "
-            "finite; nothing was stepped: load what was saved last, and try a smaller learning rate"
-        )
 
 
 def _metrics(run: Sequence[Sample], passed: Passed, epsilon: tuple[float, float]) -> Metrics:

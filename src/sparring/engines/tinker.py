@@ -66,8 +66,7 @@ class TinkerService:
             response = get(health, "base_url", self.allow_insecure, self.timeout)
         except SparringError as error:
             raise UsageError(f"nobody answers at {self.base_url}: {error}") from error
-        if response.status_code != httpx2.codes.OK:
-            code = response.status_code
+        if (code := response.status_code) != httpx2.codes.OK:
             raise UsageError(f"base_url: {health} says {code}; no Tinker service?")
         client = tinker.ServiceClient(base_url=self.base_url, api_key=self.api_key)
         models = [m.model_name for m in client.get_server_capabilities().supported_models]
@@ -171,8 +170,7 @@ class TinkerClient:
         archive = self.service.client.create_rest_client().get_checkpoint_archive_url
         url = _result("archive", archive(self.training.model_id, name).result).url
         response = get(url, "base_url", self.service.allow_insecure, 600.0, _LARGEST_ARCHIVE)
-        if response.status_code != httpx2.codes.OK:
-            code = response.status_code
+        if (code := response.status_code) != httpx2.codes.OK:
             raise SparringError(f"the Tinker service's archive of {name} says {code}")
         unpacked(response.content, folder)
 

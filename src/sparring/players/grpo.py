@@ -13,9 +13,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from sparring.players.fast import path_of
 from sparring.players.logprobs import Batch, Row, microbatches, pad
-from sparring.players.optimizer import Optimizer
 from sparring.players.ranks import in_step
-from sparring.players.weights import Tensors
+from sparring.players.weights import Optimizer, Tensors
 from sparring.types import Metrics, Player, Sample
 
 

@@ -97,22 +97,19 @@ class LocalPolicy:
             for row, token, logp in zip(*(tensor.tolist() for tensor in values), strict=True):
                 tokens[row].append(token)
                 logprobs[row].append(logp)
-        _refuse_nan(logprobs)
+        # Inverse-CDF sampling from NaN takes the last token, and an exam would call that harmless.
+        broken = sum(any(map(math.isnan, logps)) for logps in logprobs)
+        if broken:
+            raise SparringError(
+                f"{broken} of {len(logprobs)} completions were drawn from probabilities that are "
+                "not numbers (NaN): the weights are damaged, or their dtype cannot hold the "
+                "activations; go back to an earlier checkpoint, or load the model as bfloat16 or "
+                "float32"
+            )
         return [
             self.chat.completion(prompts[i], ids, logps, self.weights.version)
             for ids, logps, i in zip(tokens, logprobs, owner, strict=True)
         ]
-
-
-def _refuse_nan(logprobs: Sequence[Sequence[float]]) -> None:
-    """Inverse-CDF sampling from NaN takes the last token, and an exam would call that harmless."""
-    broken = sum(any(map(math.isnan, logps)) for logps in logprobs)
-    if broken:
-        raise SparringError(
-            f"{broken} of {len(logprobs)} completions were drawn from probabilities that are not "
-            "numbers (NaN): the weights are damaged, or their dtype cannot hold the activations; "
-            "go back to an earlier checkpoint, or load the model as bfloat16 or float32"
-        )
 
 
 def _draw(logits_BV: Tensor, u_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -18,10 +18,9 @@ from safetensors.torch import load_file, save_file
 from sparring.players.chat import Chat
 from sparring.players.grpo import Grpo
 from sparring.players.logprobs import Row, logprobs, microbatches, pad
-from sparring.players.optimizer import LearningRate, Optimizer
 from sparring.players.player import Policy, Request
 from sparring.players.ranks import in_step, shared_out
-from sparring.players.weights import Weights
+from sparring.players.weights import LearningRate, Optimizer, Weights
 from sparring.types import Completion, Demo, Metrics, Sample, UsageError
 
 MOMENTS = "optimizer.safetensors"
@@ -122,9 +121,9 @@ class Trainer:
             self.save(self._folder(number))
 
     def _folder(self, number: int) -> Path:
-        if self.checkpoint:
-            return self.checkpoint(number)
-        return Path(self._temporary.name) / f"{number}"
+        if self.checkpoint is None:
+            return Path(self._temporary.name) / f"{number}"
+        return self.checkpoint(number)
 
     @cached_property
     def _temporary(self) -> TemporaryDirectory[str]:

@@ -22,9 +22,9 @@ from sparring.memory.league import uniform as uniform_opponents
 from sparring.memory.memory import Forgetful, Latest, Memory, Opposition
 from sparring.memory.reflection import Reflecting
 from sparring.metrics import episode_metrics
-from sparring.players.optimizer import LearningRate
 from sparring.players.ranks import launched
 from sparring.players.trainer import ChatBatch, SftConfig, Trainer, rows_of
+from sparring.players.weights import LearningRate
 from sparring.runs.models import pinned, trainers
 from sparring.runs.run import Objects, Run
 from sparring.runs.sources import Sandbox, Source, own_data, strategies

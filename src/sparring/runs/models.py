@@ -15,11 +15,10 @@ from sparring.players.grpo import Grpo, GrpoConfig
 from sparring.players.loading import commit, load_model, load_tokenizer, stop_ids
 from sparring.players.local import LocalPolicy
 from sparring.players.logprobs import head_of
-from sparring.players.optimizer import LearningRate, Optimizer
 from sparring.players.player import Policy, Sampling
 from sparring.players.ranks import Ranks, shard, sharding_requested
 from sparring.players.trainer import Trainer
-from sparring.players.weights import Weights, adapters
+from sparring.players.weights import LearningRate, Optimizer, Weights, adapters
 from sparring.sandbox.model import CARD, SHIPPED
 from sparring.settings.config import RunConfig
 from sparring.settings.sections import SANDBOX, PlayerSettings

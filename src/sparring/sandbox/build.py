@@ -17,10 +17,9 @@ from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.metrics import correct, succeeded
 from sparring.players.chat import Chat
 from sparring.players.local import LocalPolicy
-from sparring.players.optimizer import LearningRate, Optimizer
 from sparring.players.player import Sampling
 from sparring.players.trainer import SftConfig, sft
-from sparring.players.weights import Weights
+from sparring.players.weights import LearningRate, Optimizer, Weights
 from sparring.sandbox.language import Language
 from sparring.sandbox.model import one_thread, tokenizer, untrained, write_card
 from sparring.sandbox.words import ADVERSARIAL
