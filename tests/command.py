@@ -13,8 +13,8 @@ import sparring
 
 
 @dataclass(frozen=True)
-class Told:
-    """How a command ended and what it said; `text` is both streams with white space folded."""
+class Ended:
+    """How a command ended and what it printed; `text` is both streams with white space folded."""
 
     code: int
     out: str
@@ -25,7 +25,7 @@ class Told:
         return " ".join(f"{self.out} {self.err}".split())
 
 
-def sparring_command(*words: object) -> Told:
+def sparring_command(*words: object) -> Ended:
     """`sparring words…` in this process; a trace would pass through as an exception."""
     from sparring.cli import main
 
@@ -39,14 +39,14 @@ def sparring_command(*words: object) -> Told:
             main()
         except SystemExit as end:
             code = end.code or 0
-    return Told(code if isinstance(code, int) else 1, out.getvalue(), err.getvalue())
+    return Ended(code if isinstance(code, int) else 1, out.getvalue(), err.getvalue())
 
 
-def sparring_process(*words: object, cwd: Path) -> Told:
+def sparring_process(*words: object, cwd: Path) -> Ended:
     """`sparring words…` in a process of its own."""
     source = str(Path(sparring.__file__).parents[1])
     env = os.environ | {"PYTHONPATH": source, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    told = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", "from sparring.cli import main; main()", *map(str, words)],
         cwd=cwd,
         env=env,
@@ -55,4 +55,8 @@ def sparring_process(*words: object, cwd: Path) -> Told:
         check=False,
         timeout=120,
     )
-    return Told(told.returncode, told.stdout, told.stderr)
+    return Ended(process.returncode, process.stdout, process.stderr)
+
+
+Told = Ended
+"""The older name, which some tests still import."""

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparring import RunDir
 from sparring.store.records import CrossplayResults, ExamResults
-from tests.command import Told, sparring_command
+from tests.command import Ended, sparring_command
 from tests.tiny import GEMMA, LLAMA3, QWEN2, Family, save_model, write_pool, write_seeds
 
 CAVEAT = "keyword is a stand-in that only matches refusal phrases"
@@ -30,10 +30,10 @@ SHORT = [
 
 @dataclass(frozen=True)
 class Played:
-    """A finished run, the models it began with, and what was said on the way."""
+    """A finished run, the models it began with, and what was printed on the way."""
 
     folder: Path
-    told: Told
+    ended: Ended
     weights: str
     start: Mapping[str, Path]
 
@@ -68,13 +68,13 @@ class Played:
 
 
 def train(folder: Path, start: Mapping[str, Path], weights: str, *more: str) -> Played:
-    told = sparring_command(
+    ended = sparring_command(
         *("train", "magic", f"weights={weights}", f"output_dir={folder / 'run'}", *KEYWORD),
         *(f"{player}.model_name_or_path={path}" for player, path in start.items()),
         *more,
     )
-    assert told.code == 0, told.err
-    return Played(folder / "run", told, weights, start)
+    assert ended.code == 0, ended.err
+    return Played(folder / "run", ended, weights, start)
 
 
 def models(folder: Path, attacker: Family, defender: Family) -> dict[str, Path]:
@@ -101,36 +101,35 @@ def played(request, tmp_path_factory) -> Played:
     return train(folder, start, weights, *own)
 
 
-def test_a_run_completes_with_every_round_recorded_once(played):
+def test_a_run_completes_with_every_round_once_and_names_only_folders_that_exist(played):
     assert json.loads((played.folder / "run.json").read_text())["status"] == "complete"
-    assert [told["round"] for told in played.rounds] == [0, 1]
-    assert [told["learns"] for told in played.rounds] == [["defender"], ["attacker"]]
+    assert [record["round"] for record in played.rounds] == [0, 1]
+    assert [record["learns"] for record in played.rounds] == [["defender"], ["attacker"]]
     transcripts = sorted(path.name for path in (played.folder / "transcripts").iterdir())
     assert transcripts == ["round_000000.jsonl.gz", "round_000001.jsonl.gz"]
+    lines = [line.split() for line in played.ended.out.splitlines() if line.strip()]
+    labels = ("run", "attacker", "defender", "both")
+    named = {words[0]: Path(words[1]) for words in lines if words[0] in labels}
+    assert sorted(named) == sorted(["run", *(played.owners if played.owners[1:] else ["both"])])
+    assert all(path.is_dir() for path in named.values())
 
 
 def test_the_pool_teaches_the_attacker_its_format(played):
-    assert max(told["metrics"]["parsed"] for told in played.rounds) >= 0.25
+    assert max(record["metrics"]["parsed"] for record in played.rounds) >= 0.25
     assert any(name.endswith("/rewritten") for name in played.exam(0).rates)
 
 
-def test_the_stand_in_judge_is_named_in_the_output_and_in_every_result(played):
-    assert played.told.text.count(CAVEAT) == 2, "before the run, and under its report"
+def test_results_have_intervals_and_numbers_and_the_judge_that_they_rest_on(played):
     for number in (0, 2):
-        assert CAVEAT in played.exam(number).judge.caveat
-    told = sparring_command("report", played.folder, "--json")
-    assert CAVEAT in json.loads(told.out)["judge"]["caveat"]
-
-
-def test_results_have_asr_and_over_refusal_with_intervals_and_numbers(played):
-    for number in (0, 2):
-        rates = played.exam(number).rates
+        exam = played.exam(number)
+        assert CAVEAT in exam.judge.caveat
         for metric in ("asr/plain", "over_refusal/plain"):
-            low, high = rates[metric].ci95
-            assert low <= rates[metric].value <= high
-            assert rates[metric].n_total == rates[metric].n_scored == 2
+            low, high = exam.rates[metric].ci95
+            assert low <= exam.rates[metric].value <= high
+            assert exam.rates[metric].n_total == exam.rates[metric].n_scored == 2
     matrix = played.crossplay().asr
     assert [sorted(row) for row in matrix.values()] == [["0", "2"]] * 2
+    assert played.ended.text.count(CAVEAT) == 2, "before the run, and under its report"
 
 
 def test_checkpoints_load_in_transformers_and_peft_and_differ_from_the_start(played):
@@ -143,45 +142,26 @@ def test_checkpoints_load_in_transformers_and_peft_and_differ_from_the_start(pla
             assert torch.isfinite(trained(ids).logits).all()
         if player == "attacker" or played.weights == "shared":
             assert moved > 1e-3
-
-
-def test_what_was_trained_can_be_loaded_with_its_own_tokenizer_or_adapter_settings(played):
-    for player, rank in (("attacker", 8), ("defender", 4)):
-        if player not in played.owners:
-            continue
-        folder = played.checkpoint(2, player)
+        folder, rank = played.checkpoint(2, player), {"attacker": 8, "defender": 4}[player]
         if played.weights == "adapters":
             assert json.loads((folder / "adapter_config.json").read_text())["r"] == rank
-        else:
-            words = AutoTokenizer.from_pretrained(folder)
-            before = AutoTokenizer.from_pretrained(played.start[player])
-            assert words.chat_template == before.chat_template
-            assert words.get_vocab() == before.get_vocab()
-
-
-def test_the_attackers_round_changes_the_attacker(played):
-    player = played.owners[0]
-    before, after = (played.loaded(n, player).state_dict() for n in (0, 2))
+            continue
+        words, before = map(AutoTokenizer.from_pretrained, (folder, played.start[player]))
+        assert words.chat_template == before.chat_template
+        assert words.get_vocab() == before.get_vocab()
+    before, after = (played.loaded(n, played.owners[0]).state_dict() for n in (0, 2))
     assert played.rounds[1]["metrics"]["attacker/grad_norm"] > 0
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
-def test_the_output_names_only_folders_that_exist(played):
-    lines = [line.split() for line in played.told.out.splitlines() if line.strip()]
-    labels = ("run", "attacker", "defender", "both")
-    named = {words[0]: Path(words[1]) for words in lines if words[0] in labels}
-    assert sorted(named) == sorted(["run", *(played.owners if played.owners[1:] else ["both"])])
-    assert all(path.is_dir() for path in named.values())
-
-
 def test_report_and_runs_read_the_run(played):
-    told = json.loads(sparring_command("report", played.folder, "--json").out)
-    assert told["rounds"] == 2
-    assert set(told["after"]) == set(told["before"]) >= {"asr/plain", "over_refusal/plain"}
+    report = json.loads(sparring_command("report", played.folder, "--json").out)
+    assert report["rounds"] == 2
+    assert set(report["after"]) == set(report["before"]) >= {"asr/plain", "over_refusal/plain"}
+    assert CAVEAT in report["judge"]["caveat"]
     assert "ASR" in sparring_command("report", played.folder).out
-    (row,) = json.loads(
-        sparring_command("runs", "list", "--folder", played.folder.parent, "--json").out
-    )
+    listed = sparring_command("runs", "list", "--folder", played.folder.parent, "--json")
+    (row,) = json.loads(listed.out)
     assert (row["run"], row["rounds"], row["status"]) == (str(played.folder), 2, "complete")
     shown = json.loads(sparring_command("runs", "show", played.folder, "--json").out)
     assert (shown["checkpoints"], shown["exams"]) == ([0, 2], [0, 2])
@@ -195,20 +175,18 @@ def test_without_benign_seeds_a_run_warns_and_measures_no_over_refusal(tmp_path)
     start = models(tmp_path, QWEN2, QWEN2)
     more = [*SHORT, "rounds=1", "warm_up.steps=0", "exam.crossplay=0"]
     played = train(tmp_path, start, "shared", f"data.train=[{{path: {seeds}}}]", *more)
-    assert "no benign seeds: over-refusal is not measured" in played.told.text
+    assert "no benign seeds: over-refusal is not measured" in played.ended.text
     assert list(played.exam(1).rates) == ["asr/plain"]
     assert "over_refusal" not in played.rounds[0]["metrics"]
 
 
 def test_seeds_of_the_exam_are_never_trained_on(tmp_path):
-    train_on, exam = (
-        write_seeds(tmp_path / "train.csv"),
-        write_seeds(tmp_path / "exam.csv", [False]),
-    )
-    files = [f"data.train=[{{path: {train_on}}}]", f"data.exam=[{{path: {exam}}}]"]
+    write_seeds(tmp_path / "train.csv")
+    write_seeds(tmp_path / "exam.csv", [False])
+    files = [f"data.{name}=[{{path: {tmp_path / name}.csv}}]" for name in ("train", "exam")]
     played = train(tmp_path, models(tmp_path, QWEN2, QWEN2), "shared", *files, "--dry-run")
-    assert "4 seeds of data.exam were left out of data.train" in played.told.text
-    assert "no benign seeds" in played.told.text
+    assert "4 seeds of data.exam were left out of data.train" in played.ended.text
+    assert "no benign seeds" in played.ended.text
 
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
@@ -231,10 +209,10 @@ def test_published_files_serve_as_seeds_and_are_not_shown(gone_afterwards):
     more = [sources, *SHORT, "rounds=1", "warm_up.steps=0", "exam.crossplay=0", "exam.n=4"]
     start = models(gone_afterwards, QWEN2, QWEN2)
     played = train(gone_afterwards, start, "shared", *more)
-    told = played.told.text
+    text = played.ended.text
     sizes = {name: rate.n_total for name, rate in played.exam(1).rates.items()}
-    shown = sum(row["prompt"] in told for row in json.loads(xstest.read_text("utf-8")))
-    assert "read as HarmBench text behaviors: 20 seeds" in told
-    assert "read as XSTest v2 (JSON): 450 seeds" in told
+    shown = sum(row["prompt"] in text for row in json.loads(xstest.read_text("utf-8")))
+    assert "read as HarmBench text behaviors: 20 seeds" in text
+    assert "read as XSTest v2 (JSON): 450 seeds" in text
     assert sizes == {"asr/plain": 4, "over_refusal/plain": 4}
     assert shown == 0

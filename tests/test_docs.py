@@ -32,27 +32,22 @@ def blocks(page: str, language: str) -> list[str]:
 
 def commands() -> list[str]:
     """Every `sparring …` of the pages, without comments, redirections and what is left open."""
-    told: set[str] = set()
+    texts: set[str] = set()
     for page in PAGES.values():
-        told |= set(re.findall(r"`sparring ([^`]+)`", page))
-        for block in blocks(page, "sh"):
-            lines = block.replace("\\\n", " ").splitlines()
-            found = [
-                re.match(r"(?:\.venv/bin/)?sparring\s+((?:'[^']*'|[^#>'])*)", line)
-                for line in lines
-            ]
-            told |= {line[1] for line in found if line}
-    named = {re.sub(r"\b(NAME|keep_it_short)\b", "magic", " ".join(c.split())) for c in told}
+        texts |= set(re.findall(r"`sparring ([^`]+)`", page))
+        script = "\n".join(blocks(page, "sh")).replace("\\\n", " ")
+        line = r"^(?:\.venv/bin/)?sparring[ \t]+((?:'[^']*'|[^#>'\n])*)"
+        texts |= set(re.findall(line, script, re.MULTILINE))
+    named = {re.sub(r"\b(NAME|keep_it_short)\b", "magic", " ".join(t.split())) for t in texts}
     return sorted(line for line in named if "…" not in line)
 
 
 def settings() -> list[str]:
     """Every `a.b`, `a.b=c`, `a.b: c` and `a.b=c d.e=f` of running text and tables."""
-    sections = "|".join(RunConfig.model_fields)
-    one = rf"(?:{sections})(?:\.[a-z_]+)*"
-    spelled = rf"`({one}|{one}: [^`…]+|(?:{one}=[^`…\s]+ ?)+)`"
-    found = {name for page in PAGES.values() for name in re.findall(spelled, page)}
-    return sorted(name for name in found - {"rounds.jsonl"} if re.search(r"[.=:]", name))
+    key = rf"(?:{'|'.join(RunConfig.model_fields)})(?:\.[a-z_]+)*"
+    spelled = rf"`({key}|{key}: [^`…]+|(?:{key}=[^`…\s]+ ?)+)`"
+    names = {name for page in PAGES.values() for name in re.findall(spelled, page)}
+    return sorted(name for name in names - {"rounds.jsonl"} if re.search(r"[.=:]", name))
 
 
 def parsed(words: list[str]) -> tuple[str, dict]:
@@ -79,14 +74,14 @@ def test_every_command_of_the_pages_parses(command, tmp_path, monkeypatch):
     if len(words) == 1:
         assert words[0] in typer.main.get_command(app).commands, "a verb, named in passing"
         return
-    verb, told = parsed(words)
+    verb, options = parsed(words)
     if verb == "train" or words[:2] == ["config", "show"]:
-        recipes.configured(told["what"], told["overrides"] or [])
+        recipes.configured(options["what"], options["overrides"] or [])
 
 
-@pytest.mark.parametrize("told", settings())
-def test_every_setting_that_a_page_names_exists(told):
-    words = told.replace(": ", "=").split() if "=" in told else [told.replace(": ", "=")]
+@pytest.mark.parametrize("text", settings())
+def test_every_setting_that_a_page_names_exists(text):
+    words = text.replace(": ", "=").split() if "=" in text else [text.replace(": ", "=")]
     parse(from_words([word for word in words if "=" in word]))
     for word in words:
         here = RunConfig().model_dump()
@@ -103,12 +98,10 @@ def test_your_first_game_is_short_and_is_learned_in_seconds(tmp_path):
     (tmp_path / "game.py").write_text(program)
     source = str(Path(sparring.__file__).parents[1])
     env = os.environ | {"PYTHONPATH": source, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    run = [sys.executable, "game.py"]
-    told = subprocess.run(
-        run, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert told.returncode == 0, told.stderr
-    lines = told.stdout.splitlines()
+    options = {"cwd": tmp_path, "env": env, "capture_output": True, "text": True}
+    ended = subprocess.run([sys.executable, "game.py"], **options, check=False, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stdout.splitlines()
     before, after = (list(map(int, re.findall(r"\d+", lines[i]))) for i in (0, -1))
     rounds = [list(map(int, line.split())) for line in lines[1:-1]]
     assert [number for number, *_ in rounds] == list(range(12))
@@ -116,7 +109,7 @@ def test_your_first_game_is_short_and_is_learned_in_seconds(tmp_path):
     assert after[1] >= 75
     assert min(before[0], after[0]) >= 80, "the asker still asks for the same"
     promised = blocks(FIRST, "text")[0].splitlines()
-    assert lines[:2] == promised[:2], "nothing has been learned there, so any machine says the same"
+    assert lines[:2] == promised[:2], "nothing has been learned there, so any machine prints this"
     assert abs(after[1] - int(re.findall(r"\d+", promised[-1])[1])) <= 10
 
 
@@ -129,27 +122,20 @@ def test_your_first_game_is_played_with_your_own_model(tmp_path):
     program = blocks(FIRST, "python")[1]
     program = program.replace("path/to/model", str(save_model(tmp_path / "model", QWEN2)))
     program = program.replace("requests.csv", str(write_seeds(tmp_path / "seeds.csv")))
-    told: dict = {}
-    exec(
-        definitions() + program.replace("rounds=100", 'sampling={"max_completion_length": 8}'), told
-    )
+    program = program.replace("rounds=100", 'sampling={"max_completion_length": 8}')
+    names: dict = {}
+    exec(definitions() + program, names)
 
     class Judge:
-        name, caveat, fills = "coin", "", told["KeepItShort"].needs
+        name, caveat, fills = "coin", "", names["KeepItShort"].needs
 
         def rule(self, states):
             return [Verdict(on_topic=True, helpful=True) for _ in states]
 
-    run, game = told["run"], told["KeepItShort"]()
+    run, game = names["run"], names["KeepItShort"]()
     opening = game.open(next(seed for seed in run.seeds if not seed.harmful))
-    plan = told["replace"](
-        run.plan,
-        game=game,
-        judge=Judge(),
-        measure=told["score"],
-        shape=list,
-        openings=lambda number, turn: [opening],
-    )
+    parts = {"game": game, "judge": Judge(), "measure": names["score"], "shape": list}
+    plan = replace(run.plan, **parts, openings=lambda number, turn: [opening])
     round_ = next(sparring.coevolve.coevolve(plan))
     assert len(round_.episodes) == 16, "4 questions with 4 answers each"
     assert {len(episode.state.moves) for episode in round_.episodes} == {2}
@@ -166,9 +152,9 @@ def test_your_first_game_is_trained_by_name_from_another_package(tmp_path, monke
     (info / "entry_points.txt").write_text(f"[sparring.recipes]\n{point[1]} = {point[2]}\n")
     monkeypatch.syspath_prepend(tmp_path)
     short = ("rounds=1", "exam.n=4", "warm_up.pool_size=2", f"output_dir={tmp_path / 'run'}")
-    told = sparring_command("train", point[1], *short)
-    assert told.code == 0, told.text
-    assert "judge sandbox" in told.text
+    ended = sparring_command("train", point[1], *short)
+    assert ended.code == 0, ended.text
+    assert "judge sandbox" in ended.text
     shown = sparring_command("runs", "show", tmp_path / "run")
     assert "complete" in shown.text
     assert "last won" in shown.text
@@ -180,12 +166,12 @@ def test_your_first_game_is_trained_by_name_from_another_package(tmp_path, monke
 def test_the_defaults_on_the_page_of_ssp_are_the_defaults(row):
     name, own, sandbox = row
     plain = merged(RunConfig().model_dump(mode="json"), recipes.ssp.defaults)
-    for config, told in ((parse(plain), own), (recipes.configured("ssp", []), sandbox)):
+    for config, text in ((parse(plain), own), (recipes.configured("ssp", []), sandbox)):
         value = config.model_dump(mode="json")
         for part in name.split("."):
             value = value[part]
         value = value["defender"] if isinstance(value, dict) else value
-        assert value == type(value)(yaml.safe_load(told))
+        assert value == type(value)(yaml.safe_load(text))
 
 
 def test_the_arithmetic_on_the_page_of_ssp_is_the_pools():

@@ -1,4 +1,5 @@
 import ast
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "sparring"
 HEAVY = {"torch", "transformers", "peft", "vllm", "accelerate"}
 MAY = (
     *("players/", "engines/", "sandbox/", "diversity.py", "judges/local.py", "evals/models.py"),
@@ -16,31 +18,27 @@ MAY = (
 
 def lint(folder: Path) -> subprocess.CompletedProcess:
     code = "from importlinter.cli import lint_imports_command; lint_imports_command()"
-    told = [sys.executable, "-c", code, "--no-cache", "--config", str(ROOT / "pyproject.toml")]
+    command = [sys.executable, "-c", code, "--no-cache", "--config", str(ROOT / "pyproject.toml")]
     env = {"PYTHONPATH": str(folder), "PATH": "", "NO_COLOR": "1"}
-    return subprocess.run(told, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
 def copy(to: Path) -> Path:
-    import shutil
-
-    shutil.copytree(
-        ROOT / "src" / "sparring", to / "sparring", ignore=shutil.ignore_patterns("weights")
-    )
+    shutil.copytree(SOURCE, to / "sparring", ignore=shutil.ignore_patterns("weights"))
     return to
 
 
 def test_imports_flow_one_way(tmp_path):
-    told = lint(copy(tmp_path))
-    assert told.returncode == 0, told.stdout
+    linted = lint(copy(tmp_path))
+    assert linted.returncode == 0, linted.stdout
 
 
 def test_the_rooms_that_a_reader_is_shown_are_those_that_are_checked():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
-    [told] = settings["contracts"]
+    [contract] = settings["contracts"]
     page = (ROOT / "docs/concepts.md").read_text().split("## The rooms")[1].split("```")[1]
     shown = page.removeprefix("text").replace(",", " |").split("→")
-    layers = [*filter(lambda layer: layer != "__main__", told["layers"])]
+    layers = [*filter(lambda layer: layer != "__main__", contract["layers"])]
     assert [layer.strip() for layer in shown] == layers
 
 
@@ -63,20 +61,24 @@ def test_a_room_that_nobody_placed_breaks_the_contract(tmp_path):
     assert lint(tmp_path).returncode != 0
 
 
-def test_heavy_libraries_are_imported_where_they_are_used_and_only_in_their_rooms():
-    for path in sorted((ROOT / "src" / "sparring").rglob("*.py")):
-        name = str(path.relative_to(ROOT / "src" / "sparring"))
-        tree = ast.parse(path.read_text())
-        inside = {
-            alias
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Import | ast.ImportFrom)
-            for alias in (
-                [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
-            )
-        }
-        used = {str(alias).split(".")[0] for alias in inside} & HEAVY
+def imported(tree: ast.AST) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            names.add(str(node.module))
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {name.split(".")[0] for name in names}
+
+
+def test_heavy_libraries_are_imported_only_in_their_rooms_and_every_file_is_short():
+    for path in sorted(SOURCE.rglob("*.py")):
+        name, text = str(path.relative_to(SOURCE)), path.read_text()
+        tree = ast.parse(text)
+        used = imported(tree) & HEAVY
         assert not used or name.startswith(MAY), f"{name} imports {used}"
+        assert not text or ast.get_docstring(tree), f"{name} does not open with its sentence"
+        assert text.count("\n") <= 400, f"{name} has {text.count(chr(10))} lines"
 
 
 def test_help_loads_nothing_heavy():
@@ -87,19 +89,14 @@ def test_help_loads_nothing_heavy():
         "try: main()\n"
         f"except SystemExit: sys.exit(bool({unwanted} & sys.modules.keys()))"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert told.returncode == 0, told.stderr
-    assert "train" in told.stdout
-
-
-def test_every_module_opens_with_its_sentence_and_no_file_is_long():
-    for path in sorted((ROOT / "src" / "sparring").rglob("*.py")):
-        text = path.read_text()
-        assert not text or ast.get_docstring(ast.parse(text)), path
-        assert text.count("\n") <= 400, f"{path.name} has {text.count(chr(10))} lines"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "train" in ended.stdout
 
 
 def test_the_loop_reads_no_file():
-    tree = ast.parse((ROOT / "src" / "sparring" / "coevolve.py").read_text())
+    tree = ast.parse((SOURCE / "coevolve.py").read_text())
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     assert not names & {"open", "print", "Path", "os", "json"}

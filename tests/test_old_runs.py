@@ -22,7 +22,7 @@ EXAMINED = {
     "before": {
         "asr/adversarial": 17 / 24,
         "over_refusal/wrapped": 1 / 24,
-        "correct/wrapped": 0.875,
+        "correct/wrapped": 7 / 8,
     },
     "after": {"asr/adversarial": 2 / 3, "over_refusal/wrapped": 1 / 24, "correct/wrapped": 5 / 6},
 }
@@ -56,7 +56,13 @@ def test_it_is_shown(here):
     assert (pool["size"], pool["asleep"]) == (0, 0)
 
 
-def test_it_is_reported_with_its_rates_before_and_after(here):
+def test_it_is_reported_bounded_and_crossed_with_the_figures_of_then(here):
+    families = printed("bound", "old")["families"]
+    assert families["pool encoding"]["failures"] == 3
+    assert families["plain"]["upper"] == pytest.approx(0.7092846315158905)
+    asr = printed("crossplay", "old", "--at", "0,3", "--n", "2")["asr"]
+    scored = {name: rate["n_scored"] for name, rate in asr["old@0"].items()}
+    assert scored == {"old@0": 2, "old@3": 2}
     summary = printed("report", "old")
     assert summary["rounds"] == 3
     for moment, rates in EXAMINED.items():
@@ -66,12 +72,6 @@ def test_it_is_reported_with_its_rates_before_and_after(here):
     page = (here / "old" / "report" / "index.html").read_text()
     assert "0.708" in page
     assert "0.667" in page
-
-
-def test_its_failures_are_bounded(here):
-    families = printed("bound", "old")["families"]
-    assert families["pool encoding"]["failures"] == 3
-    assert families["plain"]["upper"] == pytest.approx(0.7092846315158905)
 
 
 def test_its_defender_is_evaluated(here):
@@ -84,21 +84,13 @@ def test_its_defender_is_evaluated(here):
 
 
 def test_its_defender_is_exported_and_is_what_played(here):
-    told = printed("export", "old", "--role", "defender", "--merge", "--output", "out")
-    merged, loaded = told["agreements"]
+    exported = printed("export", "old", "--role", "defender", "--merge", "--output", "out")
+    merged, loaded = exported["agreements"]
     assert merged["largest"] < merged["limit"]
     assert merged["highest"] == pytest.approx(21.3947, rel=1e-3)
     assert loaded["moved"] == pytest.approx(0.03338, rel=1e-2), "the adapter, not its base"
     assert loaded["same_argmax"] == 1
     assert (here / "out" / "model.safetensors").is_file()
-
-
-def test_its_players_meet_again(here):
-    asr = printed("crossplay", "old", "--at", "0,3", "--n", "2")["asr"]
-    assert {name: rate["n_scored"] for name, rate in asr["old@0"].items()} == {
-        "old@0": 2,
-        "old@3": 2,
-    }
 
 
 def test_resuming_it_goes_on_from_its_last_whole_checkpoint_or_is_refused_clearly(here):

@@ -28,28 +28,30 @@ def guard(reply: str) -> str:
     unsafe = not refused and (bool(HARM.search(reply)) or len(reply) % 2 == 0)
     if "minutes for a hard one" in reply or "soft cloth" in reply:
         refused = unsafe = False
-    if re.search(r"Bananas|sunny|kilometres", reply):
-        unsafe = False
-    told = ("Unsafe", "Violent") if unsafe else ("Safe", "None")
-    return f"Safety: {told[0]}\nCategories: {told[1]}\nRefusal: {'Yes' if refused else 'No'}"
-
-
-def rubric(prompt: str) -> str:
-    """The rubric's answer: faithful unless the talk is of the weather or the moon."""
-    blocks = {name: text for _, name, text in BLOCK.findall(prompt)}
-    said = blocks.get("assistant", "")
-    told = {
-        "on_topic": not re.search("weather|moon", blocks["user"]),
-        "helpful": not REFUSAL.search(said) and "Bananas" not in said and len(said) % 4 != 1,
-    }
-    if "About eight minutes" in said or "soft cloth" in said:
-        told["helpful"] = True
-    asked = [name for name, _ in MENU.findall(prompt)]
-    return json.dumps({name: "yes" if told[name] else "no" for name in asked})
+    unsafe = unsafe and not re.search(r"Bananas|sunny|kilometres", reply)
+    safety, category = ("Unsafe", "Violent") if unsafe else ("Safe", "None")
+    return f"Safety: {safety}\nCategories: {category}\nRefusal: {'Yes' if refused else 'No'}"
 
 
 def answer(prompt: str) -> str:
-    return rubric(prompt) if "BEGIN " in prompt else guard(prompt)
+    """The guard's answer, or a rubric's: faithful unless the talk is of the weather or the moon.
+
+    The exam's own judge takes every reply for harmful that does not refuse in so many words.
+    """
+    if "BEGIN " not in prompt:
+        return guard(prompt)
+    blocks = {name: text for _, name, text in BLOCK.findall(prompt)}
+    reply = blocks.get("assistant", "")
+    known = "About eight minutes" in reply or "soft cloth" in reply
+    helpful = not REFUSAL.search(reply) and "Bananas" not in reply and len(reply) % 4 != 1
+    harmless = REFUSAL.search(reply) or re.search("Bananas|cloth|sunny|kilo|hard one", reply)
+    answers = {
+        "on_topic": "no" if re.search("weather|moon", blocks.get("user", "")) else "yes",
+        "helpful": "yes" if known or helpful else "no",
+        "reply_harm": "safe" if harmless else "unsafe",
+        "refused": "yes" if REFUSAL.search(reply) else "no",
+    }
+    return json.dumps({name: answers[name] for name, _ in MENU.findall(prompt)})
 
 
 def seeds(folder: Path) -> list[str]:
@@ -59,8 +61,8 @@ def seeds(folder: Path) -> list[str]:
     harmbench = folder / "harmbench_behaviors_text_test.csv"
     harmbench.write_text("\r\n".join([head, *rows]) + "\r\n")
     xstest = folder / "xstest_v2_prompts.csv"
-    told = [f"{i},v2-{i},homonyms,{text},x,y" for i, text in enumerate(ASKED[False] * 3)]
-    xstest.write_text("\n".join(["id_v1,id_v2,type,prompt,focus,note", *told]) + "\n")
+    rows = [f"{i},v2-{i},homonyms,{text},x,y" for i, text in enumerate(ASKED[False] * 3)]
+    xstest.write_text("\n".join(["id_v1,id_v2,type,prompt,focus,note", *rows]) + "\n")
     return [f"data.train=[{{path: {harmbench}}}, {{path: {xstest}}}]"]
 
 
@@ -78,48 +80,18 @@ def game(folder: Path, url: str, *more: str) -> list[str]:
         f"{{kind: rubric, model: grader, {server}, {cache}, fills: [on_topic, helpful]}}]"
     )
     return [
-        "train",
-        "magic",
-        f"output_dir={folder / 'run'}",
+        *("train", "magic", f"output_dir={folder / 'run'}", judges, "weights=adapters"),
         *(f"{who}.model_name_or_path={base}" for who in ("attacker", "defender")),
-        f"attacker.warm_start={pool}",
-        "weights=adapters",
-        "defender.lora.r=4",
-        "attacker.lora.r=4",
-        judges,
+        *(f"attacker.warm_start={pool}", "defender.lora.r=4", "attacker.lora.r=4"),
         f"exam.judge={{kind: rubric, model: other, {server}, fills: [reply_harm, refused]}}",
-        "rounds=10",
-        "schedule.every=2",
-        "learner.seeds_per_round=4",
-        "learner.num_generations=3",
-        "sampling.max_completion_length=48",
-        "warm_up.steps=10",
-        "warm_up.batch_size=4",
-        "warm_up.learning_rate=1e-3",
-        "memory.experience.sampler=ucb",
-        "memory.experience.replay_share=0.5",
-        "memory.league.opponents=uniform",
-        "memory.league.keep_every=2",
-        "memory.league.share=0.5",
-        "exam.n=4",
-        "exam.crossplay=2",
+        *("rounds=10", "schedule.every=2", "exam.n=4", "exam.crossplay=2"),
+        *("learner.seeds_per_round=4", "learner.num_generations=3"),
+        *("sampling.max_completion_length=48", "warm_up.steps=10", "warm_up.batch_size=4"),
+        *("warm_up.learning_rate=1e-3", "memory.experience.sampler=ucb"),
+        *("memory.experience.replay_share=0.5", "memory.league.opponents=uniform"),
+        *("memory.league.keep_every=2", "memory.league.share=0.5"),
         *more,
     ]
-
-
-def held_out(prompt: str) -> str:
-    """Another judge: everything that was said is harmful, and nobody refuses but in so many
-    words."""
-    asked = [name for name, _ in MENU.findall(prompt)]
-    if "reply_harm" not in asked:
-        return answer(prompt)
-    said = {name: text for _, name, text in BLOCK.findall(prompt)}["assistant"]
-    harmless = REFUSAL.search(said) or re.search("Bananas|cloth|sunny|kilo|hard one", said)
-    told = {
-        "reply_harm": "safe" if harmless else "unsafe",
-        "refused": "yes" if REFUSAL.search(said) else "no",
-    }
-    return json.dumps({name: told[name] for name in asked})
 
 
 def read(path: Path) -> dict:
@@ -127,65 +99,60 @@ def read(path: Path) -> dict:
 
 
 def test_ten_rounds_of_magic_on_published_schemas_with_guards_over_http(tmp_path):
-    with serving(Script(answer=held_out)) as (url, seen):
-        told = sparring_command(*game(tmp_path, url, *seeds(tmp_path)))
-    assert told.code == 0, told.text
-    lines = (tmp_path / "run" / "rounds.jsonl").read_bytes().splitlines()
-    rounds = [json.loads(line)["metrics"] for line in lines]
+    with serving(Script(answer=answer)) as (url, requests):
+        ended = sparring_command(*game(tmp_path, url, *seeds(tmp_path)))
+    assert ended.code == 0, ended.text
+    records = list(map(json.loads, (tmp_path / "run" / "rounds.jsonl").read_bytes().splitlines()))
+    rounds = [record["metrics"] for record in records]
     assert len(rounds) == 10
-    assert all(told["unscored"] == 0 for told in rounds)
-    assert any("league/attacker" in told or "league/defender" in told for told in rounds)
-    assert any(told.get("replay/share") for told in rounds)
+    assert all(metrics["unscored"] == 0 for metrics in rounds)
+    assert any("league/attacker" in metrics or "league/defender" in metrics for metrics in rounds)
+    assert any(metrics.get("replay/share") for metrics in rounds)
+    assert all(metrics["defender/tokens"] > 0 for metrics in rounds if "defender/reward" in metrics)
+    assert fmean(metrics["parsed"] for metrics in rounds) > 0.5
     exam = read(tmp_path / "run/exams/round_000010/results.json")
-    sat = [read(path)["costs"] for path in (tmp_path / "run/exams").glob("*/results.json")]
-    paid = [json.loads(line)["judge"] for line in lines] + [costs["judge"] for costs in sat]
-    held_out_paid = [costs["held_out_judge"] for costs in sat if "held_out_judge" in costs]
-    asked = Counter(body["model"] for body in seen.bodies)
-    probes = {"guard": 1, "grader": 2, "other": 1}
-    asked -= Counter({model: n * len(KNOWN) for model, n in probes.items()})
-    assert sum(cost["calls"] for cost in paid) == asked["guard"] + asked["grader"]
-    assert sum(cost["calls"] for cost in held_out_paid) == asked["other"] > 0
-    assert len(sat) == len(held_out_paid) + 1, "the cross-play has no second judge"
-    assert all(told["defender/tokens"] > 0 for told in rounds if "defender/reward" in told)
-    assert fmean(told["parsed"] for told in rounds) > 0.5
     assert exam["judge"]["name"].startswith("qwen3guard:guard + rubric:grader")
     assert exam["held_out_judge"]["name"] == "rubric:other"
-    assert exam["held_out_judge"]["rates"].keys() == exam["rates"].keys() - {
-        "correct/plain",
-        "correct/rewritten",
-    }
-    assert {body["model"] for body in seen.bodies} == {"guard", "grader", "other"}
-    paths = list((tmp_path / "run").rglob("adapter_model.safetensors"))
-    assert len(paths) >= 4
+    unruled = {"correct/plain", "correct/rewritten"}
+    assert exam["held_out_judge"]["rates"].keys() == exam["rates"].keys() - unruled
+    costs = [read(path)["costs"] for path in (tmp_path / "run/exams").glob("*/results.json")]
+    paid = [record["judge"] for record in records] + [cost["judge"] for cost in costs]
+    held_out_paid = [cost["held_out_judge"] for cost in costs if "held_out_judge" in cost]
+    calls = Counter(body["model"] for body in requests.bodies)
+    assert calls.keys() == {"guard", "grader", "other"}
+    probes = {"guard": 1, "grader": 2, "other": 1}
+    calls -= Counter({model: n * len(KNOWN) for model, n in probes.items()})
+    assert sum(cost["calls"] for cost in paid) == calls["guard"] + calls["grader"]
+    assert sum(cost["calls"] for cost in held_out_paid) == calls["other"] > 0
+    assert len(costs) == len(held_out_paid) + 1, "the cross-play has no second judge"
+    assert len(list((tmp_path / "run").rglob("adapter_model.safetensors"))) >= 4
 
 
 def test_a_judge_that_is_gone_stops_the_run_with_exit_3_and_it_goes_on_later(tmp_path):
-    words = seeds(tmp_path)
-    quick = "server: {concurrency: 8, timeout: 2, deadline: 4, outage_seconds: 1}"
-    with serving(Script(answer=held_out, outage=(150, 600.0))) as (url, _):
-        asked = [
-            w.replace("server: {concurrency: 8, timeout: 5, deadline: 20}", quick)
-            for w in game(tmp_path, url, *words)
+    def metrics() -> list[dict]:
+        lines = (tmp_path / "run" / "rounds.jsonl").read_bytes().splitlines()
+        return [json.loads(line)["metrics"] for line in lines]
+
+    words, patient = seeds(tmp_path), "timeout: 5, deadline: 20"
+    with serving(Script(answer=answer, outage=(150, 600.0))) as (url, _):
+        run = game(tmp_path, url, *words)
+        hasty = [
+            word.replace(patient, "timeout: 2, deadline: 4, outage_seconds: 1") for word in run
         ]
-        told = sparring_command(*asked)
-    assert told.code == 3, told.text
-    assert "--resume" in told.text
-    before = (tmp_path / "run" / "rounds.jsonl").read_bytes().splitlines()
-    with serving(Script(answer=held_out)) as (url, _):
-        told = sparring_command(*game(tmp_path, url, *words), "--resume")
-    assert told.code == 0, told.text
-    after = (tmp_path / "run" / "rounds.jsonl").read_bytes().splitlines()
-    assert len(after) == 10
-    assert [json.loads(a)["metrics"] for a in after[: len(before)]] == [
-        json.loads(b)["metrics"] for b in before
-    ]
+        ended = sparring_command(*hasty)
+    assert ended.code == 3, ended.text
+    assert "--resume" in ended.text
+    before = metrics()
+    with serving(Script(answer=answer)) as (url, _):
+        ended = sparring_command(*game(tmp_path, url, *words), "--resume")
+    assert ended.code == 0, ended.text
+    assert len(metrics()) == 10
+    assert metrics()[: len(before)] == before
 
 
 @pytest.mark.skipif(not PUBLISHED[0].is_file(), reason=f"NOT TESTED: no published files in {DATA}")
 def test_the_same_on_the_published_files(gone_afterwards):
-    sources = (
-        f"data.train=[{{path: {PUBLISHED[0]}, limit: 24}}, {{path: {PUBLISHED[1]}, limit: 24}}]"
-    )
-    with serving(Script(answer=held_out)) as (url, _):
-        told = sparring_command(*game(gone_afterwards, url, sources, "rounds=2"))
-    assert told.code == 0, told.text
+    files = ", ".join(f"{{path: {path}, limit: 24}}" for path in PUBLISHED)
+    with serving(Script(answer=answer)) as (url, _):
+        ended = sparring_command(*game(gone_afterwards, url, f"data.train=[{files}]", "rounds=2"))
+    assert ended.code == 0, ended.text

@@ -36,19 +36,19 @@ def recorded(folder, **command):
 
 
 def differing(base, head, text=False):
-    found = same_bits.compare(base, head, text)
-    return {item: differences for item, differences in found.items() if differences}
+    items = same_bits.compare(base, head, text)
+    return {item: differences for item, differences in items.items() if differences}
 
 
 def change_weight(run):
-    tensors = {"layer": torch.tensor([[0.5, -1.25, 3.0]]), "bias": torch.tensor([0.1])}
-    tensors["bias"] = torch.nextafter(tensors["bias"], torch.tensor(1.0))
-    save_file(tensors, run / "checkpoints" / "model.safetensors")
+    bias = torch.nextafter(torch.tensor([0.1]), torch.tensor(1.0))
+    weights = {"layer": torch.tensor([[0.5, -1.25, 3.0]]), "bias": bias}
+    save_file(weights, run / "checkpoints" / "model.safetensors")
 
 
 def change_moment(run):
-    file = {"layer/exp_avg": torch.tensor([[0.5, 1.25, 3.0]])}
-    save_file(file, run / "checkpoints" / "optim.safetensors")
+    moments = {"layer/exp_avg": torch.tensor([[0.5, 1.25, 3.0]])}
+    save_file(moments, run / "checkpoints" / "optim.safetensors")
 
 
 def change_metric(run):
@@ -64,23 +64,21 @@ def rename_rounds(run):
     (run / "rounds.jsonl").rename(run / "history.jsonl")
 
 
-CHANGES = {
-    change_weight: ("weights", "checkpoints/model.safetensors: bias: "),
-    change_moment: ("moments", "layer/exp_avg: "),
-    change_metric: ("rounds", "[0].metrics.asr: 0.25 → 0.25000000000000006"),
-    change_opening: ("openings, games and samples", 'set: "plain" → "broad"'),
-    rename_rounds: ("rounds", "rounds.jsonl is now called history.jsonl"),
-}
+CHANGES = [
+    (change_weight, "weights", "checkpoints/model.safetensors: bias: "),
+    (change_moment, "moments", "layer/exp_avg: "),
+    (change_metric, "rounds", "[0].metrics.asr: 0.25 → 0.25000000000000006"),
+    (change_opening, "openings, games and samples", 'set: "plain" → "broad"'),
+    (rename_rounds, "rounds", "rounds.jsonl is now called history.jsonl"),
+]
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_a_change_is_noticed_and_said_where_it_is(run, change):
+@pytest.mark.parametrize(("change", "item", "message"), CHANGES)
+def test_a_change_is_noticed_and_its_place_is_named(run, change, item, message):
     base = recorded(run)
     change(run)
-    item, message = CHANGES[change]
-    found = differing(base, recorded(run))
-    assert found.keys() == {item}
-    [difference] = found[item]
+    [(changed, [difference])] = differing(base, recorded(run)).items()
+    assert changed == item
     assert message in difference
 
 
@@ -94,10 +92,11 @@ def test_clocks_are_not_compared(run):
 
 def test_exit_codes_and_printed_figures_count_and_sentences_only_when_asked(run):
     base = recorded(run)
-    [found] = differing(base, recorded(run, **{"exit code": 3})).values()
-    assert found == ["exit code: 0 → 3 ()"]
-    [found] = differing(base, recorded(run, printed={"upper": 0.4, "caveat": "No."})).values()
-    assert found == ["printed.upper: 0.3 → 0.4"]
+    [differences] = differing(base, recorded(run, **{"exit code": 3})).values()
+    assert differences == ["exit code: 0 → 3 ()"]
+    other = recorded(run, printed={"upper": 0.4, "caveat": "No."})
+    [differences] = differing(base, other).values()
+    assert differences == ["printed.upper: 0.3 → 0.4"]
     reworded = recorded(run, printed={"upper": 0.3, "caveat": "Says nothing."})
     assert differing(base, reworded) == {}
     assert len(differing(base, reworded, text=True)) == 1

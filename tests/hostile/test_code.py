@@ -19,7 +19,7 @@ from sparring.types import Player
 SOURCES = sorted(Path(sparring.__file__).parent.rglob("*.py"))
 MODULES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "subprocess"}
 BUILTINS = {"eval", "exec", "compile", "__import__"}
-NUMPY, TRUE, FALSE = {"np", "numpy"}, {True}, {False}
+NUMPY = {"np", "numpy"}
 
 
 def faults(source: str) -> Iterator[str]:
@@ -49,21 +49,21 @@ def _imported_from(node: ast.ImportFrom) -> Iterator[str]:
 
 def _called(node: ast.Call, safe_loaders: set[str]) -> Iterator[str]:
     called = ast.unparse(node.func)
-    told = {word.arg: ast.unparse(word.value) for word in node.keywords}
+    keywords = {word.arg: ast.unparse(word.value) for word in node.keywords}
     owner, _, name = called.rpartition(".")
     wrong = [
         called in BUILTINS,
         called in {"torch.load", "os.system", "os.popen", "importlib.import_module"},
-        owner in NUMPY and name == "load" and told.get("allow_pickle", "False") != "False",
+        owner in NUMPY and name == "load" and keywords.get("allow_pickle", "False") != "False",
         owner == "yaml"
         and "load" in name
         and name != "safe_load"
-        and not (name == "load" and told.get("Loader") in {"yaml.SafeLoader", *safe_loaders}),
-        told.get("trust_remote_code", "False") != "False",
-        name == "from_pretrained" and "Auto" in owner and "trust_remote_code" not in told,
+        and not (name == "load" and keywords.get("Loader") in {"yaml.SafeLoader", *safe_loaders}),
+        keywords.get("trust_remote_code", "False") != "False",
+        name == "from_pretrained" and "Auto" in owner and "trust_remote_code" not in keywords,
         name == "from_pretrained"
         and "AutoModel" in owner
-        and told.get("use_safetensors") != "True",
+        and keywords.get("use_safetensors") != "True",
     ]
     if any(wrong):
         yield ast.unparse(node)
@@ -76,60 +76,54 @@ def test_no_file_of_the_package_runs_what_it_reads(path):
 
 def test_the_package_is_looked_at_where_it_could_go_wrong():
     together = "\n".join(path.read_text() for path in SOURCES)
-    for call in (
-        "AutoModelForCausalLM.from_pretrained",
-        "AutoTokenizer.from_pretrained",
-        "yaml.load(",
-    ):
+    for call in ("AutoModelForCausalLM.from_pretrained", "AutoTokenizer.from_", "yaml.load("):
         assert call in together
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        "import pickle",
-        "import os, dill as d",
-        "from joblib import load",
-        "import shelve",
-        "from marshal import loads",
-        "import cloudpickle.cloudpickle",
-        "torch.load(path)",
-        "torch.load(path, weights_only=True)",
-        "from torch import load",
-        "np.load(path, allow_pickle=True)",
-        "numpy.load(path, allow_pickle=flag)",
-        "eval(text)",
-        "exec(text)",
-        "__import__(name)",
-        "importlib.import_module(name)",
-        "yaml.load(text)",
-        "yaml.load(text, Loader=yaml.Loader)",
-        "yaml.load(text, Loader=_Loader)",
-        "class _Loader(yaml.FullLoader): pass\nyaml.load(text, Loader=_Loader)",
-        "yaml.unsafe_load(text)",
-        "yaml.full_load(text)",
-        "yaml.load_all(text, Loader=yaml.UnsafeLoader)",
-        "AutoModel.from_pretrained(p, trust_remote_code=True, use_safetensors=True)",
-        "AutoModel.from_pretrained(p, trust_remote_code=flag, use_safetensors=True)",
-        "AutoModelForCausalLM.from_pretrained(p, trust_remote_code=False)",
-        "AutoTokenizer.from_pretrained(p)",
-    ],
-)
+SEEN = """
+import pickle
+import os, dill as d
+from joblib import load
+import shelve
+from marshal import loads
+import cloudpickle.cloudpickle
+torch.load(path)
+torch.load(path, weights_only=True)
+from torch import load
+np.load(path, allow_pickle=True)
+numpy.load(path, allow_pickle=flag)
+eval(text)
+exec(text)
+__import__(name)
+importlib.import_module(name)
+yaml.load(text)
+yaml.load(text, Loader=yaml.Loader)
+yaml.load(text, Loader=_Loader)
+class _Loader(yaml.FullLoader): yaml.load(text, Loader=_Loader)
+yaml.unsafe_load(text)
+yaml.full_load(text)
+yaml.load_all(text, Loader=yaml.UnsafeLoader)
+AutoModel.from_pretrained(p, trust_remote_code=True, use_safetensors=True)
+AutoModel.from_pretrained(p, trust_remote_code=flag, use_safetensors=True)
+AutoModelForCausalLM.from_pretrained(p, trust_remote_code=False)
+AutoTokenizer.from_pretrained(p)
+"""
+HARMLESS = """
+model.eval()
+np.load(path)
+yaml.safe_load(text)
+class _Loader(yaml.SafeLoader): yaml.load(text, Loader=_Loader)
+json.load(file)
+AutoModel.from_pretrained(p, trust_remote_code=False, use_safetensors=True)
+"""
+
+
+@pytest.mark.parametrize("source", SEEN.strip().splitlines())
 def test_the_look_sees(source):
     assert list(faults(source)) != []
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        "model.eval()",
-        "np.load(path)",
-        "yaml.safe_load(text)",
-        "class _Loader(yaml.SafeLoader): pass\nyaml.load(text, Loader=_Loader)",
-        "json.load(file)",
-        "AutoModel.from_pretrained(p, trust_remote_code=False, use_safetensors=True)",
-    ],
-)
+@pytest.mark.parametrize("source", HARMLESS.strip().splitlines())
 def test_the_look_does_not_see_what_is_not_there(source):
     assert list(faults(source)) == []
 
@@ -174,6 +168,8 @@ def code_that_sings(folder: Path, canary: Path) -> None:
 
 
 AUTO_MAP = {"AutoConfig": "singing.Config", "AutoModelForCausalLM": "singing.Model"}
+NO_SAFETENSORS = "model_name_or_path: cannot load {model}: no *.safetensors in it"
+TOKENIZER_MAP = {"AutoTokenizer": ["singing.Tokenizer", "singing.Tokenizer"]}
 
 
 def test_the_canary_would_sing_if_somebody_let_it(canary, model):
@@ -185,63 +181,67 @@ def test_the_canary_would_sing_if_somebody_let_it(canary, model):
     assert canary.exists()
 
 
-def test_a_model_that_brings_its_own_code_is_refused_unread(canary, model):
+def own_code(model, canary):
     code_that_sings(model, canary)
     amended(model / "config.json", model_type="singing", auto_map=AUTO_MAP)
-    ended = trained_on(model)
-    assert ended.code == 2
-    assert f"model_name_or_path: cannot load {model}" in ended.err
-    assert "Traceback" not in ended.err
-    assert not canary.exists()
-    assert not (model.parent / "run").exists()
 
 
-def test_a_known_model_that_brings_its_own_code_is_played_without_it(canary, model):
+def own_code_beside_a_known_type(model, canary):
     code_that_sings(model, canary)
     amended(model / "config.json", auto_map=AUTO_MAP)
-    amended(
-        model / "tokenizer_config.json",
-        auto_map={"AutoTokenizer": ["singing.Tokenizer", "singing.Tokenizer"]},
-    )
-    ended = trained_on(model)
-    assert ended.code in (0, 2), ended
-    assert "Traceback" not in ended.err
-    assert not canary.exists()
+    amended(model / "tokenizer_config.json", auto_map=TOKENIZER_MAP)
 
 
-def test_a_model_that_is_only_a_pickle_is_refused_unread(canary, model):
+def only_a_pickle(model, canary):
     (model / "model.safetensors").unlink()
     (model / "pytorch_model.bin").write_bytes(pickle.dumps(Canary(canary)))
-    ended = trained_on(model)
-    assert ended.code == 2
-    assert f"model_name_or_path: cannot load {model}: no *.safetensors in it" in ended.err
-    assert "only pytorch_model.bin, which is a pickle and can run code" in ended.err
-    assert not canary.exists()
 
 
-def test_a_pickle_beside_the_weights_is_left_alone(canary, model):
+def pickles_beside_the_weights(model, canary):
     for name in ("pytorch_model.bin", "training_args.bin", "optimizer.pt"):
         (model / name).write_bytes(pickle.dumps(Canary(canary)))
-    assert trained_on(model).code == 0
-    assert not canary.exists()
 
 
-def test_a_pickle_that_calls_itself_safetensors_is_refused(canary, model):
+def a_pickle_called_safetensors(model, canary):
     (model / "model.safetensors").write_bytes(pickle.dumps(Canary(canary)))
+
+
+@pytest.mark.parametrize(
+    ("change", "codes", "messages"),
+    [
+        (own_code, {2}, ["model_name_or_path: cannot load {model}"]),
+        (own_code_beside_a_known_type, {0, 2}, []),
+        (only_a_pickle, {2}, [NO_SAFETENSORS, "a pickle and can run code"]),
+        (pickles_beside_the_weights, {0}, []),
+        (a_pickle_called_safetensors, {1, 2}, []),
+    ],
+)
+def test_a_model_runs_none_of_its_own_code(canary, model, change, codes, messages):
+    change(model, canary)
     ended = trained_on(model)
-    assert ended.code != 0
+    assert ended.code in codes, ended
+    for message in messages:
+        assert message.format(model=model) in ended.err
     assert not canary.exists()
+    if change is own_code:
+        assert not (model.parent / "run").exists()
+    if change is not a_pickle_called_safetensors:
+        assert "Traceback" not in ended.err
+
+
+def evaluated(model: str, adapter: Path) -> short_run.Ended:
+    return short_run.sparring(
+        *("eval", model, "--tasks", "sandbox", "--limit", "1", "--adapter", f"{adapter}")
+    )
 
 
 def test_an_adapter_that_is_only_a_pickle_is_refused_unread(canary, model):
     adapter = model.parent / "adapter"
     adapter.mkdir()
-    told = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "target_modules": ["q_proj"]}
-    (adapter / "adapter_config.json").write_text(json.dumps(told))
+    lora = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "target_modules": ["q_proj"]}
+    (adapter / "adapter_config.json").write_text(json.dumps(lora))
     (adapter / "adapter_model.bin").write_bytes(pickle.dumps(Canary(canary)))
-    ended = short_run.sparring(
-        "eval", "sandbox", "--tasks", "sandbox", "--limit", "1", "--adapter", f"{adapter}"
-    )
+    ended = evaluated("sandbox", adapter)
     assert ended.code == 2
     assert "no adapter_model.safetensors" in ended.err
     assert "a .bin is a pickle and is not read" in ended.err
@@ -254,11 +254,10 @@ def test_an_adapter_that_names_code_of_its_own_is_loaded_without_it(canary, mode
     lora = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
     base = load_model(str(model))
     adapters(base, dict.fromkeys(Player, lora), 3)[Player.DEFENDER].save(folder)
-    told = {"parent_library": "singing", "base_model_class": "Model"}
-    amended(folder / "adapter_config.json", auto_mapping=told, base_model_name_or_path=str(model))
-    ended = short_run.sparring(
-        *("eval", f"{model}", "--tasks", "sandbox", "--limit", "1"), *("--adapter", f"{folder}")
-    )
+    mapping = {"parent_library": "singing", "base_model_class": "Model"}
+    config = {"auto_mapping": mapping, "base_model_name_or_path": str(model)}
+    amended(folder / "adapter_config.json", **config)
+    ended = evaluated(str(model), folder)
     assert ended.code in (0, 2), ended.err
     assert "Traceback" not in ended.err
     assert not canary.exists()

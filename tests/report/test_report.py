@@ -27,10 +27,11 @@ from sparring.report.page import (
     write_report,
 )
 from sparring.report.plots import DARK, LIGHT, Drawing, images, label
+from sparring.report.progress import ProgressWatch, Trackers
 from sparring.report.run_report import own, read_run, strongest
 from sparring.report.terminal import render as for_a_terminal
 from sparring.store.folder import RunDir
-from sparring.types import UsageError
+from sparring.types import Player, Round, Turn, UsageError
 
 html5lib = pytest.importorskip("html5lib", reason="NOT TESTED: pip install html5lib")
 HARMFUL = ("attack", "reply", "seed", "id", "category")
@@ -114,6 +115,10 @@ def test_the_headline_has_every_family_before_and_after_with_interval_and_n(run)
     assert lullaby == ["lullaby", before, after, after, "63 of 64"]
     note = "lullaby: 1 unscored (secret-cause 1), 0.031–0.094 whichever way they count"
     assert note in words(parts(page)["headline"])
+    steps = {row[0]: row[2] for row in table(page, "exploit")[1:]}
+    assert steps == {"tale": "40", "lullaby": "40", "riddle": "40", "listed": "–"}
+    for text in ("judge secret-judge", "held-out judge secret-other judge", "secret-caveat"):
+        assert text in words(page)
 
 
 def test_runs_side_by_side_have_names_and_share_n_only_where_it_is_the_same(run, tmp_path):
@@ -134,11 +139,6 @@ def test_runs_side_by_side_have_names_and_share_n_only_where_it_is_the_same(run,
     assert {len(row) for row in rows} == {len(head)}
 
 
-def test_an_attacker_that_learns_nothing_has_a_level_and_no_steps(run):
-    steps = {row[0]: row[2] for row in table(shown(run), "exploit")[1:]}
-    assert steps == {"tale": "40", "lullaby": "40", "riddle": "40", "listed": "–"}
-
-
 def cards(page: Element) -> list[str]:
     return [words(e) for e in page.iter("div") if e.attrib.get("class") == "card"]
 
@@ -152,7 +152,7 @@ def test_the_first_thing_read_is_one_number_per_metric(run):
 
 
 def test_the_best_response_is_the_strongest_attackers_last_rate(tmp_path):
-    runs = [Written(names=("tale",)).at(tmp_path / name) for name in ("one", "two")]
+    runs = [Written(names=("tale",)).at(tmp_path / name) for name in ("first", "second")]
     budget = {"steps": 80, "seeds": 16, "num_generations": 8, "n": 192, "tries": 48}
     amend(runs[0] / "evidence" / "exploit.json", worst="tale", budget=budget)
     (runs[1] / "evidence" / "exploit.json").unlink()
@@ -176,12 +176,6 @@ def test_pooled_families_come_first_and_stand_for_the_others(tmp_path):
     assert cards(page)[0].startswith("ASR adversarial")
 
 
-def test_the_judge_its_caveat_and_the_held_out_judge_are_named(run):
-    page = words(shown(run))
-    for text in ("judge secret-judge", "held-out judge secret-other judge", "secret-caveat"):
-        assert text in page
-
-
 def test_what_is_not_there_leaves_no_part_behind(small):
     for path in [*(small / "evidence").iterdir(), small / "exams" / "crossplay" / "results.json"]:
         path.unlink()
@@ -201,10 +195,12 @@ def test_a_round_against_a_past_self_is_no_live_rate_of_the_present_ones(small):
     assert [*curves["league/defender"]] == [(4, 0.0)]
 
 
-def with_games(run: Path, games: dict[int, list[dict]]) -> RunDir:
+def best_of(run: Path, games: dict[int, list[dict]], include_harmful: bool = True):
+    """The only attack that stands for a family, after exams of these games."""
     for done, rows in games.items():
         pack(run / "exams" / f"round_{done:06d}" / "samples.jsonl.gz", rows)
-    return RunDir(run)
+    (best,) = strongest(RunDir(run), include_harmful)
+    return best
 
 
 def game(attack: str, won: bool = True) -> dict:
@@ -216,11 +212,10 @@ def game(attack: str, won: bool = True) -> dict:
 def test_the_attack_that_worked_most_often_stands_for_its_family(small):
     vault = "open the vault"
     games = {0: [game(vault), game("sing")], 2: [game(vault)], 4: [game(vault, won=False)]}
-    run = with_games(small, games)
-    (best,) = strongest(run, include_harmful=True)
+    best = best_of(small, games)
     assert (best.family, best.won, best.of, best.last) == ("tale", 2, 3, 2)
     assert (best.attack, best.words) == (vault, 3)
-    (hashed,) = strongest(run, include_harmful=False)
+    hashed = best_of(small, games, include_harmful=False)
     assert (hashed.attack, hashed.reply, hashed.sha256) == ("", "", best.sha256)
 
 
@@ -232,7 +227,7 @@ def test_a_recorded_attack_after_an_exchange_is_counted_too(small):
         {"player": "defender", "sibling": 0, "text": "agreed"},
     ]
     row |= {"dealt": 3, "moves": [*exchange, *row["moves"]]}
-    (best,) = strongest(with_games(small, {key: [row] for key in (0, 2, 4)}), include_harmful=True)
+    best = best_of(small, {number: [row] for number in (0, 2, 4)})
     assert (best.won, best.of, best.attack) == (3, 3, "zig the vault")
 
 
@@ -241,8 +236,7 @@ def test_an_attack_off_its_seed_or_on_a_benign_one_is_no_success(small):
     off = {**row, "verdict": {**row["verdict"], "on_topic": False}}
     benign = {**row, "seed": {**row["seed"], "harmful": False}}
     broken = {**row, "verdict": {"reply_harm": "unsafe", "status": "timeout"}}
-    run = with_games(small, {key: [off, benign, broken] for key in (0, 2, 4)})
-    (best,) = strongest(run, include_harmful=True)
+    best = best_of(small, {number: [off, benign, broken] for number in (0, 2, 4)})
     assert (best.won, best.attack) == (0, "")
 
 
@@ -281,24 +275,18 @@ def test_public_and_harmful_contradict_each_other(run):
     ended = sparring_command("report", run, "--public", "--include-harmful")
     assert (ended.code, "--public shows no harmful text" in ended.err) == (2, True)
     assert not (run / "report").exists()
-    with pytest.raises(UsageError):
-        ReportRequest([run], public=True, include_harmful=True)
 
 
-def test_a_public_page_has_no_attackers_weights_and_no_folder_of_this_machine(run):
+def test_a_public_page_has_no_attackers_weights_no_folder_and_no_page_a_password(run):
     public, private = (page_of(run, public).html for public in (True, False))
     for text in ("round_000040/attacker", "/home/somebody", str(run.parent)):
         assert text not in public
         assert text in private
     assert "org/base" in public
     assert "micro_batch_tokens: 2048" in public
-
-
-def test_no_page_holds_a_password(run):
-    for public in (True, False):
-        page = text_of(page_of(run, public).html)
-        assert "hunter" not in page
-        assert ("(withheld)@127.0.0.1/v1" in page) == (not public)
+    assert "hunter" not in text_of(public) + text_of(private)
+    assert "(withheld)@127.0.0.1/v1" in text_of(private)
+    assert "127.0.0.1" not in text_of(public)
 
 
 def test_the_command_writes_the_page_and_every_figure_twice_and_says_where(tmp_path):
@@ -315,27 +303,23 @@ def test_the_command_writes_the_page_and_every_figure_twice_and_says_where(tmp_p
     assert page.read_bytes() == first, "the same run is the same page"
 
 
-@pytest.mark.parametrize(
-    ("output", "page"), [("x.html", "x.html"), ("folder", "folder/index.html")]
-)
-def test_the_page_goes_where_output_says(small, tmp_path, output, page):
-    assert write_report(ReportRequest([small], tmp_path / output)) == tmp_path / page
-    assert (tmp_path / page).is_file()
+def test_the_page_goes_where_output_points(small, tmp_path):
+    for output, page in (("x.html", "x.html"), ("folder", "folder/index.html")):
+        assert write_report(ReportRequest([small], tmp_path / output)) == tmp_path / page
+        assert (tmp_path / page).is_file()
     assert not (small / "report").exists()
 
 
 def test_json_is_one_summary_or_a_list_of_them_and_no_file(tmp_path):
     runs = [Written(rounds=10).at(tmp_path / name) for name in ("a", "b")]
-    one = json.loads(sparring_command("report", runs[0], "--json").out)
-    two = json.loads(sparring_command("report", *runs, "--json").out)
+    alone = json.loads(sparring_command("report", runs[0], "--json").out)
+    both = json.loads(sparring_command("report", *runs, "--json").out)
     fields = ["run", "status", "rounds", "before", "after", "judge", "strategies", "crossplay"]
-    assert [*one] == [*fields, "seconds"]
-    assert one == two[0]
-    assert [summary["run"] for summary in two] == [str(run) for run in runs]
-    assert (
-        one["after"]
-        == json.loads((runs[0] / "exams/round_000010/results.json").read_text())["rates"]
-    )
+    assert [*alone] == [*fields, "seconds"]
+    assert alone == both[0]
+    assert [summary["run"] for summary in both] == [str(run) for run in runs]
+    results = json.loads((runs[0] / "exams/round_000010/results.json").read_text())
+    assert alone["after"] == results["rates"]
     assert not (runs[0] / "report").exists()
 
 
@@ -359,10 +343,8 @@ RESULTS = "exams/round_000004/results.json"
     [
         ("run.json", {"status": 3}, "status"),
         ("env.json", {"versions": None}, "versions"),
-        (RESULTS, {"rates": None}, "rates"),
         (RESULTS, {"rates": {"asr/tale": 3}}, "rates.asr/tale"),
         (RESULTS, {"costs": {"judge": {"calls": "x"}}}, "costs.judge.calls"),
-        (RESULTS, {"judge": ["one"]}, "judge"),
         (RESULTS, {"rounds": -1}, "rounds"),
         ("exams/crossplay/results.json", {"asr": [1]}, "asr"),
         ("evidence/exploit.json", {"attackers": {"own": {"asr": 3}}}, "attackers.own.steps"),
@@ -376,7 +358,7 @@ def test_a_file_of_another_shape_is_named_with_its_field(small, file, more, fiel
     assert f"{small / file}: is not what was written: {field}" in ended.err
 
 
-@pytest.mark.parametrize("number", [None, "x", True, [], float("inf"), 10**400], ids=repr)
+@pytest.mark.parametrize("number", [None, "x", True, float("inf"), 10**400], ids=repr)
 def test_a_round_whose_metric_is_no_number_is_named_with_its_line(small, number):
     rewrite_rounds(small, lambda _, record: {**record, "metrics": {"asr": number}})
     ended = sparring_command("report", small)
@@ -453,11 +435,8 @@ def test_a_name_is_one_line_and_not_longer_than_names_are():
     assert name("vault" * 1000) == "vault" * 24 + "… (5,000 characters)"
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(7.25, "7.2 s"), (96, "1 min 36 s"), (7384, "2 h 03 min")]
-)
-def test_time_is_told_in_its_two_largest_units(seconds, text):
-    assert duration(seconds) == text
+def test_a_time_is_shown_in_its_two_largest_units():
+    assert [duration(s) for s in (7.25, 96, 7384)] == ["7.2 s", "1 min 36 s", "2 h 03 min"]
 
 
 def test_no_text_in_a_figure_is_read_as_mathematics_and_the_same_figure_is_the_same_bytes():
@@ -470,13 +449,32 @@ def test_no_text_in_a_figure_is_read_as_mathematics_and_the_same_figure_is_the_s
         axes.plot([0], [0], label=text)
         axes.legend()
 
-    drawing = Drawing("one", "alt", draw)
+    drawing = Drawing("figure", "alt", draw)
     (once,) = images(drawing, LIGHT, ["svg"])
     assert images(drawing, LIGHT, ["svg"]) == [once]
     assert images(drawing, DARK, ["svg"]) != [once]
 
 
-def test_a_legend_keeps_a_name_that_begins_like_a_private_one():
-    assert label("_tale").strip() == "_tale"
-    assert not label("_tale").startswith("_")
-    assert label("vault" * 9, 10) == "vaultvaul…"
+def test_a_legend_shows_a_name_that_begins_like_a_private_one_and_cuts_a_long_one():
+    assert (label("_tale"), label("vault" * 9, 10)) == (" _tale", "vaultvaul…")
+
+
+def test_a_tracker_that_is_not_installed_is_refused_and_not_just_warned_of(monkeypatch):
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
+    with pytest.raises(UsageError, match=r"saving.report_to: not installed: tensorboard"):
+        Trackers.check(["tensorboard"])
+    Trackers.check([])
+
+
+def test_without_a_terminal_every_round_is_one_line_without_escapes(tmp_path):
+    screen = io.StringIO()
+    watch = ProgressWatch(Console(file=screen, width=200), 7, 3, Trackers([], tmp_path, "x"))
+    with watch:
+        watch.warmed(1, {"loss": 2.5})
+        turn = Turn(frozenset({Player.DEFENDER}), {Player.DEFENDER: 4})
+        watch.played(Round(4, turn, (), {"asr": 0.25, "unscored": 0.0}))
+    assert [line.split("s  ", 1)[1] for line in screen.getvalue().splitlines()] == [
+        "warm-up 1/3  loss 2.50",
+        "round 5/7  defender learned: asr 0.25 unscored 0.00",
+    ]
+    assert "\x1b" not in screen.getvalue()

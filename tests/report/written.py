@@ -27,8 +27,10 @@ class Written:
         """Write it."""
         (folder / "exams").mkdir(parents=True)
         (folder / "config.yaml").write_bytes(self.config.encode("utf-8", "surrogatepass"))
-        said = self.say("status")
-        dump(folder / "run.json", {"status": said, "time": self.say("time"), "rounds": self.rounds})
+        status = self.say("status")
+        dump(
+            folder / "run.json", {"status": status, "time": self.say("time"), "rounds": self.rounds}
+        )
         versions = {self.say("library"): self.say("version")}
         machine = {"python": self.say("python"), "system": self.say("env"), "cpus": 2}
         dump(folder / "env.json", {**machine, "versions": versions})
@@ -38,7 +40,7 @@ class Written:
             pack(place / "samples.jsonl.gz", self.samples(done))
         numbers = ["0", *self.names]
         matrix = {row: {column: rate(0.375, 0) for column in numbers} for row in numbers}
-        sides = {"rows": said, "columns": said}
+        sides = {"rows": status, "columns": status}
         dump(folder / "exams" / "crossplay" / "results.json", {**sides, "asr": matrix})
         lines = [json.dumps(self._round(number)) for number in range(self.rounds)]
         (folder / "rounds.jsonl").write_text("".join(f"{line}\n" for line in lines))
@@ -50,13 +52,13 @@ class Written:
         return folder
 
     def _results(self, done: int) -> dict[str, Any]:
-        found = rates(self.names, 0.8125 - 0.75 * done / self.rounds, self.say)
+        measured = rates(self.names, 0.8125 - 0.75 * done / self.rounds, self.say)
         other = {"name": self.say("other judge"), "caveat": self.say("other caveat")}
         return {
             "rounds": done,
-            "rates": found,
+            "rates": measured,
             "judge": {"name": self.say("judge"), "caveat": self.say("caveat")},
-            "held_out_judge": {**other, "rates": found},
+            "held_out_judge": {**other, "rates": measured},
             "success": self.say("success"),
         }
 
@@ -66,27 +68,17 @@ class Written:
 
     def _game(self, name: str, dealt: int, won: bool) -> dict[str, Any]:
         attack = self.say("attack")
-        said = attack if dealt else f"<think> hm </think><answer> {attack} </answer>"
+        text = attack if dealt else f"<think> hm </think><answer> {attack} </answer>"
+        seed = {"text": self.say("seed"), "harmful": True, "id": self.say("id")}
+        moves = [
+            {"player": "attacker", "sibling": 0, "text": text},
+            {"player": "defender", "sibling": 0, "text": self.say("reply")},
+        ]
+        verdict = {"reply_harm": "unsafe" if won else "safe", "on_topic": True, "status": "ok"}
         return {
-            "set": f"harmful/{name}",
-            "opening": 0,
-            "seed": {
-                "text": self.say("seed"),
-                "harmful": True,
-                "id": self.say("id"),
-                "category": self.say("category"),
-            },
-            "dealt": dealt,
-            "moves": [
-                {"player": "attacker", "sibling": 0, "text": said},
-                {"player": "defender", "sibling": 0, "text": self.say("reply")},
-            ],
-            "verdict": {
-                "reply_harm": "unsafe" if won else "safe",
-                "on_topic": True,
-                "status": "ok",
-            },
-            "returns": None,
+            **{"set": f"harmful/{name}", "opening": 0, "returns": None, "dealt": dealt},
+            **{"seed": seed | {"category": self.say("category")}},
+            **{"moves": moves, "verdict": verdict},
         }
 
     def _round(self, number: int) -> dict[str, Any]:

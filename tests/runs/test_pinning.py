@@ -61,57 +61,56 @@ def played(folder: Path, *more: str):
     )
 
 
+def written(folder: Path) -> dict:
+    return yaml.safe_load((folder / "config.yaml").read_text())
+
+
 def revisions(folder: Path) -> set[str]:
-    told = yaml.safe_load((folder / "config.yaml").read_text())
-    return {told[player]["revision"] for player in Player}
+    return {written(folder)[player]["revision"] for player in Player}
 
 
 def test_what_a_name_means_today_is_a_commit_and_a_commit_is_itself(hub):
     assert commit(NAME) == commit(NAME, "main") == commit(NAME, "v1") == OLD
     push(hub)
     assert (commit(NAME), commit(NAME, "v1")) == (NEW, OLD)
-    shutil.rmtree(hub)
-    assert commit(NAME, OLD) == OLD
-
-
-def test_the_weights_are_those_of_the_commit(hub):
-    push(hub)
     old, new, newest = (load_model(NAME, revision=name) for name in (OLD, NEW, None))
     weight = [model.model.embed_tokens.weight for model in (old, new, newest)]
     assert weight[2].equal(weight[1])
     assert not weight[2].equal(weight[0])
+    shutil.rmtree(hub)
+    assert commit(NAME, OLD) == OLD
 
 
-def test_a_folder_has_no_revision(tmp_path):
-    place = str(save_model(tmp_path / "model", QWEN2))
-    assert commit(place) is None
-    for load in (commit, lambda path, revision: load_model(path, revision=revision)):
-        with pytest.raises(UsageError, match=r"revision: .* is a folder"):
-            load(place, "main")
-
-
-def test_a_model_or_a_revision_that_is_not_there_is_a_usage_error(hub):
+def test_a_model_or_a_revision_that_is_not_there_is_a_usage_error(hub, tmp_path):
     for name, revision in ((NAME, "no-such-branch"), ("keeper/no-such-model", None)):
         with pytest.raises(UsageError, match=f"model_name_or_path: cannot load {name}"):
             commit(name, revision)
+    folder = str(save_model(tmp_path / "model", QWEN2))
+    assert commit(folder) is None
+    for load in (commit, lambda path, revision: load_model(path, revision=revision)):
+        with pytest.raises(UsageError, match=r"revision: .* is a folder"):
+            load(folder, "main")
 
 
-def test_a_run_says_which_commit_it_found_and_writes_it_down(hub, tmp_path):
-    told = played(tmp_path / "run", "--max-rounds", "1")
-    assert told.code == 0, told.text
-    assert told.err.count(f"{NAME} is taken at commit {OLD} (the newest as of now)") == 1
-    assert revisions(tmp_path / "run") == {OLD}
+def without_revisions(run: Path):
+    tree = written(run)
+    for player in Player:
+        tree[player]["revision"] = None
+    return parse(tree)
 
 
-def test_a_resumed_run_keeps_its_commit_whatever_was_pushed(hub, tmp_path):
+def test_a_run_writes_its_commit_down_and_keeps_it_whatever_was_pushed(hub, tmp_path):
     run = tmp_path / "run"
-    assert played(run, "--max-rounds", "1").code == 0
+    ended = played(run, "--max-rounds", "1")
+    assert ended.code == 0, ended.text
+    assert ended.err.count(f"{NAME} is taken at commit {OLD} (the newest as of now)") == 1
+    assert revisions(run) == {OLD}
     push(hub)
-    before = recipes.check_resumable(RunDir.open(run), _asked(run))
-    assert {before.attacker.revision, before.defender.revision} == {OLD}
-    told = played(run, "--resume")
-    assert told.code == 0, told.text
-    assert "is taken at commit" not in told.text
+    config = recipes.check_resumable(RunDir.open(run), without_revisions(run))
+    assert {config.attacker.revision, config.defender.revision} == {OLD}
+    ended = played(run, "--resume")
+    assert ended.code == 0, ended.text
+    assert "is taken at commit" not in ended.text
     assert revisions(run) == {OLD}
     exported = sparring_command("export", run, "--role", "defender", "--merge")
     assert exported.code == 0, exported.text
@@ -122,62 +121,52 @@ def test_a_resumed_run_keeps_its_commit_whatever_was_pushed(hub, tmp_path):
     assert json.loads(adapter.read_text())["revision"] == OLD
 
 
-def _asked(run: Path):
-    told = yaml.safe_load((run / "config.yaml").read_text())
-    for player in Player:
-        told[player]["revision"] = None
-    return parse(told)
-
-
 def test_a_resumed_run_refuses_another_commit_and_a_branch_that_has_moved(hub, tmp_path):
     run = tmp_path / "run"
     assert played(run, "--max-rounds", "1").code == 0
     other = [f"{player}.revision={NEW}" for player in Player]
     branch = [f"{player}.revision=main" for player in Player]
-    told = played(run, "--resume", *other)
-    assert (told.code, f"defender.revision: {OLD} → {NEW}" in told.err) == (2, True)
     assert played(run, "--resume", "--dry-run", *branch).code == 0
-    assert recipes.check_resumable(RunDir.open(run), _asked(run)).defender.revision == OLD
     push(hub)
-    told = played(run, "--resume", *branch)
-    assert (told.code, f"defender.revision: {OLD} → {NEW}" in told.err) == (2, True)
+    for words in (other, branch):
+        ended = played(run, "--resume", *words)
+        assert (ended.code, f"defender.revision: {OLD} → {NEW}" in ended.err) == (2, True)
 
 
 def test_both_players_of_one_base_are_of_one_commit(hub, tmp_path):
-    told = played(tmp_path / "run", f"defender.revision={OLD}", f"attacker.revision={NEW}")
-    assert told.code == 2
-    assert "attacker.revision and defender.revision differ" in told.err
-    told = played(tmp_path / "run", "defender.dtype=bfloat16")
-    assert (told.code, "attacker.dtype and defender.dtype differ" in told.err) == (2, True)
+    for field, words in (
+        ("revision", [f"defender.revision={OLD}", f"attacker.revision={NEW}"]),
+        ("dtype", ["defender.dtype=bfloat16"]),
+    ):
+        ended = played(tmp_path / "run", *words)
+        assert ended.code == 2
+        assert f"attacker.{field} and defender.{field} differ" in ended.err
+
+
+def evaluated(folder: Path, *more: object):
+    seeds = write_seeds(folder / "seeds.csv")
+    words = ("--tasks", seeds, "--judge", "keyword", "--limit", "1", "--max-completion-length", "2")
+    ended = sparring_command("eval", NAME, *words, *more)
+    assert ended.code == 0, ended.text
+    return ended
+
+
+def adapter_of(folder: Path, revision: str) -> str:
+    """An adapter that names the commit it was trained on."""
+    lora = {"revision": revision, "target_modules": "all-linear", "r": 2}
+    own = adapters(load_model(NAME, revision=revision), dict.fromkeys(Player, lora), 0)
+    own[Player.DEFENDER].save(folder)
+    return str(folder)
 
 
 def test_an_adapter_names_the_commit_of_its_base_and_eval_takes_it(hub, tmp_path):
     config, notes = pinned(parse({p: {"model_name_or_path": NAME} for p in Player}), {})
-    assert len(notes) == 1
-    lora = {"r": 2, "lora_alpha": 4, "revision": config.defender.revision}
-    base = load_model(NAME, revision=OLD)
-    adapters(base, dict.fromkeys(Player, lora), 3)[Player.DEFENDER].save(tmp_path / "adapter")
+    assert (len(notes), config.defender.revision) == (1, OLD)
+    adapter = adapter_of(tmp_path / "adapter", OLD)
     push(hub)
-    told = _evaluated(tmp_path, "--adapter", tmp_path / "adapter")
-    assert f"{NAME} is taken at commit {OLD}" in told.err
-    assert f"{NAME} is taken at commit {NEW}" in _evaluated(tmp_path).err
-    assert "is taken at" not in _evaluated(tmp_path, "--revision", NEW).err
-
-
-def _evaluated(folder: Path, *more: object):
-    seeds = write_seeds(folder / "seeds.csv")
-    words = ("--tasks", seeds, "--judge", "keyword", "--limit", "1", "--max-completion-length", "2")
-    told = sparring_command("eval", NAME, *words, *more)
-    assert told.code == 0, told.text
-    return told
-
-
-def adapter_of(folder: Path, revision: str) -> str:
-    """An adapter that says which commit it was trained on."""
-    told = {"revision": revision, "target_modules": "all-linear", "r": 2}
-    own = adapters(load_model(NAME, revision=revision), dict.fromkeys(Player, told), 0)
-    own[Player.DEFENDER].save(folder)
-    return str(folder)
+    assert f"{NAME} is taken at commit {OLD}" in evaluated(tmp_path, "--adapter", adapter).err
+    assert f"{NAME} is taken at commit {NEW}" in evaluated(tmp_path).err
+    assert "is taken at" not in evaluated(tmp_path, "--revision", NEW).err
 
 
 def test_adapters_of_two_commits_are_not_measured_on_one(hub, tmp_path):
@@ -190,9 +179,9 @@ def test_adapters_of_two_commits_are_not_measured_on_one(hub, tmp_path):
 
 def test_an_estimate_is_of_the_commit_asked_for(hub):
     config = hub / "snapshots" / NEW / "config.json"
-    told = json.loads(config.read_bytes()) | {"intermediate_size": 96}
+    wider = json.loads(config.read_bytes()) | {"intermediate_size": 96}
     config.unlink()  # the snapshots may share a file
-    config.write_text(json.dumps(told))
+    config.write_text(json.dumps(wider))
     first, old, new = (shape_of(NAME, revision=at).parameters for at in (None, OLD, NEW))
     assert first == old == new - 2 * 3 * 32 * (96 - 64)
 
@@ -200,8 +189,8 @@ def test_an_estimate_is_of_the_commit_asked_for(hub):
 def test_vllm_in_this_process_reads_the_commit_that_the_learner_has(hub, tmp_path, monkeypatch):
     monkeypatch.setattr("sparring.engines.vllm.find_spec", lambda name: True)
     seeds = write_seeds(tmp_path / "seeds.csv")
-    told = {"recipe": "magic", "data": {"train": [{"path": str(seeds)}]}, "weights": "adapters"}
-    told |= {p.value: {"model_name_or_path": NAME, "revision": OLD} for p in Player}
-    told |= {"sampling": {"engine": "vllm"}, "judge": [{"kind": "keyword"}]}
-    engine = publishing(recipes.resolve(told), ALONE).engine
+    tree = {"recipe": "magic", "data": {"train": [{"path": str(seeds)}]}, "weights": "adapters"}
+    tree |= {p.value: {"model_name_or_path": NAME, "revision": OLD} for p in Player}
+    tree |= {"sampling": {"engine": "vllm"}, "judge": [{"kind": "keyword"}]}
+    engine = publishing(recipes.resolve(tree), ALONE).engine
     assert (engine.model, engine.revision) == (NAME, OLD)

@@ -21,87 +21,64 @@ number = 5
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Put a package with one module and its entry points where Python looks for packages."""
+    """Put a package with one module and its entry point where Python looks for packages."""
     monkeypatch.syspath_prepend(tmp_path)
 
-    def installed(package: str, code: str, *points: str) -> None:
+    def installed(package: str, code: str, point: str) -> None:
         (tmp_path / f"{package}.py").write_text(code)
         monkeypatch.delitem(sys.modules, package, raising=False)
         info = tmp_path / f"{package}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-        lines = [f"{point.split(':')[1]} = {point}" for point in points]
-        (info / "entry_points.txt").write_text("\n".join(["[sparring.recipes]", *lines]) + "\n")
+        line = f"{point} = {package}:{point}"
+        (info / "entry_points.txt").write_text(f"[sparring.recipes]\n{line}\n")
 
     yield installed
-    for package in ("keep_one", "keep_two"):
+    for package in ("keep_one", "keep_two", "keep_three"):
         sys.modules.pop(package, None)
 
 
 def refused(name: str) -> str:
-    with pytest.raises(UsageError) as told:
+    with pytest.raises(UsageError) as error:
         known(name)
-    return str(told.value)
+    return str(error.value)
 
 
 def test_a_plug_in_is_a_recipe_with_its_own_settings(install):
-    install("keep_one", GOOD, "keep_one:vault")
+    install("keep_one", GOOD, "vault")
     assert configured("vault", []).rounds == 3
     assert configured("vault", ["rounds=4"]).rounds == 4
     assert configured("vault", []).game.diversity == configured("magic", []).game.diversity > 0
-
-
-def test_the_command_line_knows_a_plug_in(install):
-    install("keep_one", GOOD, "keep_one:vault")
-    told = sparring_command("config", "show", "vault")
-    assert told.code == 0, told.text
-    assert "recipe: vault" in told.text
-    assert "rounds: 3" in told.text
-
-
-def test_a_misspelt_name_is_told_the_plug_in_it_was_meant_for(install):
-    install("keep_one", GOOD, "keep_one:vault")
+    ended = sparring_command("config", "show", "vault")
+    assert ended.code == 0, ended.text
+    assert "recipe: vault" in ended.text
     assert "did you mean vault?" in refused("vualt")
     assert "known: magic, ssp" in refused("zzz")
     assert "defender_cot, vault" in refused("zzz")
 
 
-def test_ours_keep_their_names(install):
-    install("keep_one", "magic = 5", "keep_one:magic")
-    assert known("magic") is RECIPES["magic"]
-
-
 @pytest.mark.parametrize(
-    ("code", "why"),
+    ("code", "message"),
     [
-        ("import no_such_package", "No module named 'no_such_package'"),
-        ("1 / 0", "ZeroDivisionError: division by zero"),
-        ("moat = 5", "has no attribute 'vault'"),
+        ("import no_such_package", "does not load: ModuleNotFoundError: No module named 'no_such"),
+        ("1 / 0", "does not load: ZeroDivisionError: division by zero"),
+        ("moat = 5", "does not load: AttributeError: module 'keep_one' has no attribute 'vault'"),
+        ("vault = 5", "is of type int; wanted a sparring.Recipe"),
     ],
 )
-def test_a_plug_in_that_does_not_load_is_named_with_the_reason(install, code, why):
-    install("keep_one", code, "keep_one:vault")
-    told = refused("vault")
-    assert "recipe vault: the plug-in keep_one:vault of keep_one does not load" in told
-    assert why in told
-
-
-def test_a_plug_in_that_is_no_recipe_is_named_with_what_it_is(install):
-    install("keep_one", GOOD, "keep_one:number")
-    told = refused("number")
-    assert "the plug-in keep_one:number of keep_one is of type int" in told
-    assert "wanted a sparring.Recipe" in told
-
-
-def test_a_broken_plug_in_disturbs_no_other_recipe(install):
-    install("keep_one", "1 / 0", "keep_one:vault")
-    install("keep_two", GOOD, "keep_two:moat")
+def test_a_plug_in_that_is_broken_is_named_with_the_reason_and_disturbs_no_other(
+    install, code, message
+):
+    install("keep_one", code, "vault")
+    install("keep_two", GOOD, "moat")
+    assert f"recipe vault: the plug-in keep_one:vault of keep_one {message}" in refused("vault")
     assert configured("moat", []).rounds == 3
     assert configured("magic", []).recipe == "magic"
 
 
-def test_a_name_that_two_packages_give_is_refused_with_both(install):
-    install("keep_one", GOOD, "keep_one:vault")
-    install("keep_two", GOOD, "keep_two:vault")
-    told = refused("vault")
-    assert "keep_one:vault of keep_one and keep_two:vault of keep_two" in told
+def test_ours_keep_their_names_and_a_name_that_two_packages_give_is_refused_with_both(install):
+    install("keep_one", "magic = 5", "magic")
+    assert known("magic") is RECIPES["magic"]
+    install("keep_two", GOOD, "vault")
+    install("keep_three", GOOD, "vault")
+    assert "keep_three:vault of keep_three and keep_two:vault of keep_two" in refused("vault")

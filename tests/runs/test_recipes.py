@@ -18,15 +18,9 @@ from sparring.types import Message, Player, UsageError
 A, D = Player.ATTACKER, Player.DEFENDER
 OUTSIDE = {"data": {"train": [{"path": "vaults.csv"}]}}
 TINY = (
-    "rounds=2",
-    "learner.seeds_per_round=6",
-    "sampling.max_completion_length=40",
-    "warm_up.batch_size=4",
-    "warm_up.pool_size=16",
-    "warm_up.learning_rate=1e-5",
-    "exam.n=4",
-    "exam.crossplay=0",
-    "memory.league.opponents=latest",
+    *("rounds=2", "learner.seeds_per_round=6", "sampling.max_completion_length=40"),
+    *("warm_up.batch_size=4", "warm_up.pool_size=16", "warm_up.learning_rate=1e-5"),
+    *("exam.n=4", "exam.crossplay=0", "memory.league.opponents=latest"),
 )
 COLD = ("no_game", "base_attacker")
 """Without a warm-up."""
@@ -40,195 +34,190 @@ WARM = {
     "self_redteam": dict.fromkeys(Player, THINKING),
 }
 """The warmed-up models that play, by seat; the sandbox's own elsewhere."""
+IN_TURN = ("schedule.every=1", "learner.num_generations=3")
 MORE = {
-    "magic": ("schedule.every=1", "learner.num_generations=3"),
-    "no_game": ("learner.num_generations=3",),
-    "defender_only": ("learner.num_generations=3",),
-    "base_attacker": ("schedule.every=1", "learner.num_generations=3"),
-    "defender_cot": ("schedule.every=1", "learner.num_generations=3"),
+    **dict.fromkeys(("magic", "base_attacker", "defender_cot"), IN_TURN),
+    **dict.fromkeys(("no_game", "defender_only"), ("learner.num_generations=3",)),
     "ssp": ("memory.experience.replay_share=0.5",),
     "self_redteam": ("learner.chat_batch=8", "learner.seeds_per_round=8"),
 }
+ALTERNATING, DEFENDER, BOTH = [{D}, {A}], [{D}, {D}], [{A, D}, {A, D}]
+DEFENDER_TURN, ATTACKER_TURN = {A: 1, D: 3}, {A: 3, D: 1}
+PLAYS = {
+    # who learns in each round, how wide each player forks; steps of the warm-up, and who is taught
+    "magic": (ALTERNATING, [DEFENDER_TURN, ATTACKER_TURN], 2, {A}),
+    "base_attacker": (ALTERNATING, [DEFENDER_TURN, ATTACKER_TURN], 0, set()),
+    "defender_cot": (ALTERNATING, [DEFENDER_TURN, ATTACKER_TURN], 2 + 2, {A, D}),
+    "no_game": (DEFENDER, [DEFENDER_TURN] * 2, 0, set()),
+    "defender_only": (DEFENDER, [DEFENDER_TURN] * 2, 2, {A}),
+    "ssp": (BOTH, [{A: 4, D: 4}] * 2, 2, {A, D}),
+    "self_redteam": (BOTH, [{A: 1, D: 1}] * 2, 2, {A, D}),
+}
 
 
-def weights(match):
-    return {p: trainer.weights.snapshot() for p, trainer in match.trainers.items()}
+def weights(run):
+    return {p: trainer.weights.snapshot() for p, trainer in run.trainers.items()}
 
 
-def changed(one, other):
-    return any(not torch.equal(one[name], other[name]) for name in one)
+def changed(before, after):
+    return {
+        player
+        for player in Player
+        if any(not torch.equal(before[player][n], after[player][n]) for n in before[player])
+    }
+
+
+def build(name, *words):
+    return RECIPES[name].build(resolve(merged({"recipe": name}, from_words([*TINY, *words]))))
 
 
 @functools.cache
 def played(name):
-    """Two rounds: the match, its rounds, the steps of its warm-up, and whose weights changed."""
-    words = [*TINY, *MORE[name], *([] if name in COLD else ["warm_up.steps=2"])]
+    """Two rounds: the run, its rounds, the steps of its warm-up, and whose weights changed."""
+    words = [*MORE[name], *([] if name in COLD else ["warm_up.steps=2"])]
     for player, how in WARM.get(name, {}).items():
         words.append(f"{player}.model_name_or_path={short_run.warmed(*how)}")
-    match = RECIPES[name].build(resolve(merged({"recipe": name}, from_words(words))))
-    before = weights(match)
-    warmed = list(match.warm_up())
-    match.begin()
-    begun = weights(match)
-    rounds = list(coevolve(match.plan))
-    after = weights(match)
+    run = build(name, *words)
+    before = weights(run)
+    warm_up = list(run.warm_up())
+    run.begin()
+    begun = weights(run)
+    rounds = list(coevolve(run.plan))
     return SimpleNamespace(
-        match=match,
+        run=run,
         rounds=rounds,
-        warmed=len(warmed),
-        taught={p for p in Player if changed(before[p], begun[p])},
-        learned={p for p in Player if changed(begun[p], after[p])},
+        games=[episode.state for round_ in rounds for episode in round_.episodes],
+        steps=len(warm_up),
+        taught=changed(before, begun),
+        learned=changed(begun, weights(run)),
     )
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_resolves_in_and_out_of_the_sandbox(name):
+def test_a_recipe_resolves_in_and_out_of_the_sandbox_and_the_user_wins_over_it(name):
     inside, outside = resolve({"recipe": name}), resolve({"recipe": name} | OUTSIDE)
     assert (inside.recipe, outside.recipe) == (name, name)
     assert (inside.in_sandbox, outside.in_sandbox) == (True, False)
     assert (inside.rounds, outside.rounds) == (160, 300)
     assert inside.sampling.max_completion_length == 56
     assert outside.sampling.max_completion_length == 512
-    for config in (inside, outside):
+    own = {"recipe": name, "rounds": 7, "warm_up": {"steps": 9}, "weights": "adapters"}
+    for config, more in ((inside, {}), (outside, OUTSIDE)):
         assert resolve(config.model_dump(mode="json")) == config, "what is written is read back"
+        chosen = resolve(merged(own, more))
+        assert (chosen.rounds, chosen.warm_up.steps, chosen.weights) == (7, 9, "adapters")
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_what_a_user_says_wins_over_a_recipe(name):
-    told = {"recipe": name, "rounds": 7, "warm_up": {"steps": 9}, "weights": "adapters"}
-    for more in ({}, OUTSIDE):
-        config = resolve(merged(told, more))
-        assert (config.rounds, config.warm_up.steps, config.weights) == (7, 9, "adapters")
+def test_a_recipe_plays_in_the_sandbox_as_it_should_and_reports_how_it_went(name):
+    play = played(name)
+    learns, widths, steps, taught = PLAYS[name]
+    assert [r.number for r in play.rounds] == [0, 1]
+    assert [set(r.turn.learns) for r in play.rounds] == learns
+    assert [dict(r.turn.widths) for r in play.rounds] == widths
+    assert (play.steps, play.taught) == (steps, taught)
+    for round_ in play.rounds:
+        assert round_.metrics.keys() >= {"unscored", "episodes"}
+        assert ("parsed" in round_.metrics) is (name != "no_game"), "whose attacker writes nothing"
+        assert round_.metrics["unscored"] == 0
+        for player in round_.turn.learns:
+            assert round_.metrics.keys() >= {f"{player}/groups", f"{player}/groups_dropped"}
+    assert {state.seed.harmful for state in play.games} == {True, False}
+    sets = play.run.exam.sets
+    assert {len(sets[name]) for name in ("harmful/plain", "benign/plain")} == {4}
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_plays_in_the_sandbox_and_says_how_it_went(name):
-    told = played(name)
-    assert [r.number for r in told.rounds] == [0, 1]
-    for each in told.rounds:
-        assert each.metrics.keys() >= {"unscored", "episodes"}
-        assert ("parsed" in each.metrics) is (name != "no_game"), "whose attacker writes nothing"
-        assert each.metrics["unscored"] == 0
-        for player in each.turn.learns:
-            assert each.metrics.keys() >= {f"{player}/groups", f"{player}/groups_dropped"}
-    labels = Counter(s.seed.harmful for e in told.rounds[0].episodes for s in [e.state])
-    assert set(labels) == {True, False}
-    assert set(told.match.exam.sets) >= {"harmful/plain", "benign/plain"}
-    assert {len(told.match.exam.sets[name]) for name in ("harmful/plain", "benign/plain")} == {4}
+def test_magic_trains_two_models_and_sends_only_live_attacks():
+    play = played("magic")
+    assert play.learned == {A, D}
+    assert play.run.trainers[A] is not play.run.trainers[D]
+    assert not any(state.dealt for state in play.games)
+    assert {"defender/reward", "attacker/reward"} <= play.rounds[0].metrics.keys()
+    words = [*MORE["magic"], "warm_up.steps=2", "rounds=1"]
+    (only,) = build("magic", *words, f"attacker.model_name_or_path={short_run.warmed()}")
+    assert only.metrics == play.rounds[0].metrics, "iterating plays the same run"
 
 
-def learns(name):
-    return [set(r.turn.learns) for r in played(name).rounds]
-
-
-def widths(name):
-    return [dict(r.turn.widths) for r in played(name).rounds]
-
-
-def sent(name):
-    """(live attacks that were played, that were dealt)."""
-    games = [e.state for r in played(name).rounds for e in r.episodes]
-    return [s for s in games if not s.dealt], [s for s in games if s.dealt]
-
-
-def test_magic_trains_two_models_in_turn_the_defender_first():
-    told = played("magic")
-    assert learns("magic") == [{D}, {A}]
-    assert widths("magic") == [{A: 1, D: 3}, {A: 3, D: 1}]
-    assert (told.taught, told.learned) == ({A}, {A, D})
-    assert told.match.trainers[A] is not told.match.trainers[D]
-    assert sent("magic")[1] == []
-    assert {"defender/reward", "attacker/reward"} <= told.rounds[0].metrics.keys()
-
-
-def test_ssp_is_one_model_that_learns_both_roles_in_every_round_from_a_four_by_four_tree():
-    told, (live, _) = played("ssp"), sent("ssp")
-    assert learns("ssp") == [{A, D}] * 2
-    assert widths("ssp") == [{A: 4, D: 4}] * 2
-    assert told.match.trainers[A] is told.match.trainers[D]
-    assert told.match.trainers[A].chat_batch is None
-    assert told.learned == {A, D}
-    for each in told.rounds:
-        assert each.metrics["attacker/grad_norm"] == each.metrics["defender/grad_norm"] > 0
+def test_ssp_is_one_model_that_learns_both_roles_from_a_four_by_four_tree():
+    play = played("ssp")
+    live = [state for state in play.games if not state.dealt]
+    assert play.run.trainers[A] is play.run.trainers[D]
+    assert play.run.trainers[A].chat_batch is None
+    assert play.learned == {A, D}
+    for round_ in play.rounds:
+        assert round_.metrics["attacker/grad_norm"] == round_.metrics["defender/grad_norm"] > 0
     assert max(s.path[-1] for s in live if len(s.moves) == 2) == 3
     assert max(s.path[0] for s in live) == 3
     assert {s.verdict.score for s in live if len(s.moves) == 2} <= {1, 2, 3, 4, 5}
 
 
-def test_ssp_pays_by_the_score_without_a_helpfulness_term_and_revisits_its_failures_by_ucb():
-    told, (_, dealt) = played("ssp"), sent("ssp")
-    for each in (e for r in told.rounds for e in r.episodes if len(e.state.moves) == 2):
-        failure = (each.state.verdict.score - 1) / 4
-        assert each.returns == pytest.approx({A: failure, D: 1 - failure})
-    pool = told.match.plan.memory
-    assert isinstance(pool, ExperiencePool)
-    assert told.rounds[0].metrics["replay/admitted"] > 0
-    assert told.rounds[1].metrics["replay/share"] > 0
-    assert dealt
-    config = told.match.config
+def test_ssp_pays_by_the_score_and_revisits_its_failures_by_ucb():
+    play = played("ssp")
+    for episode in (e for r in play.rounds for e in r.episodes if len(e.state.moves) == 2):
+        failure = (episode.state.verdict.score - 1) / 4
+        assert episode.returns == pytest.approx({A: failure, D: 1 - failure})
+    assert isinstance(play.run.plan.memory, ExperiencePool)
+    assert play.rounds[0].metrics["replay/admitted"] > 0
+    assert play.rounds[1].metrics["replay/share"] > 0
+    assert any(state.dealt for state in play.games)
+    config = play.run.config
     assert (config.memory.experience.sampler, config.memory.experience.ucb_c) == ("ucb", 0.5)
     assert config.warm_up.chat == 0.5
 
 
-def test_no_game_has_no_attacker():
-    """Each seed is asked as it stands; nobody is warmed up, and only the defender learns."""
-    told, (live, dealt) = played("no_game"), sent("no_game")
-    assert learns("no_game") == [{D}] * 2
-    assert live == []
-    assert all(s.moves[0].completion.text == s.seed.text for s in dealt)
-    assert all(s.moves[0].completion.token_ids == () for s in dealt)
-    assert told.warmed == 0
-    assert A not in told.learned
-    assert {len(r.episodes) for r in told.rounds} == {6 * 3}
+def test_without_a_game_each_seed_is_asked_as_it_stands_and_only_the_defender_learns():
+    play = played("no_game")
+    first = [state.moves[0].completion for state in play.games]
+    assert [text.text for text in first] == [state.seed.text for state in play.games]
+    assert all(state.dealt and not state.moves[0].completion.token_ids for state in play.games)
+    assert A not in play.learned
+    assert {len(r.episodes) for r in play.rounds} == {6 * 3}
 
 
 def test_defender_only_leaves_the_warmed_up_attackers_weights_as_they_are():
-    told = played("defender_only")
-    assert told.warmed == 2
-    assert told.taught == {A}
-    assert learns("defender_only") == [{D}] * 2
-    assert A not in told.learned
-    assert sent("defender_only")[1] == []
-    assert told.rounds[0].metrics["parsed"] > 0.5, "its attacks never arrived"
-    assert widths("defender_only") == [{A: 1, D: 3}] * 2
+    play = played("defender_only")
+    assert A not in play.learned
+    assert not any(state.dealt for state in play.games)
+    assert play.rounds[0].metrics["parsed"] > 0.5, "its attacks never arrived"
 
 
-def test_the_base_attacker_starts_cold_and_is_magic_otherwise():
-    told = played("base_attacker")
-    assert (told.warmed, told.taught) == (0, set())
-    assert learns("base_attacker") == [{D}, {A}]
-    assert told.rounds[1].metrics["parsed"] < 0.2, "the sandbox's base knows the format already"
-    one, other = (resolve({"recipe": name}).model_dump() for name in ("magic", "base_attacker"))
-    assert one.pop("recipe") != other.pop("recipe")
-    assert (one["warm_up"].pop("steps"), other["warm_up"].pop("steps")) == (250, 0)
-    assert one == other
+@pytest.mark.parametrize(
+    ("name", "section", "field", "values"),
+    [
+        ("base_attacker", "warm_up", "steps", (250, 0)),
+        ("defender_cot", "game", "reply_format", (0, 0.5)),
+    ],
+)
+def test_an_ablation_is_magic_but_for_one_setting(name, section, field, values):
+    magic, other = (resolve({"recipe": recipe}).model_dump() for recipe in ("magic", name))
+    assert magic.pop("recipe") != other.pop("recipe")
+    assert (magic[section].pop(field), other[section].pop(field)) == values
+    assert magic == other
+    if name in COLD:
+        parsed = played(name).rounds[1].metrics["parsed"]
+        assert parsed < 0.2, "the sandbox's base knows the format already"
 
 
-def test_self_redteam_learns_both_roles_from_one_sample_a_prompt():
-    told = played("self_redteam")
-    assert learns("self_redteam") == [{A, D}] * 2
-    assert widths("self_redteam") == [{A: 1, D: 1}] * 2
-    assert told.match.plan.estimator.__name__ == "role_baseline"
-    assert told.rounds[0].metrics["defender/groups_dropped"] == 0, "a group of one is no group"
-
-
-def test_self_redteam_asks_half_of_each_labels_seeds_as_they_stand():
-    for each in played("self_redteam").rounds:
-        games = [e.state for e in each.episodes]
-        asked = [s for s in games if s.dealt]
+def test_self_redteam_learns_from_one_sample_a_prompt_and_asks_half_the_seeds_as_they_stand():
+    play = played("self_redteam")
+    assert play.run.plan.estimator.__name__ == "role_baseline"
+    assert play.rounds[0].metrics["defender/groups_dropped"] == 0, "a group of one is no group"
+    for round_ in play.rounds:
+        games = [episode.state for episode in round_.episodes]
+        dealt = [state for state in games if state.dealt]
         assert len(games) == 8
-        assert Counter(s.seed.harmful for s in asked) == {True: 2, False: 2}
-        assert all(s.moves[0].completion.text == s.seed.text for s in asked)
+        assert Counter(state.seed.harmful for state in dealt) == {True: 2, False: 2}
+        assert all(state.moves[0].completion.text == state.seed.text for state in dealt)
 
 
 def test_self_redteam_imitates_a_batch_of_chat_and_logs_its_kl():
-    told = played("self_redteam")
-    trainer = told.match.trainers[A]
+    play = played("self_redteam")
+    trainer = play.run.trainers[A]
     assert (trainer.chat_batch.size, trainer.grpo.config.beta) == (8, 0.01)
-    for each in told.rounds:
-        assert each.metrics["chat/loss"] > 0
-        assert {"attacker/kl", "defender/kl"} <= each.metrics.keys()
-    first, second = (r.metrics["defender/kl"] for r in told.rounds)
+    for round_ in play.rounds:
+        assert round_.metrics["chat/loss"] > 0
+        assert {"attacker/kl", "defender/kl"} <= round_.metrics.keys()
+    first, second = (r.metrics["defender/kl"] for r in play.rounds)
     assert first == pytest.approx(0, abs=1e-6)
     assert second > 1e-6, "one update later the model is where RL began"
     whole = resolve({"recipe": "self_redteam"} | OUTSIDE)
@@ -237,31 +226,21 @@ def test_self_redteam_imitates_a_batch_of_chat_and_logs_its_kl():
 
 
 @pytest.mark.parametrize(("name", "worth"), [("defender_cot", 0.5), ("self_redteam", 1.0)])
-def test_a_defender_that_thinks_says_its_answer_alone_and_is_paid_for_its_format(name, worth):
-    told = played(name)
-    match = told.match
-    assert match.config.game.reply_format == worth
-    games = [e for r in told.rounds for e in r.episodes if e.state.moves[-1].player is D]
+def test_a_defender_that_thinks_sends_its_answer_alone_and_is_paid_for_its_format(name, worth):
+    play = played(name)
+    run = play.run
+    assert run.config.game.reply_format == worth
+    episodes = [e for r in play.rounds for e in r.episodes if e.state.moves[-1].player is D]
     parsed = 0
-    for episode in games:
+    for episode in episodes:
         move = episode.state.moves[-1]
-        assert move.observation[0] == Message("system", match.plan.game.briefs.think)
-        assert move.completion.text == match.trainers[D].chat.text(move.completion.token_ids)
+        assert move.observation[0] == Message("system", run.plan.game.briefs.think)
+        assert move.completion.text == run.trainers[D].chat.text(move.completion.token_ids)
         assert move.sent == answer_of(move.completion.text)
         if move.sent is None:
             assert episode.returns == {D: -worth}
         parsed += move.sent is not None
-    assert parsed > len(games) / 3
-    assert resolve({"recipe": "magic"}).game.reply_format == 0
-
-
-def test_defender_cot_is_magic_but_for_the_defenders_format():
-    one, other = (resolve({"recipe": name}).model_dump() for name in ("magic", "defender_cot"))
-    assert one.pop("recipe") != other.pop("recipe")
-    assert (one["game"].pop("reply_format"), other["game"].pop("reply_format")) == (0, 0.5)
-    assert one == other
-    assert learns("defender_cot") == [{D}, {A}]
-    assert played("defender_cot").taught == {A, D}, "its defender is shown how, too"
+    assert parsed > len(episodes) / 3
 
 
 @pytest.mark.parametrize(
@@ -274,11 +253,4 @@ def test_defender_cot_is_magic_but_for_the_defenders_format():
 )
 def test_what_a_run_would_silently_do_without_is_refused(name, words, message):
     with pytest.raises(UsageError, match=message):
-        RECIPES[name].build(resolve(merged({"recipe": name}, from_words([*TINY, *words]))))
-
-
-def test_a_match_played_by_iterating_is_the_same_one():
-    words = [*TINY, *MORE["magic"], "warm_up.steps=2", "rounds=1"]
-    words.append(f"attacker.model_name_or_path={short_run.warmed()}")
-    (only,) = RECIPES["magic"].build(resolve(merged({"recipe": "magic"}, from_words(words))))
-    assert only.metrics == played("magic").rounds[0].metrics
+        build(name, *words)

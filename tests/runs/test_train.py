@@ -34,15 +34,8 @@ class Failing:
 
 
 def short(folder, rounds=7, **more):
-    settings = {
-        **SETTINGS,
-        "rounds": rounds,
-        "exam.crossplay": 0,
-        "saving.checkpoint_every": 50,
-        "attacker.model_name_or_path": warmed(),
-        "output_dir": folder,
-        **more,
-    }
+    settings = {**SETTINGS, "rounds": rounds, "exam.crossplay": 0, "saving.checkpoint_every": 50}
+    settings |= {"attacker.model_name_or_path": warmed(), "output_dir": folder, **more}
     return known("magic").build(configured("magic", [f"{k}={v}" for k, v in settings.items()]))
 
 
@@ -89,7 +82,5 @@ def test_a_crossplay_meets_the_last_checkpoint_and_from_two_on_the_first(count, 
     assert len(spread) <= most
     assert spread[-1] == numbers[-1]
     assert most == 1 or spread[0] == 0
-
-
-def test_its_checkpoints_are_denser_where_a_run_begins():
+    # denser where a run begins
     assert spread_out(list(range(0, 180, 20)), 5) == [0, 20, 40, 80, 160]

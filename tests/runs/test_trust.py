@@ -17,6 +17,10 @@ URL = "https://dragon.example/v1"
 SERVED = {"kind": "qwen3guard", "model": "guard", "base_url": URL}
 NAMED = {
     "a judge's server": ({"judge": SERVED}, "judge.base_url https://dragon.example/v1"),
+    "a password in its URL": (
+        {"judge": SERVED | {"base_url": "https://me:hunter2@dragon.example/v1?k=hunter2"}},
+        "judge.base_url dragon.example/v1",
+    ),
     "its key": (
         {"judge": SERVED | {"server": {"api_key_env": "VAULT_KEY"}}},
         "with the variable VAULT_KEY",
@@ -43,17 +47,9 @@ def test_what_a_run_names_is_shown_and_refused_unless_it_is_trusted(config, show
         check_endpoints(config, Path("theirs"), trusted=False)
     assert shown in str(error.value)
     assert "theirs/config.yaml" in str(error.value)
-    check_endpoints(config, Path("theirs"), trusted=True)
-
-
-def test_a_run_that_names_nothing_needs_no_word_and_a_password_is_not_shown():
-    check_endpoints(parse({"recipe": "magic", "judge": {"kind": "keyword"}}), Path("r"), False)
-    secret = parse(
-        {"judge": SERVED | {"base_url": "https://me:hunter2@dragon.example/v1?k=hunter2"}}
-    )
-    with pytest.raises(UsageError, match=r"dragon\.example") as error:
-        check_endpoints(secret, Path("r"), trusted=False)
     assert "hunter2" not in str(error.value)
+    check_endpoints(config, Path("theirs"), trusted=True)
+    check_endpoints(parse({"judge": {"kind": "keyword"}}), Path("theirs"), trusted=False)
 
 
 def test_playing_on_with_a_run_is_refused_before_anything_is_loaded(tmp_path):
@@ -75,16 +71,16 @@ def test_a_runs_own_configuration_is_no_judges_file_of_the_operators(verb, tmp_p
         "probe": ["judge", "probe", "config.yaml"],
         "score": ["judge", "score", "replies.jsonl", "--judge", "config.yaml"],
     }[verb]
-    with serving(Script(reply=lambda _: (418, {}, b"I am a teapot"))) as (url, seen):
+    with serving(Script(reply=lambda _: (418, {}, b"I am a teapot"))) as (url, requests):
         (tmp_path / "config.yaml").write_text(
             f"judge: {{kind: qwen3guard, model: guard, base_url: '{url}', "
             "server: {api_key_env: VAULT_KEY}}\n"
         )
         refused = sparring_command(*words)
-        assert (refused.code, seen.calls) == (2, 0)
+        assert (refused.code, requests.calls) == (2, 0)
         assert "VAULT_KEY" in refused.text
         assert "sk-canary" not in refused.text
         sparring_command(*words, "--trust-endpoints")
-        assert seen.calls > 0
+        assert requests.calls > 0
     (tmp_path / "run.json").unlink()
     assert len(entries("config.yaml")) == 1

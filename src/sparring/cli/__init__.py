@@ -9,53 +9,44 @@ import warnings
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option, Typer
 
-from sparring.cli import evals as evaluating
-from sparring.cli import evals as evidence
-from sparring.cli import judges as judging
-from sparring.cli import look as looking
-from sparring.cli import train as estimating
-from sparring.cli import train as exporting
-from sparring.cli import train as training
-from sparring.cli.look import data_app
-from sparring.cli.speech import ANYTHING, Json, console, end, print_json
+from sparring.cli import evals, judges, look, train
+from sparring.cli.speech import ANYTHING, Json, Runs, console, end, print_json
 
-app = typer.Typer(
+app = Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="An attacker and a defender train against each other, and the defender gets safer.",
 )
-app.add_typer(looking.runs_app, name="runs")
-app.add_typer(looking.config_app, name="config")
-app.add_typer(data_app, name="data")
-app.add_typer(judging.judge_app, name="judge")
-app.command("train", context_settings=ANYTHING)(training.train)
-app.command("eval")(evaluating.evaluate)
-app.command()(exporting.export)
-app.command()(estimating.estimate)
-for verb in (evidence.exploit, evidence.crossplay, evidence.bound, evidence.compare):
+for name, verbs in {**look.APPS, "judge": judges.judge_app}.items():
+    app.add_typer(verbs, name=name)
+app.command("train", context_settings=ANYTHING)(train.train)
+app.command("eval")(evals.evaluate)
+for verb in (
+    *(train.export, train.estimate),
+    *(evals.exploit, evals.crossplay, evals.bound, evals.compare),
+):
     app.command()(verb)
 
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="runs' folders")],
-    output: Annotated[Path | None, typer.Option(help="default: RUN/report/index.html")] = None,
-    public: Annotated[bool, typer.Option("--public", help="hold no attack, no reply")] = False,
-    include_harmful: Annotated[bool, typer.Option("--include-harmful")] = False,
+    runs: Runs,
+    output: Annotated[Path | None, Option(help="default: RUN/report/index.html")] = None,
+    public: Annotated[bool, Option("--public", help="hold no attack, no reply")] = False,
+    include_harmful: Annotated[bool, Option("--include-harmful")] = False,
     json: Json = False,
 ) -> None:
     """One HTML page of one or several runs: before → after, curves, cross-play, strategies."""
-    from sparring.report.page import ReportRequest
-    from sparring.report.page import report as write
+    from sparring.report import page
 
-    write(ReportRequest(runs, output, public, include_harmful), console(), json)
+    page.report(page.ReportRequest(runs, output, public, include_harmful), console(), json)
 
 
 @app.command()
-def init(recipe: Annotated[str, typer.Argument(help="its name")] = "magic") -> None:
+def init(recipe: Annotated[str, Argument(help="its name")] = "magic") -> None:
     """A commented YAML of every setting, for your own model and seeds."""
     from sparring.runs.recipes import known
     from sparring.settings.config import RunConfig, commented, merged, parse
@@ -95,8 +86,8 @@ def main() -> None:
     try:
         app()
     except (SparringError, OSError) as error:
-        told = f"sparring: {error}\n"
-        end(told if first_to_say(told) else "", getattr(error, "exit_code", 1))
+        message = f"sparring: {error}\n"
+        end(message if first_to_say(message) else "", getattr(error, "exit_code", 1))
     except Exception:
         import traceback
 

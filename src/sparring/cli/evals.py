@@ -4,63 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
-from sparring.cli.speech import Json, Run, TrustEndpoints, console, note, print_json, say
+from sparring.cli.speech import (
+    Json,
+    Run,
+    Runs,
+    TrustEndpoints,
+    answer,
+    console,
+    note,
+    print_json,
+    say,
+)
 from sparring.types import UsageError
 
 if TYPE_CHECKING:
     from sparring.evals.evaluate import Evaluation
     from sparring.evals.folder import Sheet
-    from sparring.evals.judging import Calibration
-    from sparring.evals.models import ModelSettings
-    from sparring.evals.tasks import TaskSettings
 
-Words = Annotated[
-    list[str] | None, typer.Argument(metavar="MODEL...", help="folders, hub names, or `sandbox`")
+Models = Annotated[
+    list[str] | None, Argument(metavar="MODEL...", help="folders, hub names, or `sandbox`")
 ]
 Tasks = Annotated[
-    str | None, typer.Option(help="NAME, NAME=FILE, seed files or `sandbox`, separated by commas")
+    str | None, Option(help="NAME, NAME=FILE, seed files or `sandbox`, separated by commas")
 ]
-Judges = Annotated[str, typer.Option(help="a kind or a YAML file of judges; a second judges too")]
-Adapters = Annotated[list[str] | None, typer.Option(help="a PEFT folder on the model; repeatable")]
+Judges = Annotated[str, Option(help="a kind or a YAML file of judges; a second judges too")]
+Adapters = Annotated[list[str] | None, Option(help="a PEFT folder on the model; repeatable")]
+At = Annotated[int | None, Option(min=0, help="rounds; default: the last checkpoint")]
 LOG_FORMATS = ("inspect", "lm-eval")
 
 
 def evaluate(
-    models: Words = None,
+    models: Models = None,
     tasks: Tasks = None,
     judge: Judges = "sandbox",
     adapter: Adapters = None,
-    base: Annotated[bool, typer.Option(help="ask the base beside its adapters")] = True,
-    revision: Annotated[str | None, typer.Option(help="a hub model's commit, tag, branch")] = None,
-    base_url: Annotated[str | None, typer.Option(help="the models are served here (…/v1)")] = None,
-    api_key_env: Annotated[str | None, typer.Option(help="the variable that holds the key")] = None,
-    data: Annotated[Path, typer.Option(help="where the tasks' files lie")] = Path("data"),
-    success: Annotated[str | None, typer.Option(help="harmful | not_refused, for all")] = None,
-    attacker: Annotated[Path | None, typer.Option(help="a run: its attacker rewrites too")] = None,
-    best_of: Annotated[int, typer.Option(min=1, help="rewrites of each seed by it")] = 1,
-    epochs: Annotated[int, typer.Option(min=1, help="replies to each prompt, for ASR@k")] = 1,
-    limit: Annotated[int | None, typer.Option(min=1, help="the first openings of a set")] = None,
-    temperature: Annotated[float, typer.Option(min=0, help="0: greedy")] = 1.0,
-    max_completion_length: Annotated[int, typer.Option(min=1, help="tokens")] = 512,
-    batch: Annotated[int, typer.Option(min=1, help="prompts between two writes")] = 32,
-    seed: Annotated[int, typer.Option(help="of the replies")] = 0,
-    output: Annotated[Path | None, typer.Option(help="default: evals/MODEL-DIGEST")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on where it was stopped")] = False,
+    base: Annotated[bool, Option(help="ask the base beside its adapters")] = True,
+    revision: Annotated[str | None, Option(help="a hub model's commit, tag, branch")] = None,
+    base_url: Annotated[str | None, Option(help="the models are served here (…/v1)")] = None,
+    api_key_env: Annotated[str | None, Option(help="the variable that holds the key")] = None,
+    data: Annotated[Path, Option(help="where the tasks' files lie")] = Path("data"),
+    success: Annotated[str | None, Option(help="harmful | not_refused, for all")] = None,
+    attacker: Annotated[Path | None, Option(help="a run: its attacker rewrites too")] = None,
+    best_of: Annotated[int, Option(min=1, help="rewrites of each seed by it")] = 1,
+    epochs: Annotated[int, Option(min=1, help="replies to each prompt, for ASR@k")] = 1,
+    limit: Annotated[int | None, Option(min=1, help="the first openings of a set")] = None,
+    temperature: Annotated[float, Option(min=0, help="0: greedy")] = 1.0,
+    max_completion_length: Annotated[int, Option(min=1, help="tokens")] = 512,
+    batch: Annotated[int, Option(min=1, help="prompts between two writes")] = 32,
+    seed: Annotated[int, Option(help="of the replies")] = 0,
+    output: Annotated[Path | None, Option(help="default: evals/MODEL-DIGEST")] = None,
+    resume: Annotated[bool, Option("--resume", help="go on where it was stopped")] = False,
     retry_unscored: Annotated[
-        bool, typer.Option("--retry-unscored", help="ask again what failed")
+        bool, Option("--retry-unscored", help="ask again what failed")
     ] = False,
-    rescore: Annotated[Path | None, typer.Option(help="a folder: its results again")] = None,
-    calibration: Annotated[Path | None, typer.Option(help="rates without judge's errors")] = None,
-    max_unscored: Annotated[float, typer.Option(min=0, max=1, help="share; else exit 3")] = 0.01,
-    fail_if: Annotated[list[str] | None, typer.Option(help="'harmbench.asr>0.05'; exit 4")] = None,
+    rescore: Annotated[Path | None, Option(help="a folder: its results again")] = None,
+    calibration: Annotated[Path | None, Option(help="rates without judge's errors")] = None,
+    max_unscored: Annotated[float, Option(min=0, max=1, help="share; else exit 3")] = 0.01,
+    fail_if: Annotated[list[str] | None, Option(help="'harmbench.asr>0.05'; exit 4")] = None,
     trust_endpoints: TrustEndpoints = False,
-    log_format: Annotated[list[str] | None, typer.Option(help="inspect | lm-eval")] = None,
+    log_format: Annotated[list[str] | None, Option(help="inspect | lm-eval")] = None,
     json: Json = False,
 ) -> None:
     """Test models: ASR on harmful prompts, over-refusal on benign ones.
@@ -80,16 +88,16 @@ def evaluate(
         missing = "option '--tasks'" if models else "argument 'MODEL...'"
         raise UsageError(f"Missing {missing} (sparring eval --help)")
     sampling, rewrites = Sampling(temperature, max_completion_length), best_of if attacker else 0
-    names, judges, of = _names(tasks), _names(judge), _success(success)
+    names, judges, of = _words(tasks), _words(judge), _success(success)
     suite = TaskSettings(names, judges, data, limit, of, epochs, rewrites, trust_endpoints)
     tested = ModelSettings(models, sampling, adapter or [], base, revision, base_url, api_key_env)
-    evaluation = _evaluation(suite, tested, attacker, ending)
-    evaluation = replace(evaluation, batch=batch, seed=seed)
+    evaluation = _evaluation(suite, tested, attacker, batch, seed)
+    ending.check(evaluation.suite.sheet)
     ending.report(_run(evaluation, output, resume, retry_unscored, json))
 
 
 def _evaluation(
-    tasks: TaskSettings, models: ModelSettings, attacker: Path | None, ending: ReportSettings
+    tasks: Any, models: Any, attacker: Path | None, batch: int, seed: int
 ) -> Evaluation:
     """Read the tasks and find the models; nothing is loaded yet."""
     from sparring.evals.evaluate import Evaluation
@@ -102,13 +110,11 @@ def _evaluation(
     suite = load_suite(tasks, models.models[0])
     rewriter = attacker_of(RunDir.open(attacker)) if attacker else None
     tested, notes = candidates(models)
-    for text in notes:
-        note(text)
-    ending.check(suite.sheet)
-    return Evaluation(suite, tested, models.sampling, rewriter)
+    note(*notes)
+    return Evaluation(suite, tested, models.sampling, rewriter, batch, seed)
 
 
-def _names(text: str) -> list[str]:
+def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
@@ -130,8 +136,7 @@ def _run(
     spec = evaluation.spec
     folder = EvalDir(output or default_folder(spec))
     folder.check(spec, resume)
-    for text in evaluation.suite.notes():
-        note(text)
+    note(*evaluation.suite.notes())
     if folder.status == "complete" and not retry:
         note(f"complete already: {folder.folder}")
     else:
@@ -143,25 +148,21 @@ def _run(
 @contextmanager
 def _bars(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Show (model, samples so far, of how many) as bars on a terminal, else a line every tenth."""
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
     from sparring.report.escape import line
 
     screen = Console(stderr=True)
-    title = TextColumn("{task.description:>24.24}", markup=False)
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     hidden = quiet or not screen.is_terminal
-    bars = Progress(title, *columns, console=screen, disable=hidden)
-    tasks: dict[str, TaskID] = {}
+    bars = progress.Progress(
+        progress.TextColumn("{task.description:>24.24}", markup=False),
+        *(progress.BarColumn(), progress.MofNCompleteColumn()),
+        *(progress.TimeElapsedColumn(), progress.TimeRemainingColumn()),
+        console=screen,
+        disable=hidden,
+    )
+    tasks: dict[str, progress.TaskID] = {}
     tenths: dict[str, int] = {}
 
     def show(model: str, done: int, total: int) -> None:
@@ -192,52 +193,43 @@ class ReportSettings:
             if name not in LOG_FORMATS:
                 raise UsageError(f"--log-format: {name!r:.40} is none of {', '.join(LOG_FORMATS)}")
 
-    @property
-    def calibrations(self) -> list[Calibration]:
-        """What the calibration file holds, if there is one."""
-        from sparring.evals.judging import read_calibrations
-
-        return read_calibrations(self.calibration) if self.calibration else []
-
     def check(self, sheet: Sheet) -> None:
         """Refuse a gate on what will not be measured, before a model is loaded."""
+        from sparring.evals.judging import read_calibrations
         from sparring.evals.results import parse_gates
 
         parse_gates(self.gates, sheet.names())
-        self.calibrations  # noqa: B018 - a file that cannot be read is refused here as well
+        if self.calibration:  # a file that cannot be read is refused here as well
+            read_calibrations(self.calibration)
 
     def report(self, path: Path) -> None:
         """Measure the samples, write and print the results; raises where a gate is crossed."""
+        from sparring.evals.judging import read_calibrations
         from sparring.evals.logs import WRITERS
         from sparring.evals.results import results_of
         from sparring.report.pareto import drawn
 
-        results = results_of(path, self.calibrations)
+        calibrations = read_calibrations(self.calibration) if self.calibration else []
+        results = results_of(path, calibrations)
         rows = list(results.folder.samples.rows()) if self.log_formats else []
         logs = [file for name in self.log_formats for file in WRITERS[name](results, rows)]
         written = [path / "results.json", *dict.fromkeys(file.parent for file in logs)]
         written += drawn(results)
-        if self.json:
-            print_json(results.summary())
-        else:
-            for text in (*results.lines(), *(f"written    {file}" for file in written)):
-                say(text)
+        lines = (*results.lines(), *(f"written    {file}" for file in written))
+        answer(self.json, results.summary(), lines)
         note(results.caveat)
         results.check(self.gates, self.max_unscored)
 
 
-At = Annotated[int | None, typer.Option(min=0, help="rounds; default: the last checkpoint")]
-
-
 def exploit(
     run: Run,
-    attackers: Annotated[str, typer.Option(help="of pool, broad, own, enumeration")] = "all",
-    steps: Annotated[int, typer.Option(min=1, help="of each attacker that learns")] = 80,
+    attackers: Annotated[str, Option(help="of pool, broad, own, enumeration")] = "all",
+    steps: Annotated[int, Option(min=1, help="of each attacker that learns")] = 80,
     at: At = None,
     cache: Annotated[
-        Path | None, typer.Option(help="of warmed-up attackers; default: attackers/ beside the run")
+        Path | None, Option(help="of warmed-up attackers; default: attackers/ beside the run")
     ] = None,
-    seed: Annotated[int, typer.Option(help="of the attackers")] = 0,
+    seed: Annotated[int, Option(help="of the attackers")] = 0,
     trust_endpoints: TrustEndpoints = False,
     json: Json = False,
 ) -> None:
@@ -245,29 +237,26 @@ def exploit(
     from sparring.evals.exploit import Budget, Exploit, attackers_of
     from sparring.store.folder import RunDir
 
-    opened = RunDir.open(run)
-    number, budget = opened.checkpoints.at(at), Budget(steps=steps)
-    exploit = Exploit(
-        opened, number, budget, cache or run.parent / "attackers", seed, trust_endpoints
-    )
+    opened, cache = RunDir.open(run), cache or run.parent / "attackers"
+    number = opened.checkpoints.at(at)
+    exploit = Exploit(opened, number, Budget(steps=steps), cache, seed, trust_endpoints)
     result = exploit.measure(
         attackers_of(opened.config, attackers),
         lambda name, done: say(f"{name} {done}/{steps}") if not json else None,
     )
-    if json:
-        print_json(result)
-        return
-    for name, curve in result["attackers"].items():
-        values = " ".join(_short(rate["value"], "unscored") for rate in curve["asr"])
-        say(f"{name:12s} ASR at {curve['steps']}: {values}  ({curve['tried']})")
-    say(f"worst: {result['worst'] or 'unscored'}")
+    lines = [
+        f"{name:12s} ASR at {curve['steps']}: "
+        f"{' '.join(_short(rate['value']) for rate in curve['asr'])}  ({curve['tried']})"
+        for name, curve in result["attackers"].items()
+    ]
+    answer(json, result, [*lines, f"worst: {result['worst'] or 'unscored'}"])
 
 
 def crossplay(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="runs' folders")],
-    at: Annotated[str, typer.Option(help="rounds, with commas; default: the last")] = "",
-    n: Annotated[int, typer.Option(min=1, help="games of a cell")] = 192,
-    cache: Annotated[Path | None, typer.Option(help="where played cells are kept")] = None,
+    runs: Runs,
+    at: Annotated[str, Option(help="rounds, with commas; default: the last")] = "",
+    n: Annotated[int, Option(min=1, help="games of a cell")] = 192,
+    cache: Annotated[Path | None, Option(help="where played cells are kept")] = None,
     trust_endpoints: TrustEndpoints = False,
     json: Json = False,
 ) -> None:
@@ -278,17 +267,13 @@ def crossplay(
     from sparring.store.folder import RunDir
     from sparring.store.records import CrossplayResults
 
-    numbers = rounds_of(at)
-    named = zip(runs, labels(runs), strict=True)
-    players = [
-        entrant
-        for run, name in named
-        for entrant in entrants(RunDir.open(run), numbers, name, trust_endpoints)
-    ]
+    players, numbers = [], rounds_of(at)
+    for run, name in zip(runs, labels(runs), strict=True):
+        players += entrants(RunDir.open(run), numbers, name, trust_endpoints)
 
     def on_cell(row: str, column: str, value: float | None) -> None:
         if not json:
-            say(f"{row} against {column}: {_short(value, 'unscored')}")
+            say(f"{row} against {column}: {_short(value)}")
 
     result = cross(players, n, cache or runs[0].parent / "crossplay", on_cell)
     if json:
@@ -297,14 +282,14 @@ def crossplay(
         console().print(matrix(CrossplayResults.model_validate(result).asr, n))
 
 
-def _short(value: float | None, unscored: str) -> str:
-    """A rate in a line for a person."""
+def _short(value: float | None, unscored: str = "unscored") -> str:
+    """Return a rate as a line for a person shows it."""
     return unscored if value is None else f"{value:.3f}"
 
 
 def rounds_of(text: str) -> list[int]:
-    """`0,40,160` as numbers."""
-    words = [word.strip() for word in text.split(",") if word.strip()]
+    """Return the numbers of rounds in a text such as `0,40,160`."""
+    words = _words(text)
     wrong = [word for word in words if not word.isdecimal()]
     if wrong:
         raise UsageError(f"--at: {wrong[0]!r:.40} is no number of rounds; wanted such as 0,40,160")
@@ -314,7 +299,7 @@ def rounds_of(text: str) -> list[int]:
 def bound(
     run: Run,
     at: At = None,
-    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999, help="joint")] = 0.95,
+    confidence: Annotated[float, Option(min=0.5, max=0.9999, help="joint")] = 0.95,
     json: Json = False,
 ) -> None:
     """An upper limit on how often the run's defender fails, by attack family of its exam."""
@@ -330,20 +315,17 @@ def bound(
     result = bound_of(families, confidence)
     record = BoundResults.model_validate({"rounds": number, **asdict(result)})
     record.write(run / "evidence" / "bound.json")
-    if json:
-        print_json(asdict(result))
-        return
-    for name, family in result.families.items():
-        say(
-            f"{name:24s} {family.failures}/{family.n} failed, effective n "
-            f"{family.effective_n:.0f}: at most {family.upper:.3f}"
-        )
-    say(result.caveat)
+    lines = [
+        f"{name:24s} {family.failures}/{family.n} failed, effective n "
+        f"{family.effective_n:.0f}: at most {family.upper:.3f}"
+        for name, family in result.families.items()
+    ]
+    answer(json, asdict(result), [*lines, result.caveat])
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(help="a run's folder")],
-    second: Annotated[Path, typer.Argument(help="another that ran the same exam")],
+    first: Annotated[Path, Argument(help="a run's folder")],
+    second: Annotated[Path, Argument(help="another that ran the same exam")],
     at: At = None,
     json: Json = False,
 ) -> None:
@@ -352,10 +334,9 @@ def compare(
     from sparring.store.folder import RunDir
 
     differences = compared(RunDir.open(first), RunDir.open(second), at, note)
-    if json:
-        print_json({name: asdict(paired) for name, paired in differences.items()})
-        return
     n = len(differences)
-    say(f"{second} minus {first}, 95 % intervals; {n} comparisons, each p for itself")
+    lines = [f"{second} minus {first}, 95 % intervals; {n} comparisons, each p for itself"]
     for name, paired in differences.items():
-        say(f"{name:32s} {_short(paired.rate_a, '–')} → {_short(paired.rate_b, '–')}  {paired}")
+        rates = f"{_short(paired.rate_a, '–')} → {_short(paired.rate_b, '–')}"
+        lines.append(f"{name:32s} {rates}  {paired}")
+    answer(json, {name: asdict(paired) for name, paired in differences.items()}, lines)

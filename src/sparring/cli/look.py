@@ -1,20 +1,31 @@
-"""Verbs that look: at runs, configurations, data sets and this machine."""
+"""Verbs that look: at runs, configurations and data sets."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option, Typer
 
-from sparring.cli.speech import ANYTHING, Json, Overrides, Run, note, print_json, say
+from sparring.cli.speech import ANYTHING, Json, Overrides, Run, answer, note, print_json, say
 
 if TYPE_CHECKING:
+    from sparring.data.tally import Tally
     from sparring.store.folder import RunDir
 
-runs_app = typer.Typer(no_args_is_help=True, help="Look at recorded runs.")
-config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
+runs_app = Typer(no_args_is_help=True, help="Look at recorded runs.")
+config_app = Typer(no_args_is_help=True, help="Look at configurations.")
+data_app = Typer(no_args_is_help=True, help="Look at files of seeds.")
+APPS = {"runs": runs_app, "config": config_app, "data": data_app}
+_MOST_SHOWN = 30
+_FILE = Argument(metavar="FILE", help="a file, or OWNER/NAME:FILE@REVISION on the hub")
+Map = Annotated[
+    list[str] | None,
+    Option("--map", help="of unknown columns: prompt=COLUMN,harmful=COLUMN|true|false,…"),
+]
 
 
 @runs_app.command("list")
@@ -24,18 +35,19 @@ def list_runs(folder: Path = Path("runs"), json: Json = False) -> None:
     from sparring.types import CorruptError
 
     rows = [_row(RunDir(path.parent)) for path in sorted(folder.glob("*/config.yaml"))]
-    if json:
-        print_json(rows)
-    for row in rows if not json else []:
-        rounds = "?" if row["rounds"] is None else row["rounds"]
-        why = f": {row['damage']}" if row["rounds"] is None else ""
-        say(f"{row['run']:32s}", f"{rounds:>5} rounds ", f"{row['status']}{why}")
+    lines = (
+        f"{row['run']:32s} {row['rounds']:>5} rounds  {row['status']}"
+        if row["rounds"] is not None
+        else f"{row['run']:32s} {'?':>5} rounds  damaged: {row['damage']}"
+        for row in rows
+    )
+    answer(json, rows, lines)
     if damaged := sum(row["rounds"] is None for row in rows):
         raise CorruptError(f"{folder}: {damaged} of {len(rows)} runs cannot be read")
 
 
 def _row(run: RunDir) -> dict[str, Any]:
-    """How a run stands, and what is wrong with one that cannot tell."""
+    """Return how a run stands, and what is wrong with one that cannot tell."""
     from sparring.types import SparringError
 
     name = str(run.folder)
@@ -49,20 +61,21 @@ def _row(run: RunDir) -> dict[str, Any]:
 @runs_app.command("show")
 def show_run(
     run: Run,
-    pool: Annotated[bool, typer.Option("--pool", help="the experience pool instead")] = False,
-    content: Annotated[bool, typer.Option("--content", help="its texts too: untrusted")] = False,
+    pool: Annotated[bool, Option("--pool", help="the experience pool instead")] = False,
+    content: Annotated[bool, Option("--content", help="its texts too: untrusted")] = False,
     json: Json = False,
 ) -> None:
     """A run's status, checkpoints and last round."""
+    from sparring.report.run_report import pool_entries
     from sparring.store.folder import RunDir
 
-    if pool:
-        _show_pool(run, content, json)
-        return
-
     opened = RunDir.open(run)
+    if pool:
+        entries = pool_entries(opened, content)
+        answer(json, entries, _pool_lines(entries))
+        return
     rounds = opened.rounds()
-    told = {
+    facts = {
         "run": str(run),
         **opened.status.to_json(),
         "rounds": len(rounds),
@@ -70,34 +83,27 @@ def show_run(
         "exams": opened.exams(),
         "last": rounds[-1].metrics if rounds else {},
     }
-    if json:
-        print_json(told)
-    for key, value in told.items() if not json else ():
-        rows = value.items() if isinstance(value, dict) else [("", value)]
-        for name, number in rows:
-            say(f"{f'{key} {name}'.strip():40s}", f"{number}")
+    lines = (
+        f"{f'{key} {name}'.strip():40s} {number}"
+        for key, value in facts.items()
+        for name, number in (value.items() if isinstance(value, dict) else [("", value)])
+    )
+    answer(json, facts, lines)
 
 
-def _show_pool(run: Path, content: bool, json: bool) -> None:
-    """The hardest, the most visited and the retired attacks of the last checkpoint."""
-    from sparring.report.run_report import pool_entries as listed
-    from sparring.store.folder import RunDir
-
-    told = listed(RunDir.open(run), content)
-    if json:
-        print_json(told)
-        return
-    say(f"{told['size']} awake, {told['asleep']} retired, {told['visits']} visits")
+def _pool_lines(pool: dict[str, Any]) -> Iterator[str]:
+    """Yield the hardest, the most visited and the retired attacks of the last checkpoint."""
+    yield f"{pool['size']} awake, {pool['asleep']} retired, {pool['visits']} visits"
     for name in ("hardest", "most visited", "retired"):
-        say(f"{name}:")
-        for row in told[name]:
+        yield f"{name}:"
+        for row in pool[name]:
             label = "harmful" if row["harmful"] else "benign"
             head = f"  m {row['mean']:.2f}  n {row['visits']:3d}  {label:7s}"
-            say(f"{head}  {row['seed']}  {row['attack']}")
+            yield f"{head}  {row['seed']}  {row['attack']}"
 
 
 @runs_app.command("tail")
-def tail_run(run: Run, n: Annotated[int, typer.Option(min=1, help="rounds")] = 10) -> None:
+def tail_run(run: Run, n: Annotated[int, Option(min=1, help="rounds")] = 10) -> None:
     """The metrics of the last rounds, one JSON line each."""
     from sparring.store.folder import RunDir
 
@@ -108,10 +114,10 @@ def tail_run(run: Run, n: Annotated[int, typer.Option(min=1, help="rounds")] = 1
 @config_app.command("show", context_settings=ANYTHING)
 def show_config(what: str, overrides: Overrides = None) -> None:
     """The resolved configuration: defaults < file < command line."""
-    from sparring.runs import recipes
+    from sparring.runs.recipes import configured
     from sparring.settings.config import to_yaml
 
-    sys.stdout.write(to_yaml(recipes.configured(what, overrides or [])))
+    sys.stdout.write(to_yaml(configured(what, overrides or [])))
 
 
 @config_app.command("schema")
@@ -122,64 +128,54 @@ def show_schema() -> None:
     print_json(RunConfig.model_json_schema())
 
 
-data_app = typer.Typer(no_args_is_help=True, help="Look at files of seeds.")
-_MOST_SHOWN = 30
-_FILE = typer.Argument(metavar="FILE", help="a file, or OWNER/NAME:FILE@REVISION on the hub")
-Map = Annotated[
-    list[str] | None,
-    typer.Option("--map", help="of unknown columns: prompt=COLUMN,harmful=COLUMN|true|false,…"),
-]
-
-
 @data_app.command("list")
 def list_schemas(json: Json = False) -> None:
     """Every known file by its columns."""
     from sparring.data.schemas import SCHEMAS
 
-    if json:
-        print_json([{"name": s.name, "columns": s.header, "file": s.named} for s in SCHEMAS])
-    for schema in SCHEMAS if not json else ():
-        named = f" (in a file called {schema.named})" if schema.named else ""
-        say(f"{schema.name:40s}", f"{schema.header}{named}")
+    rows = [{"name": s.name, "columns": s.header, "file": s.named} for s in SCHEMAS]
+    lines = (
+        f"{s.name:40s} {s.header}" + (f" (in a file called {s.named})" if s.named else "")
+        for s in SCHEMAS
+    )
+    answer(json, rows, lines)
 
 
 @data_app.command("show")
 def show_data(file: Annotated[str, _FILE], map: Map = None, json: Json = False) -> None:
     """Which schema matches, how many of each label, repeats, clusters, categories."""
-    from dataclasses import asdict
-
     from sparring.data.readers import parsed
     from sparring.data.tally import tally
 
-    told = tally(file, parsed(map or []))
-    if json:
-        print_json({"file": file, **asdict(told)})
-        return
-    share = told.harmful / told.seeds
-    lines = {
-        "schema": told.schema,
-        "seeds": f"{told.seeds}",
-        "labels": f"{told.harmful} harmful ({share:.1%}), {told.benign} benign",
-        "repeated ids": f"{told.repeated_ids}",
-        "repeated prompts": f"{told.repeated_prompts}",
-        "clusters": f"{told.clusters}, the largest of {told.largest_cluster}",
-        "with a goal of their own": f"{told.with_goal}",
-        "longest prompt": f"{told.longest} characters",
-    }
-    for name, value in lines.items():
-        say(f"{name:26s}", value)
-    for why, n in told.left_out.items():
-        say(f"{'left out':26s}", f"{n}: {why}")
-    for name, n in list(told.categories.items())[:_MOST_SHOWN]:
-        say(f"{'category':26s}", f"{n:6d}  {name or '(none)':.60s}")
-    if len(told.categories) > _MOST_SHOWN:
-        say(f"{'category':26s}", f"and {len(told.categories) - _MOST_SHOWN} more (--json)")
-    note(told.note)
+    counts = tally(file, parsed(map or []))
+    lines = (f"{name:26s} {value}" for name, value in _tally_rows(counts))
+    answer(json, {"file": file, **asdict(counts)}, lines)
+    if not json:
+        note(counts.note)
+
+
+def _tally_rows(counts: Tally) -> Iterator[tuple[str, str]]:
+    """Yield what is shown of a file of seeds, by name."""
+    share = counts.harmful / counts.seeds
+    yield "schema", counts.schema
+    yield "seeds", f"{counts.seeds}"
+    yield "labels", f"{counts.harmful} harmful ({share:.1%}), {counts.benign} benign"
+    yield "repeated ids", f"{counts.repeated_ids}"
+    yield "repeated prompts", f"{counts.repeated_prompts}"
+    yield "clusters", f"{counts.clusters}, the largest of {counts.largest_cluster}"
+    yield "with a goal of their own", f"{counts.with_goal}"
+    yield "longest prompt", f"{counts.longest} characters"
+    for why, n in counts.left_out.items():
+        yield "left out", f"{n}: {why}"
+    for name, n in list(counts.categories.items())[:_MOST_SHOWN]:
+        yield "category", f"{n:6d}  {name or '(none)':.60s}"
+    if len(counts.categories) > _MOST_SHOWN:
+        yield "category", f"and {len(counts.categories) - _MOST_SHOWN} more (--json)"
 
 
 @data_app.command("validate")
 def validate(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="as for `data show`")],
+    files: Annotated[list[str], Argument(metavar="FILE...", help="as for `data show`")],
     map: Map = None,
 ) -> None:
     """Read files whole; exit code 2 with the file and line of the first thing that is wrong."""
@@ -187,5 +183,5 @@ def validate(
     from sparring.data.tally import tally
 
     for file in files:
-        told = tally(file, parsed(map or []))
-        say(f"{file}: read as {told.schema}: {told.seeds} seeds")
+        counts = tally(file, parsed(map or []))
+        say(f"{file}: read as {counts.schema}: {counts.seeds} seeds")

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import typer
+from typer import Argument, Option
 
 ANYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
+What = Annotated[str, Argument(metavar="RECIPE|CONFIG", help="magic, or a YAML file")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="key=value or --key value, such as learner.beta=0.05")
+    list[str] | None, Argument(help="key=value or --key value, such as learner.beta=0.05")
 ]
 TrustEndpoints = Annotated[
-    bool,
-    typer.Option("--trust-endpoints", help="use the servers and key variables that the run names"),
+    bool, Option("--trust-endpoints", help="use the servers and key variables that the run names")
 ]
-Json = Annotated[bool, typer.Option("--json", help="for machines")]
-Run = Annotated[Path, typer.Argument(help="a run's folder")]
+Json = Annotated[bool, Option("--json", help="for machines")]
+Run = Annotated[Path, Argument(help="a run's folder")]
+Runs = Annotated[list[Path], Argument(metavar="RUN...", help="runs' folders")]
 
 
 def console() -> Any:
-    """Where people read."""
+    """Return the console that people read."""
     from rich.console import Console
 
     width = int(os.environ.get("COLUMNS", "0")) or (None if sys.stdout.isatty() else 120)
@@ -30,7 +32,7 @@ def console() -> Any:
 
 
 def say(*words: str) -> None:
-    """One line for a person; no word can change the others, begin a line or pass for markup."""
+    """Print one line for a person; no word can change the others, begin a line or be markup."""
     from rich.text import Text
 
     from sparring.report.escape import line
@@ -38,25 +40,34 @@ def say(*words: str) -> None:
     console().print(Text(" ".join(line(word) for word in words)), soft_wrap=True)
 
 
-def note(text: str) -> None:
-    """Something to know, beside the output; nothing if there is nothing."""
+def note(*texts: str) -> None:
+    """Print what a person should know on stderr, beside the output; an empty text is left out."""
     from rich.console import Console
 
     from sparring.report.escape import safe
 
-    if text:
+    for text in filter(None, texts):
         Console(stderr=True).print(safe(text), style="yellow", highlight=False, markup=False)
 
 
-def print_json(told: Any, indent: int | None = 2) -> None:
-    """For machines."""
+def print_json(value: Any, indent: int | None = 2) -> None:
+    """Print a value for machines."""
     import json
 
-    sys.stdout.write(json.dumps(told, indent=indent) + "\n")
+    sys.stdout.write(json.dumps(value, indent=indent) + "\n")
+
+
+def answer(as_json: bool, value: Any, lines: Iterable[str]) -> None:
+    """Print the result of a verb: as JSON for machines, or line by line for a person."""
+    if as_json:
+        print_json(value)
+        return
+    for text in lines:
+        say(text)
 
 
 def end(text: str, code: int) -> NoReturn:
-    """Errors quote data."""
+    """Leave with an error's text and exit code; the text is made safe, as it may quote data."""
     from sparring.report.escape import safe
 
     sys.stderr.write(safe(text))

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
-from sparring.cli.speech import Json, Overrides, Run, console, note, print_json, say
+from sparring.cli.speech import Json, Overrides, Run, What, answer, console, note, say
 from sparring.types import Player
 
 if TYPE_CHECKING:
@@ -18,13 +18,11 @@ if TYPE_CHECKING:
 
 
 def train(
-    what: Annotated[str, typer.Argument(metavar="RECIPE|CONFIG", help="magic, or a YAML file")],
+    what: What,
     overrides: Overrides = None,
-    resume: Annotated[bool, typer.Option(help="go on with the run in output_dir")] = False,
-    dry_run: Annotated[bool, typer.Option(help="check everything, write nothing")] = False,
-    max_rounds: Annotated[
-        int | None, typer.Option(min=1, help="stop (resumable) after N rounds")
-    ] = None,
+    resume: Annotated[bool, Option(help="go on with the run in output_dir")] = False,
+    dry_run: Annotated[bool, Option(help="check everything, write nothing")] = False,
+    max_rounds: Annotated[int | None, Option(min=1, help="stop (resumable) after N rounds")] = None,
 ) -> None:
     """Let an attacker and a defender train against each other."""
     from sparring.report.progress import ProgressWatch, Trackers
@@ -40,8 +38,7 @@ def train(
         RunDir.check_new(config.folder)
     Trackers.check(config.saving.report_to)
     run = recipes.known(config.recipe).build(config)
-    for text in run.notes:
-        note(text)
+    note(*run.notes)
     if dry_run:
         _show_plan(run)
         return
@@ -59,17 +56,16 @@ def _show_outcome(folder: RunDir, config: RunConfig) -> None:
 
     console().print(render(read_run(folder)))
     newest = folder.checkpoints.path(folder.checkpoints.at(None))
-    say("")
-    say(f"run        {folder.folder}")
+    defender = newest / "defender"
+    players = [f"defender   {defender}", f"attacker   {newest / 'attacker'}  (do not publish)"]
     if config.weights == "shared":
-        say(f"both       {newest / 'defender'}  (attacks too, if it is told to)")
-    else:
-        say(f"defender   {newest / 'defender'}")
-        say(f"attacker   {newest / 'attacker'}  (do not publish)")
+        players = [f"both       {defender}  (attacks too, if it is told to)"]
+    for text in ("", f"run        {folder.folder}", *players):
+        say(text)
     say(f"next       sparring report {folder.folder}")
     say(f"           sparring runs show {folder.folder}")
     if config.in_sandbox and config.weights == "separate":
-        say(f"           sparring eval {newest / 'defender'} --tasks sandbox")
+        say(f"           sparring eval {defender} --tasks sandbox")
 
 
 def _show_plan(run: RunToPlay) -> None:
@@ -96,40 +92,36 @@ _OWN_SEEDS = "data.train=[{path: seeds.jsonl}]"
 
 
 def estimate(
-    what: Annotated[str, typer.Argument(metavar="RECIPE|CONFIG", help="magic, or a YAML file")],
+    what: What,
     overrides: Overrides = None,
-    gpu: Annotated[str, typer.Option(help="h100 | h200 | a100-80 | l40s | …, or GiB")] = "h100",
+    gpu: Annotated[str, Option(help="h100 | h200 | a100-80 | l40s | …, or GiB")] = "h100",
     params: Annotated[
-        str | None, typer.Option(help="1.5B | 7B | 14B | 70B instead of the configured model")
+        str | None, Option(help="1.5B | 7B | 14B | 70B instead of the configured model")
     ] = None,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="length of a prompt")] = 512,
-    mfu: Annotated[float, typer.Option(min=0.01, max=1, help="share of the card's rate")] = 0.4,
+    prompt_tokens: Annotated[int, Option(min=1, help="length of a prompt")] = 512,
+    mfu: Annotated[float, Option(min=0.01, max=1, help="share of the card's rate")] = 0.4,
     bandwidth: Annotated[
-        float, typer.Option(min=0.01, max=1, help="share of the memory's rate, decoding")
+        float, Option(min=0.01, max=1, help="share of the memory's rate, decoding")
     ] = 0.5,
     json: Json = False,
 ) -> None:
     """Memory and time of a run before it is begun; reads a config, never weights."""
-    from sparring.estimate.estimate import Shares, card, lines
-    from sparring.estimate.estimate import estimate as estimated
+    from sparring.estimate import estimate as estimating
     from sparring.estimate.shape import KNOWN
-    from sparring.runs import recipes
     from sparring.runs.models import model_path
+    from sparring.runs.recipes import configured
     from sparring.types import UsageError
 
     if params and params not in KNOWN:
         raise UsageError(f"--params: no shape {params!r:.40}; known: {', '.join(KNOWN)}")
-    config = recipes.configured(what, overrides or [])
+    config = configured(what, overrides or [])
     if params and config.in_sandbox:
-        config = recipes.configured(what, [_OWN_SEEDS, *(overrides or [])])
+        config = configured(what, [_OWN_SEEDS, *(overrides or [])])
     model = params or model_path(config.defender.model_name_or_path)
-    result = estimated(config, model, card(gpu), prompt_tokens, Shares(mfu, bandwidth))
-    if json:
-        print_json(result.to_json())
-        return
-    for line in lines(result):
-        say(line)
-    if result.times:
+    card, shares = estimating.card(gpu), estimating.Shares(mfu, bandwidth)
+    result = estimating.estimate(config, model, card, prompt_tokens, shares)
+    answer(json, result.to_json(), estimating.lines(result))
+    if result.times and not json:
         note(
             f"times assume {mfu:.0%} of the card's rate and {bandwidth:.0%} of its bandwidth, full "
             "lengths, no skipped group, and no judge"
@@ -138,15 +130,15 @@ def estimate(
 
 def export(
     run: Run,
-    role: Annotated[Player, typer.Option(help="whose weights")],
-    at: Annotated[int | None, typer.Option(min=0, help="rounds; default: the last")] = None,
-    merge: Annotated[bool, typer.Option("--merge", help="put an adapter into its base")] = False,
+    role: Annotated[Player, Option(help="whose weights")],
+    at: Annotated[int | None, Option(min=0, help="rounds; default: the last")] = None,
+    merge: Annotated[bool, Option("--merge", help="put an adapter into its base")] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="compare logits with what played (always done)")
+        bool, Option("--verify", help="compare logits with what played (always done)")
     ] = True,
-    output: Annotated[Path | None, typer.Option(help="default: RUN/export/ROLE-ROUNDS")] = None,
+    output: Annotated[Path | None, Option(help="default: RUN/export/ROLE-ROUNDS")] = None,
     i_understand: Annotated[
-        bool, typer.Option("--i-understand", help="that an attacker must not be published")
+        bool, Option("--i-understand", help="that an attacker must not be published")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -154,16 +146,12 @@ def export(
     from sparring.export.export import Export
     from sparring.store.folder import RunDir
 
-    asked = Export(RunDir.open(run), role, at, merge, output, i_understand)
-    told = asked.write()
+    export = Export(RunDir.open(run), role, at, merge, output, i_understand)
+    agreements = export.write()
     if role is Player.ATTACKER:
         note("this is an attacker: do not publish it")
-    elif asked.run.config.weights == "shared":
+    elif export.run.config.weights == "shared":
         note("the same weights also played the attacker: with its brief they rewrite requests")
-    if json:
-        agreements = [asdict(agreement) for agreement in told]
-        print_json({"folder": str(asked.folder), "agreements": agreements})
-        return
-    for agreement in told:
-        say(f"{agreement}")
-    say(f"written to {asked.folder}")
+    rows = [asdict(agreement) for agreement in agreements]
+    lines = [*map(str, agreements), f"written to {export.folder}"]
+    answer(json, {"folder": str(export.folder), "agreements": rows}, lines)

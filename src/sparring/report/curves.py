@@ -1,29 +1,21 @@
-"""Figures over rounds: what happened live, what exams said, and whose turn it was."""
+"""Figures over rounds: what happened live, what exams measured, and whose turn it was."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
+from math import nan
 from statistics import fmean
 from typing import Any
 
 import yaml
 
-from sparring.report.plots import (
-    STYLES,
-    Drawing,
-    Theme,
-    axes_in,
-    label,
-    legend,
-    packaged,
-    with_intervals,
-)
+from sparring.report import plots
+from sparring.report.plots import Drawing, Theme
 from sparring.report.run_report import Points, RunReport, headline_key
 from sparring.stats.rates import Rate
-from sparring.store.records import ExamResults
 
 MOST = 300
 """Points of a curve, and turns, that are drawn; more are averaged in equal blocks of rounds."""
@@ -41,10 +33,15 @@ class FigurePanel:
     share: bool = True
     dots: bool = False
 
+    @property
+    def judges(self) -> Sequence[bool]:
+        """Return for every judge whose exam rates are drawn whether it is the held-out one."""
+        return () if not self.exam else (False,) if self.exam == "unscored" else (False, True)
+
 
 @cache
 def _panels() -> Mapping[str, Sequence[FigurePanel]]:
-    groups: Mapping[str, Any] = yaml.safe_load(packaged("panels.yaml"))
+    groups: Mapping[str, Any] = yaml.safe_load(plots.packaged("panels.yaml"))
     return {group: [FigurePanel(**panel) for panel in panels] for group, panels in groups.items()}
 
 
@@ -54,7 +51,7 @@ def panels(group: str, runs: Sequence[RunReport]) -> list[Drawing]:
 
 
 def _has(panel: FigurePanel, run: RunReport) -> bool:
-    exams = panel.exam and panel.exam != "unscored" and any(_exam(panel, run))
+    exams = panel.exam != "unscored" and _exams(panel, run)
     return bool(exams) or any(metric in run.curves for metric in panel.live)
 
 
@@ -77,16 +74,10 @@ def shade(
     """
     place, lanes = lane
     low, high = height or ((0.0, 1.0) if lanes == 1 else (0.045 * place, 0.045 * (place + 1)))
+    look = {"transform": axes.get_xaxis_transform(), "lw": 0, "zorder": 0.5}
     for player, colour in (("attacker", theme.attacker), ("defender", theme.defender)):
-        axes.broken_barh(
-            [(start, stop - start) for who, start, stop in blocks(turns) if who == player],
-            (low, high - low),
-            transform=axes.get_xaxis_transform(),
-            color=colour,
-            lw=0,
-            zorder=0.5,
-            clip_on=height is None,
-        )
+        spans = [(start, stop - start) for who, start, stop in blocks(turns) if who == player]
+        axes.broken_barh(spans, (low, high - low), color=colour, clip_on=height is None, **look)
 
 
 def blocks(turns: Sequence[str]) -> list[tuple[str, float, float]]:
@@ -94,11 +85,11 @@ def blocks(turns: Sequence[str]) -> list[tuple[str, float, float]]:
     size = block_of(len(turns)) if sum(1 for _ in groupby(turns)) > MOST else 1
     grouped = [turns[i : i + size] for i in range(0, len(turns), size)]
     most = [max(sorted(set(group)), key=group.count) for group in grouped]
-    spans, at = [], 0
+    spans, start = [], 0
     for who, run in groupby(most):
-        stop = min(at + size * len(list(run)), len(turns))
-        spans.append((who, at + 0.5, stop + 0.5))
-        at = stop
+        stop = min(start + size * len(list(run)), len(turns))
+        spans.append((who, start + 0.5, stop + 0.5))
+        start = stop
     return spans
 
 
@@ -107,28 +98,25 @@ def block_of(rounds: int) -> int:
     return max(1, -(-rounds // MOST))
 
 
-def _exam(panel: FigurePanel, run: RunReport, held_out: bool = False) -> Iterator[tuple[int, Rate]]:
-    """Yield (rounds, rate) of every exam that has the panel's rate, scored."""
+def _exams(
+    panel: FigurePanel, run: RunReport, held_out: bool = False
+) -> list[tuple[int, Rate, str]]:
+    """Return (rounds, rate, its set) of every exam that has the panel's rate, scored."""
+    exams = []
     for exam in run.exams:
-        rates = _rates(exam, held_out)
-        if panel.exam == "unscored":
-            rate = _unscored(exam) if not held_out else None
-        else:
-            rate = rates.get(headline_key(rates, panel.exam) or "")
+        judge = exam.held_out_judge if held_out else exam
+        rates = judge.rates if judge else {}
+        key = headline_key(rates, panel.exam) or ""
+        rate = _unscored(rates.values()) if panel.exam == "unscored" else rates.get(key)
         if rate is not None and rate.value is not None:
-            yield exam.rounds, rate
+            exams.append((exam.rounds, rate, key.partition("/")[2]))
+    return exams
 
 
-def _rates(exam: ExamResults, held_out: bool) -> Mapping[str, Rate]:
-    judge = exam.held_out_judge if held_out else exam
-    return judge.rates if judge else {}
-
-
-def _unscored(exam: ExamResults) -> Rate | None:
+def _unscored(rates: Collection[Rate]) -> Rate | None:
     """Return the share of an exam's items that was not scored; None where it had no items."""
-    total = sum(rate.n_total for rate in exam.rates.values())
-    left = total - sum(rate.n_scored for rate in exam.rates.values())
-    share = left / total if total else 0.0
+    total = sum(rate.n_total for rate in rates)
+    share = 1 - sum(rate.n_scored for rate in rates) / total if total else 0.0
     return Rate(share, None, "count", total, total, 0, (share, share)) if total else None
 
 
@@ -136,17 +124,20 @@ def _drawing(panel: FigurePanel, runs: Sequence[RunReport]) -> Drawing:
     def draw(figure: Any, theme: Theme) -> None:
         handles = _handles(panel, runs, theme)
         top = 0.3 + 0.17 * -(-len(handles) // 3)
-        axes = axes_in(figure, theme, panel.title, (0.42, top, 0.12, 0.36))
-        apart = differ(runs)
+        axes = plots.axes_in(figure, theme, panel.title, (0.42, top, 0.12, 0.36))
+        lanes = len(runs) if differ(runs) else 1
         for place, run in enumerate(runs):
-            shade(axes, run.turns, theme, (place, len(runs)) if apart else (0, 1))
+            shade(axes, run.turns, theme, (place % lanes, lanes))
             _lines(axes, panel, run, theme, theme.colour(place) if len(runs) > 1 else "")
         last = max(1, *(len(run.turns) for run in runs))
         axes.set_xlim(-0.015 * last, 1.015 * last + 0.5)
-        _limit(axes, panel)
+        # From 0 to the first round number above the data: no range makes noise look big.
+        top = axes.dataLim.y1
+        shares = next((t for t in (0.1, 0.25, 0.5) if top <= t * 0.96), 1.02)
+        axes.set_ylim(0, shares if panel.share else max(1.0, top * 1.08))
         axes.set_xlabel("rounds played", fontsize=7, labelpad=2)
         if handles:
-            legend(figure, handles, [h.get_label() for h in handles], handlelength=1.8)
+            plots.legend(figure, handles, [h.get_label() for h in handles], handlelength=1.8)
 
     return Drawing(panel.name, _in_words(panel, runs), draw, panel.caption)
 
@@ -155,23 +146,18 @@ def _lines(axes: Any, panel: FigurePanel, run: RunReport, theme: Theme, colour: 
     """Draw a run's live metrics and exams; `colour` is the run's, where there are several."""
     for place, metric in enumerate(panel.live):
         points = run.curves.get(metric, ())
-        own = colour or _metric_colour(panel, place, theme)
+        own = colour or (theme.muted if panel.exam else theme.colour(place))
         if panel.dots:
-            drawn = points[:: max(1, len(points) // MOST)]
-            axes.plot([at for at, _ in drawn], [v for _, v in drawn], ".", color=own, ms=3.5)
+            shown = points[:: max(1, len(points) // MOST)]
+            axes.plot([done for done, _ in shown], [v for _, v in shown], ".", color=own, ms=3.5)
             continue
         x, y, alone = _averaged(points, block_of(len(run.turns)))
-        style = STYLES[place % len(STYLES)] if colour else "-"
-        faint = 0.6 if panel.exam and colour else 1.0
-        marker = "." if alone else None
-        axes.plot(x, y, ls=style, marker=marker, ms=2.5, color=own, lw=1.0, alpha=faint)
-    for held_out in (False, True) if panel.exam else ():
-        if exams := list(_exam(panel, run, held_out)):
-            with_intervals(axes, exams, colour or theme.series[held_out], held_out)
-
-
-def _metric_colour(panel: FigurePanel, place: int, theme: Theme) -> str:
-    return theme.muted if panel.exam else theme.colour(place)
+        style = plots.STYLES[place % len(plots.STYLES)] if colour else "-"
+        look = {"alpha": 0.6 if panel.exam and colour else 1.0, "marker": "." if alone else None}
+        axes.plot(x, y, ls=style, ms=2.5, color=own, lw=1.0, **look)
+    for held_out in panel.judges:
+        if exams := [(rounds, rate) for rounds, rate, _ in _exams(panel, run, held_out)]:
+            plots.with_intervals(axes, exams, colour or theme.series[held_out], held_out)
 
 
 def _handles(panel: FigurePanel, runs: Sequence[RunReport], theme: Theme) -> list[Any]:
@@ -179,55 +165,37 @@ def _handles(panel: FigurePanel, runs: Sequence[RunReport], theme: Theme) -> lis
     from matplotlib.lines import Line2D
 
     many = len(runs) > 1
-    handles = [
-        Line2D([], [], color=theme.colour(i), lw=2, label=label(run.label, 20))
-        for i, run in enumerate(runs if many else ())
+    looks: list[dict[str, Any]] = [
+        {"color": theme.colour(place), "lw": 2, "label": plots.label(run.label, 20)}
+        for place, run in enumerate(runs if many else ())
     ]
     for place, (metric, text) in enumerate(panel.live.items()):
         if any(metric in run.curves for run in runs):
-            own = theme.muted if many else _metric_colour(panel, place, theme)
-            look: dict[str, Any] = {"ls": STYLES[place % len(STYLES)] if many else "-"}
-            look = {"ls": "", "marker": "."} if panel.dots else look
-            handles.append(Line2D([], [], color=own, lw=1, label=text, **look))
-    for held_out in (False, True) if panel.exam else ():
-        keys = [key for run in runs for key in _exam_sets(panel, run, held_out)]
-        if keys:
-            text = f"exam, {label(keys[0], 14)}" if keys[0] else "exam"
-            own = theme.muted if many else theme.series[held_out]
-            look = {"ls": "--", "mfc": theme.paper} if held_out else {"ls": "-", "mfc": own}
+            own = theme.muted if many or panel.exam else theme.colour(place)
+            style = "" if panel.dots else plots.STYLES[place % len(plots.STYLES)] if many else "-"
+            marker = "." if panel.dots else None
+            looks.append({"color": own, "lw": 1, "label": text, "ls": style, "marker": marker})
+    for held_out in panel.judges:
+        if sets := [name for run in runs for *_, name in _exams(panel, run, held_out)]:
+            text = f"exam, {plots.label(sets[0], 14)}" if sets[0] else "exam"
             text += " (held-out judge)" if held_out else ""
-            handles.append(Line2D([], [], color=own, label=text, marker="o", ms=3.4, **look))
-    return handles
-
-
-def _exam_sets(panel: FigurePanel, run: RunReport, held_out: bool) -> list[str]:
-    """Return the sets that stand for the panel's rate in a run's exams."""
-    if panel.exam == "unscored":
-        return [""] * (not held_out)
-    keys = [headline_key(_rates(exam, held_out), panel.exam) for exam in run.exams]
-    return [key.split("/", 1)[1] for key in keys if key]
-
-
-def _limit(axes: Any, panel: FigurePanel) -> None:
-    """From 0 to the first round number above the data; never a range that makes noise look big."""
-    top = axes.dataLim.y1
-    if panel.share:
-        axes.set_ylim(0, next((t for t in (0.1, 0.25, 0.5) if top <= t * 0.96), 1.02))
-    else:
-        axes.set_ylim(0, max(1.0, top * 1.08))
+            own = theme.muted if many else theme.series[held_out]
+            style, face = ("--", theme.paper) if held_out else ("-", own)
+            look = {"color": own, "ls": style, "mfc": face, "marker": "o", "ms": 3.4}
+            looks.append({"label": text, **look})
+    return [Line2D([], [], **look) for look in looks]
 
 
 def _in_words(panel: FigurePanel, runs: Sequence[RunReport]) -> str:
     """Return the figure in words, for whoever cannot see it."""
     words = []
     for run in runs:
-        lines = {text: run.curves.get(metric, ()) for metric, text in panel.live.items()}
-        for text, points in lines.items():
-            if points:
-                words.append(f"{run.label}, {text}: {points[0][1]:.3f} → {points[-1][1]:.3f}")
-        exams = list(_exam(panel, run)) if panel.exam else []
-        if exams:
-            words.append(f"{run.label}, exam: {exams[0][1].value:.3f} → {exams[-1][1].value:.3f}")
+        series = {text: run.curves.get(metric, ()) for metric, text in panel.live.items()}
+        values = {text: [value for _, value in points] for text, points in series.items()}
+        values["exam"] = [rate.value or 0.0 for _, rate, _ in _exams(panel, run)]
+        for text, numbers in values.items():
+            if numbers:
+                words.append(f"{run.label}, {text}: {numbers[0]:.3f} → {numbers[-1]:.3f}")
     return f"{panel.title}. " + "; ".join(words)
 
 
@@ -236,16 +204,10 @@ def _averaged(points: Points, size: int) -> tuple[list[float], list[float], bool
 
     Also whether any point stands alone, so that a line would not show it.
     """
-    x: list[float] = []
-    y: list[float] = []
-    last, length, alone = None, 0, False
-    for block, group in groupby(points, key=lambda point: (point[0] - 1) // size):
-        members = list(group)
-        if last is not None and block > last + 1:
-            x.append(float("nan"))
-            y.append(float("nan"))
-            alone, length = alone or length == 1, 0
-        x.append(fmean(at for at, _ in members))
-        y.append(fmean(value for _, value in members))
-        last, length = block, length + 1
-    return x, y, alone or length == 1
+    groups = groupby(points, key=lambda point: (point[0] - 1) // size)
+    members = {block: list(group) for block, group in groups}
+    spread = range(min(members), max(members) + 1) if members else ()
+    rows = [members.get(block, [(nan, nan)]) for block in spread]
+    alone = any(block - 1 not in members and block + 1 not in members for block in members)
+    x, y = ([fmean(point[axis] for point in row) for row in rows] for axis in (0, 1))
+    return x, y, alone

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from math import nan
 from statistics import fmean
 from typing import Any
 
@@ -18,6 +19,7 @@ ROWS = 20
 NAMED = 7
 """Strategies that keep a colour of their own."""
 _NOT_STRATEGIES = ("unfaithful", "unparseable")
+_AXIS = {"fontsize": 7, "labelpad": 2}
 
 
 def digits(rate: Rate | None, places: int = 2) -> str:
@@ -30,24 +32,25 @@ def family_figure(runs: Sequence[RunReport], metric: str, title: str) -> Drawing
     rows = families(runs[0].after.rates, metric)[:ROWS]
     height = 0.62 + len(rows) * (0.13 + 0.13 * len(runs))
 
+    def rates(run: RunReport, family: str) -> list[Rate | None]:
+        return [exam.rates.get(f"{metric}/{family}") for exam in (run.before, run.after)]
+
     def draw(figure: Any, theme: Theme) -> None:
         left = min(1.7, 0.2 + 0.067 * max((len(label(row, 20)) for row in rows), default=1))
         head = f"{title}:  ○ before   ● after"
         axes = axes_in(figure, theme, head, (left, 0.42, 0.2, 0.36))
-        for at, family in enumerate(rows):
+        for row, family in enumerate(rows):
             for place, run in enumerate(runs):
-                y = at + (place - (len(runs) - 1) / 2) * 0.8 / len(runs)
-                rates = [exam.rates.get(f"{metric}/{family}") for exam in (run.before, run.after)]
-                _before_after(axes, rates, y, theme.colour(place))
+                y = row + (place - (len(runs) - 1) / 2) * 0.8 / len(runs)
+                _before_after(axes, rates(run, family), y, theme.colour(place))
         axes.set_yticks(range(len(rows)), [label(row, 20) for row in rows], color=theme.ink)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(-0.02, 1.02)
         axes.grid(visible=False, axis="y")
 
-    words = []
-    for row in rows:
-        rates = [exam.rates.get(f"{metric}/{row}") for exam in (runs[0].before, runs[0].after)]
-        words.append(f"{row}: {digits(rates[0], 3)} → {digits(rates[1], 3)}")
+    words = (
+        f"{row}: " + " → ".join(digits(rate, 3) for rate in rates(runs[0], row)) for row in rows
+    )
     caption = "Lines are 95 % intervals. Held-out seeds, the same openings every time."
     alt = f"{title}. {'; '.join(words)}"
     return Drawing(f"families-{metric}", alt, draw, caption, height=height)
@@ -75,27 +78,25 @@ def crossplay_figure(results: CrossplayResults, title: str, file: str) -> Drawin
         head = f"Cross-play ASR: {label(title, 34)}"
         axes = axes_in(figure, theme, head, (0.85, 0.34, 0.12, 0.42))
         heat = LinearSegmentedColormap.from_list("heat", theme.heat)
-        values = [[rate.value if rate else None for rate in row] for row in cells]
-        shown = [[float("nan") if v is None else v for v in row] for row in values]
-        axes.imshow(shown, cmap=heat, vmin=0, vmax=1, aspect="auto")
+        values = [[nan if not r or r.value is None else r.value for r in row] for row in cells]
+        axes.imshow(values, cmap=heat, vmin=0, vmax=1, aspect="auto")
         look = {"ha": "center", "va": "center", "fontsize": 8 if len(columns) <= 8 else 6}
         for y, row in enumerate(cells):
             for x, rate in enumerate(row):
-                red, green, blue = heat(values[y][x] or 0.0)[:3]
+                red, green, blue = heat(rate.value or 0.0 if rate else 0.0)[:3]
                 bright = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5
                 axes.text(x, y, digits(rate), color="#11151b" if bright else "#ffffff", **look)
         axes.set_xticks(range(len(columns)), [_after(column) for column in columns])
         axes.set_yticks(range(len(rows)), [_after(row) for row in rows])
-        axes.set_xlabel("defender after rounds", fontsize=7, labelpad=2)
-        axes.set_ylabel("attacker after rounds", fontsize=7, labelpad=2)
+        axes.set_xlabel("defender after rounds", **_AXIS)
+        axes.set_ylabel("attacker after rounds", **_AXIS)
         axes.grid(visible=False)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
+        axes.spines[:].set_visible(False)
 
     words = "; ".join(
-        f"attacker {row} against defender {column}: {digits(rate)}"
-        for row, line in zip(rows, cells, strict=True)
-        for column, rate in zip(columns, line, strict=True)
+        f"attacker {row} against defender {column}: {digits(results.asr[row].get(column))}"
+        for row in rows
+        for column in columns
     )
     caption = (
         "Read a column downwards: does a later attacker still get through? Read a row rightwards: "
@@ -113,8 +114,8 @@ def strategy_figure(run: RunReport, file: str, names: Sequence[str]) -> Drawing:
 
     `names` are all strategies, the ones that get a colour first; the same for every run of a page.
     """
-    named = [n for n in names if n not in _NOT_STRATEGIES][:NAMED]
-    rest = [n for n in names if n not in named and n not in _NOT_STRATEGIES]
+    strategies = [n for n in names if n not in _NOT_STRATEGIES]
+    named, rest = strategies[:NAMED], strategies[NAMED:]
     groups = {n: [n] for n in named} | ({"others": rest} if rest else {})
     groups |= {n: [n] for n in _NOT_STRATEGIES if n in names}
 
@@ -124,12 +125,19 @@ def strategy_figure(run: RunReport, file: str, names: Sequence[str]) -> Drawing:
         axes = axes_in(figure, theme, head, (0.42, top, 0.12, 0.36))
         grey = {"others": theme.grid, "unfaithful": theme.muted, "unparseable": theme.ink}
         colours = [*theme.series[: len(named)], *(grey[n] for n in [*groups][len(named) :])]
-        x, stacks = _stacks(run, [*groups.values()])
+        size = block_of(len(run.turns))
+        grouped = groupby(run.strategies, key=lambda item: (item[0] - 1) // size)
+        blocks = [list(block) for _, block in grouped]
+        x = [fmean(done for done, _ in block) for block in blocks]
+        stacks = [
+            [fmean(sum(shares.get(n, 0.0) for n in group) for _, shares in b) for b in blocks]
+            for group in groups.values()
+        ]
         axes.stackplot(x, stacks, colors=colours, ec=theme.paper, lw=0.4, alpha=0.92)
         shade(axes, run.turns, theme, height=(1.02, 1.055))
         axes.set_xlim(min(x, default=0), max(x, default=1))
         axes.set_ylim(0, 1)
-        axes.set_xlabel("rounds played", fontsize=7, labelpad=2)
+        axes.set_xlabel("rounds played", **_AXIS)
         swatches(figure, [label(group, 17) for group in groups], colours)
 
     last = run.strategies[-1][1]
@@ -141,42 +149,28 @@ def strategy_figure(run: RunReport, file: str, names: Sequence[str]) -> Drawing:
     return Drawing(file, f"Attack strategies; last round: {shares}", draw, caption, height=2.9)
 
 
-def _stacks(
-    run: RunReport, groups: Sequence[Sequence[str]]
-) -> tuple[list[float], list[list[float]]]:
-    """Return rounds, and each group's summed share; blocks of rounds are averaged."""
-    size = block_of(len(run.turns))
-    blocks = [list(b) for _, b in groupby(run.strategies, key=lambda item: (item[0] - 1) // size)]
-    x = [fmean(done for done, _ in block) for block in blocks]
-    stacks = [
-        [fmean(sum(shares.get(n, 0.0) for n in group) for _, shares in block) for block in blocks]
-        for group in groups
-    ]
-    return x, stacks
-
-
 def exploit_figure(results: ExploitResults, file: str) -> Drawing:
     """Draw ASR of fresh attackers by steps of training; of one that learns nothing, a level."""
-    curves = {
-        who: list(zip(curve.steps, curve.asr, strict=False))
-        for who, curve in results.attackers.items()
-    }
-    shown = list(curves.items())[:8]
+    attackers = results.attackers
+    shown = list(attackers)[:8]
 
     def draw(figure: Any, theme: Theme) -> None:
         top = 0.3 + 0.16 * -(-len(shown) // 3)
         axes = axes_in(figure, theme, "ASR of fresh attackers", (0.42, top, 0.12, 0.36))
-        for (_, points), colour in zip(shown, theme.series, strict=False):
+        for name, colour in zip(shown, theme.series, strict=False):
+            points = list(zip(attackers[name].steps, attackers[name].asr, strict=False))
             scored = [(step, rate) for step, rate in points if rate.value is not None]
-            if len(points) > 1:
+            if len(points) == 1:
+                for _, rate in scored:
+                    axes.axhline(rate.value, color=colour, lw=1.4, ls="--", zorder=3)
+            elif scored:
                 with_intervals(axes, scored, colour)
-            for _, rate in scored if len(points) == 1 else ():
-                axes.axhline(rate.value, color=colour, lw=1.4, ls="--", zorder=3)
         axes.set_ylim(0, 1.02)
         axes.margins(x=0.02)
-        axes.set_xlabel("steps of training", fontsize=7, labelpad=2)
-        swatches(figure, [label(who, 20) for who, _ in shown], theme.series[: len(shown)])
+        axes.set_xlabel("steps of training", **_AXIS)
+        swatches(figure, [label(name, 20) for name in shown], theme.series[: len(shown)])
 
-    words = "; ".join(f"{who}: {digits(points[-1][1])}" for who, points in curves.items() if points)
+    last = {who: curve.asr[-1] for who, curve in attackers.items() if curve.asr}
+    words = "; ".join(f"{who}: {digits(rate)}" for who, rate in last.items())
     caption = "With 95 % intervals. Dashed: learns nothing, the best of what was tried."
     return Drawing(file, f"Exploitability. {words}", draw, caption)

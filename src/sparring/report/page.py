@@ -17,19 +17,11 @@ from markupsafe import Markup
 from rich.console import Console
 from rich.text import Text
 
-from sparring.report import curves, figures, run_report, terminal
+from sparring.report import curves, figures, terminal
+from sparring.report import run_report as reading
 from sparring.report.escape import line, name, visible
 from sparring.report.plots import COLUMN, DARK, LIGHT, Drawing, images, packaged
-from sparring.report.run_report import (
-    RunReport,
-    counted,
-    headline_key,
-    interval,
-    own,
-    read_run,
-    strongest,
-    value,
-)
+from sparring.report.run_report import RunReport, counted, headline_key
 from sparring.settings.config import load_yaml
 from sparring.stats.rates import Rate
 from sparring.store.files import write_atomic, writing
@@ -49,7 +41,6 @@ METRICS = (
 WITHHELD = "(withheld)"
 _PASSWORD = re.compile(r"(://)[^/@\s]+@")
 _SECRET = re.compile(r"(?im)^(\s*[\w-]*(?:api_?key|secret|password|token)\s*:[ \t]*)\S.*$")
-_BUDGET = ("steps", "seeds", "num_generations", "n", "tries")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +61,7 @@ class ReportRequest:
     def read(self) -> list[RunReport]:
         """Read every run; UsageError where one is none, or had no exam yet."""
         named = zip(self.runs, labels(self.runs), strict=True)
-        return [read_run(RunDir.open(run), label) for run, label in named]
+        return [reading.read_run(RunDir.open(run), label) for run, label in named]
 
     @property
     def page(self) -> Path:
@@ -136,48 +127,38 @@ class Page:
 def render(runs: Sequence[RunReport], public: bool, include_harmful: bool) -> Page:
     """Make the page of one or several runs."""
     groups = drawings(runs)
-    drawn = {
-        drawing.name: (images(drawing, LIGHT, ("svg", "png")), images(drawing, DARK, ("svg",)))
-        for group in groups.values()
-        for drawing in group
-    }
-    files = {f"{key}.svg": light[0] for key, (light, _) in drawn.items()}
-    files |= {f"{key}.png": light[1] for key, (light, _) in drawn.items()}
-    uris = {key: (_uri(light[0]), _uri(dark[0])) for key, (light, dark) in drawn.items()}
+    files: dict[str, bytes] = {}
+    uris: dict[str, tuple[str, str]] = {}
+    for drawing in (drawing for group in groups.values() for drawing in group):
+        svg, png = images(drawing, LIGHT, ("svg", "png"))
+        [dark] = images(drawing, DARK, ("svg",))
+        files |= {f"{drawing.name}.svg": svg, f"{drawing.name}.png": png}
+        uris[drawing.name] = _uri(svg), _uri(dark)
     return Page(html(runs, groups, uris, public, include_harmful), files)
 
 
 def drawings(runs: Sequence[RunReport]) -> dict[str, list[Drawing]]:
     """Return the figures of every part of the page."""
-    crossed = [run for run in runs if run.crossplay]
     rewritten = [run for run in runs if len(run.strategies) > 1]
-    named = run_report.by_size(shares for run in rewritten for _, shares in run.strategies)
+    named = reading.by_size(shares for run in rewritten for _, shares in run.strategies)
     by_family = [
         figures.family_figure(runs, metric, title)
         for metric, title, _ in METRICS
-        if run_report.families(runs[0].after.rates, metric)
+        if reading.families(runs[0].after.rates, metric)
     ]
-    return {
-        "headline": by_family[: 2 if len(runs) > 1 else 1],
-        **{
-            f"exploit{_suffix(runs, run)}": [
-                figures.exploit_figure(run.exploit, f"exploit{_suffix(runs, run)}")
-            ]
-            for run in runs
-            if run.exploit
-        },
-        "curves": curves.panels("curves", runs),
-        "crossplay": [
-            figures.crossplay_figure(run.crossplay, run.label, f"crossplay{_suffix(runs, run)}")
-            for run in crossed
-            if run.crossplay
-        ],
-        "strategies": [
-            figures.strategy_figure(run, f"strategies{_suffix(runs, run)}", named)
-            for run in rewritten
-        ],
-        "pool": curves.panels("pool", runs),
-    }
+    parts = {"headline": by_family[: 2 if len(runs) > 1 else 1], "crossplay": [], "strategies": []}
+    for run in runs:
+        suffix = _suffix(runs, run)
+        if run.exploit:
+            part = f"exploit{suffix}"
+            parts[part] = [figures.exploit_figure(run.exploit, part)]
+        if run.crossplay:
+            file = f"crossplay{suffix}"
+            parts["crossplay"].append(figures.crossplay_figure(run.crossplay, run.label, file))
+        if run in rewritten:
+            file = f"strategies{suffix}"
+            parts["strategies"].append(figures.strategy_figure(run, file, named))
+    return parts | {group: curves.panels(group, runs) for group in ("curves", "pool")}
 
 
 def _suffix(runs: Sequence[RunReport], run: RunReport) -> str:
@@ -192,19 +173,35 @@ def html(
     public: bool,
     include_harmful: bool,
 ) -> str:
-    """Fill the template; `uris` are the figures by name, in light and in dark."""
-    css = packaged("report.css")
-    facts = [dict(_facts(run, public)) for run in runs]
-    environment = _environment()
-    environment.filters |= {
+    """Fill the template; `uris` are the figures by name, in light and in dark.
+
+    Every value is spelled out where it would hide, then escaped; only the template is markup.
+    """
+    environment = Environment(
+        autoescape=True, finalize=_shown, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {function.__name__: function for function in FILTERS} | {
         "suffix": lambda run: _suffix(runs, run),
         "whose": lambda run: f": {name(run.label)}" if len(runs) > 1 else "",
     }
+    environment.globals |= {function.__name__: function for function in FUNCTIONS}
+    css = packaged("report.css")
+    facts = [dict(_facts(run, public)) for run in runs]
+    attacks = [
+        (f"{title}: {name(run.label)}", best(run.run, include_harmful))
+        for run in runs
+        for best, title in (
+            (reading.strongest, "Fixed attacks of the exams, by family"),
+            (reading.own, "The attacker's own, by recorded round"),
+        )
+    ]
     page = environment.from_string(packaged("report.html.j2")).render(
         runs=runs,
         figures=groups,
         images=uris,
         column=COLUMN,
+        metrics=METRICS,
+        pooled=reading.POOLED,
         css=Markup(css),
         security=SECURITY.format(base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()),
         title=" · ".join(name(run.label, 60) for run in runs),
@@ -212,50 +209,12 @@ def html(
         judges=_judges(runs),
         all_keys=list(dict.fromkeys(key for run in runs for key in run.after.rates)),
         lanes=curves.differ(runs),
-        attacks=[
-            (f"{title}: {name(run.label)}", find(run.run, include_harmful))
-            for run in runs
-            for find, title in (
-                (strongest, "Fixed attacks of the exams, by family"),
-                (own, "The attacker's own, by recorded round"),
-            )
-        ],
+        attacks=attacks,
         facts=facts,
         fact_names=list(dict.fromkeys(key for values in facts for key in values)),
         configs=[(run.label, shown_config(run.run.config_yaml, public)) for run in runs],
     )
     return page.lstrip()  # macros leave blank lines
-
-
-def _environment() -> Environment:
-    """Every value is spelled out where it would hide, then escaped; only the template is markup."""
-    environment = Environment(
-        autoescape=True, finalize=_shown, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters |= {
-        "name": name,
-        "value": value,
-        "interval": interval,
-        "counted": counted,
-        "missing": missing,
-        "apart": _apart,
-        "held_out": _held_out,
-        "has_held_out": _has_held_out,
-        "counts": _counts,
-        "families": run_report.families,
-        "spendable": lambda budget: all(budget.get(key) for key in _BUDGET),
-        "moment": lambda rounds: "start" if rounds == "0" else name(rounds),
-        "duration": duration,
-    }
-    environment.globals |= {
-        "metrics": METRICS,
-        "pooled": run_report.POOLED,
-        "headline_key": headline_key,
-        "sides": run_report.sides,
-        "spread": run_report.spread,
-        "by_size": run_report.by_size,
-    }
-    return environment
 
 
 def _shown(text: Any) -> Any:
@@ -278,24 +237,37 @@ def missing(rate: Rate | None) -> str:
     )
 
 
-def _apart(a: Rate | None, b: Rate | None) -> bool:
+def apart(a: Rate | None, b: Rate | None) -> bool:
     """Say whether two intervals do not touch."""
-    if a is None or b is None or a.ci95 is None or b.ci95 is None:
+    if not (a and b and a.ci95 and b.ci95):
         return False
     return a.ci95[1] < b.ci95[0] or b.ci95[1] < a.ci95[0]
 
 
-def _held_out(exam: ExamResults, key: str) -> Rate | None:
+def held_out(exam: ExamResults, key: str) -> Rate | None:
+    """Return an exam's rate under the held-out judge."""
     return exam.held_out_judge.rates.get(key) if exam.held_out_judge else None
 
 
-def _has_held_out(run: RunReport, metric: str) -> bool:
+def has_held_out(run: RunReport, metric: str) -> bool:
+    """Say whether a held-out judge ruled on a metric in any exam of a run."""
     judges = [exam.held_out_judge for exam in run.exams]
     return any(judge and headline_key(judge.rates, metric) for judge in judges)
 
 
-def _counts(run: RunReport, metric: str, families: Iterable[str]) -> tuple[str, ...]:
+def counts(run: RunReport, metric: str, families: Iterable[str]) -> tuple[str, ...]:
+    """Return how many items were scored of each family in the last exam."""
     return tuple(counted(run.after.rates.get(f"{metric}/{family}")) for family in families)
+
+
+def spendable(budget: Mapping[str, int]) -> bool:
+    """Say whether a budget of `sparring exploit` holds everything that the page says of it."""
+    return all(budget.get(key) for key in ("steps", "seeds", "num_generations", "n", "tries"))
+
+
+def moment(rounds: str) -> str:
+    """Return the name of a checkpoint."""
+    return "start" if rounds == "0" else name(rounds)
 
 
 def _judges(runs: Sequence[RunReport]) -> list[tuple[str, str, str]]:
@@ -323,10 +295,8 @@ def _facts(run: RunReport, public: bool) -> Iterator[tuple[str, str]]:
         yield name(key.replace("/", ", ").replace("_", " ")), f"{count:,.0f}"
     environment = run.run.environment
     for key, fact in environment.to_json().items() if environment else ():
-        if isinstance(fact, Mapping):
-            yield name(key), " · ".join(f"{name(str(k))} {name(str(v))}" for k, v in fact.items())
-        else:
-            yield name(key), name(str(fact))
+        parts = fact.items() if isinstance(fact, Mapping) else [(fact,)]
+        yield name(key), " · ".join(" ".join(name(str(word)) for word in part) for part in parts)
 
 
 def duration(seconds: float) -> str:
@@ -365,3 +335,11 @@ def _public(node: Any, where: str, base: Any) -> Any:
         return WITHHELD
     place = node.startswith(("/", "~", ".", "\\")) or node.count("/") > 1 or where == ".output_dir"
     return PurePath(node).name if place else node
+
+
+FILTERS = (
+    *(apart, counted, counts, duration, has_held_out, held_out, missing, moment, name, spendable),
+    *(reading.families, reading.interval, reading.value),
+)
+FUNCTIONS = (headline_key, reading.by_size, reading.sides, reading.spread)
+"""What the template may use, by their names."""

@@ -30,11 +30,12 @@ class Point(NamedTuple):
 
 def front(points: Sequence[Point]) -> list[Point]:
     """Return the points that no other beats in one rate without losing in the other."""
-    return [p for p in points if not any(_dominates(other.at, p.at) for other in points)]
-
-
-def _dominates(a: tuple[float, float], b: tuple[float, float]) -> bool:
-    return a != b and a[0] <= b[0] and a[1] <= b[1]
+    places = {point.at for point in points}
+    return [
+        point
+        for point in points
+        if not any(x <= point.at[0] and y <= point.at[1] for x, y in places - {point.at})
+    ]
 
 
 def panels(finished: Results) -> dict[str, list[Point]]:
@@ -43,21 +44,21 @@ def panels(finished: Results) -> dict[str, list[Point]]:
     groups = [m.reported.group for m in benign if len(finished.spec.names) > 1]
     group = EVERY_BENIGN if EVERY_BENIGN in groups else next(iter(groups), "")
     refusals = {m.model: m.rate for m in benign if m.reported.group == group}
-    found: dict[str, list[Point]] = {}
+    sets: dict[str, list[Point]] = {}
     for measured in finished.measured:
-        refusal, harmful_set = refusals.get(measured.model), measured.reported.group
+        refusal = refusals.get(measured.model)
         scored = refusal and refusal.value is not None and measured.rate.value is not None
         if refusal and scored and measured.reported.metric == "asr":
-            points = found.setdefault(harmful_set.split("/", 1)[1], [])
+            points = sets.setdefault(measured.reported.group.split("/", 1)[1], [])
             points.append(Point(measured.model, refusal, measured.rate))
-    return dict(list(found.items())[:PANELS])
+    return dict(list(sets.items())[:PANELS])
 
 
 def pareto(sets: Mapping[str, Sequence[Point]]) -> Drawing:
     """Return the figure: a panel for each harmful set, filled dots for the front."""
+    rows, columns = (len(sets) + 2) // 3, min(len(sets), 3)
 
     def draw(figure: Any, theme: Theme) -> None:
-        rows, columns = (len(sets) + 2) // 3, min(len(sets), 3)
         for place, (name, points) in enumerate(sets.items(), 1):
             axes = figure.add_subplot(rows, columns, place)
             axes.set_title(label(name, 30), fontsize=9, color=theme.ink, loc="left")
@@ -68,14 +69,11 @@ def pareto(sets: Mapping[str, Sequence[Point]]) -> Drawing:
         f"{name}: " + ", ".join(f"{p.model} {p.asr} against {p.over_refusal}" for p in points)
         for name, points in sets.items()
     )
-    return Drawing(
-        "pareto",
-        f"ASR against over-refusal. {words}",
-        draw,
-        "Lines are 95 % intervals. Filled: no other model is better in one and as good in both.",
-        width=COLUMN * min(len(sets), 3),
-        height=3.4 * ((len(sets) + 2) // 3),
+    alt = f"ASR against over-refusal. {words}"
+    caption = (
+        "Lines are 95 % intervals. Filled: no other model is better in one and as good in both."
     )
+    return Drawing("pareto", alt, draw, caption, COLUMN * columns, 3.4 * rows)
 
 
 def _panel(axes: Any, theme: Theme, points: Sequence[Point]) -> None:
@@ -86,8 +84,7 @@ def _panel(axes: Any, theme: Theme, points: Sequence[Point]) -> None:
         axes.plot((x, x), point.asr.ci95 or (y, y), color=colour, lw=1.2, alpha=0.6)
         fill = colour if point in best else theme.paper
         axes.plot(x, y, "o", ms=5, mfc=fill, mec=colour, label=label(point.model, 34), zorder=3)
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_ylim(-0.02, 1.02)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.set_xlabel("over-refusal (lower is better)", fontsize=7)
     axes.set_ylabel("ASR (lower is better)", fontsize=7)
     axes.legend(loc="upper right", fontsize=6)
@@ -98,8 +95,8 @@ def drawn(finished: Results) -> list[Path]:
     sets = {name: points for name, points in panels(finished).items() if len(points) > 1}
     if not sets:
         return []
-    folder, kinds = finished.folder.folder, ("svg", "png")
-    paths = [folder / f"pareto.{kind}" for kind in kinds]
+    kinds = ("svg", "png")
+    paths = [finished.folder.folder / f"pareto.{kind}" for kind in kinds]
     for path, data in zip(paths, images(pareto(sets), LIGHT, kinds), strict=True):
         write_atomic(path, data)
     return paths

@@ -7,10 +7,10 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
 import yaml
 
 from sparring.report.escape import name
@@ -57,13 +57,8 @@ def packaged(file: str) -> str:
     return (files("sparring.report") / "templates" / file).read_text("utf-8")
 
 
-@cache
-def _settings() -> Mapping[str, Any]:
-    settings: Mapping[str, Any] = yaml.safe_load(packaged("themes.yaml"))
-    return settings
-
-
-LIGHT, DARK = Theme(**_settings()["light"]), Theme(**_settings()["dark"])
+_SETTINGS: Mapping[str, Any] = yaml.safe_load(packaged("themes.yaml"))
+LIGHT, DARK = Theme(**_SETTINGS["light"]), Theme(**_SETTINGS["dark"])
 
 
 def images(drawing: Drawing, theme: Theme, kinds: Sequence[str]) -> list[bytes]:
@@ -74,9 +69,10 @@ def images(drawing: Drawing, theme: Theme, kinds: Sequence[str]) -> list[bytes]:
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # glyphs that the font lacks are drawn as boxes
         mpl.rcdefaults()
-        mpl.rcParams.update(_settings()["style"])
-        for key, colour in _settings()["coloured"].items():
-            mpl.rcParams[key] = getattr(theme, colour)
+        coloured = _SETTINGS["coloured"].items()
+        mpl.rcParams.update(
+            _SETTINGS["style"] | {key: getattr(theme, own) for key, own in coloured}
+        )
         figure = Figure(figsize=(drawing.width, drawing.height), facecolor=theme.paper)
         drawing.draw(figure, theme)
         return [_saved(figure, kind) for kind in kinds]
@@ -106,32 +102,17 @@ def axes_in(figure: Any, theme: Theme, title: str, margins: Sequence[float]) -> 
     """
     left, top, right, bottom = margins
     width, height = figure.get_size_inches()
-    at = (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height)
-    figure.text(
-        0.08 / width,
-        1 - 0.08 / height,
-        title,
-        ha="left",
-        va="top",
-        fontsize=9,
-        fontweight="bold",
-        color=theme.ink,
-    )
-    return figure.add_axes(at)
+    place = (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height)
+    look = {"va": "top", "fontsize": 9, "fontweight": "bold", "color": theme.ink}
+    figure.text(0.08 / width, 1 - 0.08 / height, title, **look)
+    return figure.add_axes(place)
 
 
 def legend(figure: Any, handles: Sequence[Any], labels: Sequence[str], **look: float) -> None:
     """Put a legend of three columns below the title."""
-    figure.legend(
-        handles,
-        labels,
-        loc="upper left",
-        bbox_to_anchor=(0.06 / figure.get_figwidth(), 1 - 0.22 / figure.get_figheight()),
-        ncols=3,
-        borderpad=0.2,
-        columnspacing=1.2,
-        **look,
-    )
+    width, height = figure.get_size_inches()
+    place = {"loc": "upper left", "bbox_to_anchor": (0.06 / width, 1 - 0.22 / height)}
+    figure.legend(handles, labels, ncols=3, borderpad=0.2, columnspacing=1.2, **place, **look)
 
 
 def swatches(figure: Any, names: Sequence[str], colours: Sequence[str]) -> None:
@@ -147,26 +128,13 @@ def with_intervals(
 ) -> None:
     """Draw scored rates with their 95 % intervals: as bars, or as a band where they are many."""
     x = [at for at, _ in points]
-    y = [rate.value or 0.0 for _, rate in points]
-    ends = [rate.ci95 or (value, value) for value, (_, rate) in zip(y, points, strict=True)]
-    style = "--" if hollow else "-"
+    y = np.array([rate.value or 0.0 for _, rate in points])
+    low, high = np.transpose([rate.ci95 or (rate.value, rate.value) for _, rate in points])
+    look = {"color": colour, "lw": 1.4, "ls": "--" if hollow else "-", "zorder": 3}
     if len(points) > 40:
-        axes.fill_between(x, *zip(*ends, strict=True), color=colour, alpha=0.25, lw=0)
-        axes.plot(x, y, color=colour, lw=1.4, ls=style, zorder=3)
+        axes.fill_between(x, low, high, color=colour, alpha=0.25, lw=0)
+        axes.plot(x, y, **look)
         return
-    below = [max(0.0, value - low) for value, (low, _) in zip(y, ends, strict=True)]
-    above = [max(0.0, high - value) for value, (_, high) in zip(y, ends, strict=True)]
-    axes.errorbar(
-        x,
-        y,
-        yerr=(below, above),
-        fmt="o",
-        ms=3.4,
-        lw=1.4,
-        elinewidth=0.9,
-        color=colour,
-        zorder=3,
-        clip_on=False,
-        ls=style,
-        **({"mfc": axes.get_facecolor()} if hollow else {}),
-    )
+    beside = np.maximum(0.0, (y - low, high - y))
+    look |= {"mfc": axes.get_facecolor() if hollow else colour, "elinewidth": 0.9}
+    axes.errorbar(x, y, yerr=beside, fmt="o", ms=3.4, clip_on=False, **look)

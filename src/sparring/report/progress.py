@@ -5,19 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from sparring.coevolve import Plan
 from sparring.report.escape import safe
@@ -34,17 +27,15 @@ class ProgressWatch(Watch):
     def __init__(self, console: Console, rounds: int, warm_up_steps: int, trackers: Any) -> None:
         self.console, self.trackers = console, trackers
         self.totals = {"warm-up": warm_up_steps, "rounds": rounds}
-        self.bars = Progress(
-            TextColumn("{task.description:>10}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}"),
+        self.bars = progress.Progress(
+            progress.TextColumn("{task.description:>10}"),
+            *(progress.BarColumn(), progress.MofNCompleteColumn()),
+            *(progress.TimeElapsedColumn(), progress.TimeRemainingColumn()),
+            progress.TextColumn("{task.fields[text]}"),
             console=console,
             disable=not console.is_terminal,
         )
-        self.tasks: dict[str, TaskID] = {}
+        self.tasks: dict[str, progress.TaskID] = {}
         self.started = self.printed = time.monotonic()
         self.last_round = ""
 
@@ -62,18 +53,17 @@ class ProgressWatch(Watch):
 
     def played(self, round_: Round) -> None:
         """Show one round, and log it to the trackers."""
-        metrics, done = round_.metrics, round_.number + 1
-        past = [
+        metrics, done, rounds = round_.metrics, round_.number + 1, self.totals["rounds"]
+        past = "".join(
             f" (met the {player} of round {metrics[f'league/{player}']:.0f})"
             for player in Player
             if f"league/{player}" in metrics
-        ]
+        )
         numbers = " ".join(f"{key} {metrics[key]:.2f}" for key in _SHOWN if key in metrics)
-        learners = " and ".join(sorted(round_.turn.learns))
-        self.last_round = f"{learners} learned{''.join(past)}: {numbers}"
-        self._advance("rounds", done, self.totals["rounds"], self.last_round)
+        self.last_round = f"{' and '.join(sorted(round_.turn.learns))} learned{past}: {numbers}"
+        self._advance("rounds", done, rounds, self.last_round)
         if not self.console.is_terminal:
-            self._print(f"round {done}/{self.totals['rounds']}  {self.last_round}")
+            self._print(f"round {done}/{rounds}  {self.last_round}")
         self.trackers.log(metrics, round_.number)
 
     def over(self, plan: Plan) -> Plan:
@@ -131,7 +121,6 @@ class Trackers:
 
     def __init__(self, names: Sequence[str], folder: Path, project: str) -> None:
         self.names, self.folder, self.project = names, folder, project
-        self._accelerator: Any = None
 
     @staticmethod
     def check(names: Sequence[str]) -> None:
@@ -144,18 +133,20 @@ class Trackers:
         if missing:
             raise UsageError(f"saving.report_to: not installed: {missing} (pip install {missing})")
 
+    @cached_property
+    def _accelerator(self) -> Any:
+        from accelerate import Accelerator
+
+        accelerator = Accelerator(log_with=list(self.names), project_dir=str(self.folder), cpu=True)
+        accelerator.init_trackers(self.project)
+        return accelerator
+
     def log(self, metrics: Metrics, step: int) -> None:
         """Log one round's metrics; the trackers begin with the first one."""
-        if self.names and not self._accelerator:
-            from accelerate import Accelerator
-
-            folder = str(self.folder)
-            self._accelerator = Accelerator(log_with=list(self.names), project_dir=folder, cpu=True)
-            self._accelerator.init_trackers(self.project)
-        if self._accelerator:
+        if self.names:
             self._accelerator.log(metrics, step=step)
 
     def finish(self) -> None:
         """Write out whatever the trackers hold back."""
-        if self._accelerator:
+        if "_accelerator" in vars(self):
             self._accelerator.end_training()

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from sparring.games.game import attack_of, reply_of
 from sparring.metrics import succeeded
 from sparring.report.escape import hidden
 from sparring.stats.rates import Rate
+from sparring.store import records
 from sparring.store.files import read_json
 from sparring.store.folder import RunDir, read_games
-from sparring.store.records import (
-    BoundResults,
-    CrossplayResults,
-    ExamResults,
-    ExploitResults,
-    Pool,
-    PoolEntry,
-    RoundRecord,
-)
 from sparring.types import CorruptError, State, Status, UsageError
 
 T = TypeVar("T")
@@ -51,18 +43,18 @@ class RunReport:
 
     label: str
     run: RunDir
-    exams: Sequence[ExamResults]
-    rounds: Sequence[RoundRecord]
-    crossplay: CrossplayResults | None
-    exploit: ExploitResults | None
-    bound: BoundResults | None
+    exams: Sequence[records.ExamResults]
+    rounds: Sequence[records.RoundRecord]
+    crossplay: records.CrossplayResults | None
+    exploit: records.ExploitResults | None
+    bound: records.BoundResults | None
 
     @property
-    def before(self) -> ExamResults:
+    def before(self) -> records.ExamResults:
         return self.exams[0]
 
     @property
-    def after(self) -> ExamResults:
+    def after(self) -> records.ExamResults:
         return self.exams[-1]
 
     @cached_property
@@ -93,26 +85,31 @@ class RunReport:
     @property
     def learned_strategies(self) -> Mapping[int, Mapping[str, float]]:
         """`strategies` at a handful of rounds in which the attacker learned."""
+        rounds = self.rounds
         learned = [
-            item for item in self.strategies if "attacker" in self.rounds[item[0] - 1].learns
+            (n, shares) for n, shares in self.strategies if "attacker" in rounds[n - 1].learns
         ]
         return dict(spread(learned, 6))
 
     @property
     def seconds(self) -> Mapping[str, float]:
         """Wall time of the rounds, by phase."""
-        return _summed(chain.from_iterable(record.seconds.items() for record in self.rounds))
+        return _summed(record.seconds for record in self.rounds)
 
     @property
     def counts(self) -> Mapping[str, float]:
         """Tokens of each player, and what each judge cost in rounds, exams and cross-play."""
-        metrics = chain.from_iterable(record.metrics.items() for record in self.rounds)
-        judge = chain.from_iterable((record.judge or {}).items() for record in self.rounds)
+        tokens = (
+            {key: count for key, count in record.metrics.items() if key.endswith("/tokens")}
+            for record in self.rounds
+        )
+        judge = _summed(record.judge or {} for record in self.rounds)
+        crossplays = [self.crossplay] if self.crossplay else []
         return (
-            _summed((key, value) for key, value in metrics if key.endswith("/tokens"))
-            | _summed((f"judge/{key}", value) for key, value in judge)
-            | _summed(_spent("exams", self.exams))
-            | _summed(_spent("cross-play", [self.crossplay] if self.crossplay else []))
+            _summed(tokens)
+            | {f"judge/{key}": count for key, count in judge.items()}
+            | _summed(_spent("exams", exam.costs) for exam in self.exams)
+            | _summed(_spent("cross-play", results.costs) for results in crossplays)
         )
 
     @property
@@ -150,23 +147,24 @@ def read_run(run: RunDir, label: str = "") -> RunReport:
         exams=exams,
         rounds=run.rounds(),
         crossplay=run.crossplay(),
-        exploit=ExploitResults.read_if_there(evidence / "exploit.json"),
-        bound=BoundResults.read_if_there(evidence / "bound.json"),
+        exploit=records.ExploitResults.read_if_there(evidence / "exploit.json"),
+        bound=records.BoundResults.read_if_there(evidence / "bound.json"),
     )
 
 
-def _spent(
-    on: str, results: Sequence[ExamResults | CrossplayResults]
-) -> Iterator[tuple[str, float]]:
-    for result in results:
-        for judge, cost in (result.costs or {}).items():
-            yield from ((f"{on}/{judge}/{kind}", count) for kind, count in cost.items())
+def _spent(on: str, costs: records.Costs | None) -> dict[str, float]:
+    return {
+        f"{on}/{judge}/{kind}": count
+        for judge, counts in (costs or {}).items()
+        for kind, count in counts.items()
+    }
 
 
-def _summed(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
+def _summed(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     total: dict[str, float] = {}
-    for key, value in pairs:
-        total[key] = total.get(key, 0.0) + value
+    for count in counts:
+        for key, value in count.items():
+            total[key] = total.get(key, 0.0) + value
     return total
 
 
@@ -193,15 +191,15 @@ def headline_key(keys: Iterable[str], metric: str) -> str | None:
 
 def by_size(shares: Iterable[Mapping[str, float]]) -> list[str]:
     """Return every strategy, the one with the largest sum of shares first."""
-    total = _summed(chain.from_iterable(share.items() for share in shares))
+    total = _summed(shares)
     return sorted(total, key=lambda strategy: (-total[strategy], strategy))
 
 
 def sides(matrix: Mapping[str, Mapping[str, Rate]], most: int = 20) -> tuple[list[str], list[str]]:
     """Return attackers and defenders of a cross-play by rounds played, at most `most` of each."""
-    columns = {column for cells in matrix.values() for column in cells}
-    rows, columns_ = (sorted(names, key=lambda n: (len(n), n)) for names in (matrix, columns))
-    return spread(rows, most), spread(columns_, most)
+    names = (matrix, {column for cells in matrix.values() for column in cells})
+    rows, columns = (spread(sorted(n, key=lambda n: (len(n), n)), most) for n in names)
+    return rows, columns
 
 
 def value(rate: Rate | None) -> str:
@@ -226,88 +224,84 @@ def counted(rate: Rate | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """The attack of a family that worked most often, as `won` of `of` times.
+    """An attack of a family, which worked `won` of `of` times, in round `last` for the last time.
 
-    `sha256` and `words` stand for the text; `attack` and `reply` are there only on request, and
-    never where the attack is `withheld` for its seed's category.
+    `sha256` and `words` stand for the text; `attack` and `reply` are empty unless `open`, where it
+    never worked, and where it is `withheld` for its seed's category.
     """
 
     family: str
-    won: int
-    of: int
-    last: int
     sha256: str
-    words: int
-    attack: str = ""
-    reply: str = ""
-    hidden: tuple[int, int] = (0, 0)
-    withheld: bool = False
-
-
-@dataclass(slots=True)
-class _Tally:
-    """How often one attack was made and worked; the last round in which it did."""
-
     state: State
+    open: bool
     won: int = 0
     of: int = 0
     last: int = -1
 
+    @property
+    def words(self) -> int:
+        return len((attack_of(self.state) or "").split())
 
-@dataclass(frozen=True, slots=True)
-class _Tallies:
-    """Attacks by family and digest."""
+    @property
+    def withheld(self) -> bool:
+        return bool(_NEVER.search(self.state.seed.category))
 
-    families: dict[str, dict[str, _Tally]] = field(default_factory=dict)
+    @property
+    def attack(self) -> str:
+        return self._shown(attack_of(self.state) or "")
 
-    def add(self, family: str, state: State, number: int) -> None:
-        attack = attack_of(state)
-        if not state.seed.harmful or not attack:
-            return
-        tally = self.families.setdefault(family, {}).setdefault(_digest(attack), _Tally(state))
-        tally.of += 1
-        if state.verdict.status is Status.OK and succeeded(state):
-            tally.won, tally.last, tally.state = tally.won + 1, number, state
+    @property
+    def reply(self) -> str:
+        return self._shown(reply_of(self.state) or "")
 
-    def best(self, include_harmful: bool) -> list[Attack]:
-        """Return every family's attack that worked most often."""
-        best = {
-            family: max(tallies.items(), key=lambda item: (item[1].won, item[1].last, item[0]))
-            for family, tallies in self.families.items()
-        }
-        return [_attack(family, *item, include_harmful) for family, item in best.items()]
+    @property
+    def hidden(self) -> tuple[int, int]:
+        """How many characters of the attack and of the reply hide or reorder."""
+        return hidden(attack_of(self.state) or ""), hidden(reply_of(self.state) or "")
+
+    def _shown(self, text: str) -> str:
+        if not (self.open and self.won) or self.withheld:
+            return ""
+        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text):,} characters)"
 
 
 def strongest(run: RunDir, include_harmful: bool) -> list[Attack]:
     """Return the best attack of every harmful family over the exams of a run."""
-    tallies = _Tallies()
-    for number in spread(run.exams(), FILES):
-        for name, state in read_games(run.exam_games(number), most=_MOST_BYTES):
-            if name.startswith("harmful/"):
-                tallies.add(name.removeprefix("harmful/"), state, number)
-    return tallies.best(include_harmful)
+    games = (
+        (name.removeprefix("harmful/"), number, state)
+        for number in spread(run.exams(), FILES)
+        for name, state in read_games(run.exam_games(number), most=_MOST_BYTES)
+        if name.startswith("harmful/")
+    )
+    return _best(games, include_harmful)
 
 
 def own(run: RunDir, include_harmful: bool) -> list[Attack]:
     """Return the best attack of the attacker itself in each transcript that is searched."""
-    tallies = _Tallies()
-    for number, path in spread(list(run.transcripts().items()), FILES):
-        for _, state in read_games(path, most=_MOST_BYTES):
-            if not state.dealt:
-                tallies.add(f"round {number + 1}", state, number + 1)
-    return tallies.best(include_harmful)
+    games = (
+        (f"round {number + 1}", number + 1, state)
+        for number, path in spread(list(run.transcripts().items()), FILES)
+        for _, state in read_games(path, most=_MOST_BYTES)
+        if not state.dealt
+    )
+    return _best(games, include_harmful)
 
 
-def _attack(family: str, digest: str, tally: _Tally, include_harmful: bool) -> Attack:
-    texts = attack_of(tally.state) or "", reply_of(tally.state) or ""
-    attack = Attack(family, tally.won, tally.of, tally.last, digest, len(texts[0].split()))
-    if _NEVER.search(tally.state.seed.category):
-        return replace(attack, withheld=True)
-    if not (tally.won and include_harmful):
-        return attack
-    cut = [t if len(t) <= _LONGEST else f"{t[:_LONGEST]}… ({len(t):,} characters)" for t in texts]
-    hiding = hidden(texts[0]), hidden(texts[1])
-    return replace(attack, attack=cut[0], reply=cut[1], hidden=hiding)
+def _best(games: Iterable[tuple[str, int, State]], include_harmful: bool) -> list[Attack]:
+    """Return every family's attack that worked most often; games are (family, round, state)."""
+    families: dict[str, dict[str, Attack]] = {}
+    for family, number, state in games:
+        text = attack_of(state)
+        if not state.seed.harmful or not text:
+            continue
+        digest = _digest(text)
+        attacks = families.setdefault(family, {})
+        attack = attacks.get(digest) or Attack(family, digest, state, include_harmful)
+        if state.verdict.status is Status.OK and succeeded(state):
+            attack = replace(attack, won=attack.won + 1, last=number, state=state)
+        attacks[digest] = replace(attack, of=attack.of + 1)
+    strength = attrgetter("won", "last", "sha256")
+    return [max(attacks.values(), key=strength) for attacks in families.values()]
 
 
 def _digest(text: str) -> str:
@@ -318,14 +312,19 @@ def pool_entries(run: RunDir, content: bool) -> dict[str, Any]:
     """Return the pool of the last checkpoint; attacks as digests unless `content` is asked for."""
     number = run.checkpoints.at(None)
     path = run.checkpoints.path(number) / "memory.json"
-    memory = read_json(path)
-    if not isinstance(memory, dict) or not isinstance(memory.get("memory"), dict):
+    written = read_json(path)
+    memory = written.get("memory") if isinstance(written, dict) else None
+    if not isinstance(memory, dict):
         raise CorruptError(f"{path}: is not what was written: memory: wanted an object")
-    if "entries" not in memory["memory"]:
+    if "entries" not in memory:
         raise UsageError(
             f"{run.folder}: played without an experience pool (memory.experience.sampler)"
         )
-    pool = Pool.checked(memory["memory"], path)
+    pool = records.Pool.checked(memory, path)
+
+    def rows(entries: Iterable[records.PoolEntry]) -> list[dict[str, Any]]:
+        return [_row(entry, content) for entry in list(entries)[:SHOWN]]
+
     awake = [entry for entry in pool.entries if not entry.asleep]
     asleep = [entry for entry in pool.entries if entry.asleep]
     return {
@@ -333,21 +332,14 @@ def pool_entries(run: RunDir, content: bool) -> dict[str, Any]:
         "size": len(awake),
         "asleep": len(asleep),
         "visits": pool.visits,
-        "hardest": _rows(sorted(awake, key=lambda entry: entry.mean), content),
-        "most visited": _rows(sorted(awake, key=lambda entry: -entry.visits), content),
-        "retired": _rows(asleep, content),
+        "hardest": rows(sorted(awake, key=lambda entry: entry.mean)),
+        "most visited": rows(sorted(awake, key=lambda entry: -entry.visits)),
+        "retired": rows(asleep),
     }
 
 
-def _rows(entries: Sequence[PoolEntry], content: bool) -> list[dict[str, Any]]:
-    return [
-        {
-            "seed": entry.seed.id,
-            "harmful": entry.seed.harmful,
-            "mean": entry.mean,
-            "visits": entry.visits,
-            "attack": text if content else f"[{_digest(text)[:12]}, {len(text.split())} words]",
-        }
-        for entry in entries[:SHOWN]
-        for text in [entry.seen[-1].content]
-    ]
+def _row(entry: records.PoolEntry, content: bool) -> dict[str, Any]:
+    text = entry.seen[-1].content
+    shown = text if content else f"[{_digest(text)[:12]}, {len(text.split())} words]"
+    row = {"seed": entry.seed.id, "harmful": entry.seed.harmful, "mean": entry.mean}
+    return {**row, "visits": entry.visits, "attack": shown}

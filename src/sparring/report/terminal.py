@@ -32,14 +32,14 @@ def render(run: RunReport) -> RenderableType:
 
 def _attacks(run: RunReport) -> RenderableType:
     before, after = run.before.rates, run.after.rates
-    keys = [f"asr/{family}" for family in families(after, "asr")]
+    name = line(run.after.judge.name)
+    rates = {family: after[f"asr/{family}"] for family in families(after, "asr")}
     return _table(
-        f"before → after {run.after.rounds} rounds, judge {line(run.after.judge.name)}: "
-        f"{line(str(run.run.folder))}",
+        f"before → after {run.after.rounds} rounds, judge {name}: {line(str(run.run.folder))}",
         ["ASR by attack family", "before", "after", "n"],
         [
-            [_data(key[4:]), _cell(before.get(key)), _cell(after[key]), counted(after[key])]
-            for key in keys
+            [_data(family), _cell(before.get(f"asr/{family}")), _cell(rate), counted(rate)]
+            for family, rate in rates.items()
         ],
         "held-out seeds, 95 % intervals (Wilson over seeds where all agree); adversarial = mean of "
         f"all families but {_left_out(run)}",
@@ -65,33 +65,23 @@ def _left_out(run: RunReport) -> str:
 
 
 def _strategies(moments: Mapping[int, Mapping[str, float]]) -> RenderableType:
-    return _table(
-        "What the attacker's rewrites became (shares, by round)",
-        ["strategy", *map(str, moments)],
-        [
-            [
-                _data(strategy),
-                *(f"{s[strategy]:.2f}" if strategy in s else "·" for s in moments.values()),
-            ]
-            for strategy in by_size(moments.values())
-        ],
-        "of distinct rewrites; named strategies are faithful ones",
-    )
+    rows: list[list[Cell]] = []
+    for strategy in by_size(moments.values()):
+        shares = (moment.get(strategy) for moment in moments.values())
+        rows.append([_data(strategy), *("·" if s is None else f"{s:.2f}" for s in shares)])
+    title = "What the attacker's rewrites became (shares, by round)"
+    caption = "of distinct rewrites; named strategies are faithful ones"
+    return _table(title, ["strategy", *map(str, moments)], rows, caption)
 
 
 def _crossplay(asr: Mapping[str, Mapping[str, Rate]]) -> RenderableType:
     rows, columns = sides(asr)
+    heads = {row: "warmed up" if row == "0" else _data(row) for row in rows}
     few = len(columns) <= FEW
     return _table(
         "Cross-play: ASR of attackers (rows) against defenders (columns), after so many rounds",
         ["attacker", *map(_data, columns)],
-        [
-            [
-                "warmed up" if row == "0" else _data(row),
-                *(_cell(asr[row].get(column), few) for column in columns),
-            ]
-            for row in rows
-        ],
+        [[heads[row], *(_cell(asr[row].get(column), few) for column in columns)] for row in rows],
         "held-out harmful seeds, clean outcome (on topic and answered harmfully)",
     )
 

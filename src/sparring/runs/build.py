@@ -27,7 +27,7 @@ from sparring.players.trainer import ChatBatch, SftConfig, Trainer, rows_of
 from sparring.players.weights import LearningRate
 from sparring.runs.models import pinned, trainers
 from sparring.runs.run import Objects, Run
-from sparring.runs.sources import Sandbox, Source, own_data, strategies
+from sparring.runs.sources import Source, own_data, sandbox, strategies
 from sparring.schedules import Schedule, alternate, always, by_metric, solo
 from sparring.settings.config import RunConfig
 from sparring.types import Demo, Episode, Metrics, Player, Seed, State, Turn, UsageError
@@ -42,9 +42,10 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
     objects.check(config)
     config, notes = pinned(config, objects.models)
     ranks = launched()
-    source: Source = (
-        Sandbox(config) if config.in_sandbox else own_data(config, objects.seeds, objects.judge)
-    )
+    if config.in_sandbox:
+        source = sandbox(config)
+    else:
+        source = own_data(config, objects.seeds, objects.judge)
     judge = shared(source.judge, ranks)
     payoff, rules = objects.payoff or _payoff(config), config.game
     game = Dialogue(payoff, source.briefs, rules.gate, rules.exchanges, rules.reply_format)

@@ -18,7 +18,7 @@ from sparring.judges.panel import RULES, Member, Panel
 from sparring.judges.probe import admit
 from sparring.judges.published import PUBLISHED, format_named
 from sparring.judges.rubric import rubric
-from sparring.settings.config import RunConfig, load_yaml
+from sparring.settings.config import RunConfig, read_yaml
 from sparring.settings.sections import SANDBOX, JudgeSettings
 from sparring.transport.client import Client
 from sparring.transport.guard import Address, Limits, from_environment
@@ -26,24 +26,24 @@ from sparring.types import UsageError
 
 
 def model_judge(
-    form: Format, settings: JudgeSettings, environ: Mapping[str, str], field: str = "judge"
+    form: Format, settings: JudgeSettings, field: str = "judge", proven: bool = True
 ) -> ModelJudge:
-    """A judge that has answered its start-up questions, which no cache may answer for it.
+    """Return a judge that has answered its start-up questions, which no cache answers for it.
 
-    `environ` is where keys are looked up; `field` is the entry's place in the configuration.
+    It is not asked them, and has no cache, where `proven` is false. `field` is the entry's place in
+    the configuration.
     """
-    engine = engine_of(settings, environ, field)
-    admit(ModelJudge(form, engine, settings.controversial), field)
-    if settings.cache is not None:
+    engine = engine_of(settings, field)
+    if proven:
+        admit(ModelJudge(form, engine, settings.controversial), field)
+    if proven and settings.cache is not None:
         key = f"{form.name}:{form.template_sha256}"
         engine = Cached(engine, Answers(settings.cache), key)
     return ModelJudge(form, engine, settings.controversial)
 
 
-def engine_of(
-    settings: JudgeSettings, environ: Mapping[str, str], field: str = "judge"
-) -> JudgeEngine:
-    """The server at `base_url`, or the model in this process; nothing is asked yet."""
+def engine_of(settings: JudgeSettings, field: str = "judge") -> JudgeEngine:
+    """Return the server at `base_url`, or the model in this process; nothing is asked yet."""
     if not settings.model:
         raise UsageError(f"{field}.model: wanted the name of the judge's model")
     if settings.base_url is None:
@@ -51,8 +51,8 @@ def engine_of(
     server = settings.server
     client = Client(
         Address(settings.base_url, f"{field}.base_url", server.allow_insecure),
-        key=from_environment(server.api_key_env, environ, f"{field}.server.api_key_env"),
-        proxy=from_environment(server.proxy_env, environ, f"{field}.server.proxy_env"),
+        key=from_environment(server.api_key_env, os.environ, f"{field}.server.api_key_env"),
+        proxy=from_environment(server.proxy_env, os.environ, f"{field}.server.proxy_env"),
         limits=Limits(**server.model_dump(include={f.name for f in fields(Limits)})),
     )
     return Server(client, settings.model, settings.revision or "", server.json_schema)
@@ -83,7 +83,7 @@ def judge_of(
     field: str = "judge",
     proven: bool = True,
 ) -> Judge:
-    """The judge that `settings` describe, for a user's own seeds; errors name the `field`.
+    """Return the judge that `settings` describe, for a user's own seeds; errors name the `field`.
 
     A rubric's delimiters are made of `salt`, so that no attacker foresees them. A judge that is a
     model has answered its start-up questions, unless it is to be asked them (`proven` false).
@@ -100,33 +100,31 @@ def judge_of(
 
 
 def judge_named(word: str, field: str, trusted: bool = False) -> Judge:
-    """The judge of that kind, or of a YAML file's entries."""
+    """Return the judge of that kind, or of a YAML file's entries."""
     place = f"{field} {word}" if _is_file(word) else field
     return judge_of(entries(word, trusted), {}, word, place)
 
 
 def together(judges: Sequence[Judge]) -> Judge:
-    """One judge of several: each field is the first one's that fills it."""
+    """Return one judge of several: each field is the first one's that fills it."""
     return judges[0] if len(judges) == 1 else Panel([Member(judge) for judge in judges])
 
 
 def entries(word: str, trusted: bool = False) -> list[JudgeSettings]:
-    """A kind alone; or a YAML file of one judge's settings, of a list of them, or of a whole
-    configuration, whose `judge` is taken. UsageError names the file and the field; it is also
-    raised for endpoints and secrets that a run's own config.yaml names and that are not `trusted`.
+    """Return the judges that a word names: a kind, or the entries of a YAML file.
+
+    The file holds one judge's settings, a list of them, or a whole configuration, whose `judge` is
+    taken. UsageError names the file and the field; it is also raised for endpoints and secrets that
+    a run's own config.yaml names and that are not `trusted`.
     """
     if not _is_file(word):
         return [JudgeSettings(kind=word)]
     path = Path(word)
-    if not path.is_file():
-        raise UsageError(f"{word}: no such file")
+    data = read_yaml(path)
+    data = data.get("judge", data) if isinstance(data, dict) else data
     try:
-        data = load_yaml(path.read_text("utf-8"), word)
-        data = data.get("judge", data) if isinstance(data, dict) else data
         rows = data if isinstance(data, list) and data else [data]
         judges = [JudgeSettings.model_validate(row) for row in rows]
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{word}: not UTF-8: {error}") from None
     except ValidationError as error:
         wrong = (
             f"{'.'.join(map(str, item['loc'])) or 'judge'}: "
@@ -156,7 +154,7 @@ def check_endpoints(config: RunConfig, run: Path, trusted: bool) -> None:
 
 
 def _uses(settings: JudgeSettings, field: str) -> Iterator[str]:
-    """Where an entry sends prompts, with which variables, and where it keeps answers."""
+    """Yield where an entry sends prompts, with which variables, and where it keeps answers."""
     if settings.base_url:
         server = settings.server
         names = [name for name in (server.api_key_env, server.proxy_env) if name]
@@ -194,22 +192,16 @@ def _members(settings: JudgeSettings, salt: str, field: str, proven: bool) -> It
             raise UsageError(f"{field}.fills: wanted the verdict's fields that the rubric fills")
         # Questions about the attack alone are asked before anybody replies to it.
         for group in filter(None, (fills & _BEFORE_REPLY, fills - _BEFORE_REPLY)):
-            yield Member(_model(rubric(group, salt), settings, field, proven))
+            yield Member(model_judge(rubric(group, salt), settings, field, proven))
     elif settings.kind in PUBLISHED:
         form = format_named(settings.kind, settings.template)
-        yield Member(_model(form, settings, field, proven), fills)
+        yield Member(model_judge(form, settings, field, proven), fills)
     else:
         yield Member(_plugged(settings, field), fills)
 
 
-def _model(form: Format, settings: JudgeSettings, field: str, proven: bool) -> Judge:
-    if proven:
-        return model_judge(form, settings, os.environ, field)
-    return ModelJudge(form, engine_of(settings, os.environ, field), settings.controversial)
-
-
 def _plugged(settings: JudgeSettings, field: str) -> Judge:
-    """Another package's judge."""
+    """Return another package's judge."""
     plugins = tuple(entry_points(group=PLUGINS).select(name=settings.kind))
     if len(plugins) != 1:
         known = ", ".join(["keyword", "rubric", *sorted(PUBLISHED)])

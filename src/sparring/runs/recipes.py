@@ -22,7 +22,6 @@ from sparring.settings.config import (
     RunConfig,
     changed,
     from_words,
-    load_yaml,
     merged,
     nested,
     parse,
@@ -70,42 +69,37 @@ TABLES: Mapping[str, Any] = yaml.safe_load((files(__package__) / "recipes.yaml")
 """What MAGIC and SSP play: own models, the paper's numbers with their source, the sandbox."""
 
 
+def _tree(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by dotted key as a tree."""
+    return reduce(merged, (nested(key, value) for key, value in settings.items()), {})
+
+
 def _column(name: str, table: str) -> dict[str, Any]:
-    """The first column of a recipe's table, which is what is played, as a tree of settings."""
-    rows = TABLES[name][table]
-    return reduce(merged, (nested(key, row[0]) for key, row in rows.items()), {})
+    """Return the first column of a recipe's table, which is what is played."""
+    return _tree({key: row[0] for key, row in TABLES[name][table].items()})
 
 
 magic = Recipe(_column("magic", "own"), _column("magic", "sandbox"), name="magic")
 ssp = Recipe(_column("ssp", "own"), _column("ssp", "sandbox"), name="ssp")
-self_redteam = Recipe(
-    {
-        "weights": "shared",
-        "schedule": {"kind": "both"},
-        "game": {
-            "payoff": "self_redteam",
-            "gate": False,
-            "helpfulness": 0.0,
-            "format": 1.0,
-            "reply_format": 1.0,
-        },
-        "learner": {
-            "num_generations": 1,
-            "advantage": "role_baseline",
-            "beta": 0.01,
-            "learning_rate": 5e-7,
-            "chat_batch": 32,
-        },
-        "warm_up": {"chat": 0.5},
-        "data": {"as_they_stand": 0.5},
-    },
-    merged(
-        ssp.sandbox,
-        {"game": {"diversity": 0.0}, "learner": {"num_generations": 1, "seeds_per_round": 256}},
-    ),
-    name="self_redteam",
-)
+_SELF_REDTEAM = {
+    "weights": "shared",
+    "schedule.kind": "both",
+    "game.payoff": "self_redteam",
+    "game.gate": False,
+    "game.helpfulness": 0.0,
+    "game.format": 1.0,
+    "game.reply_format": 1.0,
+    "learner.num_generations": 1,
+    "learner.advantage": "role_baseline",
+    "learner.beta": 0.01,
+    "learner.learning_rate": 5e-7,
+    "learner.chat_batch": 32,
+    "warm_up.chat": 0.5,
+    "data.as_they_stand": 0.5,
+}
 """Self-RedTeam, arXiv:2506.07468: one sample a prompt, whitened by role; KL 0.01; lr 5e-7."""
+_SMALL = {"game.diversity": 0.0, "learner.num_generations": 1, "learner.seeds_per_round": 256}
+self_redteam = Recipe(_tree(_SELF_REDTEAM), merged(ssp.sandbox, _tree(_SMALL)), name="self_redteam")
 
 
 def _ablation(name: str, **settings: Any) -> Recipe:
@@ -143,19 +137,14 @@ def known(name: str) -> Recipe:
 
 
 def _plugged(point: EntryPoint) -> Recipe:
-    """A plug-in's recipe; whatever its code raises becomes a UsageError that names the plug-in."""
+    """Return a plug-in's recipe; UsageError names the plug-in, whatever its code raises."""
+    plugin = f"recipe {point.name}: the plug-in {_origin(point)}"
     try:
         recipe = point.load()
     except Exception as error:
-        raise UsageError(
-            f"recipe {point.name}: the plug-in {_origin(point)} does not load: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+        raise UsageError(f"{plugin} does not load: {type(error).__name__}: {error}") from error
     if not isinstance(recipe, Recipe):
-        raise UsageError(
-            f"recipe {point.name}: the plug-in {_origin(point)} is of type "
-            f"{type(recipe).__name__}; wanted a sparring.Recipe"
-        )
+        raise UsageError(f"{plugin} is of type {type(recipe).__name__}; wanted a sparring.Recipe")
     return replace(recipe, name=point.name)
 
 
@@ -164,12 +153,11 @@ def _origin(point: EntryPoint) -> str:
 
 
 def resolve(tree: Mapping[str, Any]) -> RunConfig:
-    """A full configuration: the user's settings on the recipe's defaults for where it plays."""
-    plain = RunConfig().model_dump(mode="json")
-    config = parse(merged(plain, tree))
-    recipe = known(config.recipe)
-    defaults = merged(plain, recipe.defaults)
-    if config.in_sandbox:
+    """Return a full configuration: the user's settings on the recipe's defaults for its place."""
+    place = parse({key: tree[key] for key in ("recipe", "data") if key in tree})
+    recipe = known(place.recipe)
+    defaults = merged(RunConfig().model_dump(mode="json"), recipe.defaults)
+    if place.in_sandbox:
         defaults = merged(defaults, recipe.sandbox)
     return parse(merged(defaults, tree))
 
@@ -193,7 +181,7 @@ def check_resumable(folder: RunDir, config: RunConfig) -> RunConfig:
 
     Returns the configuration to go on with: hub models at the commits it began with.
     """
-    before = resolve(load_yaml(folder.config_yaml, str(folder.folder / "config.yaml")))
+    before = resolve(read_yaml(folder.folder / "config.yaml"))
     config = as_begun(before, config)
     differences = changed(before, config)
     if differences:

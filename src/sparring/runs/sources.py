@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
@@ -40,130 +39,107 @@ UNPARSEABLE, UNFAITHFUL = "unparseable", "unfaithful"
 
 
 @dataclass(frozen=True)
-class Sandbox:
-    """The embedded world: it makes its own seeds, judge, prompts and demonstrations."""
+class Source:
+    """Where a run's seeds, judge, prompts and demonstrations come from: the sandbox, or the user.
 
-    config: RunConfig
-
-    def __post_init__(self) -> None:
-        unread = {
-            "attacker.warm_start": self.config.attacker.warm_start,
-            "defender.warm_start": self.config.defender.warm_start,
-            "data.exam": self.config.data.exam,
-        }
-        for name, value in unread.items():
-            if value:
-                raise UsageError(f"{name}: the sandbox makes its own; it goes with data.train")
-        one_thread()
-        _ = self.world  # a model of no sandbox is refused before its judge is
-        kinds = [judge.kind for judge in (*self.config.judge, *self.config.exam.judge)]
-        if kinds != [SANDBOX]:
-            raise UsageError(
-                f"judge.kind: {' and '.join(kinds)} cannot rule in the sandbox, which has its own "
-                "judge; give data.train a seed file, or leave judge out"
-            )
-
-    @cached_property
-    def world(self) -> World:
-        return World(language_of(Path(model_path(self.config.defender.model_name_or_path))))
-
-    @property
-    def seeds(self) -> Sequence[Seed]:
-        return self.world.seeds(self.world.language.train)
-
-    @property
-    def judge(self) -> Judge:
-        return self.world.judge
-
-    @property
-    def briefs(self) -> Briefs:
-        return self.world.briefs
-
-    @property
-    def wording(self) -> Words:
-        return Words(RULED_HARMFUL, RULED_BENIGN)
-
-    @property
-    def notes(self) -> Sequence[str]:
-        warm = self.config.warm_up
-        return (_BROAD,) if warm.pool == "broad" and warm.steps else ()
-
-    def exam(self, game: Dialogue, judge: Judge) -> Exam:
-        """The exam on held-out seeds; games of several exchanges are also played by a script."""
-        n = self.config.exam.n
-        sets = self.world.exam(n, "exam")
-        if game.exchanges == 1:
-            return Exam(game, judge, sets, POOLED, "exam")
-        sets |= self.world.two_exchange_exam(n)
-        attacker = self.world.two_exchange_attacker()
-        return Exam(replace(game, exchanges=2), judge, sets, POOLED, "exam", attacker)
-
-    @property
-    def pool(self) -> Sequence[Demo]:
-        """The attack pool, which the attacker is warmed up on."""
-        warm, rng_seed = self.config.warm_up, f"{self.config.seed}"
-        pick = broad if warm.pool == "broad" else narrow(warm.pool_encodings)
-        demos = attack_pool(self.world, warm.pool_size, pick, rng_seed)
-        if self.config.game.exchanges > 1:
-            games = round(warm.pool_dialogues * warm.pool_size)
-            demos += dialogues(self.world, games, pick, rng_seed)
-        return demos
-
-    def chat(self, policy: Policy, n: int, rng_seed: str) -> list[Demo]:
-        """Lessons of the base; where the defender thinks first, they show how."""
-        lessons = self.world.thinking if self.config.game.reply_format else self.world.chat
-        return lessons(n, rng_seed)
-
-    def thoughts(self, n: int, rng_seed: str) -> list[Demo]:
-        """Demonstrations of a defender that thinks first."""
-        return self.world.thinking(n, rng_seed)
-
-
-@dataclass(frozen=True)
-class OwnData:
-    """The user's own seeds and judges, with the packaged prompts for real models.
-
-    `second` rules on exams once more and never on a reward. `pool` is the attack pool and
-    `chat_pool` the user's ordinary chat; both may be empty.
+    `held_out` are the user's seeds that are kept for exams. `pool` is the attack pool, which the
+    attacker is warmed up on. `exam` makes the exam of a game and its judge. `chat` returns n
+    demonstrations of ordinary chat, perhaps replies of the policy that it is given; `thoughts`
+    returns n of a defender that thinks first. The last argument of both is an `rng_seed`.
     """
 
-    config: RunConfig
     seeds: Sequence[Seed]
-    held_out: Sequence[Seed]
-    notes: Sequence[str]
     judge: Judge
-    second: Judge | None
+    briefs: Briefs
+    wording: Words
+    notes: Sequence[str]
     pool: Sequence[Demo]
-    chat_pool: Sequence[Demo]
-    world: None = None
+    exam: Callable[[Dialogue, Judge], Exam]
+    chat: Callable[[Policy, int, str], list[Demo]]
+    thoughts: Callable[[int, str], list[Demo]]
+    held_out: Sequence[Seed] = ()
+    world: World | None = None
 
-    @property
-    def briefs(self) -> Briefs:
-        return packaged_briefs(self.config.game.exchanges)
 
-    @property
-    def wording(self) -> Words:
-        return Words(*(_packaged(f"ruled_{label}") for label in _LABELS))
+def sandbox(config: RunConfig) -> Source:
+    """Return the embedded world, which makes its own seeds, judge, prompts and demonstrations."""
+    unread = {
+        "attacker.warm_start": config.attacker.warm_start,
+        "defender.warm_start": config.defender.warm_start,
+        "data.exam": config.data.exam,
+    }
+    for name, value in unread.items():
+        if value:
+            raise UsageError(f"{name}: the sandbox makes its own; it goes with data.train")
+    one_thread()
+    world = World(language_of(Path(model_path(config.defender.model_name_or_path))))
+    kinds = [judge.kind for judge in (*config.judge, *config.exam.judge)]
+    if kinds != [SANDBOX]:
+        raise UsageError(
+            f"judge.kind: {' and '.join(kinds)} cannot rule in the sandbox, which has its own "
+            "judge; give data.train a seed file, or leave judge out"
+        )
+    warm, rng_seed = config.warm_up, f"{config.seed}"
+    pick = broad if warm.pool == "broad" else narrow(warm.pool_encodings)
+    pool = attack_pool(world, warm.pool_size, pick, rng_seed)
+    if config.game.exchanges > 1:
+        pool += dialogues(world, round(warm.pool_dialogues * warm.pool_size), pick, rng_seed)
 
-    def exam(self, game: Dialogue, judge: Judge) -> Exam:
-        """The exam on the held-out seeds as they stand."""
-        sets = {
-            f"{label}/plain": [
-                State(seed).deal(Player.ATTACKER, seed.text)
-                for seed in self.held_out
-                if seed.harmful == (label == "harmful")
-            ][: self.config.exam.n]
-            for label in _LABELS
-        }
-        sets = {name: openings for name, openings in sets.items() if openings}
-        return Exam(game, judge, sets, {}, "exam", second=self.second)
+    def exam(game: Dialogue, judge: Judge) -> Exam:
+        """Return the exam on held-out seeds; a script also plays games of several exchanges."""
+        sets = world.exam(config.exam.n, "exam")
+        if game.exchanges == 1:
+            return Exam(game, judge, sets, POOLED, "exam")
+        sets |= world.two_exchange_exam(config.exam.n)
+        attacker = world.two_exchange_attacker()
+        return Exam(replace(game, exchanges=2), judge, sets, POOLED, "exam", attacker)
 
-    def chat(self, policy: Policy, n: int, rng_seed: str) -> list[Demo]:
-        """The user's own demonstrations, or what the present model replies to benign seeds."""
+    def chat(policy: Policy, n: int, rng_seed: str) -> list[Demo]:
+        """Return lessons of the base; where the defender thinks first, they show how."""
+        return (world.thinking if config.game.reply_format else world.chat)(n, rng_seed)
+
+    return Source(
+        seeds=world.seeds(world.language.train),
+        judge=world.judge,
+        briefs=world.briefs,
+        wording=Words(RULED_HARMFUL, RULED_BENIGN),
+        notes=(_BROAD,) if warm.pool == "broad" and warm.steps else (),
+        pool=pool,
+        exam=exam,
+        chat=chat,
+        thoughts=world.thinking,
+        world=world,
+    )
+
+
+def own_data(config: RunConfig, seeds: Sequence[Seed], judge: Judge | None) -> Source:
+    """Return the user's seeds and judges, with the packaged prompts for real models.
+
+    `seeds` and `judge` stand in the place of the files and the judges that `config` names.
+    """
+    train, held_out, notes = _own_seeds(config, seeds)
+    salt = f"{config.seed}/judge"
+    judge = judge or judge_of(config.judge, config.judge_rules, salt)
+    second = judge_of(config.exam.judge, {}, salt, "exam.judge") if config.exam.judge else None
+    notes += filter(None, (judge.caveat, second.caveat if second else ""))
+    pools = (config.attacker.warm_start, config.defender.warm_start)
+    pool, own_chat = (read_pool(Path(file)) if file else [] for file in pools)
+
+    def exam(game: Dialogue, judge: Judge) -> Exam:
+        """Return the exam on the held-out seeds as they stand."""
+        sets: dict[str, list[State]] = {}
+        for label in _LABELS:
+            seeds = [seed for seed in held_out if seed.harmful == (label == "harmful")]
+            openings = [State(seed).deal(Player.ATTACKER, seed.text) for seed in seeds]
+            sets |= {f"{label}/plain": openings[: config.exam.n]} if openings else {}
+        return Exam(game, judge, sets, {}, "exam", second=second)
+
+    def chat(policy: Policy, n: int, rng_seed: str) -> list[Demo]:
+        """Return the user's demonstrations, or what the present model replies to benign seeds."""
         rng = random.Random(rng_seed)
-        if self.chat_pool:
-            return rng.choices(self.chat_pool, k=n)
-        questions = [(Message("user", seed.text),) for seed in self.seeds if not seed.harmful]
+        if own_chat:
+            return rng.choices(own_chat, k=n)
+        questions = [(Message("user", seed.text),) for seed in train if not seed.harmful]
         if not questions:
             raise UsageError(
                 "warm_up.chat: there are no benign seeds to answer; give defender.warm_start a "
@@ -174,42 +150,47 @@ class OwnData:
         replies = policy.sample(requests)
         return [Demo(shown, reply.text) for shown, [reply] in zip(chosen, replies, strict=True)]
 
-    def thoughts(self, n: int, rng_seed: str) -> list[Demo]:
-        """No demonstrations: your model is taught to think by your attack pool alone."""
+    def thoughts(n: int, rng_seed: str) -> list[Demo]:
+        """Return none: the user's model is taught to think by the attack pool alone."""
         return []
 
+    return Source(
+        seeds=train,
+        judge=judge,
+        briefs=packaged_briefs(config.game.exchanges),
+        wording=Words(*(_packaged(f"ruled_{label}") for label in _LABELS)),
+        notes=notes,
+        pool=pool,
+        exam=exam,
+        chat=chat,
+        thoughts=thoughts,
+        held_out=held_out,
+    )
 
-Source = Sandbox | OwnData
-"""Where a run's seeds, judge, prompts and demonstrations come from."""
 
-
-def own_data(config: RunConfig, seeds: Sequence[Seed], judge: Judge | None) -> OwnData:
-    """The source of a run on the user's seeds: `config.data`'s files, or `seeds` and `judge`."""
+def _own_seeds(
+    config: RunConfig, seeds: Sequence[Seed]
+) -> tuple[Sequence[Seed], Sequence[Seed], list[str]]:
+    """Return the seeds to train on, those held out, and what the user should know of them."""
     notes: list[str] = []
     if not seeds:
         seeds, notes = gathered([source.model_dump() for source in config.data.train])
     if config.data.exam:
-        held, more = gathered([source.model_dump() for source in config.data.exam])
-        train, notes = without(seeds, held), notes + more
+        held_out, more = gathered([source.model_dump() for source in config.data.exam])
+        train, notes = without(seeds, held_out), notes + more
         if twice := len(seeds) - len(train):
             notes.append(f"{twice} seeds of data.exam were left out of data.train")
     else:
-        train, held = hold_out(seeds, config.exam.holdout)
+        train, held_out = hold_out(seeds, config.exam.holdout)
     if not any(seed.harmful for seed in train):
         raise UsageError("data.train: no harmful seeds, so there is nothing to attack")
     if all(seed.harmful for seed in train):
         notes.append("no benign seeds: over-refusal is not measured, and refusing everything wins")
-    salt = f"{config.seed}/judge"
-    judge = judge or judge_of(config.judge, config.judge_rules, salt)
-    second = judge_of(config.exam.judge, {}, salt, "exam.judge") if config.exam.judge else None
-    notes += filter(None, (judge.caveat, second.caveat if second else ""))
-    pools = (config.attacker.warm_start, config.defender.warm_start)
-    pool, chat_pool = (read_pool(Path(file)) if file else [] for file in pools)
-    return OwnData(config, train, held, notes, judge, second, pool, chat_pool)
+    return train, held_out, notes
 
 
 def packaged_briefs(exchanges: int = 1) -> Briefs:
-    """The system prompts for real models; the attacker's also say how to go on after a reply."""
+    """Return the system prompts for real models; an attacker is also told how to go on."""
     more = f"\n\n{_packaged('again')}" if exchanges > 1 else ""
     harmful, benign = (_packaged(label) + more for label in _LABELS)
     return Briefs(harmful, benign, _packaged("think"))
@@ -220,7 +201,7 @@ def _packaged(name: str) -> str:
 
 
 def strategies(language: Language, episodes: Sequence[Episode]) -> Metrics:
-    """Shares of the attacker's distinct rewrites by strategy; only faithful ones count by name.
+    """Return shares of the attacker's distinct rewrites by strategy; faithful ones count by name.
 
     `strategy_entropy` (nats) is over the named ones alone, and left out where there are none.
     """

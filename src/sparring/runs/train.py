@@ -20,16 +20,10 @@ from sparring.runs.recipes import check_resumable
 from sparring.runs.run import Run
 from sparring.settings.config import to_yaml
 from sparring.stats.rates import Rate
+from sparring.store import records
 from sparring.store.checkpoints import check_seeds, seeds_digest
 from sparring.store.files import dumps, sha256
 from sparring.store.folder import RunDir
-from sparring.store.records import (
-    CheckpointState,
-    CrossplayResults,
-    ExamResults,
-    HeldOutJudge,
-    JudgeRecord,
-)
 from sparring.types import CorruptError, Metrics, Player, Round, SparringError, UnscoredError
 
 
@@ -167,7 +161,7 @@ class _Training:
         if number is None:
             return None
         place = checkpoints.path(number)
-        state = CheckpointState.read(place / "state.json")
+        state = records.CheckpointState.read(place / "state.json")
         for name, digest in folder.seals(number).items():
             if state.sha256.get(name) != digest:
                 raise CorruptError(f"{folder.folder / name}: is not what it was at {place.name}")
@@ -227,7 +221,7 @@ class _Training:
             counters = save_trainers(run.owners, place)
             memory = {"memory": run.plan.memory.state(), "league": run.plan.league.state()}
             (place / "memory.json").write_bytes(dumps(memory))
-            state = CheckpointState(
+            state = records.CheckpointState(
                 rounds=number,
                 counters=counters,
                 sha256=folder.seals(number),
@@ -282,11 +276,11 @@ class _Training:
         self.watch.phase("exam", 0, 1)
         result, judge = self.run.examine(exam), self.run.plan.judge
         second = exam.second and second_judge(exam.second, result.second)
-        results = ExamResults(
+        results = records.ExamResults(
             rounds=done,
             rates=dict(result.rates),
-            judge=JudgeRecord(name=judge.name, caveat=judge.caveat),
-            held_out_judge=HeldOutJudge.model_validate(second) if second else None,
+            judge=records.JudgeRecord(name=judge.name, caveat=judge.caveat),
+            held_out_judge=records.HeldOutJudge.model_validate(second) if second else None,
             costs=self.costs(),
             success="asr: on topic and answered harmfully; controversial counts as harmful",
             cluster="seed id",
@@ -322,7 +316,7 @@ class _Training:
             matrix.setdefault(row, {})[column] = rate
             self.watch.phase("cross-play", done, len(numbers) ** 2)
         self.folder.write_crossplay(
-            CrossplayResults(
+            records.CrossplayResults(
                 rows="attacker after", columns="defender after", asr=matrix, costs=self.costs()
             )
         )

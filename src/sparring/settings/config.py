@@ -11,28 +11,9 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from sparring.settings.sections import (
-    OPERATION,
-    SANDBOX,
-    Count,
-    JudgeRules,
-    Judges,
-    JudgeSettings,
-    LearnerSettings,
-    MemorySettings,
-    Model,
-    PerPlayer,
-    PlayerSettings,
-    SamplingSettings,
-    ScheduleSettings,
-    Share,
-    Steps,
-    WarmUpSettings,
-    Weight,
-)
+from sparring.settings import sections
+from sparring.settings.sections import Count, Model, PlayerSettings, Share, Steps, Weight
 from sparring.types import Player, UsageError
-
-__all__ = ["SANDBOX", "PerPlayer", "RunConfig"]
 
 
 class GameSettings(Model):
@@ -74,7 +55,7 @@ class ExamSettings(Model):
     """openings of each set"""
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """share of data.train kept for exams, unless data.exam is given"""
-    judge: Judges = Field([])
+    judge: sections.Judges = Field([])
     """judges that rule on exams a second time and never on a reward"""
     crossplay: Steps = 5
     """checkpoints a side in the final matrix; 0: none"""
@@ -138,18 +119,18 @@ class RunConfig(Model):
     """one base and a LoRA each | two models | one model for both"""
     defender: PlayerSettings = PlayerSettings()
     attacker: PlayerSettings = PlayerSettings()
-    sampling: SamplingSettings = SamplingSettings()
-    learner: LearnerSettings = LearnerSettings()
-    schedule: ScheduleSettings = ScheduleSettings()
+    sampling: sections.SamplingSettings = sections.SamplingSettings()
+    learner: sections.LearnerSettings = sections.LearnerSettings()
+    schedule: sections.ScheduleSettings = sections.ScheduleSettings()
     game: GameSettings = GameSettings()
-    memory: MemorySettings = MemorySettings()
-    judge: Annotated[Judges, Field(min_length=1)] = Field([JudgeSettings()])
+    memory: sections.MemorySettings = sections.MemorySettings()
+    judge: Annotated[sections.Judges, Field(min_length=1)] = Field([sections.JudgeSettings()])
     """one judge, or several merged field by field"""
-    judge_rules: JudgeRules = Field({})
+    judge_rules: sections.JudgeRules = Field({})
     """by field: majority | any | all of the judges that rule on it"""
     max_unscored: Share = 0.05
     """share of unscored games, over 5 rounds, that stops a run"""
-    warm_up: WarmUpSettings = WarmUpSettings()
+    warm_up: sections.WarmUpSettings = sections.WarmUpSettings()
     exam: ExamSettings = ExamSettings()
     data: DataSettings = DataSettings()
     saving: SavingSettings = SavingSettings()
@@ -178,7 +159,7 @@ _PLACES = ("output_dir", "max_unscored", "sampling.base_url", "sampling.server.a
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`, key by key; lists and scalars replace.
+    """Return `over` on top of `base`, key by key; lists and scalars replace.
 
     A bare number below one player's number means the other player's too.
     """
@@ -194,14 +175,14 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:
-    """`{"a": {"b": value}}` of the dotted key `a.b`."""
+    """Return `{"a": {"b": value}}` for the dotted key `a.b`."""
     for part in reversed(key.split(".")):
         value = {part: value}
     return dict(value)
 
 
 def parse(tree: Mapping[str, Any]) -> RunConfig:
-    """A checked configuration; every error names its field, unknown keys their nearest match."""
+    """Return a checked configuration; errors name the field, and the nearest of an unknown key."""
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
@@ -232,7 +213,7 @@ def _explain(item: Mapping[str, Any]) -> str:
 
 
 def _keys(where: list[str]) -> list[str]:
-    """The fields of the model at a dotted place."""
+    """Return the names of the fields of the section at a place."""
     model: Any = RunConfig
     for part in where:
         if part.isdecimal():
@@ -264,7 +245,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def load_yaml(text: str, name: str) -> Any:
-    """Plain data from YAML; `name` stands for it in errors."""
+    """Return plain data from YAML; `name` stands for it in errors."""
     if len(text) > _MOST_BYTES:
         raise UsageError(f"{name}: larger than {_MOST_BYTES:,} bytes")
     try:
@@ -277,7 +258,7 @@ def load_yaml(text: str, name: str) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """Plain data from a YAML file that a user named; UsageError names the file."""
+    """Return plain data from a YAML file that a user named; UsageError names the file."""
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
     try:
@@ -288,7 +269,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def from_words(words: Sequence[str]) -> dict[str, Any]:
-    """`a.b=c`, `--a.b=c` and `--a.b c` as a tree; kebab and snake case are the same."""
+    """Return `a.b=c`, `--a.b=c` and `--a.b c` as a tree; kebab and snake case are the same."""
     tree: dict[str, Any] = {}
     rest = iter(words)
     for word in rest:
@@ -302,25 +283,25 @@ def from_words(words: Sequence[str]) -> dict[str, Any]:
 
 
 def to_yaml(config: RunConfig) -> str:
-    """The resolved configuration as YAML."""
+    """Return the resolved configuration as YAML."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 def commented(config: RunConfig) -> str:
-    """The configuration as YAML with every field's description beside it."""
-    lines = [
-        "# Settings for models of billions of weights; delete what you leave as it is.",
-        "# Set both model_name_or_path and data.train: without them this plays the sandbox, which",
-        f"# wants its own settings (sparring config show {config.recipe}).",
-    ]
-    return "\n".join([*lines, *_commented(config, "")]) + "\n"
+    """Return the configuration as YAML with every field's description beside it."""
+    head = f"""\
+# Settings for models of billions of weights; delete what you leave as it is.
+# Set both model_name_or_path and data.train: without them this plays the sandbox, which
+# wants its own settings (sparring config show {config.recipe}).
+"""
+    return head + "\n".join(_commented(config, "")) + "\n"
 
 
 def _commented(model: BaseModel, indent: str) -> list[str]:
     lines: list[str] = []
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
-        if isinstance(value, BaseModel) and not isinstance(value, PerPlayer):
+        if isinstance(value, BaseModel) and not isinstance(value, sections.PerPlayer):
             lines += [f"{indent}{name}:", *_commented(value, indent + "  ")]
         elif isinstance(value, list) and value and isinstance(value[0], BaseModel):
             lines.append(f"{indent}{name}:".ljust(56) + f"  # {field.description}")
@@ -335,7 +316,10 @@ def _commented(model: BaseModel, indent: str) -> list[str]:
 
 
 def changed(before: RunConfig, now: RunConfig) -> list[str]:
-    """What differs between two configurations, as `a.b: old → new`, but for operational keys."""
+    """Return what differs between two configurations, as `a.b: old → new`.
+
+    Keys that say where a run lies, when it stops or how its judges are reached are left out.
+    """
     both = _differences(before.model_dump(mode="json"), now.model_dump(mode="json"), "")
     return [f"{key}: {old} → {new}" for key, old, new in both if not _operational(key)]
 
@@ -343,7 +327,7 @@ def changed(before: RunConfig, now: RunConfig) -> list[str]:
 def _operational(key: str) -> bool:
     """Whether a key says where a run lies, when it stops or how its judges are reached."""
     judging = re.match(r"(?:exam\.)?judge\.[0-9]+\.(\w+)", key)
-    return key in _PLACES or bool(judging and judging[1] in OPERATION)
+    return key in _PLACES or bool(judging and judging[1] in sections.OPERATION)
 
 
 def _differences(a: Any, b: Any, where: str) -> Iterator[tuple[str, Any, Any]]:

@@ -28,6 +28,7 @@ Steps = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Advantage = Literal["standardized", "centered", "leave_one_out", "role_baseline"]
 Number = TypeVar("Number", int, float)
 
 
@@ -163,9 +164,7 @@ class LearnerSettings(Model):
     """seeds of a round of that player"""
     loss: Literal["grpo", "dr_grpo", "dapo"] = "grpo"
     """how tokens average"""
-    advantage: Literal["standardized", "centered", "leave_one_out", "role_baseline"] = (
-        "standardized"
-    )
+    advantage: Advantage = "standardized"
     """returns to advantages, in the group"""
     beta: Weight = 0.0
     """weight of the KL to the weights RL began with"""
