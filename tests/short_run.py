@@ -26,82 +26,54 @@ from pathlib import Path
 from typing import Any
 
 ROUNDS = 4
-SETTINGS: Mapping[str, str] = {
-    "rounds": f"{ROUNDS}",
-    "schedule.every": "1",
-    "learner.seeds_per_round": "5",
-    "learner.num_generations": "3",
-    "sampling.max_completion_length": "40",
-    "warm_up.steps": "3",
-    "warm_up.batch_size": "4",
-    "warm_up.pool_size": "16",
-    "warm_up.learning_rate": "1e-5",
-    "warm_up.pool": "narrow",
-    "game.diversity": "0",
-    "memory.league.opponents": "latest",
-    "saving.checkpoint_every": "1",
-    "saving.keep_every": "2",
-    "saving.transcripts_every": "2",
-    "exam.n": "2",
-    "exam.crossplay": "2",
-}
+
+
+def words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+def settings(text: str) -> dict[str, str]:
+    return dict(word.split("=", 1) for word in text.split())
+
+
+SETTINGS: Mapping[str, str] = settings(f"""
+    rounds={ROUNDS} schedule.every=1 learner.seeds_per_round=5 learner.num_generations=3
+    sampling.max_completion_length=40 game.diversity=0 memory.league.opponents=latest
+    warm_up.steps=3 warm_up.batch_size=4 warm_up.pool_size=16 warm_up.learning_rate=1e-5
+    warm_up.pool=narrow exam.n=2 exam.crossplay=2
+    saving.checkpoint_every=1 saving.keep_every=2 saving.transcripts_every=2
+""")
 """Four rounds, each player learns in two; the checkpoint after the first is pruned."""
-
-REFERENCE = (
-    "exam.crossplay=0",
-    "learner.beta=0.05",
-    "schedule.kind=by_metric",
-    "schedule.dwell=[1,2]",
-    "schedule.window=1",
-)
+REFERENCE = words("""
+    exam.crossplay=0 learner.beta=0.05
+    schedule.kind=by_metric schedule.dwell=[1,2] schedule.window=1
+""")
 """KL to the weights RL began with, and turns that depend on the rounds before."""
-
-ADAPTERS = (
-    "exam.crossplay=0",
-    "weights=adapters",
-    "attacker.model_name_or_path=sandbox",
-    "warm_up.steps=40",
-    "warm_up.batch_size=16",
-    "warm_up.pool_size=512",
-    "warm_up.learning_rate=1e-2",
-)
+ADAPTERS = words("""
+    exam.crossplay=0 weights=adapters attacker.model_name_or_path=sandbox
+    warm_up.steps=40 warm_up.batch_size=16 warm_up.pool_size=512 warm_up.learning_rate=1e-2
+""")
 """A LoRA each on one base; here the attacker's has to learn its format first."""
-
-_LEAGUE = ("memory.league.share=0.6", "memory.league.trials=2")
+_REPLAYING = """
+    exam.crossplay=0 memory.experience.replay_share=0.5
+    memory.league.share=0.6 memory.league.trials=2
+"""
 RECALLING: Mapping[str, tuple[str, ...]] = {
-    "magic": (
-        "seed=53",
-        "exam.crossplay=0",
-        "schedule.kind=by_metric",
-        "schedule.dwell=[1,2]",
-        "schedule.window=1",
-        "memory.experience.sampler=ucb",
-        "memory.experience.replay_share=0.5",
-        "memory.league.opponents=uniform",
-        "memory.league.keep_every=1",
-        *_LEAGUE,
-    ),
-    "ssp": (
-        "recipe=ssp",
-        "exam.crossplay=0",
-        "memory.experience.replay_share=0.5",
-        "memory.experience.reflect=true",
-        "memory.league.opponents=nash",
-        "memory.league.keep_every=2",
-        *_LEAGUE,
-    ),
+    "magic": words(f"""
+        seed=53 schedule.kind=by_metric schedule.dwell=[1,2] schedule.window=1 {_REPLAYING}
+        memory.experience.sampler=ucb memory.league.opponents=uniform memory.league.keep_every=1
+    """),
+    "ssp": words(f"""
+        recipe=ssp memory.experience.reflect=true memory.league.opponents=nash
+        memory.league.keep_every=2 {_REPLAYING}
+    """),
 }
 """By recipe: everything on that a run can remember. With seed 53 MAGIC meets selves 1 and 2."""
-
 _ROOT = Path(__file__).resolve().parents[1]
-_WARM = {
-    "rounds": "1",
-    "warm_up.steps": "80",
-    "warm_up.batch_size": "16",
-    "warm_up.pool_size": "512",
-    "warm_up.learning_rate": "2e-3",
-    "exam.crossplay": "0",
-}
+_WARM = settings("""
+    rounds=1 exam.crossplay=0 warm_up.steps=80 warm_up.batch_size=16 warm_up.pool_size=512
+    warm_up.learning_rate=2e-3
+""")
 SHARED = ("recipe=ssp", "warm_up.steps=120")
 CLOCKS = ("seconds", "cpu_seconds", "judge")
 ENVIRONMENT = {
@@ -129,13 +101,14 @@ class At:
     what: int | str = signal.SIGKILL
 
     def __call__(self) -> None:
-        seen = 0
+        count = 0
 
         def operation(text: str) -> None:
-            nonlocal seen
-            seen += bool(re.fullmatch(self.pattern, text))
-            if seen == self.nth and re.fullmatch(self.pattern, text):
-                self._happen()
+            nonlocal count
+            if re.fullmatch(self.pattern, text):
+                count += 1
+                if count == self.nth:
+                    self._happen()
 
         on_operations(self.folder, operation)
 
@@ -178,8 +151,8 @@ class LargestFile:
         resource.setrlimit(resource.RLIMIT_FSIZE, (self.bytes, self.bytes))
 
 
-def on_operations(folder: Path, told: Callable[[str], Any]) -> None:
-    """From now on call `told` before everything that this process changes below `folder`."""
+def on_operations(folder: Path, note: Callable[[str], Any]) -> None:
+    """From now on call `note` before everything that this process changes below `folder`."""
     root = os.path.abspath(folder)
     names = {"os.rename": "rename", "os.remove": "remove", "os.mkdir": "mkdir"}
     names |= {"shutil.rmtree": "rmtree", "os.rmdir": "rmdir", "open": "open"}
@@ -193,13 +166,13 @@ def on_operations(folder: Path, told: Callable[[str], Any]) -> None:
         where = os.path.abspath(os.fsdecode(path))
         if where == root or where.startswith(f"{root}/"):
             below = os.path.relpath(where, root)
-            told(f"{names[event]} {re.sub(r'[.]tmp-[0-9]+', '.tmp', below)}")
+            note(f"{names[event]} {re.sub(r'[.]tmp-[0-9]+', '.tmp', below)}")
 
     sys.addaudithook(hook)
     fsync = os.fsync
 
     def noted(handle: int) -> None:
-        told("fsync")
+        note("fsync")
         fsync(handle)
 
     os.fsync = noted
@@ -254,7 +227,7 @@ def train(folder: Path, *more: str, before: Callable[[], None] | None = None) ->
 
 
 def arguments(folder: Path, *more: str) -> list[str]:
-    """What `sparring` is told for the short run; `more` are settings and flags, later ones win."""
+    """The words after `sparring`; `more` are settings, of which later ones win, and flags."""
     shared = "recipe=ssp" in more
     model = warmed(*SHARED) if shared else warmed()
     seats = ("attacker", "defender") if shared else ("attacker",)
@@ -264,11 +237,11 @@ def arguments(folder: Path, *more: str) -> list[str]:
 
 def _arguments(folder: Path, settings: Mapping[str, str], more: Sequence[str]) -> list[str]:
     over = dict(word.split("=", 1) for word in more if "=" in word)
-    rest = [word for word in more if "=" not in word]
-    told = {**settings, "output_dir": f"{folder}", **over}
-    going = ["--resume"] if (folder / "config.yaml").is_file() else []
-    recipe = told.pop("recipe", "magic")
-    return ["train", recipe, *going, *rest, *(f"{key}={value}" for key, value in told.items())]
+    flags = [word for word in more if "=" not in word]
+    merged = {**settings, "output_dir": f"{folder}", **over}
+    resume = ["--resume"] if (folder / "config.yaml").is_file() else []
+    recipe = merged.pop("recipe", "magic")
+    return ["train", recipe, *resume, *flags, *(f"{key}={value}" for key, value in merged.items())]
 
 
 @functools.cache
@@ -300,19 +273,19 @@ def outcome(folder: Path) -> dict[str, Any]:
     """What a run came to, but for clocks and paths: rounds, and the sha256 of what it learned."""
     files = [*max((folder / "checkpoints").glob("round_*")).rglob("*")]
     files += [*(folder / "exams").rglob("*"), *(folder / "transcripts").rglob("*")]
-    told: dict[str, Any] = {
+    digests: dict[str, Any] = {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(files)
         if path.is_file()
     }
-    return told | {"rounds": rounds(folder)}
+    return digests | {"rounds": rounds(folder)}
 
 
 def rounds(folder: Path) -> list[dict[str, Any]]:
     """The recorded rounds without their wall time."""
     lines = (folder / "rounds.jsonl").read_bytes().splitlines()
-    told = [json.loads(line) for line in lines]
-    return [{k: v for k, v in record.items() if k not in CLOCKS} for record in told]
+    records = [json.loads(line) for line in lines]
+    return [{k: v for k, v in record.items() if k not in CLOCKS} for record in records]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -10,17 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from sparring.cli.speech import (
-    Json,
-    Run,
-    Runs,
-    TrustEndpoints,
-    answer,
-    console,
-    note,
-    print_json,
-    say,
-)
+from sparring.cli import speech
+from sparring.cli.speech import Json, Run, Runs, TrustEndpoints, answer, note, say
 from sparring.types import UsageError
 
 if TYPE_CHECKING:
@@ -103,12 +94,11 @@ def _evaluation(
     from sparring.evals.evaluate import Evaluation
     from sparring.evals.models import attacker_of, candidates
     from sparring.evals.tasks import load_suite
-    from sparring.store.folder import RunDir
 
     if models.sampling.temperature == 0 and tasks.epochs > 1:
         raise UsageError("--epochs: at temperature 0 every epoch would be the first one again")
     suite = load_suite(tasks, models.models[0])
-    rewriter = attacker_of(RunDir.open(attacker)) if attacker else None
+    rewriter = attacker_of(speech.run_dir(attacker)) if attacker else None
     tested, notes = candidates(models)
     note(*notes)
     return Evaluation(suite, tested, models.sampling, rewriter, batch, seed)
@@ -235,9 +225,8 @@ def exploit(
 ) -> None:
     """Train attackers, fresh ones and the run's own, on its frozen defender; the worst counts."""
     from sparring.evals.exploit import Budget, Exploit, attackers_of
-    from sparring.store.folder import RunDir
 
-    opened, cache = RunDir.open(run), cache or run.parent / "attackers"
+    opened, cache = speech.run_dir(run), cache or run.parent / "attackers"
     number = opened.checkpoints.at(at)
     exploit = Exploit(opened, number, Budget(steps=steps), cache, seed, trust_endpoints)
     result = exploit.measure(
@@ -264,12 +253,11 @@ def crossplay(
     from sparring.evals.crossplay import cross, entrants
     from sparring.report.page import labels
     from sparring.report.terminal import matrix
-    from sparring.store.folder import RunDir
     from sparring.store.records import CrossplayResults
 
     players, numbers = [], rounds_of(at)
     for run, name in zip(runs, labels(runs), strict=True):
-        players += entrants(RunDir.open(run), numbers, name, trust_endpoints)
+        players += entrants(speech.run_dir(run), numbers, name, trust_endpoints)
 
     def on_cell(row: str, column: str, value: float | None) -> None:
         if not json:
@@ -277,9 +265,9 @@ def crossplay(
 
     result = cross(players, n, cache or runs[0].parent / "crossplay", on_cell)
     if json:
-        print_json(result)
+        speech.print_json(result)
     else:
-        console().print(matrix(CrossplayResults.model_validate(result).asr, n))
+        speech.console().print(matrix(CrossplayResults.model_validate(result).asr, n))
 
 
 def _short(value: float | None, unscored: str = "unscored") -> str:
@@ -305,10 +293,9 @@ def bound(
     """An upper limit on how often the run's defender fails, by attack family of its exam."""
     from sparring.evals.crossplay import items, last_exam
     from sparring.stats.bound import bound as bound_of
-    from sparring.store.folder import RunDir
     from sparring.store.records import BoundResults
 
-    opened = RunDir.open(run)
+    opened = speech.run_dir(run)
     number = last_exam(opened) if at is None else at
     rates = items(opened, number)
     families = {k[4:]: list(v.values()) for k, v in rates.items() if k.startswith("asr/")}
@@ -331,9 +318,8 @@ def compare(
 ) -> None:
     """The paired difference of two runs on the same exam items, second minus first."""
     from sparring.evals.crossplay import compared
-    from sparring.store.folder import RunDir
 
-    differences = compared(RunDir.open(first), RunDir.open(second), at, note)
+    differences = compared(speech.run_dir(first), speech.run_dir(second), at, note)
     n = len(differences)
     lines = [f"{second} minus {first}, 95 % intervals; {n} comparisons, each p for itself"]
     for name, paired in differences.items():

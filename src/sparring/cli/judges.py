@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option, Typer
 
+from sparring.cli import speech
 from sparring.cli.speech import Json, TrustEndpoints, answer, note, say
 from sparring.types import UsageError
 
@@ -176,11 +177,10 @@ def _judges(words: Sequence[str], trusted: bool) -> list[Judge]:
 def _stored(what: Path, at: int | None) -> tuple[list[StoredGame], Path]:
     """Return the replies, and where their verdicts go by default."""
     from sparring.evals.judging import games_of_file, games_of_run
-    from sparring.store.folder import RunDir
 
     if not what.is_dir():
         return games_of_file(what), what.with_suffix(".verdicts.jsonl")
-    run = RunDir.open(what)
+    run = speech.run_dir(what)
     number = max(run.exams(), default=0) if at is None else at
     return games_of_run(run, number), what / "evidence" / f"verdicts_{number:06d}.jsonl"
 

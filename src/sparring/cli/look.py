@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option, Typer
 
-from sparring.cli.speech import ANYTHING, Json, Overrides, Run, answer, note, print_json, say
+from sparring.cli import speech
+from sparring.cli.speech import ANYTHING, Json, Overrides, Run, answer, note, say
 
 if TYPE_CHECKING:
     from sparring.data.tally import Tally
@@ -67,9 +68,8 @@ def show_run(
 ) -> None:
     """A run's status, checkpoints and last round."""
     from sparring.report.run_report import pool_entries
-    from sparring.store.folder import RunDir
 
-    opened = RunDir.open(run)
+    opened = speech.run_dir(run)
     if pool:
         entries = pool_entries(opened, content)
         answer(json, entries, _pool_lines(entries))
@@ -105,10 +105,8 @@ def _pool_lines(pool: dict[str, Any]) -> Iterator[str]:
 @runs_app.command("tail")
 def tail_run(run: Run, n: Annotated[int, Option(min=1, help="rounds")] = 10) -> None:
     """The metrics of the last rounds, one JSON line each."""
-    from sparring.store.folder import RunDir
-
-    for record in RunDir.open(run).rounds()[-n:]:
-        print_json(record.to_json(), indent=None)
+    for record in speech.run_dir(run).rounds()[-n:]:
+        speech.print_json(record.to_json(), indent=None)
 
 
 @config_app.command("show", context_settings=ANYTHING)
@@ -125,7 +123,7 @@ def show_schema() -> None:
     """The JSON schema of a configuration."""
     from sparring.settings.config import RunConfig
 
-    print_json(RunConfig.model_json_schema())
+    speech.print_json(RunConfig.model_json_schema())
 
 
 @data_app.command("list")

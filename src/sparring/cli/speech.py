@@ -6,9 +6,12 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from typer import Argument, Option
+
+if TYPE_CHECKING:
+    from sparring.store.folder import RunDir
 
 ANYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
 What = Annotated[str, Argument(metavar="RECIPE|CONFIG", help="magic, or a YAML file")]
@@ -48,6 +51,13 @@ def note(*texts: str) -> None:
 
     for text in filter(None, texts):
         Console(stderr=True).print(safe(text), style="yellow", highlight=False, markup=False)
+
+
+def run_dir(folder: Path) -> RunDir:
+    """Return a run's folder; UsageError where there is no run."""
+    from sparring.store.folder import RunDir
+
+    return RunDir.open(folder)
 
 
 def print_json(value: Any, indent: int | None = 2) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from sparring.cli.speech import Json, Overrides, Run, What, answer, console, note, say
+from sparring.cli import speech
+from sparring.cli.speech import Json, Overrides, Run, What, answer, note, say
 from sparring.types import Player
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def train(
         return
     reported_to = run.config.saving.report_to if run.ranks.index == 0 else ()
     trackers = Trackers(reported_to, config.folder, "sparring")
-    with ProgressWatch(console(), config.rounds, config.warm_up.steps, trackers) as watch:
+    with ProgressWatch(speech.console(), config.rounds, config.warm_up.steps, trackers) as watch:
         folder = play(run, resume=resume, max_rounds=max_rounds, watch=watch)
     _show_outcome(folder, config)
 
@@ -54,7 +55,7 @@ def _show_outcome(folder: RunDir, config: RunConfig) -> None:
     from sparring.report.run_report import read_run
     from sparring.report.terminal import render
 
-    console().print(render(read_run(folder)))
+    speech.console().print(render(read_run(folder)))
     newest = folder.checkpoints.path(folder.checkpoints.at(None))
     defender = newest / "defender"
     players = [f"defender   {defender}", f"attacker   {newest / 'attacker'}  (do not publish)"]
@@ -144,9 +145,8 @@ def export(
 ) -> None:
     """Write a player as a plain PEFT or transformers folder that was compared with what played."""
     from sparring.export.export import Export
-    from sparring.store.folder import RunDir
 
-    export = Export(RunDir.open(run), role, at, merge, output, i_understand)
+    export = Export(speech.run_dir(run), role, at, merge, output, i_understand)
     agreements = export.write()
     if role is Player.ATTACKER:
         note("this is an attacker: do not publish it")
