@@ -18,15 +18,8 @@ from sparring.judges.judge import Judge
 from sparring.runs.build import build
 from sparring.runs.models import as_begun
 from sparring.runs.run import Objects, Run
-from sparring.settings.config import (
-    RunConfig,
-    changed,
-    from_words,
-    merged,
-    nested,
-    parse,
-    read_yaml,
-)
+from sparring.settings import config as configuration
+from sparring.settings.config import RunConfig, merged, nested, parse
 from sparring.store.folder import RunDir
 from sparring.types import Seed, State, UsageError, Verdict
 
@@ -170,10 +163,10 @@ def configured(recipe_or_file: str, words: Sequence[str]) -> RunConfig:
         )
     tree: Any = {"recipe": recipe_or_file}
     if recipe_or_file.endswith((".yaml", ".yml")):
-        tree = read_yaml(Path(recipe_or_file)) or {}
+        tree = configuration.read_yaml(Path(recipe_or_file)) or {}
         if not isinstance(tree, dict):
             raise UsageError(f"{recipe_or_file}: wanted keys and values")
-    return resolve(merged(tree, from_words(words)))
+    return resolve(merged(tree, configuration.from_words(words)))
 
 
 def check_resumable(folder: RunDir, config: RunConfig) -> RunConfig:
@@ -181,9 +174,9 @@ def check_resumable(folder: RunDir, config: RunConfig) -> RunConfig:
 
     Returns the configuration to go on with: hub models at the commits it began with.
     """
-    before = resolve(read_yaml(folder.folder / "config.yaml"))
+    before = resolve(configuration.read_yaml(folder.folder / "config.yaml"))
     config = as_begun(before, config)
-    differences = changed(before, config)
+    differences = configuration.changed(before, config)
     if differences:
         raise UsageError(
             f"--resume: {folder.folder} was started with other settings; repeat the command it was "
