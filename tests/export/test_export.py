@@ -11,7 +11,7 @@ import yaml
 from peft import PeftModel
 from tests import short_run
 from tests.command import sparring_command
-from tests.hostile.test_run_folder import ONLY_SAID, hostile_run
+from tests.hostile.test_run_folder import ONLY_IN_GAMES, hostile_run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparring.export import export
@@ -228,7 +228,7 @@ def test_the_card_of_a_hostile_run_holds_nothing_but_plain_words(tmp_path):
     text, known = written(folder, defender=player, attacker=player), written(tmp_path / "empty")
     marks = set(re.sub(r"[\w\s]", "", text)) - set(re.sub(r"[\w\s]", "", known))
     assert marks <= set("'/%+?=.,:;()-"), marks
-    assert ONLY_SAID not in text
+    assert ONLY_IN_GAMES not in text
     assert text.count("\n#") == known.count("\n#")
     assert yaml.safe_load(text.split("---\n")[1])["library_name"] == "peft"
     assert "//" not in text
