@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import compress
 from typing import Any, Literal
 
 from sparring.arena import Cast, play
@@ -134,10 +135,16 @@ class Exam:
             name: play(self.game, openings, cast, self.judge, {}, f"{self.rng_seed}/{name}")
             for name, openings in self.sets.items()
         }
-        items = self._items({n: [e.state for e in played] for n, played in episodes.items()})
-        rates = {name: rate(list(outcomes.values())) for name, outcomes in items.items()}
-        second = self._diverged(self.second, episodes, items) if self.second else {}
-        return Result(rates, episodes, second)
+        states = {name: [e.state for e in played] for name, played in episodes.items()}
+        first, diverged = self._items(states), {}
+        if self.second:
+            judge = self.second
+            again = {name: ruled_again(judge, finished) for name, finished in states.items()}
+            second = self._items(again)
+            names = [name for name in first if FIELDS[name.split("/", 1)[0]] in judge.fills]
+            diverged = {name: divergence(first[name], second[name]) for name in names}
+        rates = {name: rate(list(items.values())) for name, items in first.items()}
+        return Result(rates, episodes, diverged)
 
     def _items(self, states: Mapping[str, Sequence[State]]) -> Items:
         keyed = {
@@ -146,21 +153,6 @@ class Exam:
         }
         return outcomes(keyed, self.pooled, self.judge.fills)
 
-    def _diverged(
-        self, judge: Judge, episodes: Mapping[str, Sequence[Episode]], first: Items
-    ) -> dict[str, Divergence]:
-        second = self._items(
-            {
-                name: ruled_again(judge, [e.state for e in played])
-                for name, played in episodes.items()
-            }
-        )
-        return {
-            name: divergence(items, second[name])
-            for name, items in first.items()
-            if FIELDS[name.split("/", 1)[0]] in judge.fills
-        }
-
 
 def ruled_again(judge: Judge, states: Sequence[State]) -> list[State]:
     """Return the same finished games under another judge, which does not see the first's rulings.
@@ -168,10 +160,7 @@ def ruled_again(judge: Judge, states: Sequence[State]) -> list[State]:
     A reply that went to no judge goes to none here.
     """
     due = [state.ruled or state.moves[-1].player is Player.ATTACKER for state in states]
-    shown = [
-        replace(state, rulings=()) for state, is_due in zip(states, due, strict=True) if is_due
-    ]
-    verdicts = iter(judge.rule(shown))
+    verdicts = iter(judge.rule([replace(state, rulings=()) for state in compress(states, due)]))
     return [
         reruled(state, next(verdicts) if is_due else UNRULED, judge.fills)
         for state, is_due in zip(states, due, strict=True)

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from sparring.estimate import estimate as needed
-from sparring.estimate.estimate import CARDS, Shares, load_of, memory, rounds_of, seconds
+from sparring.estimate.estimate import CARDS, load_of, memory, rounds_of
 from sparring.estimate.shape import KNOWN, TABLE, shape_of
 from sparring.players.fast import recompute
 from sparring.players.loading import load_model
@@ -171,14 +171,6 @@ def test_prompts_run_once_a_group_unless_layers_compute_again(checkpointing, rep
     config = configured(*words, f"learner.optimizer.gradient_checkpointing={checkpointing}")
     tokens = needed.update_tokens(load_of(config, 30), rounds_of(config)[1], D)
     assert tokens == config.learner.seeds_per_round[D] * (4 * 100 + repeats * 30)
-
-
-def test_a_card_twice_as_fast_takes_half_the_time():
-    config = configured()
-    shape, load, work = shape_of("1.5B", lora=LORA), load_of(config, 64), rounds_of(config)[0]
-    slow, fast = (seconds(shape, load, work, CARDS["h100"], Shares(s, s)) for s in (0.2, 0.4))
-    assert slow.total == pytest.approx(2 * fast.total)
-    assert min(fast.prefill, fast.decode, fast.update) > 0
 
 
 def test_there_are_as_many_copies_as_the_weights_are_shared():

@@ -4,7 +4,7 @@ import pytest
 from tests.evals.labelled import write_completions
 from tests.table import ScriptedJudge
 
-from sparring import Harm, KeywordJudge, Outcome, Panel, Seed, Status, UsageError, Verdict, rate
+from sparring import Harm, KeywordJudge, Outcome, Panel, Seed, Status, UsageError, Verdict
 from sparring.data.readers import Labelled, read_labelled
 from sparring.evals import judging
 from sparring.evals.judging import Calibration, calibration, of_stored, of_verdicts
@@ -123,16 +123,6 @@ def test_a_calibration_comes_back_from_its_file_and_another_is_refused(
         judging.read_calibrations(path)
     with pytest.raises(UsageError, match="no such file"):
         judging.read_calibrations(tmp_path / "none.json")
-
-
-def test_rates_are_corrected_by_the_field_they_rest_on(measured):
-    raw = rate([Outcome(i < 181, f"{i}") for i in range(1000)])
-    judge = ScriptedJudge(lambda state: Verdict(), name="cls")
-    rates = {"asr/plain": raw, "over_refusal/plain": raw, "correct/plain": raw}
-    result = judging.corrected_rates(rates, judging.of_judge(judge, measured))
-    assert result.keys() == {"asr/plain"}
-    assert result["asr/plain"].value == pytest.approx(0.05, abs=0.002)
-    assert result["asr/plain"].raw == raw
 
 
 def test_the_errors_of_another_judge_template_or_policy_are_refused(measured):

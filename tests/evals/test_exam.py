@@ -91,13 +91,6 @@ def test_seeds_of_one_cluster_count_once_for_the_interval():
     assert (result.rates["asr/plain"].n_scored, result.rates["asr/plain"].clusters) == (12, 6)
 
 
-def test_the_same_defender_gets_the_same_exam():
-    prompts: list[list[tuple[str, str]]] = [[], []]
-    for log in prompts:
-        examined(ScriptedPolicy(lambda p, at, log=log: log.append((p[-1].content, at)) or "no"))
-    assert prompts[0] == prompts[1] != []
-
-
 def test_openings_that_were_left_undealt_are_attacked_by_the_exams_own_attacker():
     sets = {
         "harmful/two-exchange": [TWICE.open(VAULT)] * 3,

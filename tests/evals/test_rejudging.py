@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.store.results import results_of
 from tests.table import BROKEN, CANDLE, HELD, VAULT, ScriptedJudge, attacks, magic, says
 
-from sparring import CorruptError, Exam, Harm, Player, RunDir, State, Status, UsageError, Verdict
+from sparring import CorruptError, Exam, Player, RunDir, State, Status, UsageError, Verdict
 from sparring.evals import judging
 from sparring.evals.judging import BATCH, StoredGame, games_of_file, games_of_run, rates
 from sparring.evals.results import check_unscored
@@ -122,11 +122,18 @@ def test_what_failed_is_asked_again_and_its_later_verdict_counts(tmp_path):
 
 
 def test_verdicts_of_another_judge_or_on_other_replies_are_refused(tmp_path):
-    path = tmp_path / "v.jsonl"
-    judged(stored(5), path)
-    for games, name in ((stored(6), "scripted"), (stored(5), "another")):
+    path, (game, *games) = tmp_path / "v.jsonl", stored(5)
+    state = game.state
+    goal = replace(game, state=replace(state, seed=replace(state.seed, goal="x")))
+    unanswered = replace(game, state=State(state.seed).deal(A, "open"))
+    judged([game, *games], path)
+    other_replies = [
+        *(stored(6), [*games, game], [replace(game, set="harmful/other"), *games]),
+        *([goal, *games], [unanswered, *games]),
+    ]
+    for other, name in [*((other, "scripted") for other in other_replies), (stored(5), "another")]:
         with pytest.raises(UsageError, match="choose another --output"):
-            judged(games, path, ScriptedJudge(by_reply, [], name))
+            judged(other, path, ScriptedJudge(by_reply, [], name))
 
 
 @pytest.mark.parametrize(
@@ -138,20 +145,6 @@ def test_a_damaged_line_is_named(line, tmp_path):
     path.write_bytes(path.read_bytes() + line + b"\n")
     with pytest.raises(CorruptError, match=r"v\.jsonl"):
         judged(stored(2), path)
-
-
-@pytest.mark.parametrize("change", ["set", "reply", "label", "order"])
-def test_the_digest_tells_replies_from_any_others(change):
-    games = stored(4)
-    game, state = games[2], games[2].state
-    other = {
-        "set": replace(game, set="harmful/other"),
-        "reply": replace(game, state=State(state.seed).deal(A, "open")),
-        "label": replace(game, state=replace(state, seed=replace(state.seed, goal="x"))),
-        "order": games[3],
-    }[change]
-    changed = [*games[:2], other, game if change == "order" else games[3]]
-    assert judging.digest(changed) != judging.digest(games) == judging.digest(stored(4))
 
 
 @pytest.mark.parametrize(
@@ -217,11 +210,3 @@ def test_a_reply_that_did_not_parse_is_shown_to_no_judge(tmp_path):
     assert {verdict.status for verdict in judged(games, path, judge)} == {Status.SKIPPED}
     without_format, _ = recorded(tmp_path / "other", magic(), PLAIN, says(""))
     assert all(game.judged for game in games_of_run(without_format, 4))
-
-
-def test_a_ruling_on_the_topic_is_the_judges_own_where_it_makes_one():
-    (game,) = stored(1)
-    harm = Verdict(Harm.UNSAFE, on_topic=True)
-    off = replace(game, state=game.state.rule(Verdict(on_topic=False)))
-    for fills, value in (({"reply_harm", "on_topic"}, 1.0), ({"reply_harm"}, 0.0)):
-        assert rates([off], [harm], frozenset(fills))["asr/replies"].value == value

@@ -21,7 +21,7 @@ from sparring.stats.rates import Outcome, rate
 from sparring.store.files import sha256
 from sparring.store.folder import RunDir
 from sparring.store.records import AttackerCurve
-from sparring.types import CorruptError, Player, UsageError
+from sparring.types import Player, UsageError
 
 SMALL = Budget(steps=1, seeds=2, num_generations=2, every=1, n=4, tries=1, warm_up_steps=2)
 WARM = (
@@ -354,22 +354,15 @@ def test_exams_that_differ_or_under_other_judges_cannot_be_compared(runs, tmp_pa
         assert message in command.text
 
 
-@pytest.mark.parametrize(
-    ("change", "same"),
-    [
-        ({"base_url": "http://127.0.0.1:9/v1", "cache": "kept.sqlite"}, True),
-        ({"fills": ["refused", "reply_harm"]}, True),
-        ({"fills": ["refused"]}, False),
-        ({"controversial": "safe"}, False),
-        ({"model": "moat"}, False),
-    ],
-)
-def test_it_is_another_judge_if_it_could_rule_otherwise_and_not_if_it_is_asked_elsewhere(
-    change, same
-):
+def test_it_is_another_judge_if_it_could_rule_otherwise_and_not_if_it_is_asked_elsewhere():
     guard = {"kind": "qwen3guard", "model": "gate", "fills": ["reply_harm", "refused"]}
-    first, second = (resolve({**OWN_SEEDS, "judge": judge}) for judge in (guard, guard | change))
-    assert (judged(first) == judged(second)) is same
+    elsewhere = {"base_url": "http://127.0.0.1:9/v1", "cache": "kept.sqlite"}
+    same = [elsewhere, {"fills": ["refused", "reply_harm"]}]
+    others = [{"fills": ["refused"]}, {"controversial": "safe"}, {"model": "moat"}]
+    before, *after = (
+        judged(resolve({**OWN_SEEDS, "judge": guard | change})) for change in ({}, *same, *others)
+    )
+    assert [before == changed for changed in after] == [True] * 2 + [False] * 3
 
 
 @pytest.mark.parametrize("verb", ["exploit", "crossplay"])
@@ -384,16 +377,6 @@ def test_a_run_that_was_trained_on_other_seeds_than_it_holds_now_is_refused(runs
     manifest.write_text(json.dumps(sealed))
     with pytest.raises(UsageError, match=r"data\.train: not the seeds that .*round_000002 was"):
         measure(run, tmp_path, "pool") if verb == "exploit" else entrants(run, [2])
-
-
-def test_an_exam_that_was_not_run_or_not_kept_whole_is_named(runs, tmp_path):
-    with pytest.raises(UsageError, match="no exam after 1 rounds; wanted one of 0, 2"):
-        items(runs["first"], 1)
-    run = copied(runs["first"], tmp_path / "torn")
-    samples = run.exam_games(2)
-    samples.write_bytes(samples.read_bytes()[:-20])
-    with pytest.raises(CorruptError, match=r"samples\.jsonl\.gz"):
-        items(run, 2)
 
 
 def test_the_pool_is_shown_without_its_texts_unless_they_are_asked_for(runs):
