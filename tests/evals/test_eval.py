@@ -48,9 +48,7 @@ def lenient(monkeypatch):
 
 def run(*words, code=0, **more):
     """`sparring eval` of the tiny model into the folder `out`, which ends with that exit code."""
-    command = evaluate(
-        "./qwen2", *words, *(() if "--output" in words else ("--output", "out")), **more
-    )
+    command = evaluate("./qwen2", "--output", "out", *words, **more)
     assert command.code == code, command.text
     return command
 

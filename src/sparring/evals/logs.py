@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
-from sparring.evals.folder import EvalSpec, SetCard
+import yaml
+
+from sparring.evals.folder import EvalSpec
 from sparring.evals.results import Measured, Results
 from sparring.exam import outcome
 from sparring.games.codec import state_of
@@ -18,8 +21,7 @@ from sparring.store.files import Row, dumps, write_atomic
 from sparring.store.folder import environment
 from sparring.types import Player
 
-INSPECT_VERSION = 2
-"""The version of the log's schema, as inspect_ai's `EvalLog` has it."""
+_SHAPES = yaml.safe_load((files(__package__) / "logs.yaml").read_text("utf-8"))
 _Z = NormalDist().inv_cdf(0.975)
 _ROLES = {Player.ATTACKER: "user", Player.DEFENDER: "assistant"}
 _SOURCES = {"user": "input", "assistant": "generate"}
@@ -71,15 +73,18 @@ class SetLog:
         name = self.set.replace("/", "_")
         return "".join(c if c.isalnum() or c in "._+-" else "-" for c in name)[:100]
 
-    @property
-    def card(self) -> SetCard:
-        """The set as it was measured."""
-        return self.spec.sheet.sets[self.set]
-
-    def sampling(self, length: str) -> dict[str, Any]:
-        """Return how replies were drawn; `length` is the harness's name of the limit in tokens."""
-        settings = self.spec.sampling
-        return {"temperature": settings["temperature"], length: settings["max_completion_length"]}
+    def values(self, length: str) -> dict[str, Any]:
+        """Return what every shape may name; `length` is how a harness calls the limit in tokens."""
+        sampling, card = self.spec.sampling, self.spec.sheet.sets[self.set]
+        limit = {length: sampling["max_completion_length"]}
+        return {
+            "model": self.model,
+            "dataset": card.task,
+            "n": card.n,
+            "draws": card.draws,
+            "total": len(self.samples),
+            "sampling": {"temperature": sampling["temperature"], **limit},
+        }
 
 
 def set_logs(results: Results, rows: Sequence[Row]) -> Iterator[SetLog]:
@@ -110,91 +115,59 @@ def _write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=1, allow_nan=False).encode() + b"\n")
 
 
-def _inspect_log(log: SetLog, when: str, name: str) -> dict[str, Any]:
-    card, sampling = log.card, log.sampling("max_tokens")
-    sources = log.spec.sheet.tasks[card.task].sources
-    return {
-        "version": INSPECT_VERSION,
-        "status": "success",
-        "eval": {
-            "eval_id": name,
-            "run_id": name,
-            "created": when,
-            "task": f"sparring/{log.set}",
-            "task_id": name,
-            "task_version": 0,
-            "dataset": {
-                "name": card.task,
-                "location": ", ".join(source.path for source in sources),
-                "samples": card.n,
-                "sample_ids": list(dict.fromkeys(sample.id for sample in log.samples)),
-                "shuffled": False,
-            },
-            "model": log.model,
-            "model_generate_config": sampling,
-            "config": {"epochs": card.draws},
-            "packages": {"sparring": environment()["versions"]["sparring"]},
-            "metadata": {
-                "judge": log.spec.judge,
-                "dataset_sha256": [source.sha256 for source in sources],
-                "rate": log.measured[0].reported.name if log.measured else None,
-            },
-        },
-        "plan": {
-            "name": "plan",
-            "steps": [{"solver": "generate", "params": {}}],
-            "config": sampling,
-        },
-        "results": {
-            "total_samples": len(log.samples),
-            "completed_samples": len(log.samples),
-            "scores": [_inspect_score(measured) for measured in log.measured],
-        },
-        "stats": {"started_at": when, "completed_at": when, "model_usage": {}},
+def _filled(shape: Any, values: Mapping[str, Any]) -> Any:
+    """Return one of `logs.yaml`'s shapes with every `$name` replaced by the value of that name."""
+    if isinstance(shape, dict):
+        return {key: _filled(value, values) for key, value in shape.items()}
+    if isinstance(shape, list):
+        return [_filled(value, values) for value in shape]
+    return values[shape[1:]] if isinstance(shape, str) and shape.startswith("$") else shape
+
+
+def _inspect_log(log: SetLog, when: str, name: str) -> Any:
+    sources = log.spec.sheet.tasks[log.spec.sheet.sets[log.set].task].sources
+    values = log.values("max_tokens") | {
+        "name": name,
+        "when": when,
+        "task": f"sparring/{log.set}",
+        "location": ", ".join(source.path for source in sources),
+        "sample_ids": list(dict.fromkeys(sample.id for sample in log.samples)),
+        "version": environment()["versions"]["sparring"],
+        "judge": log.spec.judge,
+        "dataset_sha256": [source.sha256 for source in sources],
+        "rate": log.measured[0].reported.name if log.measured else None,
+        "scores": [_inspect_score(measured) for measured in log.measured],
         "samples": [_inspect_sample(sample, log.model) for sample in log.samples],
     }
+    return _filled(_SHAPES["inspect_log"], values)
 
 
-def _inspect_score(measured: Measured) -> dict[str, Any]:
-    rate, metric = measured.rate, measured.reported.metric
+def _inspect_score(measured: Measured) -> Any:
+    rate = measured.rate
     mean: dict[str, Any] = {"name": "mean", "value": rate.value, "params": {}}
-    return {
-        "name": metric,
-        "scorer": metric,
-        "scored_samples": rate.n_scored,
-        "unscored_samples": rate.n_total - rate.n_scored,
-        "params": {},
-        "metrics": {} if rate.value is None else {"mean": mean},
-        "metadata": {"ci95": rate.ci95, "method": rate.method},
-    }
+    unscored, metrics = rate.n_total - rate.n_scored, {} if rate.value is None else {"mean": mean}
+    own = {"metric": measured.reported.metric, "metrics": metrics}
+    numbers = {"scored": rate.n_scored, "unscored": unscored}
+    return _filled(_SHAPES["inspect_score"], asdict(rate) | own | numbers)
 
 
-def _inspect_sample(sample: LoggedSample, model: str) -> dict[str, Any]:
+def _inspect_sample(sample: LoggedSample, model: str) -> Any:
     """An unscored sample has no score: Inspect too distinguishes that from a score of 0."""
     messages = [{**message, "source": _SOURCES[message["role"]]} for message in sample.messages]
     prompt = [message for message in messages if message["role"] == "user"]
     stop = "stop" if sample.row["finished"] else "max_tokens"
     replies = [message for message in messages[-1:] if message["role"] == "assistant"]
-    metadata = {"verdict": sample.row["verdict"]}
-    return {
+    verdict = {"explanation": None, "metadata": {"verdict": sample.row["verdict"]}}
+    values = {
         "id": sample.id,
         "epoch": sample.epoch,
         "input": prompt[0]["content"] if len(prompt) == 1 else prompt,
-        "target": "",
         "messages": messages,
-        "output": {
-            "model": model,
-            "choices": [{"message": reply, "stop_reason": stop} for reply in replies],
-        },
-        "scores": {
-            metric: {"value": value, "explanation": None, "metadata": metadata}
-            for metric, value in sample.scores.items()
-        },
-        "metadata": {"set": sample.row["set"], "seed": sample.row["seed"]},
-        "store": {},
-        "events": [],
-        "model_usage": {},
+        "model": model,
+        "choices": [{"message": reply, "stop_reason": stop} for reply in replies],
+        "scores": {metric: {"value": value, **verdict} for metric, value in sample.scores.items()},
     }
+    return _filled(_SHAPES["inspect_sample"], {**sample.row, **values})
 
 
 def write_lm_eval(results: Results, rows: Sequence[Row]) -> list[Path]:
@@ -222,22 +195,17 @@ def write_lm_eval(results: Results, rows: Sequence[Row]) -> list[Path]:
 def _lm_sample(log: SetLog, sample: LoggedSample) -> dict[str, Any]:
     doc = {**sample.row["seed"], "epoch": sample.epoch}
     last = sample.messages[-1]
-    reply = last["content"] if last["role"] == "assistant" else ""
-    arguments = {"arg_0": json.dumps(sample.prompt), "arg_1": log.sampling("max_gen_toks")}
-    return {
-        "doc_id": sample.row["place"],
+    values = log.values("max_gen_toks") | {
+        "place": sample.row["place"],
         "doc": doc,
-        "target": "",
-        "arguments": {"gen_args_0": arguments},
-        "resps": [[reply]],
-        "filtered_resps": [reply],
-        "filter": "none",
+        "prompt": json.dumps(sample.prompt),
+        "reply": last["content"] if last["role"] == "assistant" else "",
         "metrics": list(sample.scores),
         "doc_hash": _digest(doc),
         "prompt_hash": _digest(sample.prompt),
         "target_hash": _digest(""),
-        **sample.scores,
     }
+    return {**_filled(_SHAPES["lm_sample"], values), **sample.scores}
 
 
 def _digest(value: Any) -> str:
@@ -245,21 +213,27 @@ def _digest(value: Any) -> str:
 
 
 def _lm_results(model: str, logs: Sequence[SetLog], spec: EvalSpec) -> dict[str, Any]:
-    metrics = {log.name: [measured.reported.metric for measured in log.measured] for log in logs}
+    tasks = {log.name: _lm_task(log) for log in logs}
     return {
-        "results": {log.name: _lm_rates(log) for log in logs},
-        "group_subtasks": {log.name: [] for log in logs},
-        "configs": {log.name: _lm_config(log, metrics[log.name]) for log in logs},
-        "versions": {log.name: 0 for log in logs},
-        "n-shot": {log.name: 0 for log in logs},
-        "higher_is_better": {name: {m: m == "correct" for m in of} for name, of in metrics.items()},
-        "n-samples": {
-            log.name: {"original": log.card.n, "effective": len(log.samples)} for log in logs
+        **{
+            field: {name: task[field] for name, task in tasks.items()}
+            for field in _SHAPES["lm_task"]
         },
         "config": {"model": "sparring", "model_args": {"pretrained": model}, "limit": None},
         "model_name": model,
         "judge": spec.judge,
     }
+
+
+def _lm_task(log: SetLog) -> Any:
+    metrics = [measured.reported.metric for measured in log.measured]
+    values = log.values("max_gen_toks") | {
+        "name": log.name,
+        "rates": _lm_rates(log),
+        "metric_list": [{"metric": metric, "aggregation": "mean"} for metric in metrics],
+        "higher_is_better": {metric: metric == "correct" for metric in metrics},
+    }
+    return _filled(_SHAPES["lm_task"], values)
 
 
 def _lm_rates(log: SetLog) -> dict[str, Any]:
@@ -270,17 +244,6 @@ def _lm_rates(log: SetLog) -> dict[str, Any]:
         error = (interval[1] - interval[0]) / (2 * _Z) if interval else "N/A"
         rates |= {f"{metric},none": measured.rate.value, f"{metric}_stderr,none": error}
     return rates
-
-
-def _lm_config(log: SetLog, metrics: Sequence[str]) -> dict[str, Any]:
-    return {
-        "task": log.name,
-        "dataset_path": log.card.task,
-        "output_type": "generate_until",
-        "num_fewshot": 0,
-        "repeats": log.card.draws,
-        "metric_list": [{"metric": metric, "aggregation": "mean"} for metric in metrics],
-    }
 
 
 WRITERS = {"inspect": write_inspect, "lm-eval": write_lm_eval}
