@@ -3,7 +3,7 @@
     python examples/tinker_round.py base FOLDER          # the sandbox's model, warmed up
     python examples/tinker_round.py play FOLDER http://127.0.0.1:8000 --reduction mean
 
-Between the two, start a service on FOLDER (docs/scaling.md, Cluster). Attacker and defender are two
+Between the two, start a service on FOLDER (docs/scaling.md, A training service). Attacker and defender are two
 LoRA clients of one base; games are the sandbox's, and so is the judge. After each round's games the
 service's adapter is fetched into the local learner, and both learn three times from its samples.
 """
