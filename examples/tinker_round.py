@@ -1,11 +1,12 @@
-"""Two rounds of MAGIC on a Tinker service, each loss beside the local learner's.
+"""Two rounds of MAGIC on a Tinker service, with every loss beside the local learner's.
 
     python examples/tinker_round.py base FOLDER          # the sandbox's model, warmed up
     python examples/tinker_round.py play FOLDER http://127.0.0.1:8000 --reduction mean
 
-Between the two, start a service on FOLDER (docs/scaling.md, A training service). Attacker and defender are two
-LoRA clients of one base; games are the sandbox's, and so is the judge. After each round's games the
-service's adapter is fetched into the local learner, and both learn three times from its samples.
+Between the two commands, start a service on FOLDER (docs/scaling.md shows how). Attacker and
+defender are two LoRA clients of one base, in the sandbox's game with its judge. After each round's
+games the service's adapter is fetched into the local learner, and both learn three times from the
+same samples.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ _LORA = {
 }
 
 
-def match(model: str, **more: object) -> Run:
+def small_run(model: str, **more: object) -> Run:
     """MAGIC in the sandbox, small: 16 seeds a round, 8 forks, the defender first."""
-    told = {
+    settings = {
         "recipe": "magic",
         "rounds": 2,
         "schedule": {"every": 1},
@@ -61,18 +62,17 @@ def match(model: str, **more: object) -> Run:
         "memory": {"league": {"opponents": "latest"}},
         "game": {"diversity": 0},
     }
-    config = resolve(told | more)
+    config = resolve(settings | more)
     return known("magic").build(config)
 
 
 def base(folder: Path) -> None:
     """Phase 1 on one model of full weights: it is the base of both roles."""
     shared = {"weights": "shared", "warm_up": {"chat": 0.5}}
-    made = match(str(SHIPPED), **shared)
-    for metrics in made.warm_up():
-        last = metrics
-    made.trainers[Player.DEFENDER].save(folder)
-    print(f"{folder}: warmed up, loss {last['loss']:.3f}")
+    run = small_run(str(SHIPPED), **shared)
+    *_, metrics = run.warm_up()
+    run.trainers[Player.DEFENDER].save(folder)
+    print(f"{folder}: warmed up, loss {metrics['loss']:.3f}")
 
 
 @dataclass
@@ -91,13 +91,13 @@ class Beside:
         metrics: Metrics = {}
         for number in range(1, PASSES + 1):
             metrics = self.remote.update(samples)
-            own = self.local.update(samples)
-            for name in sorted(own.keys() & metrics.keys()):
+            local = self.local.update(samples)
+            for name in sorted(local.keys() & metrics.keys()):
                 if name.endswith(COMPARED):
-                    difference = abs(own[name] - metrics[name])
+                    difference = abs(local[name] - metrics[name])
                     print(
                         f"  pass {number} {name:24} service {metrics[name]:+.6f} "
-                        f"local {own[name]:+.6f} difference {difference:.1e}"
+                        f"local {local[name]:+.6f} difference {difference:.1e}"
                     )
                     self.worst = max(self.worst, difference)
         return metrics
@@ -105,26 +105,26 @@ class Beside:
 
 def play(folder: Path, url: str, reduction: str) -> int:
     """Two rounds; 1 if a number differs by more than the tolerance."""
-    here = match(str(folder), weights="adapters")
+    run = small_run(str(folder), weights="adapters")
     service = TinkerService(url, str(folder), reduction)
-    length = here.config.sampling.max_completion_length
+    length = run.config.sampling.max_completion_length
     sampling = Sampling(1.0, length)
-    config = GrpoConfig(loss=here.config.learner.loss, max_completion_length=length)
+    config = GrpoConfig(loss=run.config.learner.loss, max_completion_length=length)
     cast, learners = {}, {}
     for number, player in enumerate(Player):
         client = service.create_role(RANK, seed=number)
-        trainer = here.trainers[player]
+        trainer = run.trainers[player]
         cast[player] = RemotePolicy(client, trainer.chat, sampling)
         rate = LearningRate(LEARNING_RATE)
         remote = RemoteGrpo(client, rate, config)
         # A service clips no gradient norm.
-        own = Optimizer(trainer.weights, rate, max_grad_norm=float("inf"))
-        learners[player] = Beside(remote, client, Grpo(own, trainer.chat.pad_id, config))
-    for told in coevolve(replace(here.plan, cast=cast, learners=learners)):
-        names = "/".join(sorted(told.turn.learns))
-        print(f"round {told.number}: {names} learned from {len(told.episodes)} games")
-    kept = {p: learner.client.save("after-two-rounds") for p, learner in learners.items()}
-    for player, path in kept.items():
+        optimizer = Optimizer(trainer.weights, rate, max_grad_norm=float("inf"))
+        learners[player] = Beside(remote, client, Grpo(optimizer, trainer.chat.pad_id, config))
+    for round_ in coevolve(replace(run.plan, cast=cast, learners=learners)):
+        names = "/".join(sorted(round_.turn.learns))
+        print(f"round {round_.number}: {names} learned from {len(round_.episodes)} games")
+    paths = {p: learner.client.save("after-two-rounds") for p, learner in learners.items()}
+    for player, path in paths.items():
         client = learners[player].client
         client.load(path, client.version)
         print(f"{player}: {client.version} steps, kept at {path}")
@@ -138,15 +138,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parts = parser.add_subparsers(dest="part", required=True)
     parts.add_parser("base").add_argument("folder", type=Path)
-    played = parts.add_parser("play")
-    played.add_argument("folder", type=Path)
-    played.add_argument("url")
-    played.add_argument("--reduction", default="sum", help="sum | mean (SkyRL's JAX backend)")
-    told = parser.parse_args()
-    if told.part == "base":
-        base(told.folder)
+    play_parser = parts.add_parser("play")
+    play_parser.add_argument("folder", type=Path)
+    play_parser.add_argument("url")
+    play_parser.add_argument("--reduction", default="sum", help="sum | mean (SkyRL's JAX backend)")
+    arguments = parser.parse_args()
+    if arguments.part == "base":
+        base(arguments.folder)
         return 0
-    return play(told.folder, told.url, told.reduction)
+    return play(arguments.folder, arguments.url, arguments.reduction)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What goes to a Tinker service and what comes back, by the names of the package's version 0.3.0.
 
-The package itself and a real service: `examples/tinker_round.py` (docs/scaling.md, A training service).
+The package itself and a real service: `examples/tinker_round.py`, described in docs/scaling.md.
 """
 
 import copy
