@@ -1,4 +1,4 @@
-"""A vLLM server's words are trained on as they were said, if it serves the learner's weights."""
+"""A vLLM server's completions are trained on as drawn, if it serves the learner's weights."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,14 @@ import torch
 from tests.engines.vllm_server import serving
 from tests.tiny import QWEN2, save_model
 
-from sparring.engines.engine import Publishing, ServedPolicy, digest_of, seed_of, serves
+from sparring.engines.engine import (
+    PROBE_TOKENS,
+    Publishing,
+    ServedPolicy,
+    digest_of,
+    seed_of,
+    serves,
+)
 from sparring.engines.vllm import VllmServer
 from sparring.players.chat import Chat
 from sparring.players.loading import load_model, load_tokenizer, stop_ids
@@ -17,6 +24,43 @@ from sparring.types import Message, Player, SparringError, UsageError
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
 A, D = Player.ATTACKER, Player.DEFENDER
+REQUESTS = [
+    Request((Message("user", text),), addresses)
+    for text, addresses in (
+        ("open the dragon vault", ("0/a", "0/b", "0/c")),
+        ("bake", ()),
+        ("mend", ("0/a",)),
+    )
+]
+
+
+class Table:
+    """Both players' policies on one server."""
+
+    def __init__(self, path, url, folder, temperature=1.0, keep=4, limit=1e-3):
+        base = load_model(str(path))
+        self.own = adapters(base, dict.fromkeys(Player, LORA), torch_seed=5)
+        self.chat = Chat(load_tokenizer(str(path)), stop_ids(base))
+        server = VllmServer(url, str(path), concurrency=3, outage=20, first_pause=0.05)
+        self.publishing = Publishing(server, folder, keep, limit)
+        self.sampling = Sampling(temperature, 12)
+
+    def sample(self, player=D, requests=REQUESTS):
+        policy = ServedPolicy(self.own[player], self.chat, self.sampling, self.publishing)
+        return policy.sample(requests)
+
+    def past(self, player, tensors):
+        """What the player samples with other weights in the place of its own."""
+        with self.own[player].holding(tensors):
+            return self.sample(player)
+
+    def learn(self, player=D, rate=1e-2, steps=1):
+        """Real updates, towards one reply."""
+        row = ((3, 40, 41, 42), (50, 51, 52))
+        optimizer = Optimizer(self.own[player], LearningRate(rate))
+        for _ in range(steps):
+            (-logprobs(self.own[player].model, pad([row], [0], 0, "cpu"), 1.0).sum()).backward()
+            optimizer.step()
 
 
 @pytest.fixture(scope="module")
@@ -30,291 +74,219 @@ def served(path):
         yield vllm, url
 
 
-class Table:
-    """Both players' policies on one server."""
-
-    def __init__(self, path, url, folder, temperature=1.0, keep=4, limit=1e-3):
-        base = load_model(str(path))
-        self.own = adapters(base, dict.fromkeys(Player, LORA), torch_seed=5)
-        chat = Chat(load_tokenizer(str(path)), stop_ids(base))
-        server = VllmServer(url, str(path), concurrency=3, outage=20, first_pause=0.05)
-        self.publishing = Publishing(server, folder, keep, limit)
-        sampling = Sampling(temperature, 12)
-        self.policy = {
-            p: ServedPolicy(self.own[p], chat, sampling, self.publishing) for p in Player
-        }
-
-    def past(self, player, tensors):
-        """What the player says with other weights in the place of its own."""
-        with self.own[player].holding(tensors):
-            return self.policy[player].sample(REQUESTS)
-
-    def learn(self, player, rate=1e-2, steps=1):
-        """Real updates, towards one reply."""
-        row = ((3, 40, 41, 42), (50, 51, 52))
-        optimizer = Optimizer(self.own[player], LearningRate(rate))
-        for _ in range(steps):
-            (-logprobs(self.own[player].model, pad([row], [0], 0, "cpu"), 1.0).sum()).backward()
-            optimizer.step()
+@pytest.fixture
+def vllm(served):
+    return served[0]
 
 
 @pytest.fixture
-def table(path, served, tmp_path):
-    return Table(path, served[1], tmp_path / "adapters")
+def table_of(path, served, tmp_path):
+    def build(name="a", **settings):
+        return Table(path, served[1], tmp_path / name, **settings)
+
+    return build
 
 
-def asked(text, *addresses):
-    return Request((Message("user", text),), addresses)
+@pytest.fixture
+def table(table_of):
+    return table_of()
 
 
-REQUESTS = [
-    asked("open the dragon vault", "0/a", "0/b", "0/c"),
-    asked("bake"),
-    asked("mend", "0/a"),
-]
+def tokens(rows):
+    return [completion.token_ids for row in rows for completion in row]
 
 
-def furthest(table, player, said, temperature):
-    """The largest difference between what the server and what the learner say of the tokens."""
-    told = [c for row in said for c in row]
-    batch = pad([(c.prompt_ids, c.token_ids) for c in told], range(len(told)), 0, "cpu")
+def furthest(table, player, rows, temperature):
+    """The largest difference between the server's and the learner's log-probabilities."""
+    drawn = [completion for row in rows for completion in row]
+    batch = pad([(c.prompt_ids, c.token_ids) for c in drawn], range(len(drawn)), 0, "cpu")
     with torch.no_grad():
         logp_BT = logprobs(table.own[player].model, batch, temperature)
-    pairs = zip(logp_BT.tolist(), told, strict=True)
+    pairs = zip(logp_BT.tolist(), drawn, strict=True)
     return max(np.abs(np.subtract(own[: len(c.logprobs)], c.logprobs)).max() for own, c in pairs)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_the_learner_is_shown_the_servers_tokens_and_agrees_on_them(
-    path, served, tmp_path, temperature
-):
-    vllm, url = served
-    table = Table(path, url, tmp_path / "a", temperature)
-    table.learn(D, rate=3e-2)
-    said = table.policy[D].sample(REQUESTS)
-    assert [len(row) for row in said] == [3, 0, 1]
-    assert furthest(table, D, said, temperature) < 1e-4
-    chat = table.policy[D].chat
-    for request, row in zip(REQUESTS, said, strict=True):
+def test_the_learner_gets_the_servers_tokens_and_agrees_on_them(table_of, vllm, temperature):
+    table = table_of(temperature=temperature)
+    table.learn(rate=3e-2)
+    rows, chat = table.sample(), table.chat
+    assert [len(row) for row in rows] == [3, 0, 1]
+    assert furthest(table, D, rows, temperature) < 1e-4
+    for request, row in zip(REQUESTS, rows, strict=True):
         for completion in row:
             assert completion.prompt_ids == chat.prompt_ids(request.observation)
             assert completion.text == chat.text(completion.token_ids)
             assert completion.finished == (completion.token_ids[-1] in chat.stop_ids)
             assert completion.version == table.own[D].version == 1
-    drawn = [told for told in vllm.requests if told["max_tokens"] == 12]
-    assert sorted(told["seed"] for told in drawn) == sorted(
-        seed_of(address) for address in ("0/a", "0/b", "0/c", "0/a")
-    )
+    drawn = [request for request in vllm.requests if request["max_tokens"] == 12]
+    addresses = ("0/a", "0/b", "0/c", "0/a")
+    assert sorted(request["seed"] for request in drawn) == sorted(map(seed_of, addresses))
+    # What a request leaves out a server takes from the model's generation config.
+    plain = [drawn[-1][name] for name in ("top_p", "top_k", "repetition_penalty")]
+    assert plain == [1.0, 0, 1.0]
+    assert drawn[-1]["stop_token_ids"] == sorted(chat.stop_ids)
 
 
-def test_the_same_address_says_the_same_on_the_same_weights(table):
-    first = table.policy[D].sample(REQUESTS)
-    assert table.policy[D].sample(REQUESTS) == first
+def test_the_same_address_draws_the_same_on_the_same_weights(table):
+    first = table.sample()
+    assert table.sample() == first
     assert len({c.token_ids for c in first[0]}) == 3
-    table.learn(D, rate=0.1)
-    assert table.policy[D].sample(REQUESTS)[0] != first[0]
+    table.learn(rate=0.1)
+    assert table.sample()[0] != first[0]
 
 
-def test_nothing_asked_is_nothing_sent(table, served):
-    assert table.policy[D].sample([]) == []
-    assert table.policy[D].sample([asked("bake")]) == [[]]
-    assert not served[0].requests
-    assert not served[0].roots
+def test_no_request_sends_nothing(table, vllm):
+    assert table.sample(requests=[]) == []
+    assert table.sample(requests=[REQUESTS[1]]) == [[]]
+    assert not vllm.requests
+    assert not vllm.roots
 
 
-def test_a_server_is_told_everything_that_it_would_take_from_the_models_generation_config(
-    table, served
-):
-    table.policy[D].sample(REQUESTS)
-    told = served[0].requests[-1]
-    assert (told["top_p"], told["top_k"], told["repetition_penalty"]) == (1.0, 0, 1.0)
-    assert told["stop_token_ids"] == sorted(table.policy[D].chat.stop_ids)
+def heads(vllm):
+    return [name.rsplit("-", 1)[0] for name in vllm.roots]
 
 
-def test_every_version_has_a_name_of_its_own(table, served):
-    vllm, _ = served
+def test_every_version_has_a_name_of_its_own(table, vllm):
     for player in Player:
-        table.policy[player].sample(REQUESTS)
-    table.learn(D)
-    table.policy[D].sample(REQUESTS)
-    table.policy[D].sample(REQUESTS)
-    heads = [name.rsplit("-", 1)[0] for name in vllm.roots]
-    assert heads == ["attacker-v0", "defender-v0", "defender-v1"]
-    assert len(set(vllm.roots.values())) == 3
-
-
-def test_the_same_version_reached_by_another_way_has_another_name(table, served):
-    table.learn(D)
-    table.policy[D].sample(REQUESTS)
+        table.sample(player)
+    table.learn()
+    table.sample()
+    table.sample()
+    assert heads(vllm) == ["attacker-v0", "defender-v0", "defender-v1"]
     table.own[D].load({n: t + 0.25 for n, t in table.own[D].snapshot().items()})
-    table.policy[D].sample(REQUESTS)
-    names = list(served[0].roots)
-    assert [name.rsplit("-", 1)[0] for name in names] == ["defender-v1", "defender-v1"]
-    assert names[0] != names[1]
+    table.sample()  # the same version, reached by another way
+    assert heads(vllm)[2:] == ["defender-v1", "defender-v1"]
+    assert len(set(vllm.roots.values())) == len(set(vllm.roots)) == 4
 
 
-def test_a_past_self_is_published_under_its_own_name_and_the_present_one_stays(table, served):
-    vllm, _ = served
-    table.learn(D, rate=0.1)
-    kept = table.own[D].snapshot()
-    table.learn(D, rate=0.1, steps=3)
-    present = table.policy[D].sample(REQUESTS)
-    past = table.past(D, kept)
-    assert past != present
-    assert [n.rsplit("-", 1)[0] for n in vllm.roots] == ["defender-v4", "defender-past"]
-    assert table.policy[D].sample(REQUESTS) == present
+def test_a_past_self_is_published_under_its_own_name_and_the_present_one_stays(table, vllm):
+    table.learn(rate=0.1)
+    past = table.own[D].snapshot()
+    table.learn(rate=0.1, steps=3)
+    present = table.sample()
+    assert table.past(D, past) != present
+    assert heads(vllm) == ["defender-v4", "defender-past"]
+    assert table.sample() == present
     assert len(vllm.roots) == 2
 
 
-def test_what_is_told_apart_by_its_scale_or_its_run_alone_has_another_digest(table, tmp_path):
-    found = [digest_of(table.own[D], tmp_path), digest_of(table.own[D], tmp_path / "other")]
+def test_adapters_that_differ_in_scale_or_run_alone_have_different_digests(table, tmp_path):
+    digests = {digest_of(table.own[D], tmp_path), digest_of(table.own[D], tmp_path / "other")}
     table.own[D].model.peft_config["defender"].lora_alpha = 9
-    found.append(digest_of(table.own[D], tmp_path))
-    assert len(set(found)) == 3
+    assert len(digests | {digest_of(table.own[D], tmp_path)}) == 3
 
 
 @pytest.mark.parametrize("keep", [2, 3])
 def test_at_most_so_many_adapters_are_loaded_and_the_longest_unused_one_leaves(
-    path, served, tmp_path, keep
+    table_of, vllm, tmp_path, keep
 ):
-    vllm, url = served
-    table = Table(path, url, tmp_path / "a", keep=keep)
+    table = table_of(keep=keep)
     for _ in range(4):
         for player in Player:
-            table.policy[player].sample(REQUESTS)
-        table.learn(D)
+            table.sample(player)
+        table.learn()
     assert vllm.most_loaded == keep
-    assert any(name.startswith("attacker-v0") for name in vllm.roots), "asked for every round"
+    assert "attacker-v0" in heads(vllm), "it sampled every round"
     assert {p.name for p in (tmp_path / "a").iterdir()} == set(vllm.roots)
 
 
-def test_an_evicted_adapter_comes_back_under_its_name(path, served, tmp_path):
-    table = Table(path, served[1], tmp_path / "a", keep=2)
-    first = table.policy[D].sample(REQUESTS)
-    kept, name = table.own[D].snapshot(), next(iter(served[0].roots))
+def test_an_evicted_adapter_comes_back_under_its_name(table_of, vllm):
+    table = table_of(keep=2)
+    first, begun, name = table.sample(), table.own[D].snapshot(), next(iter(vllm.roots))
     for _ in range(2):
-        table.learn(D, rate=0.1)
-        table.policy[D].sample(REQUESTS)
-    assert name not in served[0].roots
-    assert table.past(D, kept)[0] != table.policy[D].sample(REQUESTS)[0]
-    table.own[D].load(kept)
-    assert [c.token_ids for c in table.policy[D].sample(REQUESTS)[0]] == [
-        c.token_ids for c in first[0]
-    ]
-    assert name in served[0].roots
+        table.learn(rate=0.1)
+        table.sample()
+    assert name not in vllm.roots
+    table.own[D].load(begun)
+    assert tokens(table.sample()) == tokens(first)
+    assert name in vllm.roots
 
 
-def test_a_server_that_serves_the_version_before_is_refused(table, served):
-    table.learn(D, rate=0.1)
-    table.policy[D].sample(REQUESTS)
-    (served[0].stale,) = served[0].roots
-    table.learn(D, rate=0.1)
-    before = len(served[0].requests)
-    with pytest.raises(SparringError, match="it serves the version before it"):
-        table.policy[D].sample(REQUESTS)
-    assert all(told["max_tokens"] != 12 for told in served[0].requests[before:])
-
-
-def test_a_stale_adapter_is_seen_below_the_limit_and_below_the_rounding(path, served, tmp_path):
-    """One small update moves the probe by less than the limit allows; the direction tells."""
-    vllm, url = served
-    vllm.noise = 1e-4
-    table = Table(path, url, tmp_path / "a", limit=0.05)
-    table.policy[D].sample(REQUESTS)
-    table.learn(D, rate=1e-3)
-    table.policy[D].sample(REQUESTS)
-    vllm.stale = list(vllm.roots)[-1]
-    table.learn(D, rate=1e-3)
-    with pytest.raises(SparringError, match=r"version before it.*limit 0.05"):
-        table.policy[D].sample(REQUESTS)
-
-
-def test_a_past_self_between_two_versions_hides_no_stale_one(path, served, tmp_path):
-    vllm, url = served
-    table = Table(path, url, tmp_path / "a", limit=0.05)
-    kept = {name: t + 0.05 for name, t in table.own[D].snapshot().items()}
-    table.learn(D, rate=1e-3)
-    table.policy[D].sample(REQUESTS)
-    (present,) = vllm.roots
-    table.past(D, kept)
-    vllm.stale = present
-    table.learn(D, rate=1e-3)
-    with pytest.raises(SparringError, match="serves the version before it"):
-        table.policy[D].sample(REQUESTS)
-
-
-def test_a_server_that_ignores_the_adapter_is_refused(table, served):
-    table.learn(D, rate=0.1)
-    served[0].deaf_to_adapters = True
-    with pytest.raises(SparringError, match="base model without an adapter"):
-        table.policy[D].sample(REQUESTS)
-
-
-def test_a_server_that_is_merely_inexact_is_held_to_the_limit(path, served, tmp_path):
-    vllm, url = served
-    vllm.noise = 0.01
-    table = Table(path, url, tmp_path / "a", limit=0.05)
-    table.policy[D].sample(REQUESTS)
-    (found,) = table.publishing.differences.values()
-    assert found == pytest.approx(0.01 * (2 / np.pi) ** 0.5, rel=0.4)  # the mean of |N(0, 0.01)|
-    with pytest.raises(SparringError, match=r"serves something else.*limit 0.001"):
-        Table(path, url, tmp_path / "b", limit=1e-3).policy[D].sample(REQUESTS)
-
-
-def test_log_probabilities_at_another_temperature_are_refused_with_the_flag_to_set(
-    path, served, tmp_path
+@pytest.mark.parametrize(("rate", "noise", "limit"), [(0.1, 0.0, 1e-3), (1e-3, 1e-4, 0.05)])
+@pytest.mark.parametrize("between", [False, True], ids=["", "a past self in between"])
+def test_a_server_that_serves_the_version_before_is_refused(
+    table_of, vllm, rate, noise, limit, between
 ):
-    served[0].raw_logprobs = True
+    """Also where an update moves the probe by less than the limit allows, and rounding blurs it:
+    the direction tells. A past self that samples in between hides no stale adapter."""
+    vllm.noise = noise
+    table = table_of(limit=limit)
+    past = {name: t + 0.05 for name, t in table.own[D].snapshot().items()}
+    table.learn(rate=rate)
+    table.sample()
+    (present,) = vllm.roots
+    if between:
+        table.past(D, past)
+    vllm.stale = present
+    table.learn(rate=rate)
+    before = len(vllm.requests)
+    with pytest.raises(SparringError, match=rf"it serves the version before it.*limit {limit:g}"):
+        table.sample()
+    probes = {request["max_tokens"] for request in vllm.requests[before:]}
+    assert probes == {PROBE_TOKENS}, "nothing was sampled from it"
+
+
+def test_a_server_that_ignores_the_adapter_is_refused(table, vllm):
+    table.learn(rate=0.1)
+    vllm.deaf_to_adapters = True
+    with pytest.raises(SparringError, match="base model without an adapter"):
+        table.sample()
+
+
+def test_a_server_that_is_merely_inexact_is_held_to_the_limit(table_of, vllm):
+    vllm.noise = 0.01
+    table = table_of(limit=0.05)
+    table.sample()
+    (difference,) = table.publishing.differences.values()
+    assert difference == pytest.approx(0.01 * (2 / np.pi) ** 0.5, rel=0.4)  # mean |N(0, 0.01)|
+    with pytest.raises(SparringError, match=r"serves something else.*limit 0.001"):
+        table_of("b").sample()
+
+
+def test_log_probabilities_at_another_temperature_are_refused_with_the_flag_to_set(table_of, vllm):
+    vllm.raw_logprobs = True
     with pytest.raises(SparringError, match="--logprobs-mode processed_logprobs"):
-        Table(path, served[1], tmp_path / "a", temperature=0.7).policy[D].sample(REQUESTS)
+        table_of(temperature=0.7).sample()
 
 
-def test_what_a_killed_run_left_is_unloaded_before_anything_is_published(path, served, tmp_path):
-    vllm, url = served
-    first = Table(path, url, tmp_path / "a")
-    first.learn(D)
-    first.policy[D].sample(REQUESTS)
+def test_what_a_killed_run_left_is_unloaded_before_anything_is_published(table_of, vllm, tmp_path):
+    first = table_of()
+    first.learn()
+    first.sample()
     (left,) = vllm.roots
-    again = Table(path, url, tmp_path / "a")
-    again.policy[D].sample(REQUESTS)
+    table_of().sample()
     assert left not in vllm.roots
-    assert len(vllm.roots) == 1
     assert [p.name for p in (tmp_path / "a").iterdir()] == list(vllm.roots)
+    assert len(vllm.roots) == 1
 
 
-def test_a_busy_server_is_asked_again_and_one_that_stays_away_ends_the_run(table, served):
-    served[0].busy = 2
-    assert table.policy[D].sample(REQUESTS)[0]
-    served[0].busy, engine = 10**6, table.publishing.engine
+def test_a_busy_server_is_tried_again_and_one_that_stays_away_ends_the_run(table, vllm):
+    vllm.busy = 2
+    assert table.sample()[0]
+    vllm.busy, engine = 10**6, table.publishing.engine
     table.publishing.engine = VllmServer(
         engine.base_url, engine.model, outage=0.3, first_pause=0.05
     )
     with pytest.raises(SparringError, match=r"has not answered for 0 s.*503.*--resume"):
-        table.policy[D].sample(REQUESTS)
-
-
-def without(key):
-    def spoil(told):
-        del told["choices"][0][key]
-        return told
-
-    return spoil
+        table.sample()
 
 
 def changed(key, value):
-    def spoil(told):
-        told["choices"][0][key] = value(told["choices"][0][key])
-        return told
+    def spoil(response):
+        choice = response["choices"][0]
+        choice[key] = value(choice[key])
+        return response
 
     return spoil
 
 
 SPOILED = {
-    "no token ids": (without("token_ids"), "no token ids"),
+    "no token ids": (changed("token_ids", lambda _: None), "no token ids"),
     "no log-probabilities": (changed("logprobs", lambda _: None), "0 log-probabilities"),
-    "one missing": (changed("token_ids", lambda ids: [*ids, 5]), "log-probabilities came back"),
+    "too few": (changed("token_ids", lambda ids: [*ids, 5]), "log-probabilities came back"),
     "not a number": (
-        changed("logprobs", lambda told: {"token_logprobs": [float("nan")] * 16}),
+        changed("logprobs", lambda _: {"token_logprobs": [float("nan")] * 16}),
         "a number at most 0",
     ),
     "another prompt": (changed("prompt_token_ids", lambda ids: ids[1:]), "other tokens"),
@@ -322,33 +294,29 @@ SPOILED = {
 
 
 @pytest.mark.parametrize(("spoil", "why"), SPOILED.values(), ids=SPOILED)
-def test_an_answer_that_cannot_be_trained_on_is_refused(table, served, spoil, why):
-    served[0].spoil = spoil
+def test_an_answer_that_cannot_be_trained_on_is_refused(table, vllm, spoil, why):
+    vllm.spoil = spoil
     with pytest.raises(UsageError, match=why):
-        table.policy[D].sample(REQUESTS)
+        table.sample()
 
 
-def test_errors_name_the_server_what_it_said_and_what_to_do(path, served, tmp_path):
-    _, url = served
-    elsewhere = Table(path, url, tmp_path / "a")
-    elsewhere.publishing.engine.model = "Qwen/Qwen2.5-7B"
+def test_errors_name_the_server_its_words_and_what_to_do(table, path, served, tmp_path):
+    table.publishing.engine.model = "Qwen/Qwen2.5-7B"
     with pytest.raises(UsageError, match=r"has no Qwen/Qwen2\.5-7B; it has: .*qwen2"):
-        elsewhere.policy[D].sample(REQUESTS)
-    with pytest.raises(
-        UsageError, match=r"lora_adapter says 404 No adapter.*RUNTIME_LORA_UPDATING"
-    ):
-        VllmServer(url, str(path)).load("defender-v3", tmp_path / "nowhere")
+        table.sample()
+    no_adapter = r"lora_adapter says 404 No adapter.*RUNTIME_LORA_UPDATING"
+    with pytest.raises(UsageError, match=no_adapter):
+        VllmServer(served[1], str(path)).load("defender-v3", tmp_path / "nowhere")
     with pytest.raises(UsageError, match=r"wanted http\(s\)://HOST"):
         VllmServer("127.0.0.1:8000", str(path))
 
 
-def test_who_serves_what_is_told_through_the_rounding():
-    """64 tokens, rounding 0.01 nats; an update of 0.02 nats is told, one of 0.002 is not."""
+def test_which_weights_are_served_is_seen_through_the_rounding():
+    """64 tokens, rounding 0.01 nats; an update of 0.02 nats is noticed, one of 0.002 is not."""
     rng = np.random.default_rng(7)
     own, noise = rng.normal(-2, 1, 64), rng.normal(0, 0.01, 64)
-    other = own + rng.normal(0, 0.02, 64)
+    other, near = own + rng.normal(0, 0.02, 64), own + rng.normal(0, 0.002, 64)
     assert serves(other + noise, own, other)
     assert not serves(own + noise, own, other)
-    near = own + rng.normal(0, 0.002, 64)
     assert not serves(near + noise, own, near)
     assert not serves(own, own, own)

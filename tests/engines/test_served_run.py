@@ -55,45 +55,41 @@ def rounds(folder):
 
 
 def test_magic_plays_to_its_end_with_past_selves_through_a_server(run):
-    folder, vllm, _ = run
-    assert [told["round"] for told in rounds(folder)] == [0, 1, 2, 3]
-    assert json.loads((folder / "run.json").read_text())["status"] == "complete"
-    asked = {told["model"].rsplit("-", 1)[0] for told in vllm.requests}
-    assert {"attacker-v0", "attacker-v1", "defender-v0"} <= asked
-    assert {"attacker-past", "defender-past"} & asked, "the league"
-
-
-def test_the_mismatch_of_every_update_is_logged(run):
-    folder, _, _ = run
-    for told in rounds(folder):
-        (player,) = told["learns"]
-        if f"{player}/loss" in told["metrics"]:
-            assert told["metrics"][f"{player}/sampling_ratio/mean"] == pytest.approx(1, abs=1e-3)
-            assert told["metrics"][f"{player}/sampling_logp_difference"] < 1e-3
-    assert any("defender/sampling_ratio/mean" in told["metrics"] for told in rounds(folder))
-
-
-def test_no_more_adapters_are_loaded_than_asked_for_and_a_resumed_run_takes_away_its_own(run):
     folder, vllm, half = run
-    assert vllm.most_loaded == 3
+    assert [record["round"] for record in rounds(folder)] == [0, 1, 2, 3]
+    assert json.loads((folder / "run.json").read_text())["status"] == "complete"
+    sampled = {request["model"].rsplit("-", 1)[0] for request in vllm.requests}
+    assert {"attacker-v0", "attacker-v1", "defender-v0"} <= sampled
+    assert {"attacker-past", "defender-past"} & sampled, "the league"
+    assert vllm.most_loaded == 3, "server.adapters"
     assert half - set(vllm.roots), "what the first process left is gone"
     assert {path.name for path in (folder / "adapters").iterdir()} == set(vllm.roots)
 
 
+def test_the_mismatch_of_every_update_is_logged(run):
+    folder, _, _ = run
+    for record in rounds(folder):
+        (player,), metrics = record["learns"], record["metrics"]
+        if f"{player}/loss" in metrics:
+            assert metrics[f"{player}/sampling_ratio/mean"] == pytest.approx(1, abs=1e-3)
+            assert metrics[f"{player}/sampling_logp_difference"] < 1e-3
+    assert any("defender/sampling_ratio/mean" in record["metrics"] for record in rounds(folder))
+
+
 @pytest.mark.parametrize(
-    ("told", "why"),
+    ("override", "why"),
     [
-        (("weights=separate",), "weights: separate cannot be published"),
-        (("weights=shared",), "set weights=adapters or sampling.engine=local"),
-        (("defender.lora.modules_to_save=[embed_tokens]",), "defender.lora.modules_to_save: vLLM"),
-        (("sampling.engine=local",), "base_url: goes with sampling.engine=vllm"),
-        (("sampling.base_url=127.0.0.1:8000",), r"wanted http(s)://HOST"),
-        (("sampling.base_url=null",), "vllm is not installed here"),
+        ("weights=separate", "weights: separate cannot be published"),
+        ("weights=shared", "set weights=adapters or sampling.engine=local"),
+        ("defender.lora.modules_to_save=[embed_tokens]", "defender.lora.modules_to_save: vLLM"),
+        ("sampling.engine=local", "base_url: goes with sampling.engine=vllm"),
+        ("sampling.base_url=127.0.0.1:8000", r"wanted http(s)://HOST"),
+        ("sampling.base_url=null", "vllm is not installed here"),
     ],
 )
-def test_what_cannot_be_served_is_refused_by_name(tmp_path, told, why):
+def test_what_cannot_be_served_is_refused_by_name(tmp_path, override, why):
     path = save_model(tmp_path / "qwen2", QWEN2)
     seeds = f"data.train=[{{path: {write_seeds(tmp_path / 'seeds.csv')}}}]"
-    found = played(tmp_path / "run", "http://127.0.0.1:9", path, seeds, *told)
-    assert found.code == 2, found.err
-    assert why in found.err
+    result = played(tmp_path / "run", "http://127.0.0.1:9", path, seeds, override)
+    assert result.code == 2, result.err
+    assert why in result.err

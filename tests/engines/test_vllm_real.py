@@ -11,12 +11,12 @@ import urllib.error
 import urllib.request
 
 import pytest
-import torch
-from tests.engines.test_served_policy import REQUESTS, A, D, Table, furthest
+from tests.engines.test_served_policy import A, D, Table, furthest, tokens
 from tests.engines.test_served_run import played
+from tests.players.by_hand import network
 from tests.tiny import QWEN2, tokenizer, write_seeds
-from transformers import AutoConfig, AutoModelForCausalLM
 
+from sparring.engines.engine import Decoding, SeededPrompt
 from sparring.engines.vllm import VllmServer
 from sparring.types import SparringError, UsageError
 
@@ -29,22 +29,11 @@ pytestmark = pytest.mark.skipif(
 def save(folder):
     """A Qwen2 of random weights whose heads are as wide as vLLM's kernels want: 64."""
     words = tokenizer(QWEN2)
-    config = AutoConfig.for_model(
-        "qwen2",
-        vocab_size=len(words),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=2048,
-        eos_token_id=words.convert_tokens_to_ids("<|im_end|>"),
-        bos_token_id=None,
-        pad_token_id=None,
-        initializer_range=0.1,
-    )
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    end = words.convert_tokens_to_ids("<|im_end|>")
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "head_dim": 64}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 2048}
+    ids = {"vocab_size": len(words), "eos_token_id": end, "bos_token_id": None}
+    network("qwen2", 0, **sizes, **heads, **ids, initializer_range=0.1).save_pretrained(folder)
     words.save_pretrained(folder)
     return folder
 
@@ -90,35 +79,35 @@ def test_every_version_is_served_as_the_learner_has_it(server, tmp_path, tempera
     table = Table(*server, tmp_path / "adapters", temperature)
     for _ in range(3):
         for player in (A, D):
-            said = table.policy[player].sample(REQUESTS)
-            assert [len(row) for row in said] == [3, 0, 1]
-            assert furthest(table, player, said, temperature) < 1e-4
-        table.learn(D, rate=3e-3)
+            rows = table.sample(player)
+            assert [len(row) for row in rows] == [3, 0, 1]
+            assert furthest(table, player, rows, temperature) < 1e-4
+        table.learn(rate=3e-3)
     assert max(table.publishing.differences.values()) < 1e-5
 
 
-def test_the_same_address_says_the_same_and_a_past_self_speaks(server, tmp_path):
-    table = Table(*server, tmp_path / "adapters")
-    first = table.policy[D].sample(REQUESTS)
-    kept = table.own[D].snapshot()
-    again = [c.token_ids for c in table.policy[D].sample(REQUESTS)[0]]
-    assert again == [c.token_ids for c in first[0]]
-    table.learn(D, rate=0.1, steps=3)
-    past = table.past(D, kept)
-    assert [c.token_ids for c in past[0]] == again
-    assert [c.token_ids for c in table.policy[D].sample(REQUESTS)[0]] != again
+def test_an_evicted_adapter_comes_back_and_a_past_self_plays(server, tmp_path):
+    table = Table(*server, tmp_path / "adapters", keep=2)
+    first, begun = table.sample(), table.own[D].snapshot()
+    assert tokens(table.sample()) == tokens(first)
+    for _ in range(2):
+        table.learn(rate=0.1)
+        assert tokens(table.sample()) != tokens(first)
+    roots = table.publishing.engine.adapters().values()
+    assert sum(tmp_path in root.parents for root in roots) == 2
+    assert tokens(table.past(D, begun)) == tokens(first)
 
 
 def test_magic_plays_two_rounds(server, tmp_path):
     path, url = server
     seeds = f"data.train=[{{path: {write_seeds(tmp_path / 'seeds.csv')}}}]"
-    told = played(tmp_path / "run", url, path, seeds, "rounds=2")
-    assert told.code == 0, told.err
+    result = played(tmp_path / "run", url, path, seeds, "rounds=2")
+    assert result.code == 0, result.err
     assert len([*(tmp_path / "run" / "rounds.jsonl").open()]) == 2
 
 
 class Stale(VllmServer):
-    """Loads the folder of the version before, whatever it is asked for."""
+    """Loads the folder of the version before, whatever it is told to load."""
 
     before = None
 
@@ -129,39 +118,18 @@ class Stale(VllmServer):
 
 def test_other_weights_under_a_new_name_are_refused(server, tmp_path):
     table = Table(*server, tmp_path / "adapters")
-    path, url = server
-    table.publishing.engine = Stale(url, str(path))
-    table.learn(D, rate=1e-2)
-    table.policy[D].sample(REQUESTS)
-    table.learn(D, rate=1e-3)
-    with pytest.raises(SparringError, match="it serves the version before it"):
-        table.policy[D].sample(REQUESTS)
-
-
-def test_evicted_adapters_are_gone_and_come_back(server, tmp_path):
-    table = Table(*server, tmp_path / "adapters", keep=2)
-    first, kept = table.policy[D].sample(REQUESTS), table.own[D].snapshot()
-    for _ in range(2):
-        table.learn(D, rate=1e-2)
-        table.policy[D].sample(REQUESTS)
-    mine = [n for n, root in table.publishing.engine.adapters().items() if tmp_path in root.parents]
-    assert len(mine) == 2
-    table.own[D].load(kept)
-    said = table.policy[D].sample(REQUESTS)
-    assert [c.token_ids for c in said[0]] == [c.token_ids for c in first[0]]
+    table.publishing.engine = Stale(server[1], str(server[0]))
+    table.learn(rate=1e-2)
+    table.sample()
+    table.learn(rate=1e-3)
+    with pytest.raises(SparringError, match="serves the version before it"):
+        table.sample()
 
 
 def test_errors_are_vllms_own_words(server, tmp_path):
-    path, url = server
-    engine = VllmServer(url, str(path))
+    engine = VllmServer(server[1], str(server[0]))
     with pytest.raises(UsageError, match=r"load_lora_adapter says 4.*nowhere"):
         engine.load("defender-v9", tmp_path / "nowhere")
     engine.unload("defender-v9")  # gone already
     with pytest.raises(UsageError, match=r"completions says 404 .*defender-v9.*does not exist"):
-        engine.draw("defender-v9", *_one())
-
-
-def _one():
-    from sparring.engines.engine import Decoding, SeededPrompt
-
-    return [SeededPrompt((5, 6, 7), 1)], Decoding(1.0, 4)
+        engine.draw("defender-v9", [SeededPrompt((5, 6, 7), 1)], Decoding(1.0, 4))

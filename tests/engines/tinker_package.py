@@ -48,7 +48,7 @@ class Training:
         self.service = service
         self.model = copy.deepcopy(service.model)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), weight_decay=0.0)
-        self.kept, self.samplers, self.seen = {}, 0, []
+        self.saved, self.samplers, self.requests = {}, 0, []
 
     def forward_backward(self, data, loss_fn, loss_fn_config):
         assert loss_fn == "ppo"
@@ -57,11 +57,11 @@ class Training:
         low, high = (loss_fn_config[f"clip_{side}_threshold"] for side in ("low", "high"))
         outputs, total = [], 0.0
         for datum in data:
-            told = datum.loss_fn_inputs
+            inputs = datum.loss_fn_inputs
             logits_TV = self.model(torch.tensor([datum.model_input])).logits[0]
-            logp_T = logits_TV.log_softmax(-1)[range(len(logits_TV)), told["target_tokens"]]
-            ratio_T = (logp_T - torch.tensor(told["logprobs"])).exp()
-            advantage_T = torch.tensor(told["advantages"])
+            logp_T = logits_TV.log_softmax(-1)[range(len(logits_TV)), inputs["target_tokens"]]
+            ratio_T = (logp_T - torch.tensor(inputs["logprobs"])).exp()
+            advantage_T = torch.tensor(inputs["advantages"])
             loss_T = -torch.minimum(ratio_T * advantage_T, ratio_T.clamp(low, high) * advantage_T)
             mean = self.service.reduction == "mean"
             total = total + (loss_T.mean() / len(data) if mean else loss_T.sum())
@@ -73,6 +73,7 @@ class Training:
         return done(record(loss_fn_outputs=outputs, metrics={}))
 
     def optim_step(self, adam):
+        self.service.rates.append(adam.learning_rate)
         for group in self.optimizer.param_groups:
             group |= {"lr": adam.learning_rate, "betas": (adam.beta1, adam.beta2), "eps": adam.eps}
         self.optimizer.step()
@@ -85,22 +86,18 @@ class Training:
 
     def _sample(self, prompt, num_samples, sampling_params):
         assert num_samples == 1
-        self.seen.append((prompt, sampling_params))
-        return done(record(sequences=[self.service.says(prompt, sampling_params)]))
+        self.requests.append((prompt, sampling_params))
+        return done(record(sequences=[self.service.sequence(sampling_params)]))
 
     def save_state(self, name):
-        self.kept[name] = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict()))
+        self.saved[name] = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict()))
         return done(record(path=f"tinker://{self.model_id}/weights/{name}"))
 
     def load_state(self, path):
-        weights, moments = copy.deepcopy(self.kept[path.rsplit("/", 1)[-1]])
+        weights, moments = copy.deepcopy(self.saved[path.rsplit("/", 1)[-1]])
         self.model.load_state_dict(weights)
         self.optimizer.load_state_dict(moments)
         return done(record(path=None))
-
-    def save_weights_for_sampler(self, name):
-        self.kept[name] = None
-        return done(record(path=f"tinker://{self.model_id}/sampler_weights/{name}"))
 
 
 class Package(ModuleType):
@@ -116,8 +113,8 @@ class Package(ModuleType):
         )
         self.model, self.reduction, self.tells_losses = model, reduction, tells_losses
         self.broken = None
-        self.created, self.keys = [], []
-        self.says = lambda prompt, how: record(
+        self.created, self.keys, self.rates = [], [], []
+        self.sequence = lambda how: record(
             tokens=[11, 12, how.stop[0]], logprobs=[-0.5, -1.25, -2.0], stop_reason="stop"
         )
 
@@ -127,15 +124,10 @@ class Package(ModuleType):
         return record(
             get_server_capabilities=lambda: record(supported_models=models),
             create_lora_training_client=self._create,
-            create_rest_client=lambda: record(
-                get_checkpoint_archive_url=lambda run, name: done(
-                    record(url=f"http://127.0.0.1/{run}/{name}")
-                )
-            ),
         )
 
-    def _create(self, **told):
-        self.created.append(told)
+    def _create(self, **settings):
+        self.created.append(settings)
         return Training(self)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.players.lively import asked, everything, policy, same_bits, train, trainer
+from tests.players.lively import everything, policy, request_of, same_bits, train, trainer
 from tests.table import BROKEN, CANDLE, FAILED, HELD, VAULT, ScriptedJudge, cast, magic, says
 
 from sparring.coevolve import Plan, coevolve
@@ -206,7 +206,7 @@ def test_a_league_takes_up_where_its_state_was_taken():
 
 def test_a_past_self_speaks_with_its_old_weights_and_the_present_ones_are_back():
     speaks = trainer(policy(length=8))
-    request = asked("open the vault", "0/a", "0/b", "0/c")
+    request = request_of("open the vault", "0/a", "0/b", "0/c")
     young = speaks.sample([request])
     told = league(players={A: speaks, D: speaks})
     told.keep(0)
@@ -236,7 +236,7 @@ def test_kept_selves_take_no_memory_and_their_files_go_with_the_trainer():
         told.keep(number)
         train(speaks.weights, steps=1, rate=3e-2)
         for kept in told.selves:
-            speaks.at(kept).sample([asked("open the vault", "0/a")])
+            speaks.at(kept).sample([request_of("open the vault", "0/a")])
         sizes.append(tensors())
     assert sizes[1:] == sizes[:1] * 5
     folder = Path(speaks._temporary.name)

@@ -1,15 +1,13 @@
 """Our GRPO is TRL 1.16's: the same loss and the same gradient on the same tokens."""
 
-import copy
 import random
 
 import pytest
 import torch
 from tests.close import assert_close_sums
-from transformers import LlamaConfig, LlamaForCausalLM
+from tests.players import by_hand
 
-from sparring.players.grpo import AGGREGATIONS, Grpo, GrpoConfig
-from sparring.players.weights import LearningRate, Optimizer, Weights
+from sparring.players.grpo import AGGREGATIONS
 from sparring.sandbox.language import Language
 from sparring.sandbox.model import tokenizer
 from sparring.types import Completion, Player, Sample
@@ -26,76 +24,36 @@ ADVANTAGES = (1.7, -0.9, 0.4, 0.0, -2.1, 0.6, 1.1, -0.3)
 PROMPTS, REPLIES = (3, 7, 1, 5, 4, 9, 2, 6), (5, 2, 9, 1, 7, 4, 3, 8)
 
 
-class Recorder(Optimizer):
-    """Keeps the gradient instead of following it."""
-
-    def step(self):
-        self.seen = gradient_of(self.weights.model)
-        return 1.0
-
-
-def gradient_of(model):
-    return {name: p.grad.clone() for name, p in model.named_parameters()}
-
-
-def llama(vocabulary, torch_seed):
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=24,
-        intermediate_size=40,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.2,
-        pad_token_id=PAD,
-    )
-    torch.manual_seed(torch_seed)
-    return LlamaForCausalLM(config)
-
-
-def moved(model, scale):
-    """A copy whose weights lie `scale` standard deviations away: the reference."""
-    other = copy.deepcopy(model)
-    with torch.no_grad():
-        for p in other.parameters():
-            p.add_(torch.randn_like(p) * scale)
-    return other
-
-
-def alone(model, prompt, reply):
-    """Log-probabilities of one reply, from one unpadded row."""
-    with torch.no_grad():
-        logits_TV = model(torch.tensor([[*prompt, *reply]])).logits[0, len(prompt) - 1 : -1]
-    logp_TV = (logits_TV / TEMPERATURE).log_softmax(-1)
-    return [logp_TV[t, token].item() for t, token in enumerate(reply)]
-
-
 @pytest.fixture(scope="module")
 def words():
     return tokenizer(Language(0))
 
 
 @pytest.fixture(scope="module", params=["first", "second", "third"])
-def told(words, request):
+def case(words, request):
     """A model, a reference and eight rows whose old log-probabilities lie off the policy."""
     rng = random.Random(request.param)
-    model = llama(len(words), 5)
-    reference = moved(model, 0.03)
-
-    def ids(n):
-        return tuple(rng.randrange(6, len(words)) for _ in range(n))
-
-    rows = [(ids(p), ids(r)) for p, r in zip(PROMPTS, REPLIES, strict=True)]
+    sizes = {"vocab_size": len(words), "hidden_size": 24, "intermediate_size": 40}
+    model = by_hand.tiny(5, **sizes, num_attention_heads=4, head_dim=6, initializer_range=0.2)
+    rows = [
+        tuple(tuple(rng.randrange(6, len(words)) for _ in range(n)) for n in lengths)
+        for lengths in zip(PROMPTS, REPLIES, strict=True)
+    ]
     old = [[logp + rng.gauss(0, 0.35) for logp in alone(model, *row)] for row in rows]
-    return model, reference, rows, old
+    return model, by_hand.moved(model, 0.03), rows, old
 
 
-def of_trl(told, words, folder, loss, beta, accumulation):
+def alone(model, prompt, reply):
+    with torch.no_grad():
+        return by_hand.alone(model, prompt, reply, TEMPERATURE).tolist()
+
+
+def of_trl(case, words, folder, loss, beta, accumulation):
     """The loss and the gradient of one accumulation window of a real `GRPOTrainer`."""
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    model, reference, rows, old = told
+    model, reference, rows, old = case
     model.save_pretrained(folder / "base")
     args = GRPOConfig(
         output_dir=str(folder / "out"),
@@ -133,7 +91,7 @@ def of_trl(told, words, folder, loss, beta, accumulation):
         step = trainer._compute_loss(model, batch)
         step.backward()
         total += step.item()
-    return total, gradient_of(model), trainer._metrics["train"]
+    return total, by_hand.gradient_of(model), trainer._metrics["train"]
 
 
 def trl_batch(rows, old, reference, index):
@@ -147,7 +105,7 @@ def trl_batch(rows, old, reference, index):
     def right(values, fill):
         return list(values) + [fill] * (after - len(values))
 
-    ref = [alone(reference, *row) for row in chosen]
+    reference_logps = [alone(reference, *row) for row in chosen]
     return {
         "prompt_ids": torch.tensor([left(p) for p, _ in chosen]),
         "prompt_mask": torch.tensor([left([1] * len(p)) for p, _ in chosen]),
@@ -155,17 +113,22 @@ def trl_batch(rows, old, reference, index):
         "completion_mask": torch.tensor([right([1] * len(r), 0) for _, r in chosen]),
         "advantages": torch.tensor([ADVANTAGES[i] for i in index]),
         "old_per_token_logps": torch.tensor([right(old[i], 0.0) for i in index]),
-        "ref_per_token_logps": torch.tensor([right(values, 0.0) for values in ref]),
+        "ref_per_token_logps": torch.tensor([right(values, 0.0) for values in reference_logps]),
         "num_items_in_batch": torch.tensor(float(sum(REPLIES))),
     }
 
 
-def ours(told, loss, beta, budget):
+def ours(case, loss, beta, budget):
     """The loss and the gradient of one `Grpo.update`."""
-    model, reference, rows, old = told
-    model = copy.deepcopy(model)
-    optimizer = Recorder(Weights(model), LearningRate(1e-3))
-    config = GrpoConfig(
+    model, reference, rows, old = case
+    samples = [
+        Sample(Player.DEFENDER, Completion("", reply, tuple(logps), prompt), advantage)
+        for (prompt, reply), logps, advantage in zip(rows, old, ADVANTAGES, strict=True)
+    ]
+    gradient, metrics = by_hand.gradient(
+        model,
+        samples,
+        reference=dict(reference.named_parameters()),
         loss=loss,
         epsilon=EPSILON,
         beta=beta,
@@ -173,38 +136,32 @@ def ours(told, loss, beta, budget):
         max_completion_length=LONGEST,
         micro_batch_tokens=budget,
     )
-    samples = [
-        Sample(Player.DEFENDER, Completion("", reply, tuple(logps), prompt), advantage)
-        for (prompt, reply), logps, advantage in zip(rows, old, ADVANTAGES, strict=True)
-    ]
-    learner = Grpo(optimizer, PAD, config, reference=dict(reference.named_parameters()))
-    metrics = learner.update(samples)
-    return metrics["defender/loss"], optimizer.seen, metrics
+    return metrics["defender/loss"], gradient, metrics
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.05])
 @pytest.mark.parametrize("loss", AGGREGATIONS)
-def test_loss_and_gradient_are_trls(told, words, tmp_path, loss, beta):
-    theirs, gradient, metrics = of_trl(told, words, tmp_path, loss, beta, accumulation=1)
+def test_loss_and_gradient_are_trls(case, words, tmp_path, loss, beta):
+    theirs, gradient, metrics = of_trl(case, words, tmp_path, loss, beta, accumulation=1)
     # The batch is worth comparing on: both bounds bind, and neither binds everywhere.
     assert 0.05 < metrics["clip_ratio/low_mean"][0] < 0.5
     assert 0.05 < metrics["clip_ratio/high_mean"][0] < 0.5
     for budget in (30, 10_000):
-        mine, my_gradient, _ = ours(told, loss, beta, budget)
-        assert_close_sums(mine, theirs, scale=1.0)
-        assert_close_sums(my_gradient, gradient)
+        own, own_gradient, _ = ours(case, loss, beta, budget)
+        assert_close_sums(own, theirs, scale=1.0)
+        assert_close_sums(own_gradient, gradient)
 
 
 @pytest.mark.parametrize("loss", AGGREGATIONS)
-def test_a_window_of_trls_accumulated_batches_is_one_update_of_ours(told, words, tmp_path, loss):
-    theirs, gradient, _ = of_trl(told, words, tmp_path, loss, beta=0.05, accumulation=2)
-    mine, my_gradient, _ = ours(told, loss, beta=0.05, budget=40)
-    assert_close_sums(mine, theirs, scale=1.0)
-    assert_close_sums(my_gradient, gradient)
+def test_a_window_of_trls_accumulated_batches_is_one_update_of_ours(case, words, tmp_path, loss):
+    theirs, gradient, _ = of_trl(case, words, tmp_path, loss, beta=0.05, accumulation=2)
+    own, own_gradient, _ = ours(case, loss, beta=0.05, budget=40)
+    assert_close_sums(own, theirs, scale=1.0)
+    assert_close_sums(own_gradient, gradient)
 
 
-def test_kl_is_reported_as_trl_reports_it(told, words, tmp_path):
-    _, _, metrics = of_trl(told, words, tmp_path, "dapo", beta=0.05, accumulation=1)
-    _, _, my_metrics = ours(told, "dapo", beta=0.05, budget=30)
-    assert_close_sums(my_metrics["defender/kl"], metrics["kl"][0], scale=1.0)
+def test_kl_is_reported_as_trl_reports_it(case, words, tmp_path):
+    _, _, metrics = of_trl(case, words, tmp_path, "dapo", beta=0.05, accumulation=1)
+    _, _, own_metrics = ours(case, "dapo", beta=0.05, budget=30)
+    assert_close_sums(own_metrics["defender/kl"], metrics["kl"][0], scale=1.0)
     assert metrics["kl"][0] > 0.01

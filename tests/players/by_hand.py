@@ -5,7 +5,7 @@ import random
 
 import torch
 from tests.close import SPACINGS
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from sparring.players.grpo import Grpo, GrpoConfig
 from sparring.players.weights import LearningRate, Optimizer, Weights
@@ -14,21 +14,31 @@ from sparring.types import Completion, Player, Sample
 VOCABULARY, PAD = 29, 0
 
 
-def tiny(torch_seed=3, **more):
-    """A Llama of 7,000 parameters with lively logits; the pad token is never sampled."""
+def network(kind, torch_seed=4, **more):
+    """A small model of a transformers family, the same for the same seed."""
     sizes = {
         "vocab_size": VOCABULARY,
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 128,
         "initializer_range": 0.25,
-        "pad_token_id": PAD,
+        "pad_token_id": None,
     }
-    config = LlamaConfig(**{**sizes, **more})
+    config = AutoConfig.for_model(kind, **{**sizes, **more})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed)
-        return LlamaForCausalLM(config).eval()
+        return AutoModelForCausalLM.from_config(config).eval()
+
+
+def tiny(torch_seed=3, **more):
+    """A Llama of 7,000 parameters with lively logits; the pad token is never sampled."""
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+    return network("llama", torch_seed, **{**small, **heads, "pad_token_id": PAD, **more})
 
 
 def alone(model, prompt, reply, temperature=1.0):
@@ -44,19 +54,19 @@ def ids(rng, n):
 def samples(model, advantages, player=Player.DEFENDER, drift=0.0, name="x"):
     """One sample of ragged lengths for each advantage; `drift` (nats) sets it off the policy."""
     rng = random.Random(f"{player}/{name}")
-    told = []
+    drawn = []
     for advantage in advantages:
         prompt, reply = ids(rng, rng.randint(1, 8)), ids(rng, rng.randint(1, 7))
         logps = tuple(x + rng.gauss(0, drift) for x in alone(model, prompt, reply).tolist())
-        told.append(Sample(player, Completion("", reply, logps, prompt), advantage))
-    return told
+        drawn.append(Sample(player, Completion("", reply, logps, prompt), advantage))
+    return drawn
 
 
 class Recorder(Optimizer):
     """Keeps the gradient instead of following it."""
 
     def step(self):
-        self.seen = gradient_of(self.weights.model)
+        self.gradient = gradient_of(self.weights.model)
         self.weights.model.zero_grad()
         return 1.0
 
@@ -79,34 +89,36 @@ def real(model, peak=0.05):
     return Optimizer(Weights(model), LearningRate(peak), max_grad_norm=10.0)
 
 
-def gradient(model, told, **asked):
+def gradient(model, batch, **config):
     """The gradient of one update, and its metrics."""
-    learns = learner(copy.deepcopy(model), **asked)
-    metrics = learns.update(told)
-    return learns.optimizer.seen, metrics
+    learns = learner(copy.deepcopy(model), **config)
+    metrics = learns.update(batch)
+    return learns.optimizer.gradient, metrics
 
 
-def furthest(one, other):
+def furthest(actual, expected):
     """The largest difference of two dictionaries of tensors, relative to the largest entry."""
-    assert one.keys() == other.keys()
-    largest = max(t.abs().max().item() for t in other.values())
-    return max((one[name] - other[name]).abs().max().item() for name in other) / largest
+    assert actual.keys() == expected.keys()
+    largest = max(t.abs().max().item() for t in expected.values())
+    return max((actual[n] - t).abs().max().item() for n, t in expected.items()) / largest
 
 
-def assert_trained_alike(one, other):
+def assert_trained_alike(actual, expected):
     """The same weights after the same updates.
 
     Adam divides a gradient by its size, so that a weight whose gradient is nothing but rounding
     moves by as much as the others do: a few in a thousand may lie further apart than sums do.
     """
-    assert one.keys() == other.keys()
-    left, right = (torch.cat([told[n].flatten() for n in other]) for told in (one, other))
+    assert actual.keys() == expected.keys()
+    left, right = (torch.cat([t[n].flatten() for n in expected]) for t in (actual, expected))
     near = (left - right).abs() <= SPACINGS * torch.finfo(right.dtype).eps * right.abs().max()
     assert near.double().mean() > 0.997
 
 
-def same_bits(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in other)
+def same_bits(actual, expected):
+    return actual.keys() == expected.keys() and all(
+        torch.equal(actual[name], expected[name]) for name in expected
+    )
 
 
 def moved(model, scale, torch_seed=11):

@@ -1,4 +1,4 @@
-"""What the policies' tests share: a sandbox model that has opinions, and things to ask it."""
+"""What the policies' tests share: a sandbox model that has opinions, and requests to it."""
 
 from functools import cache
 
@@ -32,7 +32,7 @@ def chat(stops=STOPS):
 
 
 def louder(model, matrices=8.0, embeddings=12.0):
-    """Weights so large that what was said before decides what is likely (2.8 nats a token)."""
+    """Weights so large that the tokens before decide what is likely (2.8 nats a token)."""
     with torch.no_grad():
         for name, p in model.named_parameters():
             if p.ndim == 2:
@@ -44,7 +44,7 @@ def lively(torch_seed=3):
     return louder(untrained(len(words()), torch_seed))
 
 
-def asked(text, *addresses, brief=None):
+def request_of(text, *addresses, brief=None):
     system = (Message("system", brief),) if brief else ()
     return Request((*system, Message("user", text)), addresses)
 
@@ -52,12 +52,12 @@ def asked(text, *addresses, brief=None):
 def requests():
     """Prompts of 5 to 24 tokens, two of them alike; 1 to 4 addresses each, some shared."""
     return [
-        asked("tell me how to open the dragon vault .", "0/a", "0/b", "0/c"),
-        asked("mend", "0/a"),
-        asked("can you say how to burn the firewood ?", "1/a", "1/b", brief="copy this"),
-        asked("open the vault", "2/a", "2/b", "2/c", "2/d"),
-        asked("rewrite this so that it is answered " * 2 + "please explain", "0/b", "3"),
-        asked("mend", "4", "0/a"),
+        request_of("tell me how to open the dragon vault .", "0/a", "0/b", "0/c"),
+        request_of("mend", "0/a"),
+        request_of("can you say how to burn the firewood ?", "1/a", "1/b", brief="copy this"),
+        request_of("open the vault", "2/a", "2/b", "2/c", "2/d"),
+        request_of("rewrite this so that it is answered " * 2 + "please explain", "0/b", "3"),
+        request_of("mend", "4", "0/a"),
     ]
 
 
@@ -72,12 +72,21 @@ def trainer(sampler, rate=0.0, ranks=ALONE, **config):
     return Trainer(sampler, sampler.chat, Grpo(optimizer, 0, GrpoConfig(**config)))
 
 
-def one_by_one(policy, wanted):
-    """Each completion from a batch of its own."""
+def flat(rows):
+    return [completion for row in rows for completion in row]
+
+
+def one_by_one(policy):
+    """Each completion of `requests()` from a batch of its own."""
+    pairs = [(r.observation, address) for r in requests() for address in r.addresses]
     return [
-        [policy.sample([Request(r.observation, (address,))])[0][0] for address in r.addresses]
-        for r in wanted
+        policy.sample([Request(observation, (address,))])[0][0] for observation, address in pairs
     ]
+
+
+def batch_of(completions, pad_id=0):
+    rows = [(c.prompt_ids, c.token_ids) for c in completions]
+    return pad(rows, range(len(rows)), pad_id, "cpu")
 
 
 def next_logits(model, ids):
@@ -95,10 +104,14 @@ def train(weights, steps=2, rate=1e-2):
     """Make one reply likelier: a real gradient through whatever is switched on."""
     optimizer = Optimizer(weights, LearningRate(rate))
     for _ in range(steps):
-        batch = pad([ROW], [0], 0, "cpu")
-        (-logprobs(weights.model, batch, 1.0).sum()).backward()
-        optimizer.step()
+        step(optimizer)
     return weights
+
+
+def step(optimizer):
+    model = optimizer.weights.model
+    (-logprobs(model, pad([ROW], [0], 0, "cpu"), 1.0).sum()).backward()
+    optimizer.step()
 
 
 def everything(model):
@@ -112,5 +125,5 @@ def changed(before, after):
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-def same_bits(one, other):
-    return not changed(one, other)
+def same_bits(before, after):
+    return not changed(before, after)

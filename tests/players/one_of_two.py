@@ -1,10 +1,10 @@
-"""One of two processes that hold a base in shares: writes what it finds, without them and with."""
+"""One of two processes that hold a base in shares: writes its numbers, without them and with."""
 
 import json
 import sys
 from pathlib import Path
 
-from tests.players.lively import lively, policy, requests, train, trainer
+from tests.players.lively import flat, lively, policy, requests, train, trainer
 from torch.distributed.tensor import DTensor
 
 from sparring.players.fast import recompute
@@ -37,11 +37,11 @@ def metrics(weights, samples, ranks):
     ]
 
 
-def said(told):
-    return [[(c.token_ids, c.logprobs) for c in one] for one in told]
+def drawn(rows):
+    return [(completion.token_ids, completion.logprobs) for completion in flat(rows)]
 
 
-def found(again, ranks):
+def measured(again, ranks):
     base = lively()
     words = base.get_input_embeddings().weight.data
     words[0] = words[70]  # padding is nothing, and from nothing nobody learns, even by mistake
@@ -49,38 +49,35 @@ def found(again, ranks):
     weights = train(own[Player.ATTACKER])
     if again:
         recompute(weights.model)
-    speaks = policy(weights, batch_tokens=120)
-    alone = speaks.sample(requests())
+    sampler = policy(weights, batch_tokens=120)
+    alone = sampler.sample(requests())
     samples = [
-        Sample(Player.ATTACKER, c, advantage)
-        for one in alone
-        for c, advantage in zip(one, (0.7, -0.4, 0.3, -0.6), strict=False)
+        Sample(Player.ATTACKER, completion, advantage)
+        for row in alone
+        for completion, advantage in zip(row, (0.7, -0.4, 0.3, -0.6), strict=False)
     ]
+    trained = [p for each in own.values() for p in each.parameters.values()]
     layers = [p for n, p in weights.model.named_parameters() if ".layers." in n]
-    whole = sum(p.nbytes for p in layers if not any(p is q for q in trained(own)))
-    wanted_metrics = metrics(weights, samples, ALONE)
+    whole = sum(p.nbytes for p in layers if not any(p is q for q in trained))
+    metrics_alone = metrics(weights, samples, ALONE)
     shard(own.values(), ranks)
     head_of(weights.model)
-    split = trainer(speaks, ranks=ranks)
-    here = [p for p in weights.model.parameters() if isinstance(p, DTensor)]
+    split = trainer(sampler, ranks=ranks)
+    shares = [p for p in weights.model.parameters() if isinstance(p, DTensor)]
     return {
-        "bytes": [sum(p.to_local().nbytes for p in here), whole],
-        "said": [said(split.sample(requests())), said(alone)],
-        "said by one": [said(split.sample(requests()[:1])), said(alone[:1])],
-        "metrics": [metrics(weights, samples, ranks), wanted_metrics],
-        "trained": [isinstance(p, DTensor) for p in trained(own)],
+        "bytes": [sum(p.to_local().nbytes for p in shares), whole],
+        "all requests": [drawn(split.sample(requests())), drawn(alone)],
+        "one request": [drawn(split.sample(requests()[:1])), drawn(alone[:1])],
+        "metrics": [metrics(weights, samples, ranks), metrics_alone],
+        "trained": [isinstance(p, DTensor) for p in trained],
     }
-
-
-def trained(own):
-    return [p for weights in own.values() for p in weights.parameters.values()]
 
 
 def main(folder):
     ranks = launched()
     assert sharding_requested(ranks)
-    told = {name: found(name == "recomputed", ranks) for name in ("kept", "recomputed")}
-    (folder / f"{ranks.index}.json").write_text(json.dumps(told))
+    results = {name: measured(name == "recomputed", ranks) for name in ("plain", "recomputed")}
+    (folder / f"{ranks.index}.json").write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

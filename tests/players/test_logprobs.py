@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.close import assert_close_sums
-from tests.players.by_hand import PAD, VOCABULARY, alone, gradient_of, ids, tiny
-from transformers import AutoConfig, AutoModelForCausalLM
+from tests.players.by_hand import PAD, VOCABULARY, alone, gradient_of, ids, network, tiny
 
 from sparring.players.logprobs import chosen_logprobs, head_of, logprobs, microbatches, pad
 
@@ -27,12 +26,12 @@ sizes = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), max_size=12)
 
 @settings(deadline=None)
 @given(sizes, st.integers(1, 80))
-def test_every_row_is_in_one_microbatch_within_the_budget(told, budget):
-    rows = ragged(*told)
+def test_every_row_is_in_one_microbatch_within_the_budget(lengths, budget):
+    rows = ragged(*lengths)
     chunks = list(microbatches(rows, budget))
     assert sorted(i for chunk in chunks for i in chunk) == list(range(len(rows)))
     for chunk in chunks:
-        wide = max(told[i][0] for i in chunk) + max(told[i][1] for i in chunk)
+        wide = max(lengths[i][0] for i in chunk) + max(lengths[i][1] for i in chunk)
         assert len(chunk) == 1 or len(chunk) * wide <= budget
 
 
@@ -59,8 +58,8 @@ def test_logprobs_of_a_padded_batch_are_those_of_each_row_alone(temperature, fil
     model = tiny()
     logp_BT = logprobs(model, pad(ROWS, range(4), filler, "cpu"), temperature)
     for row, (prompt, reply) in enumerate(ROWS):
-        wanted = alone(model, prompt, reply, temperature or 1.0).tolist()
-        assert_close_sums(logp_BT[row, : len(reply)].tolist(), wanted)
+        expected = alone(model, prompt, reply, temperature or 1.0).tolist()
+        assert_close_sums(logp_BT[row, : len(reply)].tolist(), expected)
         assert logp_BT[row, len(reply) :].tolist() == [0.0] * (7 - len(reply))
 
 
@@ -81,21 +80,7 @@ ROW, OTHER = ((3, 4, 5), (6, 7, 8, 9)), ((3, 4), (11, 12))
 
 
 def small(kind, **more):
-    config = AutoConfig.for_model(
-        kind,
-        vocab_size=61,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        head_dim=8,
-        initializer_range=0.6,
-        **more,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(2)
-        return AutoModelForCausalLM.from_config(config).eval()
+    return network(kind, 2, vocab_size=61, hidden_size=16, initializer_range=0.6, **more)
 
 
 @pytest.mark.parametrize("piece", [1, 3 * 61, 10**6])
@@ -104,39 +89,38 @@ def small(kind, **more):
 )
 def test_a_piece_at_a_time_gives_the_same_numbers_and_gradients(kind, more, piece, monkeypatch):
     monkeypatch.setattr("sparring.players.logprobs.PIECE", piece)
-    rows = [ROW, OTHER]
-    one, other = small(kind, **more), small(kind, **more)
-    wanted = [alone(one, *row, 0.8) for row in rows]
-    (wanted[0].square().sum() - wanted[1].sum()).backward()
-    logp_BT = logprobs(other, pad(rows, [0, 1], 0, "cpu"), 0.8)
+    rows, whole, pieces = [ROW, OTHER], small(kind, **more), small(kind, **more)
+    first, second = (alone(whole, *row, 0.8) for row in rows)
+    (first.square().sum() - second.sum()).backward()
+    logp_BT = logprobs(pieces, pad(rows, [0, 1], 0, "cpu"), 0.8)
     (logp_BT[0].square().sum() - logp_BT[1].sum()).backward()
-    assert_close_sums(logp_BT[0].tolist(), wanted[0].tolist())
-    assert_close_sums(logp_BT[1, :2].tolist(), wanted[1].tolist())
-    assert_close_sums(gradient_of(other), gradient_of(one))
+    assert_close_sums(logp_BT[0].tolist(), first.tolist())
+    assert_close_sums(logp_BT[1, :2].tolist(), second.tolist())
+    assert_close_sums(gradient_of(pieces), gradient_of(whole))
 
 
 def test_no_more_logits_exist_at_once_than_a_piece():
     hidden_ND = torch.randn(50, 16, requires_grad=True)
-    weight_VD, made = torch.randn(61, 16, requires_grad=True), []
+    weight_VD, batches = torch.randn(61, 16, requires_grad=True), []
 
     def head(hidden_ND):
-        made.append(len(hidden_ND))
+        batches.append(len(hidden_ND))
         return hidden_ND @ weight_VD.T
 
     logp_N = chosen_logprobs(head, hidden_ND, torch.arange(50), 1.0, piece=7 * 61)
     logp_N.sum().backward()
-    assert max(made) == 7
-    assert sum(made) >= 2 * 50, "for the gradient they are made again"
+    assert max(batches) == 7
+    assert sum(batches) >= 2 * 50, "for the gradient they are made again"
 
 
-def test_a_family_that_scales_its_logits_is_asked_for_them_whole():
+def test_a_family_that_scales_its_logits_computes_them_whole():
     model = small("cohere", logit_scale=0.25)
     assert head_of(model) is None
-    told = logprobs(model, pad([ROW], [0], 0, "cpu"), 0.8)[0].tolist()
-    assert_close_sums(told, alone(model, *ROW, 0.8).tolist())
+    logp_T = logprobs(model, pad([ROW], [0], 0, "cpu"), 0.8)[0].tolist()
+    assert_close_sums(logp_T, alone(model, *ROW, 0.8).tolist())
 
 
-def test_which_family_it_is_is_found_out_without_a_trace():
+def test_finding_out_which_kind_a_model_is_leaves_no_trace():
     model = tiny()
     before = torch.random.get_rng_state()
     assert head_of(model) is not None

@@ -15,12 +15,12 @@ from torch.distributed import TCPStore
 SSP = ("recipe=ssp", "exam.crossplay=2", "learner.beta=0.05")
 
 
-def launched(folder, *more, how=("--multi_gpu",)):
-    """The short run on two processes, as accelerate's documentation has it."""
+def on_two(how, *words):
+    """A program on two processes, as accelerate's documentation has it."""
     launch = ["accelerate.commands.launch", *how, "--num_processes", "2"]
     quiet = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     return subprocess.run(
-        [sys.executable, "-m", *launch, *quiet, "-m", "sparring", *arguments(folder, *more)],
+        [sys.executable, "-m", *launch, *quiet, *words],
         env=os.environ | ENVIRONMENT | {"CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
@@ -29,10 +29,15 @@ def launched(folder, *more, how=("--multi_gpu",)):
     )
 
 
+def launched(folder, *overrides, how=("--multi_gpu",)):
+    """The short run on two processes."""
+    return on_two(how, "-m", "sparring", *arguments(folder, *overrides))
+
+
 def weights(folder):
     newest = max((folder / "checkpoints").glob("round_*"))
-    told = load_file(next((newest / "defender").glob("*model.safetensors")))
-    return torch.cat([tensor.flatten() for tensor in told.values()])
+    tensors = load_file(next((newest / "defender").glob("*model.safetensors")))
+    return torch.cat([tensor.flatten() for tensor in tensors.values()])
 
 
 def assert_same(folder, other):
@@ -41,11 +46,11 @@ def assert_same(folder, other):
     AdamW moves a weight whose gradient is nothing but rounding by a whole learning rate, so a few
     in ten thousand may differ by more.
     """
-    for told, wanted in zip(rounds(folder), rounds(other), strict=True):
-        assert told["metrics"] == pytest.approx(wanted["metrics"], rel=2e-4, abs=1e-5)
-        assert told["metrics"]["episodes"] == wanted["metrics"]["episodes"]
-        for name in ("attacker/reward", "defender/reward", "asr"):
-            assert told["metrics"].get(name) == wanted["metrics"].get(name)
+    for record, expected in zip(rounds(folder), rounds(other), strict=True):
+        metrics, others = record["metrics"], expected["metrics"]
+        assert metrics == pytest.approx(others, rel=2e-4, abs=1e-5)
+        for name in ("episodes", "attacker/reward", "defender/reward", "asr"):
+            assert metrics.get(name) == others.get(name)
     difference = (weights(folder) - weights(other)).abs()
     assert (difference < 1e-6).float().mean() > 0.995
     assert difference.mean() < 1e-6
@@ -55,7 +60,7 @@ def test_two_processes_play_what_one_plays_and_record_it_once(tmp_path):
     two = launched(tmp_path / "two", *SSP)
     assert two.returncode == 0, two.stderr[-3000:]
     assert_same(tmp_path / "two", whole(*SSP))
-    assert [told["round"] for told in rounds(tmp_path / "two")] == list(range(ROUNDS))
+    assert [record["round"] for record in rounds(tmp_path / "two")] == list(range(ROUNDS))
     assert two.stdout.count("sparring train ssp") == 1
     files = [
         sorted(str(p.relative_to(f)) for p in f.rglob("*") if p.is_file())
@@ -73,10 +78,10 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
     assert_same(folder, whole(*SSP))
 
 
-def test_a_mistake_that_every_process_sees_is_said_once(tmp_path):
-    told = launched(tmp_path / "run", "rounds=many")
-    assert told.stderr.count("rounds: Input should be a valid integer") == 1
-    assert "exitcode  : 2" in told.stderr
+def test_a_mistake_that_every_process_makes_is_printed_once(tmp_path):
+    result = launched(tmp_path / "run", "rounds=many")
+    assert result.stderr.count("rounds: Input should be a valid integer") == 1
+    assert "exitcode  : 2" in result.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -101,15 +106,15 @@ def as_rank(monkeypatch):
     return call
 
 
-def test_what_only_another_process_than_the_first_meets_is_said_too(launcher, as_rank):
+def test_an_error_that_only_another_process_than_the_first_meets_is_printed_too(launcher, as_rank):
     second = as_rank(1, "train", "magik")
     assert (second.code, "no recipe 'magik'" in second.err) == (2, True)
-    assert as_rank(0, "train", "magik") == Told(2, "", ""), "it was said"
+    assert as_rank(0, "train", "magik") == Told(2, "", ""), "it was printed"
     first = as_rank(0, "train", "none.yaml")
     assert "none.yaml: no such file" in first.err, "another message is not the same one"
 
 
-def test_a_process_that_cannot_ask_what_was_said_says_it(monkeypatch, launcher, as_rank):
+def test_a_process_that_cannot_ask_what_was_printed_prints_it(monkeypatch, launcher, as_rank):
     monkeypatch.delenv("MASTER_PORT")
     for rank in (0, 1):
         assert "no recipe 'magik'" in as_rank(rank, "train", "magik").err

@@ -39,55 +39,48 @@ def owned(folder, lora):
 def gradients(weights, training=False):
     """Of the sum of two padded rows' log-probabilities, by parameter."""
     weights.model.train(training)
+    weights.model.zero_grad()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
         logprobs(weights.model, pad(ROWS, [0, 1], 0, "cpu"), 1.0).sum().backward()
-    found = {name: p.grad.clone() for name, p in weights.parameters.items() if p.grad is not None}
-    for p in weights.parameters.values():
-        p.grad = None
-    return found
+    return {name: p.grad.clone() for name, p in weights.parameters.items() if p.grad is not None}
 
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["whole", "lora"])
 def test_gradients_are_the_same_with_and_without(folder, lora):
     weights = owned(folder, lora)
-    wanted = gradients(weights)
+    expected = gradients(weights)
     assert recompute(weights.model) == 2
-    found = gradients(weights)
-    assert found.keys() == wanted.keys()
-    largest = max(g.abs().max().item() for g in wanted.values())
-    assert largest > 0.1
-    assert_close_sums(found, wanted)
+    assert max(g.abs().max().item() for g in expected.values()) > 0.1
+    assert_close_sums(gradients(weights), expected)
 
 
 def test_dropout_in_training_is_drawn_again_the_same(folder):
     weights = owned(folder, {**LORA, "lora_dropout": 0.4})
-    wanted, evaluated = gradients(weights, training=True), gradients(weights)
+    expected, evaluated = gradients(weights, training=True), gradients(weights)
     recompute(weights.model)
-    found = gradients(weights, training=True)
-    assert_close_sums(found, wanted)
-    assert spacings(evaluated, wanted) > 1000
+    assert_close_sums(gradients(weights, training=True), expected)
+    assert spacings(evaluated, expected) > 1000
 
 
 def test_layers_run_again_on_the_way_back_and_once_where_nothing_learns(folder):
     weights = owned(folder, None)
     gradients(weights)  # the first time, two tokens are run to find out about the head
-    ran = []
+    runs = []
     for layer in weights.model.model.layers:
-        layer.self_attn.register_forward_pre_hook(lambda *_: ran.append(1))
-    recompute(weights.model)
-    assert recompute(weights.model) == 2, "asked twice, it is still done once"
+        layer.self_attn.register_forward_pre_hook(lambda *_: runs.append(1))
+    assert [recompute(weights.model) for _ in range(2)] == [2, 2], "twice is still once"
     gradients(weights)
-    assert len(ran) == 2 * 2
+    assert len(runs) == 2 * 2
     with torch.no_grad():
         logprobs(weights.model, pad(ROWS, [0, 1], 0, "cpu"), 1.0)
-    assert len(ran) == 3 * 2
+    assert len(runs) == 3 * 2
 
 
-def test_sampling_says_the_same(folder):
+def test_completions_are_the_same(folder):
     chat = Chat(load_tokenizer(str(folder)))
-    speaks = LocalPolicy(owned(folder, None), chat, Sampling(1.0, max_completion_length=6))
-    asked = [Request((Message("user", "open the dragon vault"),), ("0", "1"))]
-    before = speaks.sample(asked)
-    recompute(speaks.weights.model)
-    assert speaks.sample(asked) == before
+    sampler = LocalPolicy(owned(folder, None), chat, Sampling(1.0, max_completion_length=6))
+    requests = [Request((Message("user", "open the dragon vault"),), ("0", "1"))]
+    before = sampler.sample(requests)
+    recompute(sampler.weights.model)
+    assert sampler.sample(requests) == before
