@@ -238,11 +238,12 @@ class Optimizer:
     ) -> None:
         self.weights, self.schedule, self.max_grad_norm = weights, schedule, max_grad_norm
         self.ranks = ranks
-        self._parameters = list(weights.parameters.values())
-        self._stepped = {
-            name: p if p.dtype.itemsize >= 4 else Parameter(p.detach().float())
+        self._copies = {
+            name: Parameter(p.detach().float())
             for name, p in weights.parameters.items()
+            if p.dtype.itemsize < 4
         }
+        self._stepped = weights.parameters | self._copies
         self._adam = torch.optim.AdamW(
             list(self._stepped.values()), lr=schedule.peak, betas=betas, weight_decay=0.0
         )
@@ -254,39 +255,35 @@ class Optimizer:
 
         A gradient that is not finite is thrown away and counted; three in a row stop the run.
         """
+        parameters = self.weights.parameters
         if self.ranks.size > 1:  # each has the gradient of its share of the batch
-            for p in self._parameters:
+            for p in parameters.values():
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-            self.ranks.add(p.grad for p in self._parameters if p.grad is not None)
-        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self.max_grad_norm))
+            self.ranks.add(p.grad for p in parameters.values() if p.grad is not None)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters.values(), self.max_grad_norm))
         if math.isfinite(norm):
             self._adam.param_groups[0]["lr"] = self.learning_rate
-            self._widen()
+            for name, wide in self._copies.items():
+                p = parameters[name]
+                wide.grad = None if p.grad is None else p.grad.float()
+                # A copy whose weight was loaded meanwhile begins from that.
+                wide.data = torch.where(wide.data.to(p.dtype) == p.data, wide.data, p.data.float())
             self._adam.step()
-            for name, p in self.weights.parameters.items():
-                if self._stepped[name] is not p:  # rounded from its float32 copy
-                    p.data.copy_(self._stepped[name].data)
+            for name, wide in self._copies.items():
+                parameters[name].data.copy_(wide.data)
             self.steps += 1
             self.weights.version += 1
             self.skipped = 0
         else:
             self.skipped += 1
-        for parameter in (*self._parameters, *self._stepped.values()):
-            parameter.grad = None
+        for p in (*parameters.values(), *self._copies.values()):
+            p.grad = None
         if self.skipped == 3:
             raise SparringError(
                 "three gradients in a row were not finite; the last checkpoint is good: lower "
                 "learner.learning_rate, or look at the rewards of the last rounds"
             )
         return norm
-
-    def _widen(self) -> None:
-        """Gradients to the copies; a copy whose weight was loaded meanwhile begins from that."""
-        for name, p in self.weights.parameters.items():
-            wide = self._stepped[name]
-            if wide is not p:
-                wide.grad = None if p.grad is None else p.grad.float()
-                wide.data = torch.where(wide.data.to(p.dtype) == p.data, wide.data, p.data.float())
 
     @property
     def learning_rate(self) -> float:
@@ -295,14 +292,12 @@ class Optimizer:
 
     def tensors(self) -> dict[str, Tensor]:
         """The moments, as `{parameter}/{moment}`, and float32 copies, for safetensors."""
-        tensors: dict[str, Tensor] = {}
-        for name, p in self._stepped.items():
-            tensors |= {
-                f"{name}/{key}": value for key, value in self._adam.state.get(p, {}).items()
-            }
-        for name, p in self._stepped.items():
-            if p is not self.weights.parameters[name]:
-                tensors[f"{name}/{_WIDE}"] = p
+        tensors: dict[str, Tensor] = {
+            f"{name}/{key}": value
+            for name, p in self._stepped.items()
+            for key, value in self._adam.state.get(p, {}).items()
+        }
+        tensors |= {f"{name}/{_WIDE}": wide for name, wide in self._copies.items()}
         return {path: tensor.detach().clone() for path, tensor in tensors.items()}
 
     def counters(self) -> dict[str, int]:
