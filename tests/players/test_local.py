@@ -224,20 +224,6 @@ def test_tokens_are_drawn_as_often_as_the_softmax_says(temperature):
     assert p_value(counts, (logits_V / (temperature * 1.07)).softmax(-1).tolist()) < 1e-4
 
 
-def test_later_tokens_are_drawn_as_often_as_the_softmax_says():
-    # The second token, given the likeliest first one: through the cache, after rows have left.
-    model = lively()
-    addresses = [f"chi-square/{i}" for i in range(6000)]
-    (row,) = policy(model, length=2).sample([request_of("mend", *addresses)])
-    going = [c for c in row if len(c.token_ids) == 2]
-    assert len(going) < len(row)
-    first, n = Counter(c.token_ids[0] for c in going).most_common(1)[0]
-    assert n > 400
-    counts = Counter(c.token_ids[1] for c in going if c.token_ids[0] == first)
-    logits_V = next_logits(model, (*row[0].prompt_ids, first)).double()
-    assert p_value(counts, logits_V.softmax(-1).tolist()) > 0.01
-
-
 def test_a_token_of_no_probability_is_never_drawn():
     never = -float("inf")
     logits_BV = torch.tensor([[never, 0.4, never, 1.1, never]]).repeat(3, 1)

@@ -176,8 +176,8 @@ def pad(rows: Sequence[Row], index: Sequence[int], pad_id: int, device: Any) -> 
 def padded(ragged: Sequence[tuple[int, ...]], fill: int, side: str) -> tuple[Tensor, Tensor]:
     """The rows filled up on one `side` ("left" or "right"), and 1 where nothing was filled in."""
     rows = [torch.tensor(row, dtype=torch.long) for row in ragged]
-    seen = [torch.ones_like(row) for row in rows]
-    return pad_sequence(rows, True, fill, side), pad_sequence(seen, True, 0, side)
+    masks = [torch.ones_like(row) for row in rows]
+    return pad_sequence(rows, True, fill, side), pad_sequence(masks, True, 0, side)
 
 
 def logprobs(model: Any, batch: Batch, temperature: float) -> Tensor:
