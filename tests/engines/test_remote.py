@@ -1,7 +1,7 @@
 """A learner whose weights live on a Tinker service teaches what the local learner teaches.
 
 The package is a stand-in with the names of its version 0.3.0 over a real tiny model. The package
-itself and a real service: `examples/tinker_round.py` (docs/scaling.md, Cluster).
+itself and a real service: `examples/tinker_round.py`, described in docs/scaling.md.
 """
 
 import copy
