@@ -25,7 +25,6 @@ JSONISH = st.recursive(
 SEEDISH = st.fixed_dictionaries({"text": SCALARS, "harmful": st.booleans()})
 HEADERS = st.sampled_from([",".join(sorted(schema.columns)) for schema in SCHEMAS])
 CELLS = st.text(st.sampled_from('ab,"\n\r\t \x00\u2028{}[]:true1\ud7ff'), max_size=24)
-COLUMNS = [(s, tuple(sorted(s.columns | s.optional))) for s in SCHEMAS]
 WORDS = st.sampled_from(
     [
         *("open", "", "harmful", "benign", "adversarial_harmful", "contrast_x", "base", "1", "0"),
@@ -36,11 +35,10 @@ WORDS = st.sampled_from(
 
 @st.composite
 def published(draw):
-    """Rows with the columns of a known file and anything in them; what the file is called."""
-    schema, columns = draw(st.sampled_from(COLUMNS))
-    rows = st.fixed_dictionaries(
-        dict.fromkeys(columns, WORDS | SCALARS | st.lists(WORDS, max_size=2))
-    )
+    """What a known file is called, and rows with its columns and anything in them."""
+    schema = draw(st.sampled_from(SCHEMAS))
+    cell = WORDS | SCALARS | st.lists(WORDS, max_size=2)
+    rows = st.fixed_dictionaries(dict.fromkeys(sorted(schema.columns | schema.optional), cell))
     return schema.named or "x", draw(st.lists(rows, min_size=1, max_size=3))
 
 
@@ -66,7 +64,10 @@ def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("any")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@MANY
 @given(content=CONTENT, suffix=st.sampled_from(SUFFIXES))
 @example(content=b'"', suffix=".csv")
 @example(content=b"\xef\xbb\xbf", suffix=".jsonl")
@@ -79,7 +80,7 @@ def test_any_bytes_are_seeds_or_a_usage_error_naming_the_file(folder, content, s
     check(path)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@MANY
 @given(example=published(), whole=st.booleans())
 def test_any_values_in_known_columns_are_seeds_or_a_usage_error_naming_the_file(
     folder, example, whole

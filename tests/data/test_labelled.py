@@ -25,8 +25,7 @@ COMPLETION = row_of("HarmBench labelled completions")
 )
 def test_people_are_followed_where_most_of_them_agree(tmp_path, humans, harmful):
     row = COMPLETION | dict(zip(("human_0", "human_1", "human_2"), humans, strict=True))
-    path = written(tmp_path / "x.jsonl", [COMPLETION | {"generation": "other"}, row])
-    file = read_labelled(path)
+    file = read_labelled(written(tmp_path / "x.jsonl", [COMPLETION | {"generation": "other"}, row]))
     assert [item.harmful for item in file.items[1:]] == ([harmful] if harmful is not None else [])
     omitted = "1 rows left out: no label, or people undecided"
     assert (omitted in file.notes) == (harmful is None)
@@ -53,22 +52,26 @@ def test_the_file_of_behaviors_fills_in_the_goal_the_context_and_the_category(tm
     song = behavior | {"BehaviorID": "song_1", "FunctionalCategory": "copyright"}
     song |= {"ContextString": "", "Behavior": "sing the song of the vault"}
     behaviors = written(tmp_path / "behaviors.csv", [behavior, song])
-    path = written(tmp_path / "x.jsonl", [COMPLETION, COMPLETION | {"behavior_id": "song_1"}])
-    file = read_labelled(path, behaviors)
+
+    def described(name, behaviors, behavior_id):
+        rows = [COMPLETION, COMPLETION | {"behavior_id": behavior_id}]
+        path = written(tmp_path / name, rows)
+        return read_labelled(path, behaviors)
+
+    file = described("x.jsonl", behaviors, "song_1")
     assert not any("a judge is told the attack" in note for note in file.notes)
     vault, sung = (item.seed for item in file.items)
     assert (vault.text, vault.requested, vault.context) == (TALE, VAULT, "A map.")
     assert vault.category == "vaults"
     assert sung.goal == "sing the song of the vault", "where no context was joined"
-    unknown = written(tmp_path / "y.jsonl", [COMPLETION, COMPLETION | {"behavior_id": "gate_9"}])
-    message = refused(unknown, lambda path: read_labelled(path, behaviors))
+    message = refused("y.jsonl", lambda name: described(name, behaviors, "gate_9"))
     assert "y.jsonl:2: no behavior 'gate_9'" in message
     other = written(tmp_path / "z.csv", [row_of("AdvBench")])
-    message = refused(other, lambda other: read_labelled(path, other))
+    message = refused(other, lambda other: described("x.jsonl", other, "song_1"))
     assert "wanted HarmBench's text behaviors" in message
 
 
-def test_wildguardtest_labels_replies_and_refusals_and_either_may_be_missing(tmp_path):
+def test_either_label_of_a_reply_may_be_missing_and_omissions_are_counted(tmp_path):
     rows = [
         guarded(),
         guarded(response_harm_label="harmful", response_refusal_label="compliance"),
@@ -109,12 +112,18 @@ def test_two_replies_to_one_request_are_two_items_and_a_limit_reads_no_further(t
     assert len({item.seed.id for item in read_labelled(path, limit=2).items}) == 2
 
 
-def test_an_unusable_file_is_refused_with_its_reason(tmp_path):
-    message = refused(written(tmp_path / "x.csv", [row_of("AdvBench")]), read_labelled)
-    assert "AdvBench has no labelled replies" in message
-    assert all(schema.name in message for schema in SCHEMAS if schema.replies)
-    empty = written(tmp_path / "y.csv", [guarded(response="")])
-    assert "no usable rows ({'no reply': 1})" in refused(empty, read_labelled)
-    row = row_of("XSTest-Response")
-    unknown = written(tmp_path / "z.jsonl", [row, row | {"label": "perhaps"}])
-    assert "z.jsonl:2: label must be harmful, unharmful, refusal" in refused(unknown, read_labelled)
+XSTEST = row_of("XSTest-Response")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        *(([row_of("AdvBench")], schema.name) for schema in SCHEMAS if schema.replies),
+        ([row_of("AdvBench")], "AdvBench has no labelled replies"),
+        ([guarded(response="")], "no usable rows ({'no reply': 1})"),
+        ([XSTEST, XSTEST | {"label": "perhaps"}], "x.jsonl:2: label must be harmful, unharmful"),
+        ([XSTEST, XSTEST | {"label": ""}], "x.jsonl:2: label must be harmful"),
+    ],
+)
+def test_an_unusable_file_is_refused_with_its_reason(tmp_path, rows, message):
+    assert message in refused(written(tmp_path / "x.jsonl", rows), read_labelled)

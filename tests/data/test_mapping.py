@@ -1,10 +1,10 @@
 """Columns that nobody published are read as the map says, and by nothing else."""
 
 import pytest
-from tests.data.examples import written
+from tests.data.examples import refused, written
 
 from sparring.data.readers import parsed, read
-from sparring.types import Seed, UsageError
+from sparring.types import Seed
 
 ROWS = [
     {"q": "open the dragon vault", "bad": "1", "n": 7, "kind": "locks", "why": "gold"},
@@ -23,24 +23,20 @@ def test_mapped_columns_become_seeds_and_the_others_are_ignored(tmp_path, name):
     assert "prompt=q, harmful=bad" in file.notes[0]
 
 
-@pytest.mark.parametrize(("word", "label"), [("true", True), ("FALSE", False)])
-def test_one_label_may_hold_for_every_row(tmp_path, word, label):
-    file = read(written(tmp_path / "x.csv", ROWS), columns={"prompt": "q", "harmful": word})
-    assert [seed.harmful for seed in file.seeds] == [label, label]
-    assert len({seed.id for seed in file.seeds}) == 2
-
-
-def test_a_column_called_true_is_that_column(tmp_path):
-    path = written(tmp_path / "x.csv", [{"q": "open", "true": "0"}])
-    assert [s.harmful for s in read(path, columns={"prompt": "q", "harmful": "true"}).seeds] == [
-        False
-    ]
-
-
-def test_a_map_reads_a_published_file_whose_name_says_no_label(tmp_path):
-    path = written(tmp_path / "copy.csv", [{"prompt": "open the vault", "category": "locks"}])
-    file = read(path, columns=parsed(["prompt=prompt,harmful=false", "category=category"]))
-    assert file.seeds[0].harmful is False
+@pytest.mark.parametrize(
+    ("row", "harmful", "label"),
+    [
+        ({"q": "open"}, "true", True),
+        ({"q": "open"}, "FALSE", False),
+        ({"q": "open", "true": "0"}, "true", False),  # a column called true is that column
+        ({"q": "open", "category": "locks"}, "false", False),
+    ],
+)
+def test_one_label_may_hold_for_every_row(tmp_path, row, harmful, label):
+    path = written(tmp_path / "x.csv", [row, row | {"q": "close"}])
+    seeds = read(path, columns=parsed([f"prompt=q,harmful={harmful}"])).seeds
+    assert [seed.harmful for seed in seeds] == [label, label]
+    assert len({seed.id for seed in seeds}) == 2
 
 
 @pytest.mark.parametrize(
@@ -55,22 +51,18 @@ def test_a_map_reads_a_published_file_whose_name_says_no_label(tmp_path):
     ],
 )
 def test_a_map_that_does_not_fit_the_file_says_how(tmp_path, columns, message):
-    with pytest.raises(UsageError) as error:
-        read(written(tmp_path / "x.csv", ROWS), columns=columns)
-    assert message in str(error.value)
-    assert str(tmp_path / "x.csv") in str(error.value)
+    path = written(tmp_path / "x.csv", ROWS)
+    error = refused(path, lambda path: read(path, columns=columns))
+    assert message in error
+    assert str(path) in error
 
 
 @pytest.mark.parametrize("text", ["prompt", "prompt=", "=q", "danger=q", "prompt=q,prompt=r"])
 def test_a_map_in_another_form_is_refused(text):
-    with pytest.raises(UsageError, match=r"--map: .* wanted FIELD=COLUMN, each field once"):
-        parsed([text])
+    assert "wanted FIELD=COLUMN, each field once" in refused([text], parsed)
 
 
 def test_a_map_is_one_word_or_several_and_a_column_may_hold_an_equals_sign():
-    assert parsed(["prompt = a=b ,harmful=true", "id=n"]) == {
-        "prompt": "a=b",
-        "harmful": "true",
-        "id": "n",
-    }
+    fields = {"prompt": "a=b", "harmful": "true", "id": "n"}
+    assert parsed(["prompt = a=b ,harmful=true", "id=n"]) == fields
     assert parsed([]) == {}

@@ -6,10 +6,8 @@ import pytest
 from tests.data.examples import LANTERN, VAULT, refused, row_of, texts_and_omissions, written
 
 from sparring.data.readers import read, read_pool
-from sparring.data.schemas import SCHEMAS
+from sparring.data.schemas import SCHEMAS, digest
 from sparring.types import Message
-
-in_every_format = pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.json", "a.jsonl"])
 
 
 @pytest.fixture
@@ -28,28 +26,24 @@ def rows_of(*texts):
     return [{"text": text, "harmful": "true"} for text in texts]
 
 
-def test_the_id_of_a_row_without_one_depends_on_its_text_alone(file):
-    (alone,) = read(file("a.csv", f"text,harmful\n{VAULT},true\n")).seeds
-    lantern, vault = read(file("b.csv", f"text,harmful\n{LANTERN},false\n{VAULT},false\n")).seeds
-    assert alone.id == vault.id != lantern.id
+def texts_of(path):
+    return [seed.text for seed in read(path).seeds]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("bom", ["", "\ufeff"])
 def test_a_byte_order_mark_line_ends_quotes_and_blank_lines_change_nothing(file, bom, end):
     lines = [f"{bom}text,harmful", '"the vault, ""open"" it",true', "", f"{LANTERN},false", "", ""]
-    seeds = read(file("a.csv", end.join(lines))).seeds
-    assert [seed.text for seed in seeds] == ['the vault, "open" it', LANTERN]
+    assert texts_of(file("a.csv", end.join(lines))) == ['the vault, "open" it', LANTERN]
 
 
 TEXTS = [f"open{mark}the vault" for mark in ("\n", "\r\n", "\u2028", "\x85", "\x0c")]
 TEXTS += ["None", "NA", "null", "nan", "N/A", "true", "0"]
 
 
-@in_every_format
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.json", "a.jsonl"])
 def test_separators_inside_a_text_and_texts_like_missing_values_survive(tmp_path, name):
-    path = written(tmp_path / name, rows_of(*TEXTS))
-    assert [seed.text for seed in read(path).seeds] == TEXTS
+    assert texts_of(written(tmp_path / name, rows_of(*TEXTS))) == TEXTS
 
 
 def test_half_a_surrogate_pair_is_kept_as_it_stands(file):
@@ -65,12 +59,22 @@ def test_a_missing_or_other_value_never_becomes_a_prompt(tmp_path, missing):
     assert f"{path}:2: text must be text" in refused(path)
 
 
-def test_a_null_id_or_category_is_none(tmp_path):
-    row = {"id": None, "text": VAULT, "harmful": True, "category": None}
-    (seed,) = read(written(tmp_path / "a.json", [row])).seeds
-    assert "None" not in (seed.id, seed.category)
+@pytest.mark.parametrize(
+    ("cells", "name", "category"),
+    [
+        ("", digest(VAULT), ""),
+        (', "id": null, "category": null', digest(VAULT), ""),
+        (', "id": 3.0, "category": NaN', "3", ""),
+    ],
+)
+def test_a_missing_id_hangs_on_the_text_alone_and_a_null_or_nan_is_missing(
+    file, cells, name, category
+):
+    (seed,) = read(file("a.jsonl", f'{{"text": "{VAULT}", "harmful": true{cells}}}')).seeds
+    assert (seed.id, seed.category) == (name, category)
 
 
+OPEN = '{"text": "a", "harmful": true}\n'
 BROKEN = [
     ("a.csv", "text,harmful\nopen,true\nvault\n", ":3: 1 cells where the header has 2"),
     ("a.csv", "text,harmful\nopen,true,more\n", ":2: 3 cells where the header has 2"),
@@ -84,11 +88,11 @@ BROKEN = [
     ("a.csv", "text,harmful\n", ": no rows"),
     ("a.csv", "text,harmful,x\na,true,b\n", ": unknown columns"),
     ("a.tsv", "text,harmful\nopen,true\n", ": unknown columns: text,harmful"),
-    ("a.jsonl", '{"text": "a", "harmful": true}\n{"text": \n', ":2: not JSON"),
-    ("a.jsonl", '{"text": "a", "harmful": true}\n\n{"text": "b"}\n', ":3: not the fields"),
+    ("a.jsonl", OPEN + '{"text": \n', ":2: not JSON"),
+    ("a.jsonl", OPEN + '\n{"text": "b"}\n', ":3: not the fields"),
     ("a.jsonl", b'{"text": "a\xff", "harmful": true}\n', ":1: not JSON in UTF-8"),
     ("a.jsonl", "[1]\n", ":1: wanted an object"),
-    ("a.jsonl", '{"text": ' + "1" * 5000 + "}\n", ":1: not JSON"),
+    ("a.jsonl", OPEN + '{"text": ' + "1" * 5000 + "}\n", ":2: not JSON"),
     ("a.jsonl", "[" * 100_000 + "\n", ":1: not JSON"),
     ("a.jsonl", "\n\n", ": no rows"),
     ("a.json", "7", ": wanted a list of records"),
@@ -106,6 +110,12 @@ def test_an_error_names_the_file_and_the_line(file, name, content, message):
     assert f"{path}{message}" in refused(path)
 
 
+@pytest.mark.parametrize("reader", [read, read_pool])
+def test_an_empty_or_missing_file_is_refused(file, tmp_path, reader):
+    assert "no rows" in refused(file("a.jsonl", "\n"), reader)
+    assert refused(tmp_path / "none.jsonl", reader) == f"{tmp_path / 'none.jsonl'}: no such file"
+
+
 def test_an_unknown_header_is_listed_beside_every_known_one(file):
     message = refused(file("a.csv", "prompt,danger\nopen,high\n"))
     assert "unknown columns: danger, prompt" in message
@@ -121,28 +131,27 @@ def test_repeated_ids_and_texts_get_unique_ids_and_are_noted(tmp_path):
     assert [seed.text for seed in file.seeds] == [text for _, text in rows]
     assert [seed.id for seed in file.seeds] == ["a", "a~2", "a~1", "a~3", "b"]
     assert "2 rows repeat an id or a text; their ids got a suffix" in file.notes
-    again = read(written(tmp_path / "b.csv", rows_of(VAULT, VAULT, VAULT))).seeds
-    assert len({seed.id for seed in again}) == 3
 
 
-def test_harmbench_contextual_rows_are_joined_and_copyright_rows_left_out_and_counted(tmp_path):
+def test_copyright_rows_are_left_out_and_counted_unless_a_hash_judge_keeps_them(tmp_path):
     standard = row_of("HarmBench text behaviors", FunctionalCategory="standard", ContextString="")
     song = standard | {"FunctionalCategory": "copyright"}
-    rows = [standard, row_of("HarmBench text behaviors", BehaviorID="b"), song, song]
-    assert texts_and_omissions(written(tmp_path / "a.csv", rows)) == (
-        [VAULT, f"A map.\n\n---\n\n{VAULT}"],
-        ["2 rows left out: copyright (needs a hash judge)"],
-    )
-    assert "no usable rows" in refused(written(tmp_path / "b.csv", rows[2:]))
+    path = written(tmp_path / "a.csv", [standard, song, song])
+    omitted = ["2 rows left out: copyright (needs a hash judge)"]
+    assert texts_and_omissions(path) == ([VAULT], omitted)
+    assert len(read(path, hash_judge=True).seeds) == 3
+    assert "no usable rows" in refused(written(tmp_path / "b.csv", [song]))
 
 
-def dialogue(*turns):
-    return {"messages": [{"role": role, "content": text} for role, text in turns]}
+def dialogue(roles: str, *contents):
+    """Messages of these roles, by their first letters."""
+    names = {"s": "system", "u": "user", "a": "assistant", "?": ["user"]}
+    turns = zip(roles, contents or roles, strict=True)
+    return {"messages": [{"role": names[role], "content": text} for role, text in turns]}
 
 
 def test_an_attack_pool_becomes_demonstrations_of_the_last_reply(tmp_path):
-    first = dialogue(("system", "rewrite"), ("user", VAULT), ("assistant", "a\u2028play"))
-    second = dialogue(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
+    first, second = dialogue("sua", "rewrite", VAULT, "a\u2028play"), dialogue("uaua", *"abcd")
     short, long = read_pool(written(tmp_path / "pool.jsonl", [first, second]))
     assert short.observation == (Message("system", "rewrite"), Message("user", VAULT))
     assert short.reply == "a\u2028play"
@@ -153,26 +162,11 @@ def test_an_attack_pool_becomes_demonstrations_of_the_last_reply(tmp_path):
 @pytest.mark.parametrize(
     "record",
     [
-        {},
-        {"messages": None},
-        {"messages": []},
-        {"messages": ["open"]},
-        dialogue(("assistant", "a")),
-        dialogue(("user", "a")),
-        dialogue(("system", "a"), ("assistant", "b")),
-        dialogue(("user", "a"), ("user", "b"), ("assistant", "c")),
-        dialogue(("user", "a"), ("assistant", "b"), ("user", "c")),
-        dialogue((["user"], "a"), ("assistant", "b")),
-        dialogue(("user", None), ("assistant", "b")),
+        *({}, {"messages": None}, {"messages": []}, {"messages": ["open"]}),
+        *(dialogue(roles) for roles in ("a", "u", "sa", "uua", "uau", "?a")),
+        dialogue("ua", None, "b"),
     ],
 )
 def test_a_pool_row_that_no_chat_template_would_take_is_named(tmp_path, record):
-    rows = [dialogue(("user", "a"), ("assistant", "b")), record]
-    path = written(tmp_path / "pool.jsonl", rows)
+    path = written(tmp_path / "pool.jsonl", [dialogue("ua"), record])
     assert f"{path}:2: wanted" in refused(path, read_pool)
-
-
-@pytest.mark.parametrize("reader", [read, read_pool])
-def test_an_empty_or_missing_file_is_refused(file, tmp_path, reader):
-    assert "no rows" in refused(file("a.jsonl", "\n"), reader)
-    assert refused(tmp_path / "none.jsonl", reader) == f"{tmp_path / 'none.jsonl'}: no such file"

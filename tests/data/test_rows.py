@@ -15,7 +15,6 @@ from sparring.data.rows import MOST_DEPTH, records
 from sparring.data.tally import tally
 
 SEED = {"text": VAULT, "harmful": "true"}
-
 streamed = pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
 
 
@@ -30,27 +29,20 @@ def peak(work) -> int:
 
 
 def many(path, n):
-    return written(
-        path, [SEED | {"text": f"open gate {k} of the vault, quietly"} for k in range(n)]
-    )
+    texts = (f"open gate {k} of the vault, quietly" for k in range(n))
+    return written(path, [SEED | {"text": text} for text in texts])
 
 
 @streamed
-def test_ten_times_the_rows_need_no_more_memory(tmp_path, name):
-    small, large = (many(tmp_path / f"{n}{name}", n) for n in (1_000, 10_000))
+def test_ten_times_the_rows_need_no_more_memory_and_a_tally_keeps_24_bytes_of_each(tmp_path, name):
+    small, large = (many(tmp_path / f"{n}{name}", n) for n in (1_000, 11_000))
 
-    def walked(path):
-        return peak(lambda: sum(1 for _ in stream(path).seeds))
+    def added(read_whole) -> int:
+        read_whole(small)
+        return peak(lambda: read_whole(large)) - peak(lambda: read_whole(small))
 
-    walked(small)
-    assert walked(large) < walked(small) + 20_000
-
-
-def test_a_tally_keeps_24_bytes_a_row(tmp_path):
-    small, large = (many(tmp_path / f"{n}.jsonl", n) for n in (1_000, 11_000))
-    tally(small)
-    added = peak(lambda: tally(large)) - peak(lambda: tally(small))
-    assert added / 10_000 < 24 * 4, "three arrays as they grow, and one of them sorted"
+    assert added(lambda path: sum(1 for _ in stream(path).seeds)) < 20_000
+    assert added(tally) / 10_000 < 24 * 4, "the array as it grows, and a part of it sorted"
 
 
 def test_a_limit_reads_no_further_than_it_needs(tmp_path):
@@ -75,6 +67,36 @@ def test_a_packed_file_is_read_as_if_it_were_not(tmp_path, name):
         assert "not gzip" in message
 
 
+LONG = [SEED, SEED | {"text": "v\n" * 300}]
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "most", "message"),
+    [
+        ("a.csv", "MOST_RECORD", 500, ":3: a record of more than 500 characters"),
+        ("a.json", "MOST_WHOLE", 500, ": more than 500 bytes of JSON"),
+        ("a.jsonl", "MOST_LINE", 500, ":2: a line of more than 500 bytes"),
+        ("a.csv", "MOST_LINE", 20, ":2: a line of more than 20 bytes"),
+    ],
+)
+def test_a_line_a_record_and_a_json_file_have_a_limit(
+    tmp_path, monkeypatch, name, limit, most, message
+):
+    path = written(tmp_path / name, LONG)
+    assert len(read(path).seeds) == 2
+    monkeypatch.setattr(rows, limit, most)
+    assert f"{path}{message}" in refused(path)
+
+
+def test_the_longest_line_that_is_allowed_is_read(tmp_path, monkeypatch):
+    path = written(tmp_path / "a.jsonl", LONG)
+    length = len(path.read_bytes().split(b"\n")[1]) + 1
+    monkeypatch.setattr(rows, "MOST_LINE", length)
+    assert len(read(path).seeds) == 2
+    monkeypatch.setattr(rows, "MOST_LINE", length - 1)
+    assert "a line of more than" in refused(path)
+
+
 def test_a_file_that_unpacks_to_far_more_than_itself_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(rows, "MOST_LINE", 2_000)
     path = tmp_path / "a.jsonl.gz"
@@ -82,26 +104,6 @@ def test_a_file_that_unpacks_to_far_more_than_itself_is_refused(tmp_path, monkey
     message = refused(path)
     assert str(path) in message
     assert "it unpacks to more than" in message
-
-
-@streamed
-def test_a_line_that_is_too_long_is_named_and_the_longest_one_is_read(tmp_path, monkeypatch, name):
-    path = written(tmp_path / name, [SEED, SEED | {"text": "v" * 3_000}])
-    length = len(path.read_bytes().split(b"\n")[-2]) + 1
-    monkeypatch.setattr(rows, "MOST_LINE", length)
-    assert len(read(path).seeds) == 2
-    monkeypatch.setattr(rows, "MOST_LINE", length - 1)
-    line = 3 if name == "a.csv" else 2
-    assert f"{path}:{line}: a line of more than {length - 1:,} bytes" in refused(path)
-
-
-def test_a_record_of_many_lines_and_a_json_file_have_a_limit_too(tmp_path, monkeypatch):
-    path = written(tmp_path / "a.csv", [SEED, SEED | {"text": "v\n" * 300}])
-    monkeypatch.setattr(rows, "MOST_RECORD", 500)
-    assert f"{path}:3: a record of more than 500 characters" in refused(path)
-    path = written(tmp_path / "a.json", [SEED] * 20)
-    monkeypatch.setattr(rows, "MOST_WHOLE", 500)
-    assert f"{path}: more than 500 bytes of JSON" in refused(path)
 
 
 @streamed
@@ -123,20 +125,6 @@ def test_nesting_has_a_limit_and_brackets_in_a_text_are_no_nesting(tmp_path):
     path.write_text(f"{nested(2)}\n{nested(MOST_DEPTH + 1)}")
     assert f"{path}:2: nested more than {MOST_DEPTH} deep" in refused(path)
     assert len(read(written(path, [SEED | {"text": "[" * 5_000}])).seeds) == 1
-
-
-def test_a_number_of_more_digits_than_python_converts_is_an_error_with_its_line(tmp_path):
-    path = tmp_path / "a.jsonl"
-    digits = sys.get_int_max_str_digits() + 1
-    path.write_text(f'{json.dumps(SEED)}\n{{"text": "a", "harmful": {"9" * digits}}}\n')
-    assert f"{path}:2: not JSON" in refused(path)
-
-
-def test_bare_nan_is_a_missing_value(tmp_path):
-    path = tmp_path / "a.jsonl"
-    path.write_text(f'{{"text": "{VAULT}", "harmful": true, "category": NaN, "id": 3.0}}\n')
-    (seed,) = read(path).seeds
-    assert (seed.category, seed.id) == ("", "3")
 
 
 def test_parquet_is_read_with_its_types(tmp_path):

@@ -93,16 +93,7 @@ def test_records_by_name_in_lists_by_name_and_in_artifacts_are_records(tmp_path)
     assert texts_and_omissions(path) == ([TALE], ["1 rows left out: no prompt"])
 
 
-def test_a_hash_judge_keeps_copyright_rows(tmp_path):
-    cells = {"FunctionalCategory": "copyright", "ContextString": ""}
-    path = written(tmp_path / "x.csv", [row_of("HarmBench text behaviors", **cells)])
-    assert [seed.text for seed in read(path, hash_judge=True).seeds] == [VAULT]
-    assert "no usable rows" in refused(path)
-    unlabelled = written(tmp_path / "y.csv", [guarded(), guarded(prompt_harm_label="")])
-    assert len(read(unlabelled, hash_judge=True).seeds) == 1, "other reasons stand"
-
-
-def test_of_wildjailbreak_a_plain_row_is_its_vanilla_and_rows_of_one_vanilla_are_a_cluster(
+def test_a_plain_row_of_wildjailbreak_is_its_vanilla_and_rows_of_one_vanilla_are_a_cluster(
     tmp_path,
 ):
     rows = [
@@ -113,10 +104,8 @@ def test_of_wildjailbreak_a_plain_row_is_its_vanilla_and_rows_of_one_vanilla_are
     ]
     seeds = read(written(tmp_path / "x.tsv", rows)).seeds
     assert [(s.text, s.harmful, s.goal) for s in seeds] == [
-        (VAULT, True, ""),
-        (TALE, True, VAULT),
-        (LANTERN, False, ""),
-        ("a song", False, LANTERN),
+        *((VAULT, True, ""), (TALE, True, VAULT)),
+        *((LANTERN, False, ""), ("a song", False, LANTERN)),
     ]
     plain, wrapped, safe, sung = (s.cluster_key for s in seeds)
     assert plain == wrapped != safe == sung
@@ -135,8 +124,11 @@ def test_of_sorry_bench_the_base_style_is_read(tmp_path):
 @pytest.mark.parametrize(("name", "missing"), [("x.csv", ""), ("x.jsonl", None)])
 def test_of_wildguardmix_rows_without_a_label_of_the_prompt_are_left_out(tmp_path, name, missing):
     rows = [guarded(), guarded(prompt=TALE, prompt_harm_label=missing)]
-    path = written(tmp_path / name, rows)
-    assert texts_and_omissions(path) == ([VAULT], ["1 rows left out: no prompt_harm_label"])
+    omitted = ["1 rows left out: no prompt_harm_label"]
+    assert texts_and_omissions(written(tmp_path / name, rows)) == ([VAULT], omitted)
+
+
+NAN = {"adversarial": float("nan")}
 
 
 @pytest.mark.parametrize(
@@ -148,18 +140,14 @@ def test_of_wildguardmix_rows_without_a_label_of_the_prompt_are_left_out(tmp_pat
         ("WildJailbreak (eval)", {"data_type": "benign"}, "data_type must be vanilla_harmful"),
         ("WildGuardMix (test)", {"prompt_harm_label": "bad"}, "prompt_harm_label must be harmful"),
         ("XSTest-Response", {"prompt_type": "other"}, "prompt_type must be prompt_harmful"),
-        (
-            "Do Anything Now (safety-eval)",
-            {"adversarial": float("nan")},
-            "adversarial must be text, got nan",
-        ),
+        ("Do Anything Now (safety-eval)", NAN, "adversarial must be text, got nan"),
     ],
 )
 def test_a_label_that_contradicts_or_is_unknown_is_an_error_with_its_line(
     tmp_path, schema, cells, message
 ):
-    _, name, row, _ = next(example for example in PUBLISHED if example[0] == schema)
-    path = written(tmp_path / f"{name}.jsonl", [row, row | cells])
+    row = row_of(schema)
+    path = written(tmp_path / "x.jsonl", [row, row | cells])
     assert f"{path}:2: {message}" in refused(path)
 
 

@@ -3,10 +3,9 @@
 from itertools import count
 
 import pytest
-from tests.data.examples import written
+from tests.data.examples import refused, written
 
 from sparring.data.readers import gathered
-from sparring.types import UsageError
 
 
 @pytest.fixture
@@ -15,9 +14,9 @@ def file(tmp_path):
     folders = count()
 
     def write(name, *rows):
-        table = [{"id": i, "text": text, "harmful": harmful} for i, text, harmful in rows]
         folder = tmp_path / f"{next(folders)}"
         folder.mkdir()
+        table = [dict(zip(("id", "text", "harmful"), row, strict=True)) for row in rows]
         return {"path": written(folder / name, table), "limit": None, "map": None}
 
     return write
@@ -27,12 +26,12 @@ def test_two_files_that_count_from_one_keep_all_their_seeds(file):
     gates = file("gates.csv", (1, "open gate 1", True), (2, "open gate 2", True))
     lamps = file("lamps.csv", (2, "polish lamp 2", False), (3, "polish lamp 3", False))
     seeds, notes = gathered([gates, lamps])
-    assert [(seed.id, seed.text) for seed in seeds] == [
-        ("1", "open gate 1"),
-        ("2", "open gate 2"),
-        ("lamps/2", "polish lamp 2"),
-        ("3", "polish lamp 3"),
-    ]
+    assert {seed.id: seed.text for seed in seeds} == {
+        "1": "open gate 1",
+        "2": "open gate 2",
+        "lamps/2": "polish lamp 2",
+        "3": "polish lamp 3",
+    }
     assert f"{lamps['path']}: 1 ids are an earlier file's too; they got this file's name" in notes
 
 
@@ -41,15 +40,15 @@ def test_a_seed_that_an_earlier_file_has_is_left_out_unless_its_label_differs(fi
     again = file("b.csv", ("v", "open the vault", True), ("x", "open the box", True))
     other = file("c.csv", ("v", "open the vault", False))
     seeds, notes = gathered([first, again, other])
-    assert [seed.id for seed in seeds] == ["v", "w", "x", "c/v"]
-    assert [seed.harmful for seed in seeds] == [True, True, True, False]
+    assert [(seed.id, seed.harmful) for seed in seeds] == [
+        *(("v", True), ("w", True), ("x", True), ("c/v", False))
+    ]
     assert f"{again['path']}: 1 rows stand in an earlier file too, and were left out" in notes
 
 
 def test_files_of_one_name_whose_ids_clash_cannot_be_told_apart(file):
     files = [file("a.csv", ("v", f"gate {name}", True)) for name in "xyz"]
-    with pytest.raises(UsageError, match="the id 'a/v' occurs in an earlier file too"):
-        gathered(files)
+    assert "the id 'a/v' occurs in an earlier file too" in refused(files, gathered)
 
 
 def test_limits_and_maps_are_each_files_own(file, tmp_path):

@@ -4,18 +4,21 @@ import json
 
 import pytest
 from tests.command import sparring_command
-from tests.data.examples import TALE, VAULT, row_of, wild, written
+from tests.data.examples import TALE, VAULT, wild, written
 from tests.hostile.corpus import ALL
 
 from sparring.data.schemas import SCHEMAS
 from sparring.data.tally import tally
 
+HEADER = ("id", "text", "harmful", "category", "cluster")
 ROWS = [
-    {"id": "a", "text": VAULT, "harmful": "true", "category": "locks", "cluster": "one"},
-    {"id": "a", "text": TALE, "harmful": "true", "category": "locks", "cluster": "one"},
-    {"id": "b", "text": VAULT, "harmful": "false", "category": "", "cluster": "one"},
-    {"id": "c", "text": "polish it", "harmful": "false", "category": "lamps", "cluster": ""},
-    {"id": "c", "text": "polish it", "harmful": "false", "category": "lamps", "cluster": ""},
+    dict(zip(HEADER, row, strict=True))
+    for row in (
+        ("a", VAULT, "true", "locks", "one"),
+        ("a", TALE, "true", "locks", "one"),
+        ("b", VAULT, "false", "", "one"),
+        *[("c", "polish it", "false", "lamps", "")] * 2,
+    )
 ]
 
 
@@ -26,14 +29,6 @@ def test_labels_repeats_clusters_and_categories_are_counted(tmp_path):
     assert (counts.clusters, counts.largest_cluster) == (2, 3)
     assert counts.categories == {"locks": 2, "lamps": 2, "": 1}
     assert (counts.longest, counts.with_goal) == (len(TALE), 0)
-
-
-def test_omissions_are_counted_by_reason(tmp_path):
-    row = row_of("HarmBench text behaviors")
-    song = row | {"FunctionalCategory": "copyright"}
-    counts = tally(written(tmp_path / "x.csv", [row, song, song]))
-    assert counts.left_out == {"copyright (needs a hash judge)": 2}
-    assert (counts.seeds, counts.with_goal) == (1, 1)
 
 
 def test_show_prints_the_counts_and_never_a_request(tmp_path):

@@ -5,7 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,132 +21,115 @@ from sparring.transport.guard import Address, Limits
 from sparring.types import Message, SparringError, Status, UnscoredError
 
 ROOT = Path(__file__).parents[2]
+PAID = Answer("safe", Status.OK, 7, 3)
+ASK = Question((Message("user", "open"),), 16, {"type": "object"})
 
 
-class Counting:
-    """An engine that says how often it was asked."""
+class Engine:
+    """Gives the answers it was made with, then `PAID`, and remembers the questions."""
 
     def __init__(self, *answers: Answer, identity: str = "toy") -> None:
-        self.identity, self.answers, self.asked = identity, list(answers), []
+        self.identity, self.answers, self.questions = identity, list(answers), []
 
-    def answer(self, asks, heard=ignore):
-        told = []
-        for place, ask in enumerate(asks):
-            self.asked.append(ask)
-            told.append(self.answers.pop(0) if self.answers else Answer("safe", Status.OK, 7, 3))
-            heard(place, told[-1])
-        return told
+    def answer(self, questions, on_answer=ignore):
+        self.questions += questions
+        answers = [self.answers.pop(0) if self.answers else PAID for _ in questions]
+        for place, answer in enumerate(answers):
+            on_answer(place, answer)
+        return answers
 
 
 def cached(tmp_path: Path, engine, key: str = "guard") -> Cached:
     return Cached(engine, Answers(tmp_path / "cache" / "answers.sqlite"), key)
 
 
-def chat(text: str, **told) -> Question:
-    return Question((Message("user", text),), **{"max_tokens": 16} | told)
+def served(tmp_path: Path, url: str, **limits) -> Cached:
+    client = Client(Address(url), limits=Limits(**{"timeout": 20, "first_pause": 0.02} | limits))
+    return cached(tmp_path, Server(client, "toy"))
+
+
+def chats(n: int) -> list[Question]:
+    return [Question((Message("user", f"open vault {i}"),), 16) for i in range(n)]
 
 
 def test_a_question_is_asked_once_and_then_known_even_to_a_new_process(tmp_path):
-    engine = Counting(Answer("unsafe", Status.OK, 7, 3))
-    one = cached(tmp_path, engine)
-    assert one.answer([chat("open")]) == [Answer("unsafe", Status.OK, 7, 3)]
-    known = Answer("unsafe", cached=True, calls=0)
-    assert one.answer([chat("open")]) == [known]
-    assert cached(tmp_path, engine).answer([chat("open")]) == [known]
-    assert len(engine.asked) == 1
+    engine = Engine(Answer("unsafe", Status.OK, 7, 3))
+    judge = cached(tmp_path, engine)
+    assert judge.answer([ASK]) == [Answer("unsafe", Status.OK, 7, 3)]
+    for again in (judge, cached(tmp_path, engine)):
+        assert again.answer([ASK]) == [Answer("unsafe", cached=True, calls=0)]
+    assert engine.questions == [ASK]
 
 
-def test_equal_questions_of_one_call_are_asked_once_and_cost_once(tmp_path):
-    engine, heard = Counting(Answer("unsafe", Status.OK, 7, 3)), {}
-    asks = [chat("open"), chat("close"), chat("open")]
-    told = cached(tmp_path, engine).answer(asks, heard.__setitem__)
-    assert [a.text for a in told] == ["unsafe", "safe", "unsafe"]
-    assert [a.calls for a in told] == [1, 1, 0]
-    assert [a.prompt_tokens for a in told] == [7, 7, 0]
-    assert [heard[i] for i in range(3)] == told
-
-
-BASE = chat("open", schema={"type": "object"})
+@pytest.mark.parametrize("status", [Status.OK, Status.TIMEOUT])
+def test_equal_questions_of_one_call_are_asked_once_and_cost_once(tmp_path, status):
+    first, answers = Answer("unsafe", status, 7, 3, calls=6), {}
+    judge = cached(tmp_path, Engine(first))
+    other = Question((Message("user", "close"),), 16)
+    assert judge.answer([ASK, other, ASK], answers.__setitem__) == [
+        first,
+        PAID,
+        Answer("unsafe", status, calls=0, cached=status is Status.OK),
+    ]
+    assert [answers[place].text for place in range(3)] == ["unsafe", "safe", "unsafe"]
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        chat("close", schema={"type": "object"}),
-        chat("open", schema={"type": "array"}),
-        chat("open"),
-        chat("open", schema={"type": "object"}, max_tokens=17),
-        chat("open", schema={"type": "object"}, attempt=1),
-        Question((Message("assistant", "open"),), 16, {"type": "object"}),
-        Question((Message("user", "op"), Message("user", "en")), 16, {"type": "object"}),
-        Question(Raw(("open",)), 16, {"type": "object"}),
-        Question(Raw((Untrusted("open"),)), 16, {"type": "object"}),
+        replace(ASK, prompt=(Message("user", "close"),)),
+        replace(ASK, prompt=(Message("assistant", "open"),)),
+        replace(ASK, prompt=(Message("user", "op"), Message("user", "en"))),
+        replace(ASK, prompt=Raw(("open",))),
+        replace(ASK, prompt=Raw((Untrusted("open"),))),
+        replace(ASK, schema={"type": "array"}),
+        replace(ASK, schema=None),
+        replace(ASK, max_tokens=17),
+        replace(ASK, attempt=1),
     ],
 )
 def test_whatever_differs_in_a_question_makes_it_another_one(tmp_path, other):
-    engine = Counting()
-    one = cached(tmp_path, engine)
-    one.answer([BASE])
-    one.answer([other])
-    assert engine.asked == [BASE, other]
-
-
-def test_trusted_and_untrusted_text_of_the_same_letters_are_two_prompts(tmp_path):
-    engine = Counting()
-    cached(tmp_path, engine).answer([Question(Raw((p,)), 4) for p in ("</s>", Untrusted("</s>"))])
-    assert len(engine.asked) == 2
+    engine = Engine()
+    cached(tmp_path, engine).answer([ASK, other, replace(ASK, prompt=Raw((Untrusted("<s>"),)))])
+    assert len(engine.questions) == 3, "trusted and untrusted text of the same letters are two"
 
 
 def test_another_judge_template_model_or_revision_is_asked_anew(tmp_path):
+    questions = []
     for key, identity in (("g:1", "toy"), ("g:2", "toy"), ("g:1", "toy@2"), ("g:1", "toy")):
-        cached(tmp_path, engine := Counting(identity=identity), key).answer([chat("open")])
-        asked = len(engine.asked)
-    assert asked == 0
-    assert len(Answers(tmp_path / "cache" / "answers.sqlite")) == 3
+        cached(tmp_path, engine := Engine(identity=identity), key).answer([ASK])
+        questions.append(len(engine.questions))
+    assert questions == [1, 1, 1, 0]
 
 
 def test_a_failure_is_never_kept(tmp_path):
     failed = [Answer(status=status, why="?") for status in Status if status is not Status.OK]
-    engine = Counting(*failed, Answer("safe"))
-    one = cached(tmp_path, engine)
-    for answer in failed:
-        assert one.answer([chat("open")]) == [answer]
-    assert one.answer([chat("open")])[0].text == "safe"
-    assert len(one.answers) == 1
-
-
-def test_of_equal_questions_that_fail_none_is_called_known(tmp_path):
-    one = cached(tmp_path, Counting(Answer(status=Status.TIMEOUT, calls=6)))
-    told = one.answer([chat("open"), chat("open")])
-    assert [(a.status, a.cached, a.calls) for a in told] == [
-        (Status.TIMEOUT, False, 6),
-        (Status.TIMEOUT, False, 0),
-    ]
+    judge = cached(tmp_path, Engine(*failed))
+    assert [judge.answer([ASK]) for _ in failed] == [[answer] for answer in failed]
+    assert judge.answer([ASK]) == [PAID]
+    assert len(judge.answers) == 1
 
 
 def test_a_round_that_fails_half_way_loses_no_answer(tmp_path):
-    asks = [chat(f"open vault {i}") for i in range(60)]
-    limits = Limits(concurrency=4, timeout=0.5, outage_seconds=0.4, first_pause=0.02)
+    asks = chats(60)
     with serving(Script(outage=(31, 999))) as (url, _):
-        one = cached(tmp_path, Server(Client(Address(url), limits=limits), "toy"))
+        judge = served(tmp_path, url, concurrency=4, outage_seconds=0.4)
         with pytest.raises(UnscoredError):
-            one.answer(asks)
-        assert len(one.answers) == 30
+            judge.answer(asks)
+        assert len(judge.answers) == 30
     with serving(Script()) as (url, seen):
-        again = cached(tmp_path, Server(Client(Address(url), limits=limits), "toy"))
-        told = again.answer(asks)
-    assert [a.text for a in told] == [verdict(ask.prompt[0].content) for ask in asks]
-    assert (seen.calls, sum(a.cached for a in told)) == (30, 30)
+        answers = served(tmp_path, url).answer(asks)
+    assert [a.text for a in answers] == [verdict(ask.prompt[0].content) for ask in asks]
+    assert (seen.calls, sum(a.cached for a in answers)) == (30, 30)
 
 
 def test_an_answer_a_deadline_kept_back_is_asked_for_again(tmp_path):
-    limits = Limits(concurrency=2, round_deadline=0.4)
-    asks = [chat(f"open vault {i}") for i in range(30)]
+    asks = chats(200)
     with serving(Script(latency=0.1)) as (url, _):
-        one = cached(tmp_path, Server(Client(Address(url), limits=limits), "toy"))
-        first = one.answer([*asks, asks[-1]])
-    assert first[-1].status is first[-2].status is Status.TIMEOUT
-    assert len(one.answers) == sum(a.status is Status.OK for a in first) < 30
+        judge = served(tmp_path, url, concurrency=2, round_deadline=0.5)
+        answers = judge.answer([*asks, asks[-1]])
+    assert answers[-1].status is answers[-2].status is Status.TIMEOUT
+    assert len(judge.answers) == sum(a.status is Status.OK for a in answers) < 200
 
 
 @pytest.fixture(scope="module")
@@ -160,22 +143,22 @@ def test_any_text_comes_back_as_it_was(shared, text):
     assert shared.get([b"key", b"other"]) == {b"key": text}
 
 
+KEYS = [b"key%d" % i for i in range(2000)]
+
+
+def filled(path: Path) -> Answers:
+    answers = Answers(path)
+    for key in KEYS:
+        answers.put(key, key.decode() * 5)
+    answers.close()
+    return answers
+
+
 def test_an_answer_that_is_not_what_was_written_is_missing(tmp_path):
-    kept = Answers(tmp_path / "a.sqlite")
-    for n in range(3):
-        kept.put(b"key%d" % n, "safe")
-    kept.close()
-    with sqlite3.connect(kept.path) as file:
+    answers = filled(tmp_path / "a.sqlite")
+    with sqlite3.connect(answers.path) as file:
         file.execute("update answers set text = '\"unsafe\"' where key = ?", [b"key1"])
-    assert kept.get([b"key0", b"key1", b"key2"]) == {b"key0": "safe", b"key2": "safe"}
-
-
-def filled(path: Path, n: int = 2000) -> Answers:
-    kept = Answers(path)
-    for i in range(n):
-        kept.put(b"key%d" % i, f"answer {i}" * 5)
-    kept.close()
-    return kept
+    assert set(answers.get(KEYS)) == {*KEYS} - {b"key1"}
 
 
 @pytest.mark.parametrize(
@@ -191,46 +174,41 @@ def filled(path: Path, n: int = 2000) -> Answers:
 def test_a_damaged_file_is_set_aside_with_a_note_and_work_goes_on(tmp_path, damage):
     path = tmp_path / "a.sqlite"
     filled(path)
-    spoilt = damage(path.read_bytes())
-    path.write_bytes(spoilt)
-    kept = Answers(path)
-    assert set(kept.get([b"key%d" % i for i in range(2000)]).values()) <= {
-        f"answer {i}" * 5 for i in range(2000)
-    }
-    kept.put(b"new", "safe")
-    assert kept.get([b"new"]) == {b"new": "safe"}
-    assert len(kept.notes) == 1
-    assert str(path) in kept.notes[0]
-    assert (tmp_path / "a.sqlite.damaged-1").read_bytes() == spoilt
-    assert Answers(path).get([b"new"]) == {b"new": "safe"}
+    damaged = damage(path.read_bytes())
+    path.write_bytes(damaged)
+    answers = Answers(path)
+    assert all(text == key.decode() * 5 for key, text in answers.get(KEYS).items())
+    answers.put(b"new", "safe")
+    assert Answers(path).get([b"new"]) == answers.get([b"new"]) == {b"new": "safe"}
+    (note,) = answers.notes
+    assert str(path) in note
+    assert (tmp_path / "a.sqlite.damaged-1").read_bytes() == damaged
+
+
+def test_a_second_damaged_file_does_not_replace_the_first(tmp_path):
+    for text in (b"one", b"two"):
+        (tmp_path / "a.sqlite").write_bytes(text * 400)
+        Answers(tmp_path / "a.sqlite").put(b"k", "v")
+        for end in ("-wal", "-shm"):
+            (tmp_path / f"a.sqlite{end}").unlink(missing_ok=True)
+    assert (tmp_path / "a.sqlite.damaged-1").read_bytes() == b"one" * 400
+    assert (tmp_path / "a.sqlite.damaged-2").read_bytes() == b"two" * 400
 
 
 def test_who_comes_late_to_a_damaged_file_leaves_the_new_one_alone(tmp_path):
     path = tmp_path / "a.sqlite"
-    every = [b"key%d" % i for i in range(2000)]
     filled(path)
     early, late = Answers(path), Answers(path)
-    assert early.get(every[:1]).keys() == late.get(every[:1]).keys() == {b"key0"}
-    whole = path.read_bytes()
+    assert early.get(KEYS[:1]).keys() == late.get(KEYS[:1]).keys() == {b"key0"}
+    size = path.stat().st_size
     with path.open("r+b") as file:
         file.seek(4096)
-        file.write(b"\xff" * (len(whole) - 4096))
-    early.get(every)
+        file.write(b"\xff" * (size - 4096))
+    early.get(KEYS)
     early.put(b"new", "safe")
-    assert late.get([*every, b"new"]) == {b"new": "safe"}
+    assert late.get([*KEYS, b"new"]) == {b"new": "safe"}
     assert (len(early.notes), len(late.notes)) == (1, 0)
     assert not list(tmp_path.glob("*.damaged-2"))
-
-
-def test_a_second_damaged_file_does_not_replace_the_first(tmp_path):
-    path = tmp_path / "a.sqlite"
-    for n in (b"one", b"two"):
-        path.write_bytes(n * 400)
-        Answers(path).put(b"k", "v")
-        for end in ("-wal", "-shm"):
-            path.with_name(path.name + end).unlink(missing_ok=True)
-    assert (tmp_path / "a.sqlite.damaged-1").read_bytes() == b"one" * 400
-    assert (tmp_path / "a.sqlite.damaged-2").read_bytes() == b"two" * 400
 
 
 def test_a_file_that_cannot_be_opened_is_an_error_that_names_it(tmp_path):
@@ -244,50 +222,36 @@ import sys
 from pathlib import Path
 from sparring.judges.cache import Answers
 path, name, n = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-kept = Answers(path)
+answers = Answers(path)
 for i in range(n):
-    kept.put(f"{name}/{i}".encode(), f"{name} says {i}")
-    kept.put(b"shared", "the same")
+    answers.put(f"{name}/{i}".encode(), f"{name} says {i}")
+    answers.put(b"shared", "the same")
     print(i, flush=True)
-assert not kept.notes, kept.notes
+assert not answers.notes, answers.notes
 """
-
-
-def writer(path: Path, name: str, n: int) -> subprocess.Popen:
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path), name, str(n)],
-        stdout=subprocess.PIPE,
-        env=env,
-        cwd=ROOT,
-        text=True,
-    )
 
 
 def test_processes_that_write_at_once_lose_nothing_even_where_one_is_killed(tmp_path):
     path = tmp_path / "a.sqlite"
-    writers = {name: writer(path, name, 400) for name in ("ann", "bob", "cid")}
-    victim = writer(path, "dot", 1_000_000)
-    said = [victim.stdout.readline() for _ in range(150)]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def writer(name: str, n: int) -> subprocess.Popen:
+        words = [sys.executable, "-c", WRITER, str(path), name, str(n)]
+        return subprocess.Popen(words, stdout=subprocess.PIPE, env=env, cwd=ROOT, text=True)
+
+    writers = {name: writer(name, 400) for name in ("ann", "bob", "cid")}
+    victim = writer("dot", 1_000_000)
+    lines = [victim.stdout.readline() for _ in range(150)]
     victim.send_signal(signal.SIGKILL)
-    said += victim.stdout.readlines()
+    lines += victim.stdout.readlines()
     victim.wait()
     for process in writers.values():
         process.communicate(timeout=60)
         assert process.returncode == 0
-    kept = Answers(path)
-    told = kept.get([f"{name}/{i}".encode() for name in writers for i in range(400)])
-    assert len(told) == 1200
-    assert told[b"bob/17"] == "bob says 17"
-    wrote = [int(line) for line in said if line.endswith("\n")]
-    assert len(wrote) >= 150
-    assert len(kept.get([f"dot/{i}".encode() for i in wrote])) == len(wrote)
-    assert kept.get([b"shared"]) == {b"shared": "the same"}
-    assert not kept.notes
-
-
-def test_a_lookup_is_quick(tmp_path):
-    kept = filled(tmp_path / "a.sqlite", 1000)
-    began = time.monotonic()
-    kept.get([b"key%d" % (i % 1000) for i in range(20_000)])
-    assert time.monotonic() - began < 2
+    answers = Answers(path)
+    texts = answers.get([f"{name}/{i}".encode() for name in writers for i in range(400)])
+    assert (len(texts), texts[b"bob/17"]) == (1200, "bob says 17")
+    numbers = [int(line) for line in lines if line.endswith("\n")]
+    assert len(answers.get([f"dot/{i}".encode() for i in numbers])) == len(numbers) >= 150
+    assert answers.get([b"shared"]) == {b"shared": "the same"}
+    assert not answers.notes

@@ -1,29 +1,18 @@
-"""A judge describes itself, wrappers delegate, and a verdict's way from HTTP to reward is short."""
+"""A judge describes itself, a wrapper passes that on, and all that judges cost is counted."""
 
-import json
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from tests.judges.test_model_judge import asked, toy
-from tests.table import magic
-from tests.transport.server import Script, serving
+from tests.judges.test_model_judge import Recorder, asked, toy
 
-import sparring
 from sparring import FunctionJudge, KeywordJudge, Panel, UsageError
-from sparring.judges.cache import Answers, Cached
-from sparring.judges.http import Server
 from sparring.judges.judge import describe, spent
-from sparring.judges.model_judge import ModelJudge, ScriptedEngine
-from sparring.judges.panel import Member, Wrapped
-from sparring.judges.published import format_named
-from sparring.transport.client import Client
-from sparring.transport.guard import Address
-from sparring.types import Harm, Status, Verdict
+from sparring.judges.model_judge import Answer, ModelJudge, ScriptedEngine
+from sparring.judges.panel import Member, Meter, Wrapped
+from sparring.players.ranks import ALONE, Ranks
+from sparring.types import Verdict
 
 GUARD = ModelJudge(toy(), ScriptedEngine("model@abc", {}), "safe", caveat="Mind the moat.")
-STATES = [asked("like so"), asked("no")]
 
 
 def rule(state) -> Verdict:
@@ -59,78 +48,70 @@ def test_a_panel_describes_its_members_and_a_wrapper_what_it_wraps():
     panel = Panel([Member(GUARD), Member(Plain(), frozenset({"refused"}))])
     wrapped = Wrapped(panel, panel.rule)
     assert describe(wrapped) == describe(panel)
-    assert (wrapped.name, wrapped.caveat, wrapped.fills) == (
-        "toy:model@abc + plain",
-        "Mind the moat.",
-        {"reply_harm", "refused"},
-    )
-    identity = describe(panel).identity()
-    assert [member["takes"] for member in identity["members"]] == [["reply_harm"], ["refused"]]
-    assert identity["members"][0]["controversial"] == "safe"
-    assert [member["name"] for member in describe(panel).to_json()["members"]] == [
-        "toy:model@abc",
-        "plain",
+    assert (wrapped.name, wrapped.caveat) == ("toy:model@abc + plain", "Mind the moat.")
+    assert wrapped.fills == {"reply_harm", "refused"}
+    members = describe(panel).identity()["members"]
+    assert [member["takes"] for member in members] == [["reply_harm"], ["refused"]]
+    assert members[0]["controversial"] == "safe"
+    names = [member["name"] for member in describe(panel).to_json()["members"]]
+    assert names == ["toy:model@abc", "plain"]
+
+
+@pytest.mark.parametrize("judge", [FunctionJudge(rule, {"refused"}), Plain()])
+def test_a_function_and_a_plain_class_are_judges_that_cost_nothing(judge):
+    assert [verdict.refused for verdict in judge.rule([asked("like so"), asked("no")])] == [
+        False,
+        True,
     ]
+    assert describe(judge).identity() == {"name": judge.name, "fills": ["refused"]}
+    assert spent(Panel([Member(judge), Member(KeywordJudge())])) == {}
 
 
-def test_a_function_and_a_plain_class_are_judges():
-    function = FunctionJudge(rule, {"refused"})
-    assert function.name == "rule"
-    for judge in (function, Plain()):
-        assert [verdict.refused for verdict in judge.rule(STATES)] == [False, True]
-        assert describe(judge).identity() == {"name": judge.name, "fills": ["refused"]}
-        assert spent(Panel([Member(judge), Member(KeywordJudge())])) == {}
+def test_a_function_is_named_after_itself_and_fills_fields_of_a_verdict():
+    assert FunctionJudge(rule, {"refused"}).name == "rule"
     with pytest.raises(UsageError, match="luck is no field"):
         FunctionJudge(rule, {"luck"})
 
 
-USAGES = (
-    '{"completion_tokens": 3, "prompt_tokens": ' + "9" * 4300 + "}",
-    '{"prompt_tokens": 1e400}',
-    '{"prompt_tokens": -1}',
-    '{"prompt_tokens": true}',
-    '{"prompt_tokens": [1]}',
-    '"lots"',
-    "[[[]]]",
-)
+PAID = Answer("safe", prompt_tokens=7, completion_tokens=2)
 
 
-@pytest.mark.parametrize("usage", USAGES)
-def test_no_usage_that_a_server_makes_up_ends_a_run(usage):
-    body = '{"choices": [{"message": {"content": "safe"}}], "usage": ' + usage + "}"
-    with serving(Script(reply=lambda _: (200, {}, body.encode()))) as (url, _):
-        judge = ModelJudge(toy(), Server(Client(Address(url)), "toy"))
-        chat = ModelJudge(format_named("llama_guard_3"), judge.engine)
-        for _ in range(3):
-            assert chat.rule([STATES[0]])[0].status is Status.OK
-    assert json.dumps(spent(chat))
-    assert spent(chat)["prompt_tokens"] == 0
+def judge() -> ModelJudge:
+    return ModelJudge(toy(), Recorder(*[PAID] * 9))
 
 
-def test_from_the_http_reply_to_the_reward_at_most_8_files_are_entered(tmp_path):
-    """Counted from the first line that reads the response; the nouns of types.py are not a step."""
-    root, entered, began = Path(sparring.__file__).parent, [], []
+def replies(n):
+    return [asked(f"reply {i}") for i in range(n)]
 
-    def watch(frame, event, _):
-        path = Path(frame.f_code.co_filename)
-        if event == "call" and path.is_relative_to(root):
-            if path.name == "http.py" and frame.f_code.co_name == "read":
-                began.append(True)
-            name = str(path.relative_to(root))
-            if began and name not in entered and name != "types.py":
-                entered.append(name)
 
-    answer = "Safety: Unsafe\nCategories: Violent\nRefusal: No"
-    with serving(Script(answer=lambda _: answer)) as (url, _):
-        server = Server(Client(Address(url)), "guard")
-        engine = Cached(server, Answers(tmp_path / "answers.sqlite"), "qwen3guard")
-        judge, game = ModelJudge(format_named("qwen3guard"), engine), magic(gate=False)
-        sys.setprofile(watch)
-        try:
-            [verdict] = judge.rule([STATES[0]])
-            assert game.returns(STATES[0].rule(verdict)) is None, "helpfulness is not filled"
-        finally:
-            sys.setprofile(None)
-    assert verdict == Verdict(reply_harm=Harm.UNSAFE, refused=False)
-    assert len(entered) <= 8, entered
-    assert {"judges/http.py", "judges/published.py", "games/payoffs.py"} <= {*entered}, entered
+def test_a_reading_holds_what_was_spent_since_the_last_one_by_judge():
+    paying, held_out = judge(), judge()
+    paying.rule(replies(5))
+    meter = Meter({"judge": paying, "held_out_judge": held_out}, ALONE)
+    assert meter.read() == {}, "what was spent before does not count"
+    paying.rule(replies(3))
+    held_out.rule(replies(2))
+    other = {"calls": 2, "prompt_tokens": 14, "completion_tokens": 4}
+    assert meter.read() == {
+        "judge": {"calls": 3, "prompt_tokens": 21, "completion_tokens": 6},
+        "held_out_judge": other,
+    }
+    held_out.rule(replies(2))
+    assert meter.read() == {"held_out_judge": other}
+
+
+@dataclass(frozen=True)
+class Twins(Ranks):
+    """Two processes that do the same."""
+
+    def gather(self, value):
+        return [value, value]
+
+
+def test_every_member_and_every_process_counts():
+    members = judge(), judge(), KeywordJudge()
+    panel = Panel([Member(member) for member in members])
+    meter = Meter({"judge": Wrapped(panel, panel.rule)}, Twins())
+    panel.rule(replies(3))
+    assert [member.usage["calls"] for member in members[:2]] == [3, 3]
+    assert meter.read() == {"judge": {"calls": 12, "prompt_tokens": 84, "completion_tokens": 24}}

@@ -1,14 +1,14 @@
 """Every judge is shown what its authors published, filled as they fill it, and nothing else."""
 
 import hashlib
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.hostile.corpus import ALL
-from tests.judges.texts import ASK, BROUGHT, ITEM, REPLY, SENT, TEXTS, TOLD, every, written
+from tests.judges.texts import ASK, BROUGHT, EXCHANGE, ITEM, REPLY, SENT, TEXTS, every, written
 
 from sparring.judges import published
 from sparring.judges.model_judge import Item, Raw, Untrusted
@@ -17,32 +17,29 @@ from sparring.types import Message, UsageError, Verdict
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "judges"
 FORMS = every()
-RAW = (
-    "wildguard",
-    "harmbench_llama",
-    "harmbench_mistral",
-    "shieldgemma",
-    "sorry_bench",
-    "md_judge",
-)
 IN_CONTEXT = replace(ITEM, context="the map of the mountain")
-anything = st.text(st.characters(exclude_categories=()), max_size=40)
 
 
 def shown(prompts) -> str:
     """Prompts as a golden file has them: «» around what no token of the template may come from."""
-    told = []
+    texts = []
     for prompt in prompts:
         if isinstance(prompt, Raw):
-            told.append("".join(p if isinstance(p, str) else f"«{p.text}»" for p in prompt.parts))
+            texts.append("".join(p if isinstance(p, str) else f"«{p.text}»" for p in prompt.parts))
         else:
-            told.append("\n".join(f"{m.role}: {m.content}" for m in prompt))
-    return "\n---- and\n".join(told) + "\n"
+            texts.append("\n".join(f"{m.role}: {m.content}" for m in prompt))
+    return "\n---- and\n".join(texts) + "\n"
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_a_harmless_item_is_shown_as_the_golden_file_has_it(name):
-    assert shown(FORMS[name].prompts(ITEM)) == (GOLDEN / f"{name}.txt").read_text()
+def test_a_harmless_item_is_shown_as_the_golden_file_has_it_by_a_format_that_says_what_it_is(name):
+    form = FORMS[name]
+    assert shown(form.prompts(ITEM)) == (GOLDEN / f"{name}.txt").read_text()
+    assert form.name == name.removesuffix("_faithful")
+    assert form.fills <= {field.name for field in fields(Verdict)} - {"status"}
+    assert form.template
+    assert form.source
+    assert form.max_tokens >= 1
 
 
 @pytest.mark.parametrize("name", [k for k in FORMS if k.startswith("harmbench") or k == "rubric"])
@@ -52,23 +49,25 @@ def test_a_context_is_shown_where_the_format_has_a_place_for_it(name):
 
 
 @pytest.mark.parametrize("name", ["harmbench_llama", "harmbench_mistral", "strongreject", "jbb"])
-def test_what_was_wanted_is_judged_and_never_the_attack(name):
-    told = shown(FORMS[name].prompts(ITEM))
-    assert ASK in told
-    assert SENT not in told
+def test_the_request_is_judged_and_never_the_attack(name):
+    text = shown(FORMS[name].prompts(ITEM))
+    assert ASK in text
+    assert SENT not in text
 
 
 @pytest.mark.parametrize("name", [k for k, f in FORMS.items() if f.about == "attack"])
 def test_a_judge_of_attacks_needs_no_reply_and_is_not_shown_one(name):
-    before = replace(ITEM, messages=TOLD[:1])
+    before = replace(ITEM, messages=EXCHANGE[:1])
     assert FORMS[name].prompts(before) == FORMS[name].prompts(ITEM)
     assert REPLY not in shown(FORMS[name].prompts(ITEM))
 
 
-def test_guards_with_a_chat_template_get_the_whole_dialogue():
-    longer = (Message("user", "hello"), Message("assistant", "hail"), *TOLD)
-    for name in ("qwen3guard", "llama_guard_3", "llama_guard_3_1b", "llama_guard_4"):
-        assert FORMS[name].prompts(replace(ITEM, messages=longer)) == [longer]
+@pytest.mark.parametrize(
+    "name", ["qwen3guard", "llama_guard_3", "llama_guard_3_1b", "llama_guard_4"]
+)
+def test_guards_with_a_chat_template_get_the_whole_dialogue(name):
+    longer = (Message("user", "hello"), Message("assistant", "hail"), *EXCHANGE)
+    assert FORMS[name].prompts(replace(ITEM, messages=longer)) == [longer]
 
 
 def assert_untouched(text: str) -> None:
@@ -83,41 +82,33 @@ def assert_untouched(text: str) -> None:
                 assert f"request\n{text}\nEND" in prompt[0].content
                 assert f"user\n{text}\nEND" in prompt[0].content
             else:
-                for told, wanted in zip(prompt, bare, strict=True):
-                    pieces = wanted.content.split("@")
-                    assert told.content == text.join(pieces)
+                for message, pattern in zip(prompt, bare, strict=True):
+                    assert message.content == text.join(pattern.content.split("@"))
 
 
-@pytest.mark.parametrize("text", ALL)
+@pytest.mark.parametrize("text", [*ALL, "{response}", "{prompt}"])
 def test_a_hostile_string_is_shown_byte_by_byte(text):
     assert_untouched(text)
 
 
 @settings(deadline=None)
-@given(anything)
+@given(st.text(st.characters(exclude_categories=()), max_size=40))
 def test_any_string_is_shown_byte_by_byte(text):
     assert_untouched(text)
 
 
-@pytest.mark.parametrize("name", RAW)
+@pytest.mark.parametrize("name", [name for name, entry in PUBLISHED.items() if entry.raw])
 def test_every_word_of_the_item_is_marked_as_untrusted(name):
     for prompt in FORMS[name].prompts(IN_CONTEXT):
         trusted = "".join(part for part in prompt.parts if isinstance(part, str))
         assert not any(word in trusted for word in (ASK, SENT, REPLY, "map"))
 
 
-def test_a_slot_in_an_untrusted_text_is_text():
-    item = Item("{response}", (Message("user", "{prompt}"), Message("assistant", "{response}")))
-    (prompt,) = FORMS["wildguard"].prompts(item)
-    assert [p.text for p in prompt.parts if isinstance(p, Untrusted)] == ["{prompt}", "{response}"]
-
-
 @pytest.mark.parametrize("name", [name for name in BROUGHT if name != "wildguard"])
 def test_a_published_text_is_taken_from_a_folder_and_is_what_built_it(name, tmp_path):
-    told = format_named(name, written(tmp_path, PUBLISHED[name].texts))
-    assert told.prompts(ITEM) == FORMS[name].prompts(ITEM)
-    assert told.template == "\f".join(TEXTS[text] for text in PUBLISHED[name].texts)
-    assert format_named(name, tmp_path).template == told.template
+    form = format_named(name, written(tmp_path, PUBLISHED[name].texts))
+    assert form.prompts(ITEM) == FORMS[name].prompts(ITEM)
+    assert form.template == "\f".join(TEXTS[text] for text in PUBLISHED[name].texts)
 
 
 def test_a_text_with_a_known_digest_is_word_for_word_or_refused(tmp_path, monkeypatch):
@@ -135,16 +126,15 @@ def test_a_text_with_a_known_digest_is_word_for_word_or_refused(tmp_path, monkey
         format_named("wildguard", file)
 
 
-def test_a_text_that_is_needed_is_asked_for_with_its_source():
-    missing = [name for name in BROUGHT if shipped(name) is None]
-    for name in missing:
-        with pytest.raises(UsageError, match=rf"{name}\.txt.*template") as told:
-            format_named(name)
-        assert PUBLISHED[name].source in str(told.value)
+@pytest.mark.parametrize("name", [name for name in BROUGHT if shipped(name) is None])
+def test_a_text_that_is_needed_is_asked_for_with_its_source(name):
+    with pytest.raises(UsageError, match=rf"{name}\.txt.*template") as error:
+        format_named(name)
+    assert PUBLISHED[name].source in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "said"),
+    ("kind", "text", "message"),
     [
         ("jbb", "{goal} and no reply", r"wanted the slots \{goal\}, \{response\}, found \{goal\}"),
         ("jbb", "{goal} {response} {x}", r"found \{goal\}, \{response\}, \{x\}"),
@@ -154,21 +144,18 @@ def test_a_text_that_is_needed_is_asked_for_with_its_source():
         ("qwen4guard", "", "not known; there are qwen3guard, "),
     ],
 )
-def test_a_text_of_no_use_is_refused_by_name(kind, text, said, tmp_path):
-    file = tmp_path / "mine.txt"
+def test_a_text_of_no_use_is_refused_by_name(kind, text, message, tmp_path):
+    file = tmp_path / "text.txt"
     file.write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         format_named(kind, file)
 
 
-def test_a_missing_file_is_a_usage_error(tmp_path):
+def test_a_missing_file_is_refused_and_so_are_guidelines_without_a_line(tmp_path):
     with pytest.raises(UsageError, match=r"strongreject\.txt"):
         format_named("strongreject", tmp_path)
-
-
-def test_guidelines_without_a_line_are_refused_for_no_answer_would_read_as_safe(tmp_path):
     written(tmp_path, PUBLISHED["shieldgemma"].texts)
-    (tmp_path / "shieldgemma_guidelines.txt").write_text("\n \n")
+    (tmp_path / "shieldgemma_guidelines.txt").write_text("\n \n")  # no answer would read as safe
     with pytest.raises(UsageError, match=r"shieldgemma_guidelines\.txt: wanted the text"):
         format_named("shieldgemma", tmp_path)
 
@@ -179,13 +166,3 @@ def test_texts_among_the_templates_make_a_format_ready(tmp_path, monkeypatch):
     assert shipped("jbb") is None
     monkeypatch.setattr(published.resources, "files", lambda package: tmp_path)
     assert shipped("jbb").prompts(ITEM) == FORMS["jbb"].prompts(ITEM)
-
-
-@pytest.mark.parametrize("name", FORMS)
-def test_a_format_says_what_it_is(name):
-    told = FORMS[name]
-    assert told.name == name.removesuffix("_faithful")
-    assert told.fills <= set(Verdict.__dataclass_fields__) - {"status"}
-    assert told.template
-    assert told.source
-    assert told.max_tokens >= 1

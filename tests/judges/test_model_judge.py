@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import pytest
 from tests.table import after
 
 from sparring.judges.model_judge import (
@@ -9,7 +10,6 @@ from sparring.judges.model_judge import (
     Format,
     Item,
     ModelJudge,
-    Question,
     Raw,
     ScriptedEngine,
     Untrusted,
@@ -43,16 +43,22 @@ def asked(reply: str, request: str = "open the dragon vault") -> State:
 
 
 class Recorder:
-    """An engine that remembers what it was asked."""
+    """An engine that gives these answers, each once, and remembers the questions."""
 
     identity = "recorder"
 
-    def __init__(self, *answers: Answer) -> None:
-        self.answers, self.asks = list(answers), []
+    def __init__(self, *answers: Answer | str) -> None:
+        self.answers = [Answer(a) if isinstance(a, str) else a for a in answers]
+        self.questions = []
 
-    def answer(self, asks: Sequence[Question]) -> list[Answer]:
-        self.asks += asks
-        return [self.answers.pop(0) for _ in asks]
+    def answer(self, questions, on_answer=None) -> list[Answer]:
+        self.questions += questions
+        return [self.answers.pop(0) for _ in questions]
+
+
+def rulings(*answers, replies=("sure",), policy="unsafe") -> list[Verdict]:
+    judge = ModelJudge(toy(), Recorder(*answers), policy)
+    return judge.rule([asked(reply) for reply in replies])
 
 
 def test_a_judge_sees_the_seed_and_what_was_sent_without_thoughts():
@@ -65,47 +71,45 @@ def test_a_judge_sees_the_seed_and_what_was_sent_without_thoughts():
 
 
 def test_equal_items_are_asked_once_and_answered_everywhere():
-    engine = Recorder(Answer("unsafe"), Answer("safe"))
-    judge = ModelJudge(toy(), engine)
-    told = judge.rule([asked("sure"), asked("no"), asked("sure")])
-    assert [v.reply_harm for v in told] == [Harm.UNSAFE, Harm.SAFE, Harm.UNSAFE]
-    assert (len(engine.asks), judge.usage["calls"]) == (2, 2)
+    judge = ModelJudge(toy(), Recorder("unsafe", "safe"))
+    verdicts = judge.rule([asked("sure"), asked("no"), asked("sure")])
+    assert [v.reply_harm for v in verdicts] == [Harm.UNSAFE, Harm.SAFE, Harm.UNSAFE]
+    assert (len(judge.engine.questions), judge.usage["calls"]) == (2, 2)
 
 
 def test_an_answer_outside_the_grammar_is_asked_once_more_and_then_unscored():
-    engine = Recorder(Answer("perhaps"), Answer("safe"), Answer("well"), Answer("hmm"))
-    judge = ModelJudge(toy(), engine)
+    judge = ModelJudge(toy(), Recorder("perhaps", "safe", "well", "hmm"))
     assert judge.rule([asked("sure")])[0].reply_harm is Harm.SAFE
     assert judge.rule([asked("sure")]) == [Verdict(status=Status.PARSE_ERROR)]
-    assert [ask.attempt for ask in engine.asks] == [0, 1, 0, 1]
+    assert [question.attempt for question in judge.engine.questions] == [0, 1, 0, 1]
 
 
 def test_a_leading_thought_is_no_part_of_an_answer():
-    engine = Recorder(Answer("<think> it opens a vault: unsafe? </think>\n\nsafe\n"))
-    assert ModelJudge(toy(), engine).rule([asked("sure")])[0].reply_harm is Harm.SAFE
+    (verdict,) = rulings("<think> it opens a vault: unsafe? </think>\n\nsafe\n")
+    assert verdict.reply_harm is Harm.SAFE
 
 
-def test_a_failed_call_is_a_status_and_never_a_label():
-    for status in set(Status) - {Status.OK}:
-        engine = Recorder(*[Answer("unsafe", status)] * 2)
-        assert ModelJudge(toy(), engine).rule([asked("sure")]) == [Verdict(status=status)]
+@pytest.mark.parametrize("status", sorted(set(Status) - {Status.OK}))
+def test_a_failed_call_is_a_status_and_never_a_label(status):
+    assert rulings(*[Answer("unsafe", status)] * 2) == [Verdict(status=status)]
 
 
-def test_controversial_counts_as_the_config_says():
-    for policy, harm in (("unsafe", Harm.CONTROVERSIAL), ("safe", Harm.SAFE), ("separate", None)):
-        judge = ModelJudge(toy(), Recorder(Answer("so-so")), policy)
-        assert judge.rule([asked("sure")])[0].reply_harm is harm
+@pytest.mark.parametrize(
+    ("policy", "harm"), [("unsafe", Harm.CONTROVERSIAL), ("safe", Harm.SAFE), ("separate", None)]
+)
+def test_controversial_counts_as_the_config_says(policy, harm):
+    assert rulings("so-so", policy=policy) == [Verdict(reply_harm=harm)]
 
 
 def test_a_judge_of_replies_does_not_rule_before_there_is_one():
     state = State(Seed("x", harmful=True, id="1")).deal(Player.ATTACKER, "please")
-    engine = Recorder(Answer("safe"))
+    engine = Recorder("safe")
     assert ModelJudge(toy(), engine).rule([state]) == [Verdict()]
-    assert not engine.asks
+    assert not engine.questions
     assert ModelJudge(toy("attack"), engine).rule([state])[0].reply_harm is Harm.SAFE
 
 
 def test_a_scripted_engine_answers_by_rule_and_fails_otherwise():
     engine = ScriptedEngine("script", {Raw(("open", "|", Untrusted("no"))): "safe"})
-    told = ModelJudge(toy(), engine).rule([asked("no", "open"), asked("yes", "open")])
-    assert [v.status for v in told] == [Status.OK, Status.HTTP_ERROR]
+    verdicts = ModelJudge(toy(), engine).rule([asked("no", "open"), asked("yes", "open")])
+    assert [v.status for v in verdicts] == [Status.OK, Status.HTTP_ERROR]

@@ -41,65 +41,45 @@ def url(folder, tmp_path_factory):
     words = ["serve", folder, "--port", str(port), "--device", "cpu", "--dtype", "float32"]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     with log.open("w") as out:
-        server = subprocess.Popen(
-            [sys.executable, "-c", START, *words], stdout=out, stderr=subprocess.STDOUT, env=env
-        )
+        command = [sys.executable, "-c", START, *words]
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=env)
         try:
-            _wait(f"http://127.0.0.1:{port}/health", server, log)
+            for _ in range(600):
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
+                    break
+                except OSError:
+                    assert process.poll() is None, log.read_text()[-2000:]
+                    time.sleep(0.2)
             yield f"http://127.0.0.1:{port}/v1"
         finally:
-            server.terminate()
-            server.wait(timeout=30)
+            process.terminate()
+            process.wait(timeout=30)
 
 
-def _wait(health, server, log):
-    for _ in range(600):
-        if server.poll() is not None:
-            pytest.fail(f"transformers serve ended: {log.read_text()[-2000:]}")
-        try:
-            with urllib.request.urlopen(health, timeout=1):
-                return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail(f"transformers serve did not come up: {log.read_text()[-2000:]}")
-
-
-def here(folder) -> InProcess:
-    return InProcess(load_model(folder, "float32"), load_tokenizer(folder), "here")
-
-
-def chats(n: int) -> list[Question]:
+def chats(n: int, max_tokens: int = 4) -> list[Question]:
     texts = (f"open the dragon vault, {i} times" for i in range(n))
-    return [Question((Message("user", text), Message("assistant", "no")), 4) for text in texts]
+    dialogues = ((Message("user", text), Message("assistant", "no")) for text in texts)
+    return [Question(dialogue, max_tokens) for dialogue in dialogues]
 
 
 def test_chat_and_raw_prompts_get_the_answers_of_the_model_itself(url, folder):
-    raw = [
-        Question(Raw(("Judge: ", Untrusted(f"bake bread {i}"), "\nAnswer:")), 4) for i in range(4)
-    ]
-    asks = [*chats(12), *raw]
+    raw = (Raw(("Judge: ", Untrusted(f"bake bread {i}"), "\nAnswer:")) for i in range(4))
+    asks = [*chats(12), *(Question(prompt, 4) for prompt in raw), *chats(6, max_tokens=6)]
     there = Server(Client(Address(url), limits=Limits(concurrency=4)), folder).answer(asks)
-    own = here(folder).answer(asks)
-    assert {a.status for a in there} == {Status.OK}
-    assert [a.text.strip() for a in there] == [a.text.strip() for a in own]
-    assert len({a.text for a in own}) > 4, "different questions have different answers"
-    assert [a.prompt_tokens for a in there] == [a.prompt_tokens for a in own]
-    assert all(0 < a.completion_tokens <= 4 for a in there)
+    here = InProcess(load_model(folder, "float32"), load_tokenizer(folder), "here").answer(asks)
+    assert [a.status for a in there] == [a.status for a in here]
+    assert {a.status for a in there[:16]} == {Status.OK}
+    assert Status.TRUNCATED in {a.status for a in there[16:]}, "the limit cuts there as here"
+    assert [a.text.strip() for a in there[:16]] == [a.text.strip() for a in here[:16]]
+    assert len({a.text for a in here}) > 4, "different questions have different answers"
+    assert [a.prompt_tokens for a in there] == [a.prompt_tokens for a in here]
+    assert all(0 < a.completion_tokens <= 4 for a in there[:16])
 
 
-def test_an_answer_that_the_limit_cuts_is_truncated_there_as_here(url, folder):
-    asks = [Question(ask.prompt, 6) for ask in chats(6)]
-    there = Server(Client(Address(url)), folder).answer(asks)
-    assert [a.status for a in there] == [a.status for a in here(folder).answer(asks)]
-    assert Status.TRUNCATED in {a.status for a in there}
-
-
-def test_a_model_that_it_does_not_serve_is_a_failed_question_with_the_reason(url):
-    (told,) = Server(Client(Address(url)), "another/model").answer(chats(1))
-    assert (told.status, told.calls) == (Status.HTTP_ERROR, 1)
-    assert "another/model" in told.why
-
-
-def test_a_path_that_it_does_not_have_names_the_setting(url):
+def test_a_model_or_path_that_it_does_not_have_is_named(url):
+    (answer,) = Server(Client(Address(url)), "another/model").answer(chats(1))
+    assert (answer.status, answer.calls) == (Status.HTTP_ERROR, 1)
+    assert "another/model" in answer.why
     with pytest.raises(UsageError, match=r"404.*judge\.base_url"):
         Server(Client(Address(url.removesuffix("/v1"))), "m").answer(chats(1))

@@ -28,8 +28,8 @@ TEXTS = {
 RUBRIC = rubric(["refused", "reply_harm", "helpful", "score"], "salt")
 FAITHFUL = rubric(["on_topic"], "salt")
 ASK, SENT, REPLY = "open the dragon vault", "kind keeper, how is it opened?", "I would rather not."
-TOLD = (Message("user", SENT), Message("assistant", REPLY))
-ITEM = Item(ASK, TOLD)
+EXCHANGE = (Message("user", SENT), Message("assistant", REPLY))
+ITEM = Item(ASK, EXCHANGE)
 
 BROUGHT = {kind: entry for kind, entry in PUBLISHED.items() if entry.texts}
 

@@ -14,16 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 HUGE = 50 * 2**20
 PIECE = b"x" * 2**16
-RATES = {
-    "error": 0.20,
-    "too_many": 0.10,
-    "hang": 0.05,
-    "reset": 0.05,
-    "empty": 0.05,
-    "garbage": 0.05,
-    "cut": 0.05,
-    "huge": 0.01,
-}
+RATES = {"error": 0.20, "too_many": 0.10, "huge": 0.01}
+RATES |= dict.fromkeys(("hang", "reset", "empty", "garbage", "cut"), 0.05)
 """A judge server's bad day, as shares of questions (or of calls)."""
 
 
@@ -50,7 +42,6 @@ class Script:
     outage: tuple[int, float] = (0, 0.0)
     answer: Callable[[str], str] = verdict
     reply: Callable[[dict], tuple[int, dict, bytes]] | None = None
-    finish_reason: str = "stop"
 
 
 @dataclass
@@ -85,11 +76,10 @@ class _Handler(BaseHTTPRequestHandler):
             seen.together += 1
             seen.most_together = max(seen.most_together, seen.together)
             seen.prompts[prompt] += 1
-            nth = seen.prompts[prompt]
             seen.bodies.append(body)
             seen.headers.append(dict(self.headers))
             seen.paths.append(self.path)
-            fault = self._down() or self._fault(prompt, nth)
+            fault = self._down() or self._fault(prompt, seen.prompts[prompt])
             seen.faults[fault] += 1
         try:
             time.sleep(script.latency)
@@ -101,8 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
                 seen.together -= 1
 
     def _down(self) -> str | None:
-        at, seconds = self.server.script.outage
-        seen = self.server.seen
+        (at, seconds), seen = self.server.script.outage, self.server.seen
         if not at or seen.calls < at:
             return None
         seen.down_since = seen.down_since or time.monotonic()
@@ -113,34 +102,35 @@ class _Handler(BaseHTTPRequestHandler):
         if script.once and nth > 1:
             return "right"
         rng = random.Random(f"{script.seed}/{prompt}/{nth}")
-        names = [*script.rates, "right"]
         weights = [*script.rates.values(), 1 - sum(script.rates.values())]
-        return rng.choices(names, weights)[0]
+        return rng.choices([*script.rates, "right"], weights)[0]
 
     def _send(self, status: int, payload: bytes, length: int | None = None, **headers: str):
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(payload) if length is None else length))
+        headers["Content-Type"] = "application/json"
+        headers["Content-Length"] = str(len(payload) if length is None else length)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
+        self._write(payload)
+
+    def _write(self, payload: bytes):
         self.wfile.write(payload)
         self.server.seen.sent += len(payload)
 
-    def _told(self, body: dict, prompt: str) -> bytes:
-        script = self.server.script
-        text = script.answer(prompt)
-        choice = {"index": 0, "finish_reason": script.finish_reason}
+    def _completion(self, body: dict, prompt: str) -> bytes:
+        text = self.server.script.answer(prompt)
+        choice = {"index": 0, "finish_reason": "stop"}
         choice |= {"text": text} if "prompt" in body else {"message": {"content": text}}
         usage = {"prompt_tokens": 7, "completion_tokens": 3}
         return json.dumps({"choices": [choice], "usage": usage}).encode()
 
     def _right(self, body, prompt):
-        if self.server.script.reply:
-            status, headers, payload = self.server.script.reply(body)
-            self._send(status, payload, **headers)
-        else:
-            self._send(200, self._told(body, prompt))
+        reply = self.server.script.reply
+        status, headers, payload = (
+            reply(body) if reply else (200, {}, self._completion(body, prompt))
+        )
+        self._send(status, payload, **headers)
 
     def _error(self, *_):
         self._send(500, b'{"error": {"message": "out of memory"}}')
@@ -164,14 +154,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, b"<html><body>502 Bad Gateway: safe</body></html>")
 
     def _cut(self, body, prompt):
-        whole = self._told(body, prompt)
+        whole = self._completion(body, prompt)
         self._send(200, whole[: len(whole) // 2])
 
     def _huge(self, *_):
         self._send(200, b"", length=HUGE)
         for _ in range(HUGE // len(PIECE)):
-            self.wfile.write(PIECE)
-            self.server.seen.sent += len(PIECE)
+            self._write(PIECE)
 
 
 class _Server(ThreadingHTTPServer):

@@ -244,12 +244,12 @@ class ModelJudge:
         items = [item_of(state) for state in states]
         due = [i for i in items if i and (i.reply is not None or self.format.about == "attack")]
         unique = list(dict.fromkeys(due))
-        verdicts = dict(zip(unique, self._asked(unique, attempt=0), strict=True))
+        verdicts = dict(zip(unique, self._rulings(unique, attempt=0), strict=True))
         again = [item for item, v in verdicts.items() if v.status is Status.PARSE_ERROR]
-        verdicts.update(zip(again, self._asked(again, attempt=1), strict=True))
+        verdicts.update(zip(again, self._rulings(again, attempt=1), strict=True))
         return [self._limited(i, verdicts[i]) if i in verdicts else Verdict() for i in items]
 
-    def _asked(self, items: Sequence[Item], attempt: int) -> list[Verdict]:
+    def _rulings(self, items: Sequence[Item], attempt: int) -> list[Verdict]:
         form, prompts = self.format, [self.format.prompts(item) for item in items]
         questions = [
             Question(prompt, form.max_tokens, form.schema, attempt) for prompt in chain(*prompts)

@@ -74,8 +74,8 @@ def probe(judge: Judge, exchanges: Sequence[KnownExchange] = KNOWN) -> ProbeResu
         right: list[bool] = []
         for name, known in exchange.known.items():
             # A judge that presumes harm says nothing about the harm of a harmless request.
-            untold = name == "reply_harm" and presumes_harm and not exchange.harmful
-            if name in judge.fills and not untold:
+            silent = name == "reply_harm" and presumes_harm and not exchange.harmful
+            if name in judge.fills and not silent:
                 read = _READ.get(name, lambda v, name=name: getattr(v, name))
                 right.append(verdict.status is Status.OK and read(verdict) is known)
                 counts.setdefault((name, known), []).append(right[-1])

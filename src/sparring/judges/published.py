@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -145,13 +145,16 @@ def _text(published: Published, name: str, file: Path | Traversable) -> str:
                 f"{published.where} of {published.source}, SHA-256 {digest}"
             )
         text = same[0]
-    wanted, slots = set(published.texts[name]), set(_SLOT.findall(text))
-    if slots != wanted:
-        spelled = [
-            ", ".join(f"{{{slot}}}" for slot in sorted(some)) or "none" for some in (wanted, slots)
-        ]
-        raise UsageError(f"template={file}: wanted the slots {spelled[0]}, found {spelled[1]}")
+    expected, slots = set(published.texts[name]), set(_SLOT.findall(text))
+    if slots != expected:
+        raise UsageError(
+            f"template={file}: wanted the slots {_spelled(expected)}, found {_spelled(slots)}"
+        )
     return text
+
+
+def _spelled(slots: Collection[str]) -> str:
+    return ", ".join(f"{{{slot}}}" for slot in sorted(slots)) or "none"
 
 
 _SLOT = re.compile(r"\{([A-Za-z_]+)\}")

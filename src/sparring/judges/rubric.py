@@ -28,7 +28,7 @@ class Criterion(BaseModel):
     of_attack: bool = False
     of_benign: str = ""
 
-    def asked(self, name: str, harmful: bool) -> str:
+    def line(self, name: str, harmful: bool) -> str:
         """The line of the prompt, by the dataset's label of the request."""
         menu = ", ".join(json.dumps(answer) for answer in self.menu)
         question = self.question if harmful or not self.of_benign else self.of_benign
@@ -65,7 +65,7 @@ def rubric(fills: Collection[str], salt: str) -> Format:
     chosen = {name: CRITERIA[name] for name in CRITERIA if name in fills}
     text = (resources.files(__package__) / "templates" / "rubric.txt").read_text("utf-8").rstrip()
     of_attack = all(criterion.of_attack for criterion in chosen.values())
-    both = [f"{c.asked(name, True)}\n{c.asked(name, False)}" for name, c in chosen.items()]
+    both = [f"{c.line(name, True)}\n{c.line(name, False)}" for name, c in chosen.items()]
     return Format(
         name="rubric",
         fills=frozenset(chosen),
@@ -132,7 +132,7 @@ def _prompt(
         "nonce": nonce,
         "blocks": "\n\n".join(blocks),
         "label": _LABELS[item.harmful] + " " if by_label else "",
-        "questions": "\n".join(c.asked(name, item.harmful) for name, c in chosen.items()),
+        "questions": "\n".join(c.line(name, item.harmful) for name, c in chosen.items()),
         "example": "{" + ", ".join(f'"{name}": …' for name in chosen) + "}",
     }
     return (Message("user", "".join(filled(text, values))),)
