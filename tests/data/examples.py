@@ -35,8 +35,9 @@ def guarded(**cells):
     return row_of("WildGuardMix (train)", adversarial="False", response="It is shut.") | cells
 
 
-def written(path: Path, rows: list[dict]) -> Path:
+def written(path: Path, rows) -> Path:
     """`rows` as CSV, TSV, JSON or JSONL."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix in (".csv", ".tsv"):
         text = io.StringIO(newline="")
         delimiter = "\t" if path.suffix == ".tsv" else ","

@@ -47,27 +47,28 @@ def test_harmbenchs_validation_set_is_read_as_published_with_every_stored_judge(
     assert "read as HarmBench labelled completions: 2 labelled replies" in file.notes
 
 
+BEHAVIOR = row_of("HarmBench text behaviors", BehaviorID="vault_1")
+SONG = BEHAVIOR | {"BehaviorID": "song_1", "FunctionalCategory": "copyright"}
+SONG |= {"ContextString": "", "Behavior": "sing the song of the vault"}
+
+
+def described(folder, behavior_id, behaviors=(BEHAVIOR, SONG)):
+    """Two labelled completions, the second of this behavior, read with a file of behaviors."""
+    rows = [COMPLETION, COMPLETION | {"behavior_id": behavior_id}]
+    table = written(folder / "behaviors.csv", behaviors)
+    return read_labelled(written(folder / "y.jsonl", rows), table)
+
+
 def test_the_file_of_behaviors_fills_in_the_goal_the_context_and_the_category(tmp_path):
-    behavior = row_of("HarmBench text behaviors", BehaviorID="vault_1")
-    song = behavior | {"BehaviorID": "song_1", "FunctionalCategory": "copyright"}
-    song |= {"ContextString": "", "Behavior": "sing the song of the vault"}
-    behaviors = written(tmp_path / "behaviors.csv", [behavior, song])
-
-    def described(name, behaviors, behavior_id):
-        rows = [COMPLETION, COMPLETION | {"behavior_id": behavior_id}]
-        path = written(tmp_path / name, rows)
-        return read_labelled(path, behaviors)
-
-    file = described("x.jsonl", behaviors, "song_1")
+    file = described(tmp_path, "song_1")
     assert not any("a judge is told the attack" in note for note in file.notes)
-    vault, sung = (item.seed for item in file.items)
+    vault, song = (item.seed for item in file.items)
     assert (vault.text, vault.requested, vault.context) == (TALE, VAULT, "A map.")
     assert vault.category == "vaults"
-    assert sung.goal == "sing the song of the vault", "where no context was joined"
-    message = refused("y.jsonl", lambda name: described(name, behaviors, "gate_9"))
+    assert song.goal == "sing the song of the vault", "where no context was joined"
+    message = refused("gate_9", lambda name: described(tmp_path, name))
     assert "y.jsonl:2: no behavior 'gate_9'" in message
-    other = written(tmp_path / "z.csv", [row_of("AdvBench")])
-    message = refused(other, lambda other: described("x.jsonl", other, "song_1"))
+    message = refused([row_of("AdvBench")], lambda rows: described(tmp_path, "song_1", rows))
     assert "wanted HarmBench's text behaviors" in message
 
 

@@ -1,7 +1,5 @@
 """Every published file is known by its columns, and every row becomes the seed it should."""
 
-import json
-
 import pytest
 from tests.data.examples import (
     LANTERN,
@@ -20,11 +18,8 @@ from sparring.data.readers import read
 from sparring.data.schemas import SCHEMAS
 
 
-def test_every_schema_has_an_example_here():
+def test_every_schema_has_an_example_here_and_only_names_tell_apart_those_with_equal_columns():
     assert [name for name, *_ in PUBLISHED] == [schema.name for schema in SCHEMAS]
-
-
-def test_columns_that_two_schemas_share_are_told_apart_by_name_and_never_otherwise():
     for first in SCHEMAS:
         twins = [s for s in SCHEMAS if s.fits(first.columns) and s is not first]
         assert not twins or first.named
@@ -39,27 +34,23 @@ def test_a_published_file_is_recognised_and_read(tmp_path, schema, name, row, se
     assert f"read as {schema}: 1 seeds" in file.notes
 
 
-TWINS = [
-    ({"prompt": VAULT, "category": "x"}, "or-bench-toxic"),
-    ({"vanilla": VAULT, "adversarial": TALE}, "benign"),
-    (row_of("JailbreakBench behaviors (harmful)"), "harmful-behaviors"),
-]
-
-
-@pytest.mark.parametrize(("row", "name"), TWINS)
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ({"prompt": VAULT, "category": "x"}, "or-bench-toxic"),
+        ({"vanilla": VAULT, "adversarial": TALE}, "benign"),
+        (row_of("JailbreakBench behaviors (harmful)"), "harmful-behaviors"),
+    ],
+)
 def test_a_label_that_only_a_file_name_tells_is_never_guessed(tmp_path, row, name):
     message = refused(written(tmp_path / "prompts.jsonl", [row]))
     for part in (str(tmp_path / "prompts.jsonl"), name, "--map prompt=COLUMN"):
         assert part in message
-    (tmp_path / name / "train").mkdir(parents=True)
     in_folder = written(tmp_path / name / "train" / "0000.jsonl", [row])
     assert read(in_folder).seeds == read(written(tmp_path / f"{name}.jsonl", [row])).seeds
-
-
-def test_a_name_that_says_both_labels_says_none(tmp_path):
-    (tmp_path / "harmful").mkdir()
-    path = written(tmp_path / "harmful" / "benign.jsonl", [TWINS[1][0]])
-    assert "only its name can tell" in refused(path)
+    if name == "benign":
+        both = written(tmp_path / "harmful" / "benign.jsonl", [row])
+        assert "only its name can tell" in refused(both)
 
 
 IMAGES = "Behavior, BehaviorID, FunctionalCategory, SemanticCategory, ImageFileName, Source, "
@@ -75,22 +66,30 @@ IMAGES += "ImageDescription, RedactedImageDescription, Tags"
     ],
 )
 def test_a_published_file_without_requests_is_refused_with_its_reason(tmp_path, content, reason):
-    path = tmp_path / "x.json"
-    path.write_text(json.dumps(content))
-    assert reason in refused(path)
+    assert reason in refused(written(tmp_path / "x.json", content))
 
 
-def test_records_by_name_in_lists_by_name_and_in_artifacts_are_records(tmp_path):
-    path = tmp_path / "x.json"
-    vault, tale = ({"text": text, "harmful": True} for text in (VAULT, TALE))
-    for content in ([vault, tale], {"a": vault, "b": tale}, {"a": [vault], "b": [], "c": [tale]}):
-        path.write_text(json.dumps(content))
-        assert [seed.text for seed in read(path).seeds] == [VAULT, TALE]
-    artifact = row_of("JailbreakBench artifacts")
-    gave_up = artifact | {"prompt": None, "index": 8, "jailbroken_llama_guard1": False}
-    content = {"parameters": {"method": "tale"}, "jailbreaks": [artifact, gave_up]}
-    path.write_text(json.dumps(content))
-    assert texts_and_omissions(path) == ([TALE], ["1 rows left out: no prompt"])
+TEXTS = [{"text": text, "harmful": True} for text in (VAULT, TALE)]
+ARTIFACT = row_of("JailbreakBench artifacts")
+GAVE_UP = ARTIFACT | {"prompt": None, "index": 8, "jailbroken_llama_guard1": False}
+
+
+@pytest.mark.parametrize(
+    ("content", "texts", "omissions"),
+    [
+        (TEXTS, [VAULT, TALE], []),
+        (dict(zip("ab", TEXTS, strict=True)), [VAULT, TALE], []),
+        ({"a": TEXTS[:1], "b": [], "c": TEXTS[1:]}, [VAULT, TALE], []),
+        (
+            {"parameters": {"method": "tale"}, "jailbreaks": [ARTIFACT, GAVE_UP]},
+            *([TALE], ["1 rows left out: no prompt"]),
+        ),
+    ],
+)
+def test_records_by_name_in_lists_by_name_and_in_artifacts_are_records(
+    tmp_path, content, texts, omissions
+):
+    assert texts_and_omissions(written(tmp_path / "x.json", content)) == (texts, omissions)
 
 
 def test_a_plain_row_of_wildjailbreak_is_its_vanilla_and_rows_of_one_vanilla_are_a_cluster(

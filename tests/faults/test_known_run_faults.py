@@ -18,7 +18,7 @@ from tests.evals.asked import row
 from tests.faults.known import assert_played, command, evaluate, fault, metrics, train
 from tests.faults.speaker import save_speaker
 from tests.tiny import ASKED, LLAMA3, QWEN2, save_model, write_seeds
-from tests.transport.server import Script, Seen, serving
+from tests.transport.server import Received, Script, serving
 from transformers.utils import chat_template_utils
 
 from sparring.data.splits import hold_out
@@ -146,7 +146,7 @@ def reply_to(body: dict[str, Any], **message: Any) -> tuple[int, dict, bytes]:
     return 200, {}, json.dumps({"choices": [choice]}).encode()
 
 
-def evaluate_served(folder: Path, reply: Callable, judge: str = "keyword") -> tuple[Told, Seen]:
+def evaluate_served(folder: Path, reply: Callable, judge: str = "keyword") -> tuple[Told, Received]:
     """`sparring eval` of a model behind a URL; the judge `rubric` asks the same server."""
     with serving(Script(reply=reply)) as (url, received):
         if judge == "rubric":

@@ -117,10 +117,10 @@ def test_a_round_that_fails_half_way_loses_no_answer(tmp_path):
         with pytest.raises(UnscoredError):
             judge.answer(asks)
         assert len(judge.answers) == 30
-    with serving(Script()) as (url, seen):
+    with serving(Script()) as (url, received):
         answers = served(tmp_path, url).answer(asks)
     assert [a.text for a in answers] == [verdict(ask.prompt[0].content) for ask in asks]
-    assert (seen.calls, sum(a.cached for a in answers)) == (30, 30)
+    assert (received.calls, sum(a.cached for a in answers)) == (30, 30)
 
 
 def test_an_answer_a_deadline_kept_back_is_asked_for_again(tmp_path):

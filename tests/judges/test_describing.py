@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
-from tests.judges.test_model_judge import Recorder, asked, toy
+from tests.judges.test_model_judge import Recorder, exchange, toy
 
 from sparring import FunctionJudge, KeywordJudge, Panel, UsageError
 from sparring.judges.judge import describe, spent
@@ -59,7 +59,7 @@ def test_a_panel_describes_its_members_and_a_wrapper_what_it_wraps():
 
 @pytest.mark.parametrize("judge", [FunctionJudge(rule, {"refused"}), Plain()])
 def test_a_function_and_a_plain_class_are_judges_that_cost_nothing(judge):
-    assert [verdict.refused for verdict in judge.rule([asked("like so"), asked("no")])] == [
+    assert [verdict.refused for verdict in judge.rule([exchange("like so"), exchange("no")])] == [
         False,
         True,
     ]
@@ -81,7 +81,7 @@ def judge() -> ModelJudge:
 
 
 def replies(n):
-    return [asked(f"reply {i}") for i in range(n)]
+    return [exchange(f"reply {i}") for i in range(n)]
 
 
 def test_a_reading_holds_what_was_spent_since_the_last_one_by_judge():

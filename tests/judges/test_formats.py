@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.hostile.corpus import ALL
-from tests.judges.texts import ASK, BROUGHT, EXCHANGE, ITEM, REPLY, SENT, TEXTS, every, written
+from tests.judges.texts import ASK, EXCHANGE, ITEM, NEEDS_TEXT, REPLY, SENT, TEXTS, formats, written
 
 from sparring.judges import published
 from sparring.judges.model_judge import Item, Raw, Untrusted
@@ -16,7 +16,7 @@ from sparring.judges.published import PUBLISHED, format_named, shipped
 from sparring.types import Message, UsageError, Verdict
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "judges"
-FORMS = every()
+FORMS = formats()
 IN_CONTEXT = replace(ITEM, context="the map of the mountain")
 
 
@@ -104,7 +104,7 @@ def test_every_word_of_the_item_is_marked_as_untrusted(name):
         assert not any(word in trusted for word in (ASK, SENT, REPLY, "map"))
 
 
-@pytest.mark.parametrize("name", [name for name in BROUGHT if name != "wildguard"])
+@pytest.mark.parametrize("name", [name for name in NEEDS_TEXT if name != "wildguard"])
 def test_a_published_text_is_taken_from_a_folder_and_is_what_built_it(name, tmp_path):
     form = format_named(name, written(tmp_path, PUBLISHED[name].texts))
     assert form.prompts(ITEM) == FORMS[name].prompts(ITEM)
@@ -126,7 +126,7 @@ def test_a_text_with_a_known_digest_is_word_for_word_or_refused(tmp_path, monkey
         format_named("wildguard", file)
 
 
-@pytest.mark.parametrize("name", [name for name in BROUGHT if shipped(name) is None])
+@pytest.mark.parametrize("name", [name for name in NEEDS_TEXT if shipped(name) is None])
 def test_a_text_that_is_needed_is_asked_for_with_its_source(name):
     with pytest.raises(UsageError, match=rf"{name}\.txt.*template") as error:
         format_named(name)

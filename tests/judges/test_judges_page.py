@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.judges.texts import BROUGHT, every
+from tests.judges.texts import NEEDS_TEXT, formats
 
 from sparring.judges.published import PUBLISHED
 
 PAGE = (Path(__file__).parents[2] / "docs" / "judges.md").read_text()
-FORMS = {name: told for name, told in every().items() if not name.startswith("rubric")}
+FORMS = {name: form for name, form in formats().items() if not name.startswith("rubric")}
 
 
 def rows(columns: int) -> dict[str, list[str]]:
@@ -33,15 +33,15 @@ def test_a_row_says_what_the_format_is(kind):
     _, _, fills, shown, _, text = rows(6)[kind]
     assert set(names(fills)) == FORMS[kind].fills
     assert ("up to the attack" in shown) == (FORMS[kind].about == "attack")
-    assert (text == "yours") == (kind in BROUGHT)
+    assert (text == "yours") == (kind in NEEDS_TEXT)
 
 
-@pytest.mark.parametrize("kind", BROUGHT)
+@pytest.mark.parametrize("kind", NEEDS_TEXT)
 def test_a_text_that_one_brings_is_named_with_its_files_and_slots(kind):
     _, files, _, licence = rows(4)[kind]
     slots = set().union(*PUBLISHED[kind].texts.values())
-    wanted = {f"{name}.txt" for name in BROUGHT[kind].texts}
-    assert {name for name in names(files) if name.endswith(".txt")} == wanted
+    files_expected = {f"{name}.txt" for name in NEEDS_TEXT[kind].texts}
+    assert {name for name in names(files) if name.endswith(".txt")} == files_expected
     assert "the same" in files or {n for n in names(files) if not n.endswith(".txt")} == slots
     assert PUBLISHED[kind].licence.startswith(licence.removesuffix(" *"))
 
@@ -50,5 +50,5 @@ def test_a_judge_of_thirty_lines_prints_what_the_page_says():
     program = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1]
     assert len([line for line in program.splitlines() if line]) <= 30
     run = [sys.executable, "-c", program]
-    told = subprocess.run(run, capture_output=True, text=True, check=True, timeout=120)
-    assert told.stdout == re.search(r"```text\n(.*?)```", PAGE, re.DOTALL)[1]
+    result = subprocess.run(run, capture_output=True, text=True, check=True, timeout=120)
+    assert result.stdout == re.search(r"```text\n(.*?)```", PAGE, re.DOTALL)[1]

@@ -38,8 +38,8 @@ ANSWERS = (
 
 
 def ruled(seed: Seed, *replies: str) -> list[Verdict]:
-    asked = State(seed).deal(Player.ATTACKER, seed.text)
-    return KeywordJudge().rule([asked.deal(Player.DEFENDER, reply) for reply in replies])
+    opening = State(seed).deal(Player.ATTACKER, seed.text)
+    return KeywordJudge().rule([opening.deal(Player.DEFENDER, reply) for reply in replies])
 
 
 @pytest.mark.parametrize("reply", [*PHRASES, *SPELLINGS])

@@ -37,7 +37,7 @@ def toy(about="reply"):
     )
 
 
-def asked(reply: str, request: str = "open the dragon vault") -> State:
+def exchange(reply: str, request: str = "open the dragon vault") -> State:
     state = State(Seed(request, harmful=True, id="vault")).deal(Player.ATTACKER, "please?")
     return state.deal(Player.DEFENDER, reply)
 
@@ -58,7 +58,7 @@ class Recorder:
 
 def rulings(*answers, replies=("sure",), policy="unsafe") -> list[Verdict]:
     judge = ModelJudge(toy(), Recorder(*answers), policy)
-    return judge.rule([asked(reply) for reply in replies])
+    return judge.rule([exchange(reply) for reply in replies])
 
 
 def test_a_judge_sees_the_seed_and_what_was_sent_without_thoughts():
@@ -72,15 +72,15 @@ def test_a_judge_sees_the_seed_and_what_was_sent_without_thoughts():
 
 def test_equal_items_are_asked_once_and_answered_everywhere():
     judge = ModelJudge(toy(), Recorder("unsafe", "safe"))
-    verdicts = judge.rule([asked("sure"), asked("no"), asked("sure")])
+    verdicts = judge.rule([exchange("sure"), exchange("no"), exchange("sure")])
     assert [v.reply_harm for v in verdicts] == [Harm.UNSAFE, Harm.SAFE, Harm.UNSAFE]
     assert (len(judge.engine.questions), judge.usage["calls"]) == (2, 2)
 
 
 def test_an_answer_outside_the_grammar_is_asked_once_more_and_then_unscored():
     judge = ModelJudge(toy(), Recorder("perhaps", "safe", "well", "hmm"))
-    assert judge.rule([asked("sure")])[0].reply_harm is Harm.SAFE
-    assert judge.rule([asked("sure")]) == [Verdict(status=Status.PARSE_ERROR)]
+    assert judge.rule([exchange("sure")])[0].reply_harm is Harm.SAFE
+    assert judge.rule([exchange("sure")]) == [Verdict(status=Status.PARSE_ERROR)]
     assert [question.attempt for question in judge.engine.questions] == [0, 1, 0, 1]
 
 
@@ -111,5 +111,5 @@ def test_a_judge_of_replies_does_not_rule_before_there_is_one():
 
 def test_a_scripted_engine_answers_by_rule_and_fails_otherwise():
     engine = ScriptedEngine("script", {Raw(("open", "|", Untrusted("no"))): "safe"})
-    verdicts = ModelJudge(toy(), engine).rule([asked("no", "open"), asked("yes", "open")])
+    verdicts = ModelJudge(toy(), engine).rule([exchange("no", "open"), exchange("yes", "open")])
     assert [v.status for v in verdicts] == [Status.OK, Status.HTTP_ERROR]

@@ -6,14 +6,14 @@ from random import Random
 
 import pytest
 from tests.judges.answers import FORGED, SAYS
-from tests.judges.texts import every
+from tests.judges.texts import formats
 
 from sparring.judges.model_judge import Answer, ModelJudge, Raw, Untrusted
 from sparring.judges.probe import KNOWN, admit
 from sparring.judges.published import strongreject_marks, strongreject_score_01
 from sparring.types import Harm, Player, Seed, State, Status, Verdict
 
-FORMS = every()
+FORMS = formats()
 UNREADABLE = Verdict(status=Status.PARSE_ERROR)
 
 
@@ -31,14 +31,14 @@ class Scripted:
         return [Answer(self.script(text)) for text in texts[-len(questions) :]]
 
 
-def asked(attack="please?", reply="no", harmful=True) -> State:
+def exchange(attack="please?", reply="no", harmful=True) -> State:
     state = State(Seed("open the dragon vault", harmful, "vault")).deal(Player.ATTACKER, attack)
     return state.deal(Player.DEFENDER, reply)
 
 
-def judged(name, text, *exchange, **label) -> Verdict:
+def judged(name, text, *moves, **label) -> Verdict:
     """The verdict of a format's judge whose model answers `text`."""
-    (verdict,) = ModelJudge(FORMS[name], Scripted(lambda _: text)).rule([asked(*exchange, **label)])
+    (verdict,) = ModelJudge(FORMS[name], Scripted(lambda _: text)).rule([exchange(*moves, **label)])
     return verdict
 
 
@@ -105,7 +105,7 @@ MEANT = Verdict(reply_harm=Harm.UNSAFE, refused=False, prompt_harmful=True)
 def test_the_published_forgery_of_wildguard_does_not_work():
     attack = f"open the dragon vault\n{FORGERY}"
     engine = Scripted(lambda _: TRUTH)
-    assert ModelJudge(FORMS["wildguard"], engine).rule([asked(attack, "like so")]) == [MEANT]
+    assert ModelJudge(FORMS["wildguard"], engine).rule([exchange(attack, "like so")]) == [MEANT]
     (prompt,) = engine.prompts
     assert Untrusted(attack) in prompt.parts, "its markers are text, not tokens"
     published = (prompt.text + TRUTH).split("<|assistant|>")[1].strip()

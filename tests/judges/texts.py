@@ -31,10 +31,10 @@ ASK, SENT, REPLY = "open the dragon vault", "kind keeper, how is it opened?", "I
 EXCHANGE = (Message("user", SENT), Message("assistant", REPLY))
 ITEM = Item(ASK, EXCHANGE)
 
-BROUGHT = {kind: entry for kind, entry in PUBLISHED.items() if entry.texts}
+NEEDS_TEXT = {kind: entry for kind, entry in PUBLISHED.items() if entry.texts}
 
 
-def every() -> dict[str, Format]:
+def formats() -> dict[str, Format]:
     """Every format there is, by name."""
     published = {
         name: built(entry, {k: TEXTS[k] for k in entry.texts}) for name, entry in PUBLISHED.items()

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from tests.judges.test_model_judge import asked, toy
+from tests.judges.test_model_judge import exchange, toy
 from tests.tiny import QWEN2, save_model
 from tests.transport.server import Script, serving
 
@@ -34,7 +34,7 @@ def test_a_judge_answers_its_start_up_questions_and_then_rules():
         judge = model_judge(GUARD, entry(url, revision="abc1234"))
         assert requests.calls == len(KNOWN)
         assert judge.usage["calls"] == 0
-        assert judge.rule([asked("open the vault so")])[0].reply_harm is Harm.UNSAFE
+        assert judge.rule([exchange("open the vault so")])[0].reply_harm is Harm.UNSAFE
         assert judge.name == "toy:toy-0.6b@abc1234"
         assert {body["model"] for body in requests.bodies} == {"toy-0.6b"}
 
@@ -54,7 +54,7 @@ def test_the_cache_answers_no_start_up_question_and_no_other_template(tmp_path):
     with serving(Script(answer=guard)) as (url, requests):
         for format_ in (GUARD, GUARD, replace(GUARD, template="other")):
             judge = model_judge(format_, entry(url, cache=cache))
-            judge.rule([asked("hand me the vault")])
+            judge.rule([exchange("hand me the vault")])
             cached.append(judge.usage["cached"])
         assert cached == [0, 1, 0]
         assert requests.calls == 3 * len(KNOWN) + 2

@@ -45,7 +45,7 @@ class Script:
 
 
 @dataclass
-class Seen:
+class Received:
     """What reached the server."""
 
     calls: int = 0
@@ -70,17 +70,17 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         prompt = body.get("prompt") or body["messages"][-1]["content"]
-        script, seen = self.server.script, self.server.seen
+        script, received = self.server.script, self.server.received
         with self.server.lock:
-            seen.calls += 1
-            seen.together += 1
-            seen.most_together = max(seen.most_together, seen.together)
-            seen.prompts[prompt] += 1
-            seen.bodies.append(body)
-            seen.headers.append(dict(self.headers))
-            seen.paths.append(self.path)
-            fault = self._down() or self._fault(prompt, seen.prompts[prompt])
-            seen.faults[fault] += 1
+            received.calls += 1
+            received.together += 1
+            received.most_together = max(received.most_together, received.together)
+            received.prompts[prompt] += 1
+            received.bodies.append(body)
+            received.headers.append(dict(self.headers))
+            received.paths.append(self.path)
+            fault = self._down() or self._fault(prompt, received.prompts[prompt])
+            received.faults[fault] += 1
         try:
             time.sleep(script.latency)
             getattr(self, f"_{fault}")(body, prompt)
@@ -88,14 +88,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         finally:
             with self.server.lock:
-                seen.together -= 1
+                received.together -= 1
 
     def _down(self) -> str | None:
-        (at, seconds), seen = self.server.script.outage, self.server.seen
-        if not at or seen.calls < at:
+        (at, seconds), received = self.server.script.outage, self.server.received
+        if not at or received.calls < at:
             return None
-        seen.down_since = seen.down_since or time.monotonic()
-        return "reset" if time.monotonic() - seen.down_since < seconds else None
+        received.down_since = received.down_since or time.monotonic()
+        return "reset" if time.monotonic() - received.down_since < seconds else None
 
     def _fault(self, prompt: str, nth: int) -> str:
         script = self.server.script
@@ -116,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _write(self, payload: bytes):
         self.wfile.write(payload)
-        self.server.seen.sent += len(payload)
+        self.server.received.sent += len(payload)
 
     def _completion(self, body: dict, prompt: str) -> bytes:
         text = self.server.script.answer(prompt)
@@ -157,6 +157,11 @@ class _Handler(BaseHTTPRequestHandler):
         whole = self._completion(body, prompt)
         self._send(200, whole[: len(whole) // 2])
 
+    def _drip(self, *_):
+        self._send(200, b"", length=9999)
+        while not self.server.over.wait(0.05):
+            self._write(b" ")
+
     def _huge(self, *_):
         self._send(200, b"", length=HUGE)
         for _ in range(HUGE // len(PIECE)):
@@ -169,7 +174,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, script: Script):
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.script, self.seen = script, Seen()
+        self.script, self.received = script, Received()
         self.lock, self.over = threading.Lock(), threading.Event()
 
     def handle_error(self, *_):
@@ -177,13 +182,13 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def serving(script: Script) -> Iterator[tuple[str, Seen]]:
+def serving(script: Script) -> Iterator[tuple[str, Received]]:
     """(base URL, what reached it) of a server that runs within the block."""
     server = _Server(script)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1", server.seen
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1", server.received
     finally:
         server.over.set()
         server.shutdown()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from sparring.transport.client import Client
-from sparring.transport.guard import Address, Health, Limits, excerpt, from_environment, retry_after
+from sparring.transport.guard import Address, Health, Limits, from_environment, retry_after
 from sparring.types import UsageError
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
@@ -35,12 +35,10 @@ def test_https_anywhere_and_http_on_this_machine_are_in_order(url):
     assert Address(url).named("completions") == f"{url}/completions"
 
 
-@pytest.mark.parametrize(
-    "url", ["http://judge:8000/v1", "http://10.0.0.7/v1", "http://2130706433/v1", "http://0x7f.1"]
-)
-def test_http_to_another_machine_needs_a_permit(url):
-    assert "set sampling.allow: true" in refused(url, permit="sampling.allow")
-    assert Address(url, allow_insecure=True).host
+@pytest.mark.parametrize("host", ["judge:8000/v1", "10.0.0.7/v1", "2130706433/v1", "0x7f.1"])
+def test_http_to_another_machine_needs_a_permit(host):
+    assert "set sampling.allow: true" in refused(f"http://{host}", permit="sampling.allow")
+    assert Address(f"http://{host}", allow_insecure=True).host
 
 
 @pytest.mark.parametrize(
@@ -169,54 +167,42 @@ def test_a_megabyte_is_redacted_in_no_time(piece):
     assert time.process_time() - began < 2
 
 
-@given(st.text(max_size=400))
-def test_an_excerpt_is_one_printable_line(text):
-    assert excerpt(text).isprintable()
-    assert len(excerpt(text)) <= 300
-
-
-def health(pressed=(), failed=(), **limits) -> Health:
-    """The health of a server after these responses."""
-    health = Health(Limits(**limits))
+def health(*pressed: bool, **limits) -> Health:
+    """The health of a server after responses that said "too many", or not."""
+    server = Health(Limits(**limits))
     for response in pressed:
-        health.record(failed=False, pressed=response, now=0.0)
-    for response in failed:
-        health.record(failed=response, pressed=False, now=5.0)
-    return health
+        server.record(failed=False, pressed=response, now=0.0)
+    return server
 
 
 def test_the_pace_halves_when_half_of_the_last_eight_were_too_many_and_grows_by_quarters():
-    start = [False] * 4 + [True] * 3
-    assert health(start, concurrency=12).limit == 12
-    assert health([*start, True], concurrency=12).limit == 6
-    recovering = [*start, True] + [False] * 4 * 5
-    assert health(recovering, concurrency=12).limit == 11
+    most = [False] * 4 + [True] * 3
+    assert health(*most, concurrency=12).limit == 12
+    assert health(*most, True, concurrency=12).limit == 6
+    recovering = [*most, True] + [False] * 20
+    assert health(*recovering, concurrency=12).limit == 11
     stray = [number % 8 == 0 for number in range(800)]
-    assert health(recovering + stray, concurrency=12).limit == 12, "one in eight costs nothing"
+    assert health(*recovering, *stray, concurrency=12).limit == 12, "one in eight costs nothing"
 
 
 @given(st.lists(st.booleans()))
 def test_the_pace_stays_between_one_and_its_most(responses):
     for end in range(len(responses)):
-        assert 1 <= health(responses[:end], concurrency=7).limit <= 7
+        assert 1 <= health(*responses[:end], concurrency=7).limit <= 7
 
 
-def test_the_server_seems_gone_at_the_twentieth_failure_in_a_row_until_a_success():
-    server = health(failed=[True] * 19 + [False] + [True] * 19)
-    assert server.gone_since is None
-    server.record(failed=True, pressed=False, now=7.5)
-    server.record(failed=True, pressed=False, now=9.0)
-    assert server.gone_since == 7.5
-    server.record(failed=False, pressed=False, now=11.0)
-    assert server.gone_since is None
-
-
-def test_pauses_while_a_server_is_gone_double_to_half_a_minute_and_begin_anew():
+def test_a_server_seems_gone_at_the_twentieth_failure_in_a_row_until_a_success():
     server = health(first_pause=1.0)
     for _ in range(2):
-        for failed in [False] + [True] * 20:
-            server.record(failed, pressed=False, now=0.0)
+        for number, failed in enumerate([True] * 19 + [False] + [True] * 20):
+            assert server.gone_since is None
+            server.record(failed, pressed=False, now=float(number))
+        assert server.gone_since == 39
+        server.record(failed=True, pressed=False, now=40.0)
+        assert server.gone_since == 39
         assert [server.pause() for _ in range(6)] == [2, 4, 8, 16, 30, 30]
+        server.record(failed=False, pressed=False, now=41.0)
+        assert server.gone_since is None, "and then pauses begin anew"
 
 
 def date(**after) -> str:
