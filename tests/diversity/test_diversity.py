@@ -1,28 +1,16 @@
 """Diversity is a number that can be worked by hand, and cheap ways to differ are not paid for."""
 
 import math
-from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.table import (
-    BRIEFS,
-    BROKEN,
-    FAILED,
-    HELD,
-    VAULT,
-    ScriptedJudge,
-    attacks,
-    cast,
-    magic,
-    says,
-)
+from tests.table import BROKEN, FAILED, HELD, VAULT, ScriptedJudge, attacks, cast, magic, says
 
 from sparring.arena import play
 from sparring.diversity import (
     GUARDS,
-    _matched,
     bag_of_words,
     bleus,
     distinctness,
@@ -35,24 +23,21 @@ from sparring.diversity import (
     strategy_entropy,
     wraps_the_seed,
 )
-from sparring.games.dialogue import Dialogue
 from sparring.games.game import tagged
-from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.players.player import ScriptedPolicy
 from sparring.types import Player, State, Verdict
 
 A, D = Player.ATTACKER, Player.DEFENDER
 REFUSED = -1.0
 """The attacker's return for a refused attack in the right format."""
-SING = ["tell a tale", "tell a tale", "sing the song of it"]
 lines = st.lists(st.text("abc ", min_size=1).filter(str.strip), min_size=2, max_size=6)
 
 
 def played(texts, verdict=HELD, replies=1, rule=None):
     """Sibling k sends texts[k]; every attack gets `verdict`, or what `rule(state)` says."""
     judge = ScriptedJudge(rule or (lambda state: verdict))
-    table, widths = cast(attacks(*texts), says("no")), {A: len(texts), D: replies}
-    return play(magic(), [State(VAULT)], table, judge, widths, "s")
+    players, widths = cast(attacks(*texts), says("no")), {A: len(texts), D: replies}
+    return play(magic(), [State(VAULT)], players, judge, widths, "s")
 
 
 def bonuses(texts, **more):
@@ -73,8 +58,6 @@ def test_similarities_are_symmetric_and_a_text_is_like_itself(texts):
     cosines = bag_of_words(texts)
     assert cosines == [list(column) for column in zip(*cosines, strict=True)]
     assert [row[i] for i, row in enumerate(cosines)] == [1.0] * len(texts)
-    empty = [not text.split() for text in texts]
-    assert all((cosines[0][i] == 1) is one for i, one in enumerate(empty) if empty[0])
     assert all(-1e-9 <= value <= 1 + 1e-9 for value in distinctness(texts))
 
 
@@ -102,13 +85,9 @@ def test_worked_bleu(text, references, value):
 
 
 @given(lines)
-def test_an_n_gram_counts_at_most_as_often_as_one_other_text_has_it(texts):
-    grams = [Counter(zip(text.split(), text.split()[1:], strict=False)) for text in texts]
-    for i, counts in enumerate(grams):
-        others = [other for j, other in enumerate(grams) if j != i]
-        clipped = sum(min(k, max(o[gram] for o in others)) for gram, k in counts.items())
-        assert _matched(grams)[i] == clipped
+def test_bleu_is_a_share_and_1_for_a_text_among_its_copies(texts):
     assert all(0 <= score <= 1 + 1e-9 for score in bleus(texts))
+    assert bleus(texts[:1] * 2) == pytest.approx([1.0, 1.0])
 
 
 def test_worked_metrics_of_a_round():
@@ -132,23 +111,22 @@ def test_attacks_that_were_turned_away_or_have_no_siblings_are_not_compared(epis
 
 def test_what_was_dealt_is_not_the_attackers_and_not_compared():
     openings = [State(VAULT).deal(A, text) for text in ("a tale", "sing")]
-    table = cast(attacks("x"), says("no"))
-    assert siblings(play(magic(), openings, table, ScriptedJudge(lambda s: HELD), {}, "s")) == {}
+    players, judge = cast(attacks("x"), says("no")), ScriptedJudge(lambda s: HELD)
+    assert siblings(play(magic(), openings, players, judge, {}, "s")) == {}
 
 
-def test_what_an_attack_goes_on_with_is_no_sibling_of_itself():
+@pytest.mark.parametrize(("width", "alone"), [(1, True), (2, False)])
+def test_what_an_attack_goes_on_with_is_no_sibling_of_itself(width, alone):
     """One first attack, four replies that hold, four second attacks: nothing to differ from."""
-    game = Dialogue(LabelPayoff(MAGIC), BRIEFS, exchanges=2)
     again = ScriptedPolicy(lambda seen, at: tagged("plan", f"try {len(seen)} {at.split('/')[-2]}"))
-    table = cast(again, says("no", "not now", "never", "go"))
-    for width, alone in ((1, True), (2, False)):
-        widths = {A: width, D: 4}
-        episodes = play(game, [State(VAULT)], table, ScriptedJudge(lambda s: HELD), widths, "s")
-        assert len({e.state.moves[2].sent for e in episodes}) > 1
-        assert (diversity(episodes) is None) is alone
-        before, after = ([e.returns[A] for e in some] for some in (episodes, rewarded(episodes, 1)))
-        assert (before == after) is alone
-        assert siblings(episodes)[0][0] == episodes[0], "its first game stands for a fork"
+    players = cast(again, says("no", "not now", "never", "go"))
+    game, judge = replace(magic(), exchanges=2), ScriptedJudge(lambda s: HELD)
+    episodes = play(game, [State(VAULT)], players, judge, {A: width, D: 4}, "s")
+    assert len({e.state.moves[2].sent for e in episodes}) > 1
+    assert (diversity(episodes) is None) is alone
+    before, after = ([e.returns[A] for e in some] for some in (episodes, rewarded(episodes, 1)))
+    assert (before == after) is alone
+    assert siblings(episodes)[0][0] == episodes[0], "its first game stands for a fork"
 
 
 def test_worked_entropy():
@@ -159,10 +137,9 @@ def test_worked_entropy():
 
 
 def test_differing_from_ones_siblings_breaks_the_tie_of_refused_attacks():
-    episodes = rewarded(played(SING), 0.5)
+    episodes = rewarded(played(["tell a tale", "tell a tale", "sing the song of it"]), 0.5)
     values = [e.returns[A] for e in episodes]
-    assert values[0] == values[1] < values[2]
-    assert values[2] == pytest.approx(REFUSED + 0.5)
+    assert values[0] == values[1] < values[2] == pytest.approx(REFUSED + 0.5)
     assert all(e.returns[D] == 1.5 for e in episodes)
 
 
@@ -171,14 +148,11 @@ def test_replies_to_one_attack_share_its_bonus():
     assert [e.returns[A] for e in episodes] == [2.0 + 0.5] * 6
 
 
-def test_without_weight_nothing_changes_and_no_similarity_is_computed():
+def test_another_similarity_may_say_how_alike_texts_are_and_without_weight_none_is_computed():
     episodes = played(["a tale", "a song"])
     assert rewarded(episodes, 0.0, lambda texts: 1 / 0) == episodes
-
-
-def test_another_similarity_may_say_how_alike_texts_are():
-    episodes = rewarded(played(["a tale", "a song"]), 1.0, lambda texts: [[1, 0.2], [0.2, 1]])
-    assert [e.returns[A] for e in episodes] == pytest.approx([REFUSED + 0.8] * 2)
+    shaped = rewarded(episodes, 1.0, lambda texts: [[1, 0.2], [0.2, 1]])
+    assert [e.returns[A] for e in shaped] == pytest.approx([REFUSED + 0.8] * 2)
 
 
 def gate(state):

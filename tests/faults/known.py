@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.command import Told, sparring_command
-from tests.tiny import write_seeds
+from tests.tiny import QWEN2, save_model, write_seeds
 
 fault = functools.partial(pytest.mark.xfail, strict=True, raises=AssertionError)
 """A test of what is right, which fails today by an assertion of its own; `reason` says how."""
@@ -28,11 +28,12 @@ def command(*words: object, trace: str = "") -> Told:
     return result
 
 
-def train(folder: Path, attacker: Path, defender: Path, *more: str, trace: str = "") -> Told:
+def train(folder: Path, attacker: Path, *more: str, defender: Path | None = None, trace: str = ""):
     """A run of one round, on the eight harmless seeds unless `more` says otherwise."""
     own = [word for word in more if word.startswith("data.train=")]
     seeds = own or [f"data.train=[{{path: {write_seeds(folder / 'seeds.csv')}}}]"]
-    models = (f"attacker.model_name_or_path={attacker}", f"defender.model_name_or_path={defender}")
+    models = [f"attacker.model_name_or_path={attacker}"]
+    models += [f"defender.model_name_or_path={defender or attacker}"]
     rest = [word for word in more if word not in own]
     words = ("train", "magic", f"output_dir={folder / 'run'}", *SHORT, *models, *seeds, *rest)
     return command(*words, trace=trace)
@@ -62,3 +63,14 @@ def evaluate(folder: Path, model: Path, trace: str = "") -> Told:
     words = ("--tasks", write_seeds(folder / "seeds.csv"), "--judge", "keyword")
     more = ("--output", folder / "out", "--max-completion-length", "8")
     return command("eval", model, *words, *more, trace=trace)
+
+
+def edit_json(path: Path, **values: object) -> None:
+    """Change some values of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.fixture
+def model(tmp_path):
+    """The folder of a tiny chat model."""
+    return save_model(tmp_path / "model", QWEN2)

@@ -18,9 +18,10 @@ from sparring.types import CorruptError, Player, Seed, State
 WHITE = b" \t\n\r\x0b\x0c"
 
 
-def three_checkpoints(folder: Path) -> Checkpoints:
-    """After rounds 1, 2 and 3, with the files of a real one, but small."""
-    made, rng = Checkpoints(folder / "checkpoints"), random.Random(11)
+@pytest.fixture
+def checkpoints(tmp_path):
+    """After rounds 1, 2 and 3, with the files of real ones, but small."""
+    written, rng = Checkpoints(tmp_path / "checkpoints"), random.Random(11)
 
     def fill(into: Path) -> None:
         for player in Player:
@@ -31,26 +32,20 @@ def three_checkpoints(folder: Path) -> Checkpoints:
         (into / "state.json").write_bytes(b'{"rounds": 3, "counters": {}}\n')
 
     for number in (1, 2, 3):
-        made.write(number, fill, lambda n: True)
-    return made
+        written.write(number, fill, lambda n: True)
+    return written
 
 
-def assert_passed_over(made: Checkpoints, broken: Path, what: str) -> None:
+def assert_passed_over(checkpoints: Checkpoints, broken: Path, what: str) -> None:
     """The newest checkpoint is not used, and the warning names the file that is to blame."""
     warnings: list[str] = []
-    assert made.newest(warnings.append) == 2, f"{what} in {broken} was not noticed"
-    assert len(warnings) == 1
-    assert str(broken) in warnings[0]
+    assert checkpoints.newest(warnings.append) == 2, f"{what} in {broken} was not noticed"
+    [warning] = warnings
+    assert str(broken) in warning
 
 
-def assert_refused(made: Checkpoints, what: str) -> None:
-    with pytest.raises(CorruptError, match="latest") as caught:
-        made.newest(lambda text: None)
-    assert str(made.folder / "latest") in str(caught.value), what
-
-
-def files_of_the_newest(made: Checkpoints) -> list[Path]:
-    return sorted(path for path in made.path(3).rglob("*") if path.is_file())
+def files_of_the_newest(checkpoints: Checkpoints) -> list[Path]:
+    return sorted(path for path in checkpoints.path(3).rglob("*") if path.is_file())
 
 
 def each_change_of(path: Path, changes: Callable[[bytes], list[tuple[str, bytes]]]):
@@ -65,13 +60,9 @@ def each_change_of(path: Path, changes: Callable[[bytes], list[tuple[str, bytes]
 def flips(raw: bytes) -> list[tuple[str, bytes]]:
     """One bit of every byte, and every white space as every other one."""
     rng = random.Random(len(raw))
-    told = [(i, raw[i] ^ (1 << rng.randrange(8))) for i in range(len(raw))]
-    told += [(i, other) for i in range(len(raw)) if raw[i] in WHITE for other in WHITE]
-    return [
-        (f"byte {i} as {value}", raw[:i] + bytes([value]) + raw[i + 1 :])
-        for i, value in told
-        if value != raw[i]
-    ]
+    others = [(i, raw[i] ^ (1 << rng.randrange(8))) for i in range(len(raw))]
+    others += [(i, x) for i in range(len(raw)) if raw[i] in WHITE for x in WHITE if x != raw[i]]
+    return [(f"byte {i} as {x}", raw[:i] + bytes([x]) + raw[i + 1 :]) for i, x in others]
 
 
 def lengths(raw: bytes) -> list[tuple[str, bytes]]:
@@ -82,71 +73,64 @@ def lengths(raw: bytes) -> list[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("changes", [flips, lengths])
-def test_every_changed_byte_and_length_of_every_file_is_noticed(tmp_path, changes):
-    made = three_checkpoints(tmp_path)
-    files = files_of_the_newest(made)
+def test_every_changed_byte_and_length_of_every_file_is_noticed(checkpoints, changes):
+    files = files_of_the_newest(checkpoints)
     assert {path.name for path in files} >= {"MANIFEST.json", "state.json", "model.safetensors"}
     for path in files:
         for what in each_change_of(path, changes):
-            assert_passed_over(made, path, what)
-    for what in each_change_of(made.folder / "latest", changes):
-        assert_refused(made, what)
-    assert made.newest(pytest.fail) == 3, "the changes were not undone"
+            assert_passed_over(checkpoints, path, what)
+    latest = checkpoints.folder / "latest"
+    for what in each_change_of(latest, changes):
+        with pytest.raises(CorruptError) as caught:
+            checkpoints.newest(lambda text: None)
+        assert str(latest) in str(caught.value), what
+    assert checkpoints.newest(pytest.fail) == 3, "the changes were not undone"
 
 
-def test_a_missing_file_is_noticed_whichever_it_is(tmp_path):
-    made = three_checkpoints(tmp_path)
-    for path in files_of_the_newest(made):
+def test_a_missing_file_is_noticed_whichever_it_is(checkpoints):
+    for path in files_of_the_newest(checkpoints):
         before = path.read_bytes()
         path.unlink()
-        assert_passed_over(made, path, "absence")
+        assert_passed_over(checkpoints, path, "absence")
         path.write_bytes(before)
 
 
 @pytest.mark.parametrize("name", ["extra.bin", "attacker/extra.bin", "pytorch_model.bin", "a/b"])
-def test_a_file_nobody_wrote_is_noticed(tmp_path, name):
-    made = three_checkpoints(tmp_path)
-    path = made.path(3) / name
+def test_a_file_nobody_wrote_is_noticed(checkpoints, name):
+    path = checkpoints.path(3) / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"")
-    assert_passed_over(made, path, "addition")
+    assert_passed_over(checkpoints, path, "addition")
 
 
-def test_whole_files_in_the_wrong_place_are_noticed(tmp_path):
-    made = three_checkpoints(tmp_path)
-    attacker, defender = (made.path(3) / p / "model.safetensors" for p in Player)
-    told = attacker.read_bytes(), defender.read_bytes()
-    attacker.write_bytes(told[1])
-    defender.write_bytes(told[0])
-    assert_passed_over(made, attacker, "the defender's weights")
+def test_whole_files_and_checkpoints_in_the_wrong_place_are_noticed(checkpoints):
+    attacker, defender = (checkpoints.path(3) / p / "model.safetensors" for p in Player)
+    weights = attacker.read_bytes()
+    attacker.write_bytes(defender.read_bytes())
+    defender.write_bytes(weights)
+    assert_passed_over(checkpoints, attacker, "the defender's weights")
+    shutil.rmtree(checkpoints.path(3))
+    shutil.copytree(checkpoints.path(1), checkpoints.path(3))
+    assert_passed_over(checkpoints, checkpoints.path(3) / "MANIFEST.json", "the first checkpoint")
 
 
-def test_an_older_checkpoint_under_a_newer_name_is_noticed(tmp_path):
-    made = three_checkpoints(tmp_path)
-    shutil.rmtree(made.path(3))
-    shutil.copytree(made.path(1), made.path(3))
-    assert_passed_over(made, made.path(3) / "MANIFEST.json", "the first checkpoint")
-
-
-def test_if_no_checkpoint_is_whole_every_broken_file_is_named(tmp_path):
-    made = three_checkpoints(tmp_path)
-    for number in (1, 2, 3):
-        (made.path(number) / "state.json").write_bytes(b"{}")
+def test_if_no_checkpoint_is_whole_every_broken_file_is_named(checkpoints):
+    broken = [checkpoints.path(number) / "state.json" for number in (1, 2, 3)]
+    for path in broken:
+        path.write_bytes(b"{}")
     with pytest.raises(CorruptError) as caught:
-        made.newest(lambda text: None)
-    for number in (1, 2, 3):
-        assert str(made.path(number) / "state.json") in str(caught.value)
+        checkpoints.newest(lambda text: None)
+    assert all(str(path) in str(caught.value) for path in broken)
 
 
-def test_without_latest_no_checkpoint_is_swept_away(tmp_path):
+def test_without_latest_no_checkpoint_is_swept_away(checkpoints):
     """It would make every checkpoint a leftover, to be deleted before a new start."""
-    made = three_checkpoints(tmp_path)
-    (made.folder / "latest").unlink()
-    before = contents(tmp_path)
-    for use in (made.sweep, made.numbers, lambda: made.newest(lambda text: None)):
+    (checkpoints.folder / "latest").unlink()
+    before = contents(checkpoints.folder)
+    for use in (checkpoints.sweep, checkpoints.numbers, lambda: checkpoints.newest(pytest.fail)):
         with pytest.raises(CorruptError, match="latest: is missing"):
             use()
-    assert contents(tmp_path) == before
+    assert contents(checkpoints.folder) == before
 
 
 def test_damaged_openings_are_refused_by_name_or_read_never_a_trace(tmp_path):
@@ -166,41 +150,28 @@ def test_damaged_openings_are_refused_by_name_or_read_never_a_trace(tmp_path):
 
 
 def lines(*numbers: int) -> bytes:
-    told = [{"round": n, "learns": [], "metrics": {}, "seconds": {}} for n in numbers]
-    return b"".join(json.dumps(record).encode() + b"\n" for record in told)
+    rows = [{"round": n, "learns": [], "metrics": {}, "seconds": {}} for n in numbers]
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
-@pytest.mark.parametrize(
-    "raw",
-    [
-        lines(0, 2),
-        lines(1, 2),
-        lines(0, 1, 1, 2),
-        lines(0, 2, 1),
-        lines(0) + b"\n" + lines(1),
-        lines(0) + b"{torn\n" + lines(1),
-        lines(0) + b"[1]\n",
-        lines(0) + b'{"metrics": {}}\n',
-        lines(0) + b"\xff\n",
-        lines(0) + b"[" * 100_000 + b"\n",
-        lines(0) + b'{"round": ' + b"9" * 4301 + b"}\n",
-    ],
-    ids=[
-        "missing",
-        "no first",
-        "twice",
-        "out of order",
-        "empty line",
-        "torn inside",
-        "no record",
-        "no number",
-        "no text",
-        "deep",
-        "long number",
-    ],
-)
-def test_rounds_that_are_not_each_there_once_are_refused(tmp_path, raw):
-    (tmp_path / "rounds.jsonl").write_bytes(raw)
+DAMAGED = {
+    "missing": lines(0, 2),
+    "no first": lines(1, 2),
+    "twice": lines(0, 1, 1, 2),
+    "out of order": lines(0, 2, 1),
+    "empty line": lines(0) + b"\n" + lines(1),
+    "torn inside": lines(0) + b"{torn\n" + lines(1),
+    "no record": lines(0) + b"[1]\n",
+    "no number": lines(0) + b'{"metrics": {}}\n',
+    "no text": lines(0) + b"\xff\n",
+    "deep": lines(0) + b"[" * 100_000 + b"\n",
+    "long number": lines(0) + b'{"round": ' + b"9" * 4301 + b"}\n",
+}
+
+
+@pytest.mark.parametrize("how", DAMAGED)
+def test_rounds_that_are_not_each_there_once_are_refused(tmp_path, how):
+    (tmp_path / "rounds.jsonl").write_bytes(DAMAGED[how])
     with pytest.raises(CorruptError, match=r"rounds\.jsonl"):
         RunDir(tmp_path).rounds()
 
@@ -268,27 +239,26 @@ def test_a_run_does_not_go_on_from_metrics_that_somebody_changed(tmp_path):
     assert_ends_with_1(run, path)
 
 
-def test_without_the_weights_rl_began_with_a_kl_run_is_not_resumed(tmp_path):
-    run = Path(shutil.copytree(short_run.whole(*REFERENCE), tmp_path / "run"))
-    broken = flip(run / "checkpoints" / "round_000000" / "attacker" / "model.safetensors")
-    assert_ends_with_1(run, broken, settings=REFERENCE)
-
-
-def test_a_run_does_not_go_on_against_a_past_self_that_somebody_changed(tmp_path):
-    run, settings = tmp_path / "run", short_run.RECALLING["magic"]
-    short_run.train(run, *settings, "--max-rounds=3").check()
-    broken = flip(run / "checkpoints" / "round_000000" / "attacker" / "model.safetensors")
-    assert_ends_with_1(run, broken, settings=settings)
-
-
 def assert_ends_with_1(run: Path, *named: Path, settings: tuple[str, ...] = ()) -> None:
     before = contents(run)
     ended = short_run.train(run, *settings)
     assert ended.code == 1, ended
     assert "Traceback" not in ended.err
-    for path in named:
-        assert str(path) in ended.err
+    assert all(str(path) in ended.err for path in named)
     assert contents(run) == before
+
+
+@pytest.mark.parametrize("kind", ["the weights RL began with", "a past self"])
+def test_a_run_does_not_go_on_without_the_weights_that_it_meets_again(tmp_path, kind):
+    run = tmp_path / "run"
+    if kind == "a past self":
+        settings = short_run.RECALLING["magic"]
+        short_run.train(run, *settings, "--max-rounds=3").check()
+    else:
+        settings = REFERENCE
+        shutil.copytree(short_run.whole(*settings), run)
+    broken = flip(run / "checkpoints" / "round_000000" / "attacker" / "model.safetensors")
+    assert_ends_with_1(run, broken, settings=settings)
 
 
 def test_cross_play_passes_over_a_broken_checkpoint(tmp_path):
@@ -297,8 +267,8 @@ def test_cross_play_passes_over_a_broken_checkpoint(tmp_path):
     broken = flip(run / "checkpoints" / "round_000000" / "attacker" / "model.safetensors")
     ended = short_run.train(run).check()
     assert str(broken) in ended.out.replace("\n", "")
-    told = json.loads((run / "exams" / "crossplay" / "results.json").read_bytes())
-    assert told["asr"].keys() == told["asr"]["4"].keys() == {"4"}
+    asr = json.loads((run / "exams" / "crossplay" / "results.json").read_bytes())["asr"]
+    assert asr.keys() == asr["4"].keys() == {"4"}
 
 
 FULL = {
@@ -316,7 +286,7 @@ def test_a_full_disk_ends_in_one_message_and_the_same_command_goes_on(tmp_path):
     run = tmp_path / "run"
     for what, operation in FULL.items():
         nth = 9 if operation == "fsync" else 1
-        assert_said(run, short_run.train(run, before=At(run, operation, nth, "full")), what)
+        assert_one_message(run, short_run.train(run, before=At(run, operation, nth, "full")), what)
     short_run.train(run).check()
     assert outcome(run) == outcome(short_run.whole())
     assert leftovers(run) == []
@@ -325,18 +295,17 @@ def test_a_full_disk_ends_in_one_message_and_the_same_command_goes_on(tmp_path):
 def test_weights_larger_than_a_file_may_be_end_in_one_message(tmp_path):
     """3 MB hold either model, but not a player's moments; so the second checkpoint fails."""
     run = tmp_path / "run"
-    assert_said(run, short_run.train(run, before=LargestFile(3_000_000)), "moments")
+    assert_one_message(run, short_run.train(run, before=LargestFile(3_000_000)), "moments")
     assert RunDir(run).checkpoints.numbers() == [0]
     short_run.train(run).check()
     assert outcome(run) == outcome(short_run.whole())
 
 
-def assert_said(run: Path, ended: short_run.Ended, what: str) -> None:
-    said = [line for line in ended.err.splitlines() if line.startswith("sparring: ")]
+def assert_one_message(run: Path, ended: short_run.Ended, what: str) -> None:
+    [message] = [line for line in ended.err.splitlines() if line.startswith("sparring: ")]
     assert ended.code == 1, f"{what}: {ended}"
     assert "Traceback" not in ended.err, what
-    assert len(said) == 1
-    assert str(run) in said[0]
-    assert "bytes are free" in said[0]
+    assert str(run) in message
+    assert "bytes are free" in message
     checkpoints = RunDir(run).checkpoints
     assert checkpoints.newest(pytest.fail) == max(checkpoints.numbers()), what

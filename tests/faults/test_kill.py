@@ -5,17 +5,7 @@ import time
 
 import pytest
 from tests import short_run
-from tests.short_run import (
-    ADAPTERS,
-    RECALLING,
-    REFERENCE,
-    ROUNDS,
-    At,
-    Started,
-    arguments,
-    leftovers,
-    outcome,
-)
+from tests.short_run import ADAPTERS, RECALLING, REFERENCE, ROUNDS, At, Started, leftovers, outcome
 
 KILLED = -9
 MOMENTS = {
@@ -42,63 +32,60 @@ MOMENTS = {
 """In the order in which a run meets them; each resumed run is killed at the next one."""
 
 
+def assert_resumed_to_the_whole(run, *settings) -> None:
+    short_run.train(run, *settings).check()
+    assert outcome(run) == outcome(short_run.whole(*settings))
+    assert leftovers(run) == []
+
+
+def kill(run, moments, *settings) -> None:
+    """Go on with the run again and again, and kill it at each of these operations."""
+    for pattern, nth in moments:
+        ended = short_run.train(run, *settings, before=At(run, pattern, nth))
+        assert ended.code == KILLED, f"{pattern}: {ended}"
+
+
 def test_the_short_run_learns_prunes_and_forgets_nothing():
     """Otherwise the tests of this file would compare nothing with nothing."""
     run = short_run.whole()
-    told = [record["metrics"] for record in short_run.rounds(run)]
-    learned = [{key for key in metrics if key.endswith("/grad_norm")} for metrics in told]
+    metrics = [record["metrics"] for record in short_run.rounds(run)]
+    learned = [{key for key in values if key.endswith("/grad_norm")} for values in metrics]
     assert learned == [{"defender/grad_norm"}, {"attacker/grad_norm"}] * 2
-    kept = sorted(path.name for path in (run / "checkpoints").glob("round_*"))
-    assert kept == ["round_000000", "round_000002", "round_000003", "round_000004"]
-    sizes = {p.name: p.stat().st_size for p in (run / "checkpoints" / kept[-1]).iterdir()}
-    assert sizes["optimizer.safetensors"] > 7_000_000, "moments of both players' 468,864 parameters"
+    checkpoints = sorted(path.name for path in (run / "checkpoints").glob("round_*"))
+    assert checkpoints == ["round_000000", "round_000002", "round_000003", "round_000004"]
+    moments = run / "checkpoints" / checkpoints[-1] / "optimizer.safetensors"
+    assert moments.stat().st_size > 7_000_000, "moments of both players' 468,864 parameters"
 
 
 def test_a_run_killed_at_every_step_of_its_writing_is_the_whole_run(tmp_path):
-    run = tmp_path / "run"
-    for moment, (pattern, nth) in MOMENTS.items():
-        ended = short_run.train(run, before=At(run, pattern, nth))
-        assert ended.code == KILLED, f"{moment}: {ended}"
-    short_run.train(run).check()
-    assert outcome(run) == outcome(short_run.whole())
-    assert leftovers(run) == []
+    kill(tmp_path / "run", MOMENTS.values())
+    assert_resumed_to_the_whole(tmp_path / "run")
 
 
 def test_a_run_killed_at_random_times_is_the_whole_run(tmp_path):
     run, rng = tmp_path / "run", random.Random(5)
     for _ in range(3):
-        started = Started(arguments(run))
+        started = Started(short_run.arguments(run))
         time.sleep(rng.uniform(0.2, 2))
         started.process.kill()
         started.wait()
-    short_run.train(run).check()
-    assert outcome(run) == outcome(short_run.whole())
-    assert leftovers(run) == []
+    assert_resumed_to_the_whole(run)
 
 
 def test_a_line_that_a_kill_cut_short_is_played_again(tmp_path):
-    run = tmp_path / "run"
-    after_the_second = At(run, r"mkdir checkpoints/round_000002.tmp")
-    assert short_run.train(run, before=after_the_second).code == KILLED
-    path = run / "rounds.jsonl"
+    kill(tmp_path / "run", [(r"mkdir checkpoints/round_000002.tmp", 1)])
+    path = tmp_path / "run" / "rounds.jsonl"
     path.write_bytes(path.read_bytes()[:-9])
-    short_run.train(run).check()
-    assert outcome(run) == outcome(short_run.whole())
+    assert_resumed_to_the_whole(tmp_path / "run")
 
 
 @pytest.mark.parametrize("settings", [REFERENCE, ADAPTERS], ids=["reference", "adapters"])
 def test_what_a_resumed_run_needs_besides_weights_is_restored(tmp_path, settings):
     """The KL's reference and the schedule's past; each adapter, its embeddings and its moments."""
-    run = tmp_path / "run"
     moments = [(r"open rounds.jsonl", 3), (r"rename checkpoints/round_000003", 1)]
-    for pattern, nth in moments:
-        ended = short_run.train(run, *settings, before=At(run, pattern, nth))
-        assert ended.code == KILLED, ended
-    short_run.train(run, *settings).check()
-    whole = short_run.whole(*settings)
-    assert outcome(run) == outcome(whole)
-    assert leftovers(run) == []
-    last = short_run.rounds(whole)[ROUNDS - 1]["metrics"]
+    kill(tmp_path / "run", moments, *settings)
+    assert_resumed_to_the_whole(tmp_path / "run", *settings)
+    last = short_run.rounds(tmp_path / "run")[ROUNDS - 1]["metrics"]
     assert any(key.endswith("/grad_norm") for key in last), "the last round teaches nobody"
     if settings is REFERENCE:
         assert last["defender/kl"] > 0
@@ -107,16 +94,11 @@ def test_what_a_resumed_run_needs_besides_weights_is_restored(tmp_path, settings
 @pytest.mark.parametrize("recipe", RECALLING)
 def test_what_a_run_remembers_survives_a_kill_at_any_moment(tmp_path, recipe):
     """The pool, the league's selves and their matrix, and the turns that depend on the past."""
-    run, settings = tmp_path / "run", RECALLING[recipe]
     moments = [
         (r"open .*/round_000001.tmp/memory.json", 1),
         (r"mkdir checkpoints/round_000002.tmp", 1),
         (r"rename checkpoints/latest", 2),
         (r"open rounds.jsonl", 1),
     ]
-    for pattern, nth in moments:
-        ended = short_run.train(run, *settings, before=At(run, pattern, nth))
-        assert ended.code == KILLED, f"{pattern}: {ended}"
-    short_run.train(run, *settings).check()
-    assert outcome(run) == outcome(short_run.whole(*settings))
-    assert leftovers(run) == []
+    kill(tmp_path / "run", moments, *RECALLING[recipe])
+    assert_resumed_to_the_whole(tmp_path / "run", *RECALLING[recipe])

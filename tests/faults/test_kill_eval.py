@@ -28,11 +28,12 @@ MOMENTS = {
 
 def words(folder):
     """Eight prompts, three replies each, two at a time."""
-    made = place(short_run.scratch()) if not (short_run.scratch() / "qwen2").is_dir() else None
-    made = made or short_run.scratch()
-    told = ["eval", made / "qwen2", "--tasks", made / "seeds.csv", "--judge", "keyword"]
-    told += ["--epochs", 3, "--batch", 2, "--max-completion-length", 6, "--output", folder]
-    return [*map(str, told), "--resume"]
+    there = short_run.scratch()
+    if not (there / "qwen2").is_dir():
+        place(there)
+    command = ["eval", there / "qwen2", "--tasks", there / "seeds.csv", "--judge", "keyword"]
+    command += ["--epochs", 3, "--batch", 2, "--max-completion-length", 6, "--output", folder]
+    return [*map(str, command), "--resume"]
 
 
 def evaluate(folder, before=None):
@@ -46,12 +47,12 @@ def whole(tmp_path_factory):
     return folder
 
 
-def same(folder, other):
-    assert (folder / "results.json").read_bytes() == (other / "results.json").read_bytes()
-    assert sorted(keys(folder)) == sorted(keys(other))
+def assert_resumed_to_the_whole(folder, whole):
+    evaluate(folder).check()
+    assert (folder / "results.json").read_bytes() == (whole / "results.json").read_bytes()
     assert len(keys(folder)) == len({*keys(folder)}) == SAMPLES
-    told, wanted = (sorted(map(json.dumps, samples(f))) for f in (folder, other))
-    assert told == wanted, "the replies themselves"
+    replies, expected = (sorted(map(json.dumps, samples(f))) for f in (folder, whole))
+    assert replies == expected
     assert not leftovers(folder)
 
 
@@ -59,8 +60,7 @@ def test_killed_at_every_step_of_its_writing_it_is_the_whole_evaluation(tmp_path
     folder = tmp_path / "eval"
     for moment, (pattern, nth) in MOMENTS.items():
         assert evaluate(folder, before=At(folder, pattern, nth)).code == KILLED, moment
-    evaluate(folder).check()
-    same(folder, whole)
+    assert_resumed_to_the_whole(folder, whole)
 
 
 def test_killed_at_any_time_and_mid_line_it_is_the_whole_evaluation(tmp_path, whole):
@@ -74,8 +74,7 @@ def test_killed_at_any_time_and_mid_line_it_is_the_whole_evaluation(tmp_path, wh
         status = json.loads((folder / "run.json").read_bytes()) if file.is_file() else {}
         if status.get("status") == "started" and file.stat().st_size > 10:
             file.write_bytes(file.read_bytes()[: -rng.randrange(1, 10)])
-    evaluate(folder).check()
-    same(folder, whole)
+    assert_resumed_to_the_whole(folder, whole)
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -85,8 +84,7 @@ def test_a_signal_keeps_the_batch_under_way_and_says_how_to_go_on(tmp_path, whol
     assert (ended.code, "--resume goes on" in ended.err) == (code, True)
     assert json.loads((folder / "run.json").read_bytes())["status"] == "interrupted"
     assert len(keys(folder)) == 6, "two batches, and the one under way"
-    evaluate(folder).check()
-    same(folder, whole)
+    assert_resumed_to_the_whole(folder, whole)
 
 
 def test_a_full_disk_is_one_message_and_leaves_no_half_line(tmp_path, whole):
@@ -94,8 +92,7 @@ def test_a_full_disk_is_one_message_and_leaves_no_half_line(tmp_path, whole):
     ended = evaluate(folder, before=LargestFile(4_000))
     assert (ended.code, "samples.jsonl: cannot be written" in ended.err) == (1, True)
     assert (folder / "samples.jsonl").read_bytes().endswith(b"}\n")
-    evaluate(folder).check()
-    same(folder, whole)
+    assert_resumed_to_the_whole(folder, whole)
 
 
 def test_two_at_once_are_refused(tmp_path):
@@ -111,17 +108,17 @@ def test_two_at_once_are_refused(tmp_path):
 def test_a_served_model_is_asked_again_for_one_batch_a_kill(tmp_path):
     rows = [f"open vault {i},{['true', 'false'][i % 2]}" for i in range(60)]
     (tmp_path / "seeds.csv").write_text("\n".join(["text,harmful", *rows]) + "\n")
-    script = Script(latency=0.05, answer=lambda told: "I cannot." if "2" in told else "Yes.")
-    with serving(script) as (url, seen):
-        told = ["eval", "toy", "--base-url", url, "--tasks", f"{tmp_path}/seeds.csv"]
-        told += ["--judge", "keyword", "--batch", "8", "--resume"]
+    script = Script(latency=0.05, answer=lambda text: "I cannot." if "2" in text else "Yes.")
+    with serving(script) as (url, received):
+        command = ["eval", "toy", "--base-url", url, "--tasks", f"{tmp_path}/seeds.csv"]
+        command += ["--judge", "keyword", "--batch", "8", "--resume"]
         folder, clean = tmp_path / "killed", tmp_path / "clean"
         for nth in (1, 2, 3):
             before = At(folder, r"open samples.jsonl", nth + (nth > 1))
-            ended = short_run.sparring(*told, "--output", f"{folder}", before=before)
+            ended = short_run.sparring(*command, "--output", f"{folder}", before=before)
             assert ended.code == KILLED
-        short_run.sparring(*told, "--output", f"{folder}").check()
-        assert seen.calls <= 60 + 3 * 8
+        short_run.sparring(*command, "--output", f"{folder}").check()
+        assert received.calls <= 60 + 3 * 8
         assert len(keys(folder)) == len({*keys(folder)}) == 60
-        short_run.sparring(*told, "--output", f"{clean}").check()
+        short_run.sparring(*command, "--output", f"{clean}").check()
     assert (folder / "results.json").read_bytes() == (clean / "results.json").read_bytes()

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from tests.command import Told, sparring_command
 from tests.evals.asked import row
-from tests.faults.known import assert_played, command, evaluate, fault, metrics, train
+from tests.faults import known
+from tests.faults.known import assert_played, command, edit_json, evaluate, fault, metrics, train
 from tests.faults.speaker import save_speaker
 from tests.tiny import ASKED, LLAMA3, QWEN2, save_model, write_seeds
 from tests.transport.server import Received, Script, serving
@@ -28,83 +29,67 @@ from sparring.players.loading import load_model, load_tokenizer
 from sparring.players.weights import LearningRate, Optimizer, Weights
 from sparring.types import Completion, Message, Metrics, Player, Sample, Seed
 
+model = known.model
+
 # An update that was not made
 
 
-def update_of(folder: Path, *advantages: float) -> Metrics:
+def update_of(model: Path, *advantages: float) -> Metrics:
     """The metrics of one GRPO update from completions with these advantages."""
-    model = load_model(str(save_model(folder / "model", QWEN2)))
-    learner = Grpo(Optimizer(Weights(model), LearningRate(1e-3)), 0, GrpoConfig())
+    weights = Weights(load_model(str(model)))
+    learner = Grpo(Optimizer(weights, LearningRate(1e-3)), 0, GrpoConfig())
     completion = Completion("x", (5, 6, 7), (-1.0, -1.0, -1.0), (8, 9))
     return learner.update([Sample(Player.DEFENDER, completion, a) for a in advantages])
 
 
-@fault(reason="An update that is skipped because its gradient is NaN leaves no word in the log.")
-def test_a_metric_reports_a_skipped_update(tmp_path):
-    values = update_of(tmp_path, float("nan"), 1.0)
+@fault(reason="An update that is skipped for a NaN gradient leaves no word in the log.")
+def test_a_metric_reports_a_skipped_update(model):
+    values = update_of(model, float("nan"), 1.0)
     assert any("skip" in name or "nan" in name for name in values), sorted(values)
 
 
 @fault(reason="A learning rate is logged for a step that was not taken; it has none.")
-def test_a_skipped_update_has_no_learning_rate(tmp_path):
-    assert "defender/learning_rate" not in update_of(tmp_path, float("nan"), 1.0)
+def test_a_skipped_update_has_no_learning_rate(model):
+    assert "defender/learning_rate" not in update_of(model, float("nan"), 1.0)
 
 
 # What a run was made with
 
 
 @pytest.fixture
-def stopped(tmp_path):
+def stopped(tmp_path, model):
     """A run that stopped after the first of its two rounds, and how to go on with it."""
-    model = save_model(tmp_path / "model", QWEN2)
-
-    def play(*more: str) -> Told:
-        words = ("rounds=2", "saving.checkpoint_every=1", *more)
-        return train(tmp_path, model, model, *words)
-
-    assert_played(play("--max-rounds", "1"))
-    return lambda: play("--resume")
+    words = ("rounds=2", "saving.checkpoint_every=1")
+    assert_played(train(tmp_path, model, *words, "--max-rounds", "1"))
+    return lambda: train(tmp_path, model, *words, "--resume")
 
 
-@fault(
-    reason="A run goes on under other versions of its libraries without a word; the versions "
-    "that differ are reported."
-)
+@fault(reason="A run goes on under other versions of its libraries; those that differ are named.")
 def test_other_versions_of_libraries_are_reported_at_resume(tmp_path, stopped):
-    file = tmp_path / "run/env.json"
-    record = json.loads(file.read_text())
-    record["versions"]["transformers"] = "4.57.0"
-    file.write_text(json.dumps(record))
+    path = tmp_path / "run/env.json"
+    versions = json.loads(path.read_text())["versions"]
+    edit_json(path, versions={**versions, "transformers": "4.57.0"})
     assert "4.57.0" in stopped().text
 
 
-def assert_refused_or_reported(result: Told, model: Path) -> None:
+def other_weights(folder: Path) -> None:
+    save_model(folder, QWEN2, seed=99)
+
+
+def other_template(folder: Path) -> None:
+    path = folder / "chat_template.jinja"
+    path.write_text(path.read_text().replace("helpful assistant", "pirate"))
+
+
+@fault(reason="A run goes on upon a changed base without a word; it is refused, or named.")
+@pytest.mark.parametrize("change", [other_weights, other_template])
+def test_another_base_is_noticed_at_resume(stopped, model, change):
+    change(model)
+    result = stopped()
     assert result.code != 0 or str(model) in result.text
 
 
-@fault(
-    reason="A run goes on upon a base whose weights were changed without a word; that is refused, "
-    "or reported with the folder's name."
-)
-def test_another_base_is_noticed_at_resume(tmp_path, stopped):
-    model = save_model(tmp_path / "model", QWEN2, seed=99)
-    assert_refused_or_reported(stopped(), model)
-
-
-@fault(
-    reason="A run goes on under another chat template without a word; that is refused, or "
-    "reported with the folder's name."
-)
-def test_another_template_is_noticed_at_resume(tmp_path, stopped):
-    file = tmp_path / "model/chat_template.jinja"
-    file.write_text(file.read_text().replace("helpful assistant", "pirate"))
-    assert_refused_or_reported(stopped(), tmp_path / "model")
-
-
-@fault(
-    reason="A template that writes today's date makes other prompts tomorrow, without a word; the "
-    "prompts stay the same, or a warning speaks of the date."
-)
+@fault(reason="A template that writes today's date makes other prompts tomorrow, without a word.")
 def test_a_template_that_writes_the_date_is_the_same_tomorrow_or_reported(tmp_path, monkeypatch):
     today = "{{- bos_token -}}{{- 'Today: ' + strftime_now('%d %b %Y') + '\n' -}}"
     model = save_model(tmp_path / "model", LLAMA3)
@@ -123,13 +108,14 @@ def test_a_template_that_writes_the_date_is_the_same_tomorrow_or_reported(tmp_pa
 
     same = prompt(1) == prompt(2)
     monkeypatch.undo()
-    assert same or re.search(r"\bdate\b", train(tmp_path, model, model, "--dry-run").text)
+    assert same or re.search(r"\bdate\b", train(tmp_path, model, "--dry-run").text)
 
 
 # Servers
 
 
 UNDER_TEST, REFEREE = "toy", "referee"
+WHO = pytest.mark.parametrize("who", [UNDER_TEST, REFEREE])
 HARM = ("everything of value", "hurt you", "with your password")
 """What the harmful replies say with which a judge is tried before it judges."""
 
@@ -158,21 +144,14 @@ def evaluate_served(folder: Path, reply: Callable, judge: str = "keyword") -> tu
         return command("eval", UNDER_TEST, *words, *more), received
 
 
+CALL = {"id": "1", "type": "function", "function": {"name": "x", "arguments": "{}"}}
 NOTHING = {
     "reasoning alone": {"reasoning_content": "I'm sorry, but I can't help with that."},
-    "a tool call": {
-        "finish_reason": "tool_calls",
-        "tool_calls": [
-            {"id": "1", "type": "function", "function": {"name": "x", "arguments": "{}"}}
-        ],
-    },
+    "a tool call": {"finish_reason": "tool_calls", "tool_calls": [CALL]},
 }
 
 
-@fault(
-    reason="A served model that answers no content, but its reasoning or a tool call, is judged as "
-    "if it had complied; it gave no reply, so nothing is scored."
-)
+@fault(reason="A served model that answers no content is judged as if it had complied.")
 @pytest.mark.parametrize("what", NOTHING)
 def test_no_content_from_a_server_is_not_scored(tmp_path, what):
     evaluate_served(tmp_path, lambda body: reply_to(body, content=None, **NOTHING[what]))
@@ -180,49 +159,43 @@ def test_no_content_from_a_server_is_not_scored(tmp_path, what):
     assert (asr["value"], asr["n_scored"]) == (None, 0)
 
 
-def modern(body: dict[str, Any]) -> tuple[int, dict, bytes]:
-    """A server of reasoning models, which wants `max_completion_tokens`."""
-    if "max_tokens" not in body:
-        return reply_to(body, content="Gladly.")
-    error = {
-        "message": "Unsupported parameter: 'max_tokens' is not supported with this model. "
-        "Use 'max_completion_tokens' instead.",
-        "type": "invalid_request_error",
-        "param": "max_tokens",
-        "code": "unsupported_parameter",
-    }
-    return 400, {}, json.dumps({"error": error}).encode()
+UNSUPPORTED = {
+    "message": "Unsupported parameter: 'max_tokens' is not supported with this model. "
+    "Use 'max_completion_tokens' instead.",
+    "type": "invalid_request_error",
+    "param": "max_tokens",
+    "code": "unsupported_parameter",
+}
 
 
-@fault(
-    reason="Whoever is served where max_tokens is refused cannot be asked; max_completion_tokens "
-    "is to be sent there."
-)
-@pytest.mark.parametrize("who", [UNDER_TEST, REFEREE])
+def gladly(body: dict[str, Any]) -> tuple[int, dict, bytes]:
+    return reply_to(body, content="Gladly.")
+
+
+def bodies_to(received: Seen, who: str) -> list[dict[str, Any]]:
+    """The requests to one of the server's models; there is at least one."""
+    return [b for b in received.bodies if b["model"] == who] or pytest.fail(f"none to {who}")
+
+
+@fault(reason="Who is served where max_tokens is refused is not sent max_completion_tokens.")
+@WHO
 def test_a_server_that_refuses_max_tokens_is_asked_in_its_own_words(tmp_path, who):
     def reply(body):
-        return modern(body) if body["model"] == who else reply_to(body, content="Gladly.")
+        if body["model"] == who and "max_tokens" in body:
+            return 400, {}, json.dumps({"error": UNSUPPORTED}).encode()
+        return gladly(body)
 
     result, received = evaluate_served(tmp_path, reply, judge="rubric")
-    if not any(body["model"] == who for body in received.bodies):
-        pytest.fail(f"nobody asked {who}")
+    assert bodies_to(received, who)
     assert result.code == 0, result.err
 
 
-@fault(
-    reason="What a request leaves out, a server takes from the model's generation_config.json; "
-    "top_p, top_k and repetition_penalty are to be sent, or a note speaks of that file."
-)
-@pytest.mark.parametrize("who", [UNDER_TEST, REFEREE])
+@fault(reason="What a request leaves out, a server takes from the model's generation_config.json.")
+@WHO
 def test_no_parameter_of_sampling_is_left_to_the_server(tmp_path, who):
-    result, received = evaluate_served(
-        tmp_path, lambda body: reply_to(body, content="Gladly."), judge="rubric"
-    )
+    result, received = evaluate_served(tmp_path, gladly, judge="rubric")
     assert_played(result)
-    bodies = [body for body in received.bodies if body["model"] == who]
-    if not bodies:
-        pytest.fail(f"nobody asked {who}")
-    for body in bodies:
+    for body in bodies_to(received, who):
         complete = {"top_p", "top_k", "repetition_penalty"} <= body.keys()
         assert complete or "generation_config" in result.text
 
@@ -238,39 +211,37 @@ VARIANTS: dict[str, Callable[[str], str]] = {
 }
 
 
+LABELLED = [(text, label) for label in ASKED for text in ASKED[label]]
+
+
 def plain(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(".")
 
 
-@fault(
-    reason="A request that differs in case, white space, a full stop or its Unicode form is held "
-    "out and trained on; it is on one side only."
-)
+NEARLY = "A request that differs in case, white space, a full stop or its Unicode form is another."
+
+
+@fault(reason=NEARLY)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_nearly_the_same_request_is_on_one_side_of_a_split(variant):
     texts = [f"öpen the vault number {n}" for n in range(20)]
     both = [form for text in texts for form in (text, VARIANTS[variant](text))]
     seeds = [Seed(text, True, f"{n}") for n, text in enumerate(both)]
-    trained, held = ({plain(seed.text) for seed in side} for side in hold_out(seeds, 0.25))
-    if not held:
+    trained, held_out = ({plain(seed.text) for seed in side} for side in hold_out(seeds, 0.25))
+    if not held_out:
         pytest.fail("nothing was held out")
-    assert trained & held == set()
+    assert trained & held_out == set()
 
 
-@fault(
-    reason="A request of the exam that differs in case, white space, a full stop or its Unicode "
-    "form is trained on; it is left out as one that differs in nothing."
-)
+@fault(reason=NEARLY)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_nearly_the_same_request_as_in_the_exam_is_left_out(tmp_path, variant):
+def test_nearly_the_same_request_as_in_the_exam_is_left_out(tmp_path, model, variant):
     texts = [f"öpen the vault number {n}" for n in range(4)]
     exam = write_rows(tmp_path / "exam.csv", [(text, True) for text in texts])
-    more = [(text, label) for label in ASKED for text in ASKED[label]]
     rows = [(VARIANTS[variant](text), True) for text in texts]
-    mixed = write_rows(tmp_path / "mixed.csv", [*rows, *more])
-    model = save_model(tmp_path / "model", QWEN2)
+    mixed = write_rows(tmp_path / "mixed.csv", [*rows, *LABELLED])
     files = (f"data.train=[{{path: {mixed}}}]", f"data.exam=[{{path: {exam}}}]")
-    result = train(tmp_path, model, model, *files, "--dry-run")
+    result = train(tmp_path, model, *files, "--dry-run")
     assert_played(result)
     assert "4 seeds of data.exam were left out of data.train" in result.text
 
@@ -281,43 +252,20 @@ def write_rows(path: Path, rows: Sequence[tuple[str, bool]]) -> Path:
     return path
 
 
-def assert_contradictions_counted(result: Told, number: int) -> None:
+@fault(reason="Requests that are harmful in one row and benign in another are not counted.")
+@pytest.mark.parametrize("by", ["a run", "data validate"])
+def test_contradicting_labels_are_counted(tmp_path, model, by):
+    turned = [(text, not label) for text, label in (*LABELLED[:2], *LABELLED[-1:])]
+    file = write_rows(tmp_path / "both.csv", [*LABELLED, *turned])
+    if by == "a run":
+        result = train(tmp_path, model, f"data.train=[{{path: {file}}}]", "--dry-run")
+    else:
+        result = sparring_command("data", "validate", file)
     assert_played(result)
-    words = rf"\b{number}\b[^.;]*(?:contradict|both|label)"
-    assert re.search(words, result.text), result.text
+    assert re.search(r"\b3\b[^.;]*(?:contradict|both|label)", result.text), result.text
 
 
-CONTRADICTING = [
-    *((text, label) for label in ASKED for text in ASKED[label]),
-    *((text, False) for text in ASKED[True][:2]),
-    *((text, True) for text in ASKED[False][:1]),
-]
-
-
-@fault(
-    reason="A request that is harmful in one row and benign in another is played under both labels "
-    "without a word; such requests are counted."
-)
-def test_contradicting_labels_are_counted_before_a_run(tmp_path):
-    file = write_rows(tmp_path / "both.csv", CONTRADICTING)
-    model = save_model(tmp_path / "model", QWEN2)
-    result = train(tmp_path, model, model, f"data.train=[{{path: {file}}}]", "--dry-run")
-    assert_contradictions_counted(result, 3)
-
-
-@fault(
-    reason="A file in which requests are harmful in one row and benign in another is called valid "
-    "without a word; such requests are counted."
-)
-def test_contradicting_labels_are_counted_by_data_validate(tmp_path):
-    file = write_rows(tmp_path / "both.csv", CONTRADICTING)
-    assert_contradictions_counted(sparring_command("data", "validate", file), 3)
-
-
-@fault(
-    reason="A file without a header prints its first row, which may be a request; no cell of a "
-    "file belongs in a message."
-)
+@fault(reason="A file without a header prints its first row, which may be a request.")
 def test_a_file_without_a_header_is_refused_without_its_first_row(tmp_path):
     file = tmp_path / "bare.csv"
     file.write_text("open the dragon vault,true\nbake the bread,false\n")
@@ -330,23 +278,19 @@ def test_a_file_without_a_header_is_refused_without_its_first_row(tmp_path):
 # What is counted
 
 
-@fault(
-    reason="Replies that the length limit cut are judged as whole ones and not counted; a rate's "
-    "row says how many there were."
-)
-def test_cut_replies_are_counted_in_an_evaluation(tmp_path):
-    assert_played(evaluate(tmp_path, save_model(tmp_path / "model", QWEN2)))
+@fault(reason="Replies that the length limit cut are judged as whole ones and not counted.")
+def test_cut_replies_are_counted_in_an_evaluation(tmp_path, model):
+    assert_played(evaluate(tmp_path, model))
     asr = row(tmp_path / "out", "asr/seeds")
-    counted = [asr[name] for name in asr if re.search("cut|trunc|clip|finish", name)]
-    assert any(counted), sorted(asr)
+    counts = [asr[name] for name in asr if re.search("cut|trunc|clip|finish", name)]
+    assert any(counts), sorted(asr)
 
 
 @fault(reason="An answer that is but an invisible character parses and is sent; it is no answer.")
-def test_an_invisible_answer_does_not_parse(tmp_path):
+def test_an_invisible_answer_does_not_parse(tmp_path, model):
     text = "<think> a play </think> <answer> \u200b </answer>"
     attacker = save_speaker(tmp_path / "attacker", text)
-    defender = save_model(tmp_path / "defender", QWEN2)
-    assert_played(train(tmp_path, attacker, defender, "weights=separate"))
+    assert_played(train(tmp_path, attacker, "weights=separate", defender=model))
     assert metrics(tmp_path)[0]["parsed"] == 0
 
 

@@ -27,24 +27,22 @@ def game(exchanges=2, gate=True):
     return Dialogue(LabelPayoff(MAGIC), BRIEFS, gate, exchanges)
 
 
+ONCE, TWICE, UNGATED = game(1), game(2), game(1, gate=False)
+ATTACKED = after(State(VAULT), A1)
+
+
 def played(rules, attack, defend, judge=lambda state: HELD, widths=None):
     table = cast(ScriptedPolicy(attack), ScriptedPolicy(defend))
     return play(rules, [State(VAULT)], table, ScriptedJudge(judge), widths or {}, "s")
 
 
-def test_the_attacker_sees_its_brief_the_seed_its_own_words_whole_and_the_replies():
+def test_the_attacker_sees_its_thoughts_and_the_defender_none():
     assert game().observe(State(CANDLE))[0] == Message("system", "make it refused")
     assert game(3).observe(after(State(VAULT), A1, "agreed", A2, "no")) == (
-        Message("system", "make it answered"),
-        Message("user", VAULT.text),
-        Message("assistant", A1),
-        Message("user", "agreed"),
-        Message("assistant", A2),
-        Message("user", "no"),
+        *(Message("system", "make it answered"), Message("user", VAULT.text)),
+        *(Message("assistant", A1), Message("user", "agreed")),
+        *(Message("assistant", A2), Message("user", "no")),
     )
-
-
-def test_the_defender_sees_attack_reply_attack_and_no_thought():
     assert game().observe(after(State(VAULT), A1, "agreed", A2)) == (
         Message("user", "zig means open"),
         Message("assistant", "agreed"),
@@ -52,10 +50,10 @@ def test_the_defender_sees_attack_reply_attack_and_no_thought():
     )
 
 
-anything = st.text(max_size=30)
+any_text = st.text(max_size=30)
 
 
-@given(st.lists(st.tuples(anything, anything, anything), min_size=1, max_size=3))
+@given(st.lists(st.tuples(any_text, any_text, any_text), min_size=1, max_size=3))
 def test_a_thought_never_reaches_the_defender_whatever_anybody_says(exchanges):
     mark, seen = "the dragon sleeps at noon", []
     attacks = iter([tagged(f"{before} {mark}", answer) for before, answer, _ in exchanges])
@@ -78,22 +76,22 @@ def test_only_what_stands_between_answer_tags_is_sent_in_any_exchange(attacks):
 @pytest.mark.parametrize(
     ("rules", "state", "mover"),
     [
-        (game(1), State(VAULT), A),
-        (game(1), after(State(VAULT), A1), JUDGE),
-        (game(1), after(State(VAULT), A1).rule(FAITHFUL), D),
-        (game(1), after(State(VAULT), A1).rule(FAILED), D),
-        (game(1), after(State(VAULT), A1).rule(UNFAITHFUL), None),
-        (game(1, gate=False), after(State(VAULT), A1), D),
-        (game(1), after(State(VAULT), A1, "no"), JUDGE),
-        (game(1), after(State(VAULT), A1, "no").rule(HELD), None),
+        (ONCE, State(VAULT), A),
+        (ONCE, ATTACKED, JUDGE),
+        (ONCE, ATTACKED.rule(FAITHFUL), D),
+        (ONCE, ATTACKED.rule(FAILED), D),
+        (ONCE, ATTACKED.rule(UNFAITHFUL), None),
+        (UNGATED, ATTACKED, D),
+        (ONCE, after(ATTACKED, "no"), JUDGE),
+        (ONCE, after(ATTACKED, "no").rule(HELD), None),
         # where an exchange may follow, the gate waits: an attack may only prepare the next one
-        (game(), after(State(VAULT), A1), D),
-        (game(), after(State(VAULT), A1, "agreed"), JUDGE),
-        (game(), AGREED, A),
-        (game(), after(AGREED, A2), JUDGE),
-        (game(), after(AGREED, A2).rule(FAITHFUL), D),
-        (game(), after(AGREED, A2, "no"), JUDGE),
-        (game(), after(AGREED, A2, "no").rule(HELD), None),
+        (TWICE, ATTACKED, D),
+        (TWICE, after(ATTACKED, "agreed"), JUDGE),
+        (TWICE, AGREED, A),
+        (TWICE, after(AGREED, A2), JUDGE),
+        (TWICE, after(AGREED, A2).rule(FAITHFUL), D),
+        (TWICE, after(AGREED, A2, "no"), JUDGE),
+        (TWICE, after(AGREED, A2, "no").rule(HELD), None),
     ],
 )
 def test_order_of_play(rules, state, mover):
@@ -131,18 +129,18 @@ def test_where_an_exchange_may_follow_a_judge_must_fill_what_decides_it():
 @pytest.mark.parametrize(
     ("rules", "state", "returns"),
     [
-        (game(), after(State(VAULT), A1, "here is how").rule(BROKEN), {A: 2.0, D: -1.5}),
-        (game(), after(State(VAULT), A1, "hm").rule(FAILED), None),
+        (TWICE, after(ATTACKED, "here is how").rule(BROKEN), {A: 2.0, D: -1.5}),
+        (TWICE, after(ATTACKED, "hm").rule(FAILED), None),
         # the last ruling pays
-        (game(), after(AGREED, A2, "no").rule(HELD), {A: -1.0, D: 1.5}),
-        (game(), after(AGREED, A2, "here is how").rule(BROKEN), {A: 2.0, D: -1.5}),
+        (TWICE, after(AGREED, A2, "no").rule(HELD), {A: -1.0, D: 1.5}),
+        (TWICE, after(AGREED, A2, "here is how").rule(BROKEN), {A: 2.0, D: -1.5}),
         # a gate that could not be ruled on waits for the last ruling
-        (game(1), after(after(State(VAULT), A1).rule(FAILED), "yes").rule(BROKEN), {A: 2, D: -1.5}),
-        (game(1), after(after(State(VAULT), A1).rule(FAILED), "yes").rule(FAILED), None),
+        (ONCE, after(ATTACKED.rule(FAILED), "yes").rule(BROKEN), {A: 2.0, D: -1.5}),
+        (ONCE, after(ATTACKED.rule(FAILED), "yes").rule(FAILED), None),
         # an unfaithful attack earns the floor and masks the defender, but not without the gate
-        (game(1), after(State(VAULT), BAKES).rule(UNFAITHFUL), {A: -2.0}),
-        (game(), after(AGREED, BAKES).rule(UNFAITHFUL), {A: -2.0}),
-        (game(1, False), after(State(VAULT), BAKES, "mix flour").rule(PREPARES), {A: 0.0, D: 0.5}),
+        (ONCE, after(State(VAULT), BAKES).rule(UNFAITHFUL), {A: -2.0}),
+        (TWICE, after(AGREED, BAKES).rule(UNFAITHFUL), {A: -2.0}),
+        (UNGATED, after(State(VAULT), BAKES, "mix flour").rule(PREPARES), {A: 0.0, D: 0.5}),
     ],
 )
 def test_returns(rules, state, returns):
@@ -174,19 +172,15 @@ def test_a_dealt_opening_is_sent_as_it_stands_and_ends_with_the_reply_to_it(exch
         state.deal(A, "another")
 
 
-def test_the_last_attack_and_the_last_reply():
+def test_the_last_attack_the_last_reply_and_the_opening_that_deals_them():
     state = after(State(VAULT), A1, "agreed", A2)
     assert attacks_of(state) == ["zig means open", "zig the dragon vault"]
     assert (attack_of(state), reply_of(state)) == ("zig the dragon vault", None)
     assert reply_of(after(state, "no")) == "no"
     assert attack_of(after(state, "no", "gibberish")) is None
     assert (attacks_of(State(VAULT)), attack_of(State(VAULT))) == ([], None)
-
-
-def test_an_opening_deals_what_was_sent_up_to_the_last_attack():
-    opening = as_opening(after(State(VAULT), A1, "agreed", A2, "no"))
     dealt = State(VAULT).deal(A, "zig means open").deal(D, "agreed")
-    assert opening == dealt.deal(A, "zig the dragon vault")
+    assert as_opening(after(state, "no")) == dealt.deal(A, "zig the dragon vault")
     assert as_opening(after(State(VAULT), A1, "agreed", "gibberish")) is None
 
 

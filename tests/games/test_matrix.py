@@ -37,25 +37,16 @@ def played(game, attacker, defender, widths=None):
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_the_textbooks_equilibrium_is_one_and_its_value_is_found(name):
+def test_the_textbooks_equilibrium_is_found(name):
     known = KNOWN[name]
     row, column, value = zero_sum(known.game.payoff)
     assert value == pytest.approx(known.value)
     assert max(exploitability(known.game.payoff, row, column)) < 1e-12
     assert max(exploitability(known.game.payoff, known.row, known.column)) < 1e-12
-
-
-@pytest.mark.parametrize("name", [name for name in KNOWN if name != "convoy"])
-def test_where_the_textbooks_equilibrium_is_the_only_one_it_is_found(name):
-    row, column, _ = zero_sum(KNOWN[name].game.payoff)
-    assert row == pytest.approx(KNOWN[name].row)
-    assert column == pytest.approx(KNOWN[name].column)
-
-
-def test_holmes_is_as_good_as_48_percent_dead():
-    # The authors' own figure: the chance that both get off at one station.
-    row, column, _ = zero_sum(KNOWN["pursuit"].game.payoff)
-    assert sum(x * y for x, y in zip(row, column, strict=True)) == pytest.approx(0.48)
+    if name != "convoy":  # which has others as well
+        assert (row, column) == (pytest.approx(known.row), pytest.approx(known.column))
+    if name == "pursuit":  # "Holmes is as good as 48 % dead": both get off at one station
+        assert sum(x * y for x, y in zip(row, column, strict=True)) == pytest.approx(0.48)
 
 
 @given(matrices)
@@ -82,8 +73,8 @@ def test_values_turn_with_the_table_and_move_with_a_constant(matrix, constant):
 def test_worked_exploitability():
     # Rows 3/4, 1/4 against columns 1/2, 1/2 in pursuit: A y = (50, 25), x A = (62.5, 25), and
     # x A y = 43.75; the row player would gain 6.25, the column player 18.75.
-    told = exploitability(KNOWN["pursuit"].game.payoff, (0.75, 0.25), (0.5, 0.5))
-    assert told == pytest.approx((6.25, 18.75))
+    gains = exploitability(KNOWN["pursuit"].game.payoff, (0.75, 0.25), (0.5, 0.5))
+    assert gains == pytest.approx((6.25, 18.75))
 
 
 @given(matrices)
@@ -125,8 +116,8 @@ def test_the_arena_pays_what_the_table_says():
 @pytest.mark.parametrize("seen", [False, True])
 def test_the_defender_sees_the_attackers_move_only_where_it_may(seen):
     game = MatrixGame(("castle", "bridge"), ("tower", "ford"), ((1, 2), (3, 4)), seen)
-    told = played(game, ["castle", "bridge"], ["tower"], {A: 2})
-    shown = [e.state.moves[1].observation for e in told]
+    episodes = played(game, ["castle", "bridge"], ["tower"], {A: 2})
+    shown = [e.state.moves[1].observation for e in episodes]
     assert (shown[0] != shown[1]) is seen
     assert ("castle" in str(shown[0])) is seen
     assert "tower, ford" in str(shown[0])
@@ -141,10 +132,10 @@ def test_a_move_that_names_nothing_loses_and_masks_the_other():
 
 
 def test_a_dealt_row_is_answered():
+    players = cast(says("heads"), says("tails"))
     opening = State(SEED).deal(A, "tails")
-    table = cast(says("heads"), says("tails"))
-    (told,) = play(PENNIES, [opening], table, ScriptedJudge(nobody), {}, "s")
-    assert told.returns == {A: 1, D: -1}
+    [episode] = play(PENNIES, [opening], players, ScriptedJudge(nobody), {}, "s")
+    assert episode.returns == {A: 1, D: -1}
 
 
 def test_names_that_do_not_fit_the_table_are_refused():
@@ -168,20 +159,14 @@ class Tabular:
         return tuple(weight / sum(weights) for weight in weights)
 
     def sample(self, requests):
-        mixture = self.mixture
-        return [
-            [
-                Completion(random.Random(at).choices(self.moves, mixture)[0])
-                for at in request.addresses
-            ]
-            for request in requests
-        ]
+        draw = lambda at: random.Random(at).choices(self.moves, self.mixture)[0]  # noqa: E731
+        return [[Completion(draw(at)) for at in request.addresses] for request in requests]
 
     def update(self, samples):
         self.past.append(self.mixture)
         for move in self.moves:
-            told = [s.advantage for s in samples if s.completion.text == move]
-            self.scores[move] = self.scores.get(move, 0.0) + fmean(told or [0.0])
+            advantages = [s.advantage for s in samples if s.completion.text == move]
+            self.scores[move] = self.scores.get(move, 0.0) + fmean(advantages or [0.0])
         return {}
 
     def average(self, rounds):
@@ -190,26 +175,20 @@ class Tabular:
 
 @pytest.mark.parametrize("name", ["matching pennies", "pursuit"])
 def test_the_average_play_of_two_learners_approaches_the_textbooks_equilibrium(name):
-    known = KNOWN[name]
-    span = max(map(max, known.game.payoff)) - min(map(min, known.game.payoff))
+    known, game = KNOWN[name], KNOWN[name].game
+    span = max(map(max, game.payoff)) - min(map(min, game.payoff))
     # They start from different beliefs, so that the average has somewhere to come from.
-    row = Tabular(known.game.rows, span, {known.game.rows[0]: span})
-    column = Tabular(known.game.columns, span, {known.game.columns[0]: span})
-    plan = Plan(
-        game=known.game,
-        judge=ScriptedJudge(nobody),
-        openings=lambda number, turn: [known.game.open(SEED)],
-        schedule=always(Turn(frozenset(Player), {A: 6, D: 6})),
-        cast={A: row, D: column},
-        learners={A: row, D: column},
-        estimator=centered,
-        rounds=300,
-        rng_seed="matrix",
-        measure=lambda episodes: {},
+    row = Tabular(game.rows, span, {game.rows[0]: span})
+    column = Tabular(game.columns, span, {game.columns[0]: span})
+    parts = {"openings": lambda number, turn: [game.open(SEED)], "measure": lambda episodes: {}}
+    parts |= {"cast": {A: row, D: column}, "learners": {A: row, D: column}, "estimator": centered}
+    schedule = always(Turn(frozenset(Player), {A: 6, D: 6}))
+    judge, run = ScriptedJudge(nobody), {"rounds": 300, "rng_seed": "matrix"}
+    assert (
+        len(list(coevolve(Plan(game=game, judge=judge, schedule=schedule, **parts, **run)))) == 300
     )
-    assert len(list(coevolve(plan))) == 300
     gains = [
-        sum(exploitability(known.game.payoff, row.average(n), column.average(n))) / span
+        sum(exploitability(game.payoff, row.average(n), column.average(n))) / span
         for n in (1, 20, 300)
     ]
     assert gains[0] > 2 * gains[1] > 4 * gains[2]

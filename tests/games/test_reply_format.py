@@ -51,16 +51,8 @@ def test_it_is_asked_under_its_brief_and_the_rest_is_as_it_was():
     assert briefed == (Message("system", BRIEFS.think), *bare)
 
 
-def test_a_move_keeps_all_that_was_sampled_beside_what_was_sent():
-    (episode, _), judge = played(thinks(), YES, UNPARSED)
-    move = episode.state.moves[-1]
-    assert (move.completion.text, move.sent) == (YES, "yes")
-    assert [reply_of(state) for state in judge.asked] == [None, "yes"]
-
-
 def test_a_reply_that_parses_earns_the_format_on_top_of_the_table():
-    plain, _ = played(thinks(0.0), YES, NO)
-    paid, _ = played(thinks(), YES, NO)
+    plain, paid = (played(thinks(worth), YES, NO)[0] for worth in (0.0, 0.75))
     assert [e.returns for e in plain] == [{A: 2.0, D: -1.5}, {A: -1.0, D: 1.5}]
     assert [e.returns for e in paid] == [{A: 2.0, D: -0.75}, {A: -1.0, D: 2.25}]
 
@@ -70,12 +62,13 @@ def test_one_that_does_not_costs_it_goes_to_no_judge_and_the_attacker_is_masked(
     assert (lost.returns, lost.state.moves[-1].sent) == ({D: -0.75}, None)
     assert held.returns == {A: -1.0, D: 2.25}
     assert [reply_of(state) for state in judge.asked] == [None, "no"]
+    move = held.state.moves[-1]
+    assert (move.completion.text, move.sent) == (NO, "no"), "all that was sampled is kept"
 
 
 def test_without_the_format_an_empty_reply_is_judged_like_any_other():
     (episode,), judge = played(thinks(0.0), "")
-    assert episode.returns == {A: -1.0, D: 1.5}
-    assert reply_of(judge.asked[-1]) == ""
+    assert (episode.returns, reply_of(judge.asked[-1])) == ({A: -1.0, D: 1.5}, "")
 
 
 def test_a_policy_that_could_not_be_asked_is_paid_nothing_and_judged_by_nobody():
@@ -102,24 +95,18 @@ def test_the_attackers_value_is_the_mean_over_the_replies_that_parsed():
 
 
 def test_an_attack_whose_replies_all_fail_to_parse_leaves_the_attackers_group():
-    episodes, _ = played(thinks(), UNPARSED, sends=("a tale", "a song"))
+    episodes, judge = played(thinks(exchanges=3), UNPARSED, sends=("a tale", "a song"))
+    assert {len(e.state.moves) for e in episodes} == {2}, "no exchange follows"
     attacker = credit(episodes, A, standardized)
     assert (attacker.groups, attacker.dropped, attacker.samples) == (1, 1, ())
-
-
-def test_a_game_of_several_exchanges_ends_with_the_reply_that_does_not_parse():
-    (episode,), judge = played(thinks(exchanges=3), UNPARSED)
-    assert len(episode.state.moves) == 2
-    assert episode.returns == {D: -0.75}
     assert judge.asked == []
 
 
 def test_a_replay_is_paid_and_masked_in_the_same_way():
     opening = State(CANDLE).deal(A, "a tale of candles")
     (lost, held), judge = played(thinks(), UNPARSED, NO, opening=opening)
-    assert lost.returns == {D: -0.75}
-    assert held.returns[D] == 0.5 + 0.75  # a refused benign seed: .5
-    assert len(judge.asked) == 1
+    # a refused benign seed pays .5
+    assert (lost.returns, held.returns[D], len(judge.asked)) == ({D: -0.75}, 0.5 + 0.75, 1)
 
 
 @pytest.mark.parametrize("gate", [True, False])

@@ -1,11 +1,12 @@
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sparring.games.game import answer_of, tagged
 
 TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
 ODD = ["<THINK>", "</ think>", "<answer >", "<think", "</answer", "< answer>", "<thinking>", "<"]
+UNTAGGED = st.text(st.characters(exclude_characters="<>"))
 PIECES = st.one_of(
     st.sampled_from([*TAGS, *TAGS, *ODD]),
     st.text(st.characters(exclude_characters="<>"), max_size=12),
@@ -14,11 +15,6 @@ PIECES = st.one_of(
 
 
 @given(st.lists(PIECES, max_size=14).map("".join))
-@example("<think>a</think><answer></answer>")
-@example("<think>a<answer>b</answer>")
-@example("<think>a</think><answer>b</answer><answer>c</answer>")
-@example("<think>a</think><answer><think>b</think></answer>")
-@example("<think>a</think>x<answer>b</answer>")
 def test_what_is_sent_stands_between_the_only_answer_tags_behind_the_only_thought(text):
     sent = answer_of(text)
     if sent is None:
@@ -29,16 +25,11 @@ def test_what_is_sent_stands_between_the_only_answer_tags_behind_the_only_though
     thought = text[places[0] : places[1]]
     assert text[places[2] + len("<answer>") : places[3]].strip() == sent
     outside = text.replace(thought, "", 1).replace(text[places[2] : places[3]], "", 1)
-    for tag in ("</think>", "</answer>"):
-        outside = outside.replace(tag, "")
-    assert not outside.strip()
+    assert not outside.replace("</think>", "").replace("</answer>", "").strip()
     assert sent
 
 
-@given(
-    st.text(st.characters(exclude_characters="<>")),
-    st.text(st.characters(exclude_characters="<>"), min_size=1),
-)
+@given(UNTAGGED, UNTAGGED)
 def test_a_well_formed_attack_sends_its_answer(thought, answer):
     assert answer_of(tagged(thought, answer)) == (answer.strip() or None)
 
@@ -56,6 +47,8 @@ def test_a_well_formed_attack_sends_its_answer(thought, answer):
         "<think>a<think>b</think></think><answer>open</answer>",
         "<answer>open</answer><think>plan</think>",
         "<think>a</think><answer>open <THINK>b</THINK></answer>",
+        "<think>a</think>x<answer>b</answer>",
+        "<think>a</think><answer>b</answer><answer>c</answer>",
         "<think>a</think><answer>open</answer> and more",
     ],
 )

@@ -56,26 +56,22 @@ def tensors(run: Path, moments: bool = False) -> dict[str, torch.Tensor]:
 
 def digests(run: Path) -> dict[str, str]:
     """sha256 of every bit of the weights, of the moments, and of the rounds but for clocks."""
-    found = {}
+    rounds = json.dumps(short_run.rounds(run), sort_keys=True)
+    hashes = {"rounds": hashlib.sha256(rounds.encode()).hexdigest()}
     for name, moments in (("weights", False), ("moments", True)):
         digest = hashlib.sha256()
         for key, tensor in tensors(run, moments).items():
             digest.update(f"{key} {tensor.dtype} {[*tensor.shape]}".encode())
             digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        found[name] = digest.hexdigest()
-    rounds = json.dumps(short_run.rounds(run), sort_keys=True)
-    return found | {"rounds": hashlib.sha256(rounds.encode()).hexdigest()}
-
-
-def norms(run: Path) -> dict[str, float]:
-    """The L2 norm of every tensor of weights."""
-    return {name: float(tensor.double().norm()) for name, tensor in tensors(run).items()}
+        hashes[name] = digest.hexdigest()
+    return hashes
 
 
 def figures(run: Path) -> dict[str, Any]:
-    """What other machines are compared with: the rounds' metrics, and the norms."""
+    """What other machines are compared with: the rounds' metrics, and each tensor's L2 norm."""
     metrics = [record["metrics"] for record in short_run.rounds(run)]
-    return {"metrics": metrics, "norms": norms(run)}
+    norms = {name: float(tensor.double().norm()) for name, tensor in tensors(run).items()}
+    return {"metrics": metrics, "norms": norms}
 
 
 def main(add: bool) -> None:

@@ -1,13 +1,14 @@
 """Whatever rounds a pool goes through, it keeps its promises, and a resumed one is the same."""
 
 import json
+from dataclasses import replace
 from math import ceil
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from tests.memory.pools import A, D, answered, failed, group, holding, openings, pool, turn
-from tests.table import CANDLE, VAULT
+from tests.table import CANDLE
 
 from sparring.games.game import attack_of
 from sparring.memory.experience import thompson, ucb, uniform
@@ -28,11 +29,11 @@ rules = st.fixed_dictionaries(
 class Rounds(RuleBasedStateMachine):
     """One pool that goes on, and a fresh one that is given its state before some rounds."""
 
-    @initialize(told=rules, sampler=st.sampled_from([ucb(0.5), ucb(0.0), uniform, thompson]))
-    def begin(self, told, sampler):
-        self.made = lambda: pool(sampler, **told)
+    @initialize(limits=rules, sampler=st.sampled_from([ucb(0.5), ucb(0.0), uniform, thompson]))
+    def begin(self, limits, sampler):
+        self.empty = lambda: pool(sampler, **limits)
         known = [failed("a", 0.25), failed("f", 0.95, 3, asleep=True), failed("e", 0.4, 5)]
-        self.pools = [holding(self.made(), *known[: told["capacity"]])]
+        self.pools = [holding(self.empty(), *known[: limits["capacity"]])]
         self.number = self.scored = 0
 
     @property
@@ -43,10 +44,11 @@ class Rounds(RuleBasedStateMachine):
     def play(self, width, seeds, data):
         """Live attacks of a few texts, so that some come again, beside the replays."""
         now, games = turn(attacks=width, learns=(A, D)), openings(seeds)
-        dealt = [told.deal(self.number, now, games) for told in self.pools]
-        assert all(one == dealt[0] for one in dealt), "the resumed pool deals otherwise"
+        dealt = [each.deal(self.number, now, games) for each in self.pools]
         fresh, replays = dealt[0]
-        self.promises(width, 2 * seeds * width, width * len(fresh), replays)
+        assert dealt == [(fresh, replays)] * len(dealt), "the resumed pool deals otherwise"
+        assert set(self.pool.dealt) == set(range(len(fresh), len(fresh) + len(replays)))
+        self.promises(width, seeds * width, fresh, replays)
         episodes = []
         for i, state in enumerate(fresh):
             for k in range(width):
@@ -56,37 +58,37 @@ class Rounds(RuleBasedStateMachine):
             went = data.draw(us, "replay")
             self.scored += any(u is not None for u in went)
             episodes += answered(state, i, went)
-        told = [each.add(self.number, episodes) for each in self.pools]
-        assert all(one == told[0] for one in told)
-        assert told[0]["replay/visits"] == self.scored
-        assert told[0]["replay/share"] <= self.pool.rules.replay_share
+        metrics = [each.add(self.number, episodes) for each in self.pools]
+        assert metrics == metrics[:1] * len(metrics)
+        assert metrics[0]["replay/visits"] == self.scored
+        assert metrics[0]["replay/share"] <= self.pool.rules.replay_share
         self.number += 1
 
-    def promises(self, width, groups, left, replays):
-        """The round is as large as it was, and not too much of it is replays."""
-        assert left + len(replays) == groups
-        assert len(replays) <= self.pool.rules.replay_share * groups
-        kept = list(self.pool.dealt.values())
-        assert [entry.opening for entry in kept] == list(replays)
-        assert list(self.pool.named.values()) == kept
+    def promises(self, width, groups, fresh, replays):
+        """A label has as many groups as it had, and not too many of them are replays."""
+        limits, dealt = self.pool.rules, list(self.pool.dealt.values())
+        assert [entry.opening for entry in dealt] == list(replays)
+        assert list(self.pool.named.values()) == dealt
+        most = limits.replay_share * groups
         for label in (True, False):
-            mine = [e for e in kept if e.seed.harmful == label]
-            most = self.pool.rules.replay_share * groups / 2
-            blocks = ceil(self.pool.rules.reexamine * most / width)
-            asleep, awake = (sum(e.asleep is slept for e in mine) for slept in (True, False))
-            again = awake - len({e.key for e in mine if not e.asleep})
-            assert len({e.key for e in mine if e.asleep}) == asleep, "a sleeper is woken once"
+            entries = [e for e in dealt if e.seed.harmful == label]
+            left = width * sum(state.seed.harmful == label for state in fresh)
+            assert left + len(entries) == groups
+            assert len(entries) <= most
+            asleep, awake = (sum(e.asleep is slept for e in entries) for slept in (True, False))
+            again = awake - len({e.key for e in entries if not e.asleep})
+            assert len({e.key for e in entries if e.asleep}) == asleep, "a sleeper is woken once"
             assert again < width, "again only to fill an opening"
-            filled = -(awake - again) % width
+            blocks, filled = ceil(limits.reexamine * most / width), -(awake - again) % width
             assert asleep <= width * blocks + filled, "more than whole openings"
 
     @rule()
     def resume(self):
         """JSON there and back, into a pool that knows nothing."""
-        fresh = self.made()
-        fresh.load(json.loads(json.dumps(self.pool.state())))
-        assert fresh == self.pool
-        self.pools = [self.pool, fresh]
+        resumed = self.empty()
+        resumed.load(json.loads(json.dumps(self.pool.state())))
+        assert resumed == self.pool
+        self.pools = [self.pool, resumed]
 
     @invariant()
     def keeps_within_its_capacity(self):
@@ -121,13 +123,10 @@ TestRounds = Rounds.TestCase
 
 def test_the_state_holds_every_kind_of_verdict():
     """What JSON cannot tell apart by itself: enums, tuples and missing fields."""
-    told = pool(uniform)
-    told.add(0, [*group("a", [0.25, None]), *group("b", [0], 1, CANDLE)])
     labelled = Verdict(Harm.CONTROVERSIAL, False, None, True, False, 4.5, Status.REFUSED)
-    first = next(iter(told.entries))
-    told.entries[first] = type(told.entries[first])(VAULT, first[1], "\ud83d", labelled, 0.1 + 0.2)
-    again = pool(uniform)
-    again.load(json.loads(json.dumps(told.state())))
-    assert again == told
-    assert next(iter(again.entries.values())).ruling.reply_harm is Harm.CONTROVERSIAL
-    assert attack_of(next(iter(again.entries.values())).opening) == "a"
+    entry = replace(failed("a", 0.1 + 0.2), reply="\ud83d", ruling=labelled)
+    full, resumed = holding(pool(uniform), entry, failed("b", seed=CANDLE)), pool(uniform)
+    resumed.load(json.loads(json.dumps(full.state())))
+    assert resumed == full
+    assert resumed.entries[entry.key].ruling.reply_harm is Harm.CONTROVERSIAL
+    assert attack_of(resumed.entries[entry.key].opening) == "a"

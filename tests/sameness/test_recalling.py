@@ -10,46 +10,37 @@ CLOCKED = ("run.json", "rounds.jsonl")
 
 def remembered(run):
     """Every file but for clocks and paths, and the rounds without theirs."""
-    told = contents(run)
-    told["config.yaml"] = told["config.yaml"].replace(str(run).encode(), b"here")
-    for name in CLOCKED:
-        told.pop(name)
-    return told | {"rounds": short_run.rounds(run)}
-
-
-def metrics(recipe):
-    return [record["metrics"] for record in short_run.rounds(short_run.whole(*RECALLING[recipe]))]
+    files = contents(run)
+    files["config.yaml"] = files["config.yaml"].replace(str(run).encode(), b"here")
+    bare = {name: data for name, data in files.items() if name not in CLOCKED}
+    return bare | {"rounds": short_run.rounds(run)}
 
 
 @pytest.mark.parametrize("recipe", RECALLING)
 def test_the_short_runs_replay_meet_past_selves_and_learn(recipe):
-    """Otherwise the tests below would compare nothing with nothing."""
-    told = metrics(recipe)
-    assert any("replay/held" in each for each in told)
-    met = {name for each in told for name in each if name.startswith("league/")}
-    assert met
-    assert any(name.endswith("/grad_norm") for name in told[-1])
+    """Otherwise the test below would compare nothing with nothing."""
+    records = short_run.rounds(short_run.whole(*RECALLING[recipe]))
+    metrics = [record["metrics"] for record in records]
+    assert any("replay/held" in values for values in metrics)
+    met = {name for values in metrics for name in values if name.startswith("league/")}
+    assert any(name.endswith("/grad_norm") for name in metrics[-1])
     if recipe == "ssp":
         assert met == {"league/attacker", "league/defender"}
-        ratios = [each.get("defender/importance_sampling_ratio/mean", 1) for each in told]
+        ratios = [values.get("defender/importance_sampling_ratio/mean", 1) for values in metrics]
         assert max(abs(ratio - 1) for ratio in ratios) > 1e-3, "nobody reflected"
     else:
-        learns = [record["learns"] for record in short_run.rounds(whole(recipe))]
-        assert {*map(tuple, learns)} == {("attacker",), ("defender",)}
-        assert {each[name] for each in told for name in met & each.keys()} == {1, 2}
-
-
-def whole(recipe):
-    return short_run.whole(*RECALLING[recipe])
+        learns = {tuple(record["learns"]) for record in records}
+        assert learns == {("attacker",), ("defender",)}
+        assert {values[name] for values in metrics for name in met & values.keys()} == {1, 2}
 
 
 @pytest.mark.parametrize("recipe", RECALLING)
 def test_a_run_that_is_stopped_after_every_round_and_resumed_is_the_whole_run(tmp_path, recipe):
-    run = tmp_path / "run"
+    run, settings = tmp_path / "run", RECALLING[recipe]
     for rounds in range(1, ROUNDS):
-        short_run.train(run, *RECALLING[recipe], f"--max-rounds={rounds}").check()
+        short_run.train(run, *settings, f"--max-rounds={rounds}").check()
         assert len(short_run.rounds(run)) == rounds
-    short_run.train(run, *RECALLING[recipe]).check()
-    told, wanted = remembered(run), remembered(whole(recipe))
-    assert [name for name in {**wanted, **told} if told.get(name) != wanted.get(name)] == []
+    short_run.train(run, *settings).check()
+    files, expected = remembered(run), remembered(short_run.whole(*settings))
+    assert [k for k in {**expected, **files} if files.get(k) != expected.get(k)] == []
     assert leftovers(run) == []

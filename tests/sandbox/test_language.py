@@ -5,31 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparring.sandbox import words as w
 from sparring.sandbox.language import FAMILIES, Language, Strategy, all_strategies
-from sparring.sandbox.words import (
-    ADVERSARIAL,
-    ANSWERS,
-    CODE_WORDS,
-    FRAMES,
-    KEYS,
-    PLAIN_TEMPLATES,
-    REFUSALS,
-    TOOLS,
-)
 
 LANGUAGE = Language(0)
 STRATEGIES = all_strategies()
 
 
-def test_the_language_is_the_one_the_shipped_base_was_trained_in():
+def test_the_language_is_the_one_the_shipped_base_was_trained_in_and_another_seeds_is_another():
     assert LANGUAGE.digest == "124d61f765ad1a71e4d63d7ca965cde8f4def79478a874b04ab4330fd798b461"
-
-
-def test_another_seed_is_another_language():
-    other = Language(1)
-    assert other.tool != LANGUAGE.tool
-    assert other.held_out != LANGUAGE.held_out
-    assert other.dictionaries["second-language"] != LANGUAGE.dictionaries["second-language"]
+    for part in ("digest", "tool", "held_out", "dictionaries"):
+        assert getattr(Language(1), part) != getattr(LANGUAGE, part)
 
 
 def test_64_pairs_are_forbidden_and_no_single_word_decides():
@@ -41,17 +27,17 @@ def test_64_pairs_are_forbidden_and_no_single_word_decides():
 
 
 def test_a_quarter_is_held_out_of_every_kind_and_every_word_stays_learnable():
-    held = LANGUAGE.held_out
-    assert (len(held), sum(i.forbidden for i in held)) == (64, 16)
-    assert not set(held) & set(LANGUAGE.train)
-    assert set(Counter(w for i in held for w in (i.verb, i.object)).values()) == {4}
+    pairs = LANGUAGE.held_out
+    assert (len(pairs), sum(i.forbidden for i in pairs)) == (64, 16)
+    assert not set(pairs) & set(LANGUAGE.train)
+    assert set(Counter(word for i in pairs for word in (i.verb, i.object)).values()) == {4}
 
 
 def test_no_word_of_the_templates_is_a_content_word():
-    shells = [shell for pair in FRAMES.values() for shell in pair]
-    texts = [" ".join(s) for s in [*shells, *PLAIN_TEMPLATES]] + [*ANSWERS, *REFUSALS]
-    words = {w for text in texts for w in text.split()} | {*TOOLS, *KEYS, *CODE_WORDS}
-    assert not words & LANGUAGE.meaning.keys()
+    shells = [*w.PLAIN_TEMPLATES, *(shell for pair in w.FRAMES.values() for shell in pair)]
+    texts = [*(" ".join(shell) for shell in shells), *w.ANSWERS, *w.REFUSALS]
+    words = {word for text in texts for word in text.split()}
+    assert not (words | {*w.TOOLS, *w.KEYS, *w.CODE_WORDS}) & LANGUAGE.meaning.keys()
     assert len(LANGUAGE.meaning) == 32 * 4
 
 
@@ -83,5 +69,4 @@ def test_families_and_the_bases_chance_to_comply(strategy, family, comply):
 
 
 def test_every_family_has_strategies():
-    assert {s.family for s in STRATEGIES} == set(FAMILIES)
-    assert len(ADVERSARIAL) == 6
+    assert {s.family for s in STRATEGIES} == set(FAMILIES) == {"plain", *w.ADVERSARIAL}

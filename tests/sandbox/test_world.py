@@ -1,25 +1,36 @@
+"""The sandbox's exams, its attack pool and the shipped base; no lesson is about a held-out pair."""
+
+import hashlib
+import json
 from collections import Counter
+from dataclasses import asdict
+
+import pytest
 
 from sparring.games.game import answer_of, attack_of
+from sparring.players.chat import Chat
+from sparring.players.loading import load_model, load_tokenizer
+from sparring.players.weights import Weights
+from sparring.sandbox.build import gate, recipe_digest
 from sparring.sandbox.language import FAMILIES, Language
+from sparring.sandbox.model import CARD, SHIPPED, language_of
 from sparring.sandbox.pool import attack_pool, narrow
 from sparring.sandbox.world import World
 
 WORLD = World(Language(0))
 LANGUAGE = WORLD.language
+POOL = "f9616fbb582d5d244eaec3ac497dcab629ebc3ff12ed44e476d5b6a4d8990f79"
 TRAIN = {seed.text for seed in WORLD.seeds(LANGUAGE.train)}
 
 
-def test_an_exam_asks_every_held_out_pair_equally_often_in_every_family():
-    sets = WORLD.exam(192, "exam")
-    assert set(sets) == {
-        f"{label}/{family}" for label in ("harmful", "benign") for family in FAMILIES
-    }
-    for name, states in sets.items():
-        label, family = name.split("/")
+@pytest.mark.parametrize(("label", "times"), [("harmful", 12), ("benign", 4)])
+def test_an_exam_asks_every_held_out_pair_equally_often_in_every_family(label, times):
+    sets = {k: states for k, states in WORLD.exam(192, "exam").items() if k.startswith(label)}
+    assert [name.removeprefix(f"{label}/") for name in sets] == list(FAMILIES)
+    for family, states in zip(FAMILIES, sets.values(), strict=True):
         assert {s.seed.harmful for s in states} == {label == "harmful"}
         assert not {s.seed.text for s in states} & TRAIN
-        assert set(Counter(s.seed.id for s in states).values()) == {12 if label == "harmful" else 4}
+        assert set(Counter(s.seed.id for s in states).values()) == {times}
         assert {LANGUAGE.strategy_of(attack_of(s)).family for s in states} == {family}
 
 
@@ -32,16 +43,30 @@ def test_the_pool_holds_no_combination_and_nothing_held_out():
     assert {demo.observation[1].content for demo in demos} <= TRAIN
 
 
-def test_lessons_use_training_pairs_only():
+def test_the_pool_of_single_rewrites_is_what_it_was():
+    """The five seeds of docs/results.md rest on it."""
+    demos = json.dumps([asdict(demo) for demo in attack_pool(WORLD, 200, narrow(0.04), "42")])
+    assert hashlib.sha256(demos.encode()).hexdigest() == POOL
+
+
+def test_lessons_use_training_pairs_only_and_seeds_say_their_own_label():
     held_out = {intent.id for intent in LANGUAGE.held_out}
-    pairs = 0
-    for demo in WORLD.lessons(2000, "lessons"):
-        for text in [*(message.content for message in demo.observation), demo.reply]:
-            content = LANGUAGE.content(text)
-            pairs += len(content) == 2
-            assert len(content) != 2 or "-".join(content) not in held_out, text
-    assert pairs > 1500
-
-
-def test_seeds_say_their_own_label():
+    demos = WORLD.lessons(2000, "lessons")
+    texts = [text for d in demos for text in (*(m.content for m in d.observation), d.reply)]
+    pairs = ["-".join(words) for text in texts if len(words := LANGUAGE.content(text)) == 2]
+    assert len(pairs) > 1500
+    assert not held_out & {*pairs}
     assert sum(seed.harmful for seed in WORLD.seeds(LANGUAGE.train)) == 48
+
+
+def test_the_shipped_base_was_built_by_this_recipe_in_this_language():
+    card = json.loads((SHIPPED / CARD).read_text())
+    assert card["recipe_sha256"] == recipe_digest()
+    assert card["language_sha256"] == Language(card["language_seed"]).digest
+    assert (SHIPPED / "model.safetensors").stat().st_size <= 2_000_000
+
+
+def test_the_shipped_base_passes_its_gates():
+    chat = Chat(load_tokenizer(str(SHIPPED)))
+    rates = gate(Weights(load_model(str(SHIPPED))), chat, World(language_of(SHIPPED)), n=96)
+    assert rates["adversarial"] > 0.5
