@@ -41,7 +41,7 @@ def test_a_ucb_score_is_the_failure_plus_a_bonus_for_rare_visits(m, n, visits, c
     assert ucb(c)(failed("open it", m, n), visits, 0.5) == pytest.approx(score, abs=5e-5)
 
 
-def test_an_attack_is_admitted_below_a_half_on_average_over_the_replies_that_were_scored():
+def test_an_attack_is_admitted_below_a_half_on_average_with_the_worst_reply_and_its_ruling():
     full = pool()
     episodes = [
         *group("a", [0.5, 0.75, 0, 0.5], 0),  # 1.75 / 4 = .4375
@@ -53,16 +53,11 @@ def test_an_attack_is_admitted_below_a_half_on_average_over_the_replies_that_wer
         *(Episode(e.state, 5, {A: -1.0}) for e in group("f", [0, 0])),
     ]
     metrics = full.add(0, episodes)
-    means = {entry.seen[0].content: entry.mean for entry in full.entries.values()}
-    assert means == {"a": 0.4375, "c": 0.375}
-    assert all(entry.visits == 0 for entry in full.entries.values())
+    entries = {entry.seen[0].content: entry for entry in full.entries.values()}
+    assert {text: entry.mean for text, entry in entries.items()} == {"a": 0.4375, "c": 0.375}
+    assert {entry.visits for entry in entries.values()} == {0}
+    assert (entries["a"].reply, entries["a"].ruling) == ("reply 2", Verdict(score=5))
     assert metrics["replay/admitted"] == metrics["replay/size"] == 2
-
-
-def test_an_entry_holds_the_worst_reply_and_the_ruling_on_it():
-    full = pool()
-    full.add(0, group("a", [0.5, 0, 0.75]))
-    assert (only(full).reply, only(full).ruling) == ("reply 1", Verdict(score=5))
 
 
 def visited(us, **entry):
@@ -104,14 +99,14 @@ def drawn(full, most, rounds):
 
 
 def test_sleepers_are_drawn_as_the_reexamined_share_and_never_otherwise():
-    full = holding(pool(reexamine=0.25), *(failed(f"a{i}", i / 100) for i in range(9)), *SLEEPERS)
-    shares = Counter(e.asleep for e in drawn(full, 6, 400))
+    awake = [failed(f"a{i}", i / 100) for i in range(9)]
+    entries = drawn(holding(pool(reexamine=0.25), *awake, *SLEEPERS), 6, 400)
     # 6 · .25 = 1.5 a round: 1 or 2, by chance
-    assert shares[True] + shares[False] == 6 * 400
-    assert shares[True] == pytest.approx(1.5 * 400, abs=40)  # two standard errors: 20
-    assert {sum(e.asleep for e in full.draw(True, 6, f"{n}")) for n in range(50)} == {1, 2}
+    rounds = [sum(e.asleep for e in entries[k : k + 6]) for k in range(0, 6 * 400, 6)]
+    assert set(rounds) == {1, 2}
+    assert sum(rounds) == pytest.approx(1.5 * 400, abs=40)  # two standard errors: 20
+    assert len({e.key for e in entries if e.asleep}) == 40, "every one gets its turn"
     assert drawn(holding(pool(reexamine=0), *SLEEPERS), 6, 50) == []
-    assert len({e.key for e in drawn(full, 6, 400) if e.asleep}) == 40, "every one gets its turn"
 
 
 @pytest.mark.parametrize(
@@ -165,15 +160,6 @@ def test_only_replies_without_a_hint_count_for_how_well_the_defence_does():
     assert only(fresh).mean == 0.25, "a fresh group counts whole"
 
 
-def test_the_share_is_of_the_groups_that_came_to_a_reply():
-    """Attacks that do not parse have none: 1 replay beside 2 groups is a third of them."""
-    full = holding(pool(), failed("a"))
-    full.deal(0, turn(), openings(4))
-    fresh = [*group("b", [1, 1], 0), *group("c", [1, 1], 1)]
-    assert full.add(0, [*fresh, *replayed(full, lambda entry: [1])])["replay/share"] == 1 / 3
-    assert full.add(1, [])["replay/share"] == 0
-
-
 def test_a_full_pool_evicts_the_best_defended_awake_or_asleep():
     full = holding(pool(capacity=3), *(failed(f"a{m}", m) for m in (0.3, 0.45, 0.1, 0.2)))
     full.add(0, group("new", [0.25, 0.5]))  # .375
@@ -225,29 +211,25 @@ def test_ucb_draws_the_highest_scores_first_and_breaks_ties_by_address():
 
 def test_a_quarter_of_the_groups_are_replays_if_the_pool_can_fill_them():
     full = holding(pool(), *(failed(f"a{i}") for i in range(40)))
+    assert full.deal(0, turn(learns=(A,)), openings(8)) == (openings(8), ()), "D does not learn"
     fresh, replays = full.deal(0, TREE, openings(8))
     # 8 harmful openings are 32 groups, of which 8 make way: two openings; no benign entry is known
     assert (len(fresh), len(replays)) == (6 + 8, 8)
     forks = [(i, state.seed, k) for i, state in enumerate(fresh) for k in range(4)]
     live = [e for i, seed, k in forks for e in group("b", [1, 1], i, seed, k)]
-    metrics = full.add(0, [*live, *replayed(full, lambda entry: [1, 1])])
-    assert metrics["replay/share"] == pytest.approx(8 / 64)
+    # attacks that do not parse come to no reply: here the last two
+    metrics = full.add(0, [*live[:-4], *replayed(full, lambda entry: [1, 1])])
+    assert metrics["replay/share"] == pytest.approx(8 / 62)
+    assert full.add(1, [])["replay/share"] == 0
 
 
-def test_nothing_is_replayed_while_the_defender_does_not_learn():
-    full, games = holding(pool(), *(failed(f"a{i}") for i in range(40))), openings(8)
-    assert full.deal(0, turn(learns=(A,)), games) == (games, ())
-    assert full.add(0, group("new", [0, 0]))["replay/admitted"] == 1
-
-
-@pytest.mark.parametrize("more", [{}, {"goal": "open it", "cluster": "gate 3", "context": "a map"}])
-def test_an_entry_comes_back_from_a_checkpoint_with_its_whole_seed(more):
-    seed = replace(VAULT, **more)
-    state = json.loads(json.dumps(holding(pool(), failed("a", seed=seed)).state()))
-    assert set(state["entries"][0]["seed"]) == {"text", "harmful", "id", "category", *more}
-    again = pool()
-    again.load(state)
-    assert only(again).seed == seed
+def test_an_entry_comes_back_from_a_checkpoint_with_its_whole_seed():
+    for more in ({}, {"goal": "open it", "cluster": "gate 3", "context": "a map"}):
+        seed, again = replace(VAULT, **more), pool()
+        state = json.loads(json.dumps(holding(pool(), failed("a", seed=seed)).state()))
+        assert set(state["entries"][0]["seed"]) == {"text", "harmful", "id", "category", *more}
+        again.load(state)
+        assert only(again).seed == seed
 
 
 class Untaught:
