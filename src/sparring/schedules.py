@@ -13,11 +13,10 @@ Schedule = Callable[[int, Sequence[Metrics]], Turn]
 
 def solo(player: Player, num_generations: int, replies_per_attack: int = 1) -> Turn:
     """One player learns: the defender from G replies, the attacker from G attacks x K replies."""
+    attacks, replies = num_generations, replies_per_attack
     if player is Player.DEFENDER:
-        widths: Mapping[Player, int] = {Player.ATTACKER: 1, Player.DEFENDER: num_generations}
-    else:
-        widths = {Player.ATTACKER: num_generations, Player.DEFENDER: replies_per_attack}
-    return Turn(frozenset({player}), widths)
+        attacks, replies = 1, num_generations
+    return Turn(frozenset({player}), {Player.ATTACKER: attacks, Player.DEFENDER: replies})
 
 
 def always(turn: Turn) -> Schedule:

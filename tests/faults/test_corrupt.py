@@ -87,20 +87,18 @@ def test_every_changed_byte_and_length_of_every_file_is_noticed(checkpoints, cha
     assert checkpoints.newest(pytest.fail) == 3, "the changes were not undone"
 
 
-def test_a_missing_file_is_noticed_whichever_it_is(checkpoints):
+def test_a_missing_file_and_one_that_nobody_wrote_are_noticed_whichever_they_are(checkpoints):
     for path in files_of_the_newest(checkpoints):
         before = path.read_bytes()
         path.unlink()
         assert_passed_over(checkpoints, path, "absence")
         path.write_bytes(before)
-
-
-@pytest.mark.parametrize("name", ["extra.bin", "attacker/extra.bin", "pytorch_model.bin", "a/b"])
-def test_a_file_nobody_wrote_is_noticed(checkpoints, name):
-    path = checkpoints.path(3) / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(b"")
-    assert_passed_over(checkpoints, path, "addition")
+    for name in ("extra.bin", "attacker/extra.bin", "pytorch_model.bin", "a/b"):
+        path = checkpoints.path(3) / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+        assert_passed_over(checkpoints, path, "addition")
+        path.unlink()
 
 
 def test_whole_files_and_checkpoints_in_the_wrong_place_are_noticed(checkpoints):
@@ -160,11 +158,7 @@ DAMAGED = {
     "twice": lines(0, 1, 1, 2),
     "out of order": lines(0, 2, 1),
     "empty line": lines(0) + b"\n" + lines(1),
-    "torn inside": lines(0) + b"{torn\n" + lines(1),
-    "no record": lines(0) + b"[1]\n",
     "no number": lines(0) + b'{"metrics": {}}\n',
-    "no text": lines(0) + b"\xff\n",
-    "deep": lines(0) + b"[" * 100_000 + b"\n",
     "long number": lines(0) + b'{"round": ' + b"9" * 4301 + b"}\n",
 }
 
@@ -176,21 +170,14 @@ def test_rounds_that_are_not_each_there_once_are_refused(tmp_path, how):
         RunDir(tmp_path).rounds()
 
 
-@pytest.mark.parametrize("torn", [b'{"round": 2, "metr', b'{"round": 2}', b"\xff", b""])
-def test_a_torn_last_line_of_rounds_was_never_written(tmp_path, torn):
-    (tmp_path / "rounds.jsonl").write_bytes(lines(0, 1) + torn)
-    assert [record.round for record in RunDir(tmp_path).rounds()] == [0, 1]
-
-
 @pytest.mark.parametrize("name", ["run.json", "exams/crossplay/results.json"])
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
 def test_a_damaged_record_is_named(tmp_path, name, raw):
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(raw)
-    run = RunDir(tmp_path)
     with pytest.raises(CorruptError, match=path.name):
-        run.crossplay() if "exams" in name else run.status
+        RunDir(tmp_path).crossplay() if "exams" in name else RunDir(tmp_path).status
 
 
 def flip(path: Path) -> Path:
@@ -233,9 +220,9 @@ def test_a_run_does_not_go_on_from_metrics_that_somebody_changed(tmp_path):
     """The schedule may read them, so the rounds that follow would be others."""
     run = short_run.copy_of_whole(tmp_path)
     path = run / "rounds.jsonl"
-    told = path.read_text()
-    path.write_text(told.replace('"asr": 0.', '"asr": 1.', 1))
-    assert path.read_text() != told
+    before = path.read_text()
+    path.write_text(before.replace('"asr": 0.', '"asr": 1.', 1))
+    assert path.read_text() != before
     assert_ends_with_1(run, path)
 
 

@@ -109,8 +109,8 @@ def test_a_table_with_holes_is_refused(matrix):
 
 
 def test_the_arena_pays_what_the_table_says():
-    told = played(KNOWN["pursuit"].game, ["Dover", " Canterbury\n"], ["Dover"], {A: 2})
-    assert [e.returns for e in told] == [{A: 100, D: -100}, {A: -50, D: 50}]
+    episodes = played(KNOWN["pursuit"].game, ["Dover", " Canterbury\n"], ["Dover"], {A: 2})
+    assert [e.returns for e in episodes] == [{A: 100, D: -100}, {A: -50, D: 50}]
 
 
 @pytest.mark.parametrize("seen", [False, True])

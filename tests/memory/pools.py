@@ -37,11 +37,11 @@ def group(attack, us, opening=0, seed=VAULT, sibling=0):
     return list(answered(attacked, opening, us))
 
 
-def replayed(told, us):
+def replayed(pool, us):
     """The replies to every replay of this round; `us(entry)` says how they went."""
     return [
         episode
-        for opening, entry in told.dealt.items()
+        for opening, entry in pool.dealt.items()
         for episode in answered(entry.opening, opening, us(entry))
     ]
 
@@ -51,15 +51,15 @@ def failed(attack, mean=0.25, visits=0, asleep=False, seed=VAULT):
     return Entry(seed, (Message("user", attack),), "yes", verdict(mean), mean, visits, asleep)
 
 
-def holding(told, *entries, visits=0):
+def holding(pool, *entries, visits=0):
     """The pool with these entries in it."""
-    told.entries, told.visits = {entry.key: entry for entry in entries}, visits
-    return told
+    pool.entries, pool.visits = {entry.key: entry for entry in entries}, visits
+    return pool
 
 
-def only(told):
-    """The one entry of a pool."""
-    (entry,) = told.entries.values()
+def only(pool):
+    """The only entry of a pool."""
+    (entry,) = pool.entries.values()
     return entry
 
 

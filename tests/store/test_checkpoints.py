@@ -137,17 +137,15 @@ def test_sweep_removes_what_a_killed_writer_left_and_nothing_else(tmp_path):
     assert checkpoints.newest(pytest.fail) == 1
 
 
-def test_rewind_forgets_the_later_ones_and_keeps_the_others(tmp_path):
-    checkpoints = written(tmp_path, 3, 4, 5)
-    checkpoints.rewind(4)
-    assert checkpoints.numbers() == folders(checkpoints) == [3, 4]
-
-
-def test_a_checkpoint_is_found_by_its_number_or_is_the_newest_and_a_missing_one_is_named(tmp_path):
+def test_a_checkpoint_is_found_by_its_number_or_as_the_newest_and_rewind_forgets_later_ones(
+    tmp_path,
+):
     checkpoints = written(tmp_path / "vault" / "checkpoints", 0, 4, 5)
     assert [checkpoints.at(number) for number in (0, 4, None)] == [0, 4, 5]
     with pytest.raises(UsageError, match=r"vault: no checkpoint after 7 .* one of \[0, 4, 5\]"):
         checkpoints.at(7)
+    checkpoints.rewind(4)
+    assert checkpoints.numbers() == folders(checkpoints) == [0, 4]
     none = Checkpoints(tmp_path / "gate" / "checkpoints")
     assert none.newest(pytest.fail) is None
     for number in (None, 0, 7):

@@ -112,24 +112,18 @@ def in_python(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 def test_a_second_writer_is_refused_until_the_first_is_gone_even_by_sigkill(tmp_path):
-    run = RunDir.create(tmp_path / "run", "")
+    run = RunDir(short_run.copy_of_whole(tmp_path))
+    before = short_run.contents(run.folder)
     with in_python(HOLD, run.folder) as holder:
         assert holder.stdout.readline() == "locked\n"
         with pytest.raises(UsageError, match="another process is writing this run"), run.locked():
             pytest.fail("two writers")
+        ended = short_run.train(run.folder)
+        assert (ended.code, "another process is writing this run" in ended.err) == (2, True)
         holder.send_signal(signal.SIGKILL)
+    assert short_run.contents(run.folder) == before
     with run.locked():
         assert (run.folder / "LOCK").is_file()
-
-
-def test_a_run_that_is_being_written_is_not_resumed_and_the_command_ends_with_2(tmp_path):
-    run = short_run.copy_of_whole(tmp_path)
-    before = short_run.contents(run)
-    with RunDir(run).locked():
-        ended = short_run.train(run)
-    assert ended.code == 2
-    assert "another process is writing this run" in ended.err
-    assert short_run.contents(run) == before
 
 
 def test_of_several_starts_at_the_same_moment_one_makes_the_run(tmp_path):

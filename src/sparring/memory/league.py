@@ -20,20 +20,18 @@ from sparring.types import Metrics, Player, Turn
 
 Matrix = Mapping[int, Mapping[int, float]]
 """ASR of the attacker kept after `row` rounds against the defender kept after `column`."""
-Opponents = Callable[[Player, Sequence[int], Callable[[], Matrix]], Mapping[int, float]]
-"""(the player to replace, its kept selves, what plays their cross-play matrix) → their chances."""
+Crossed = Callable[[], Matrix]
+"""Plays the cross-play matrix of all kept selves, as far as it was not played before."""
+Opponents = Callable[[Player, Sequence[int], Crossed], Mapping[int, float]]
+"""(the player to replace, its kept selves, what plays their matrix) → the selves' chances."""
 
 
-def uniform(
-    player: Player, selves: Sequence[int], matrix: Callable[[], Matrix]
-) -> Mapping[int, float]:
+def uniform(player: Player, selves: Sequence[int], matrix: Crossed) -> Mapping[int, float]:
     """Every kept self is equally likely."""
     return dict.fromkeys(selves, 1.0)
 
 
-def nash(
-    player: Player, selves: Sequence[int], matrix: Callable[[], Matrix]
-) -> Mapping[int, float]:
+def nash(player: Player, selves: Sequence[int], matrix: Crossed) -> Mapping[int, float]:
     """The player's mixture at the equilibrium of the zero-sum game that the matrix pays.
 
     Over the selves whose cells were all scored; where there are none, every self alike.

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from sparring.sandbox.language import Language
 from sparring.types import CorruptError, UsageError
 
@@ -16,13 +18,8 @@ SHIPPED = Path(__file__).parent / "weights"
 """The folder of the base that comes with the package."""
 CARD = "sandbox.json"
 """The file beside a base's weights that names its language and its lessons."""
-_SPECIAL = ["<|pad|>", "<|unk|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
-_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<|' + message['role'] + '|> ' + message['content'] + ' <|end|> ' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|> ' }}{% endif %}"
-)
+_SHAPE = yaml.safe_load(Path(__file__).with_name("model.yaml").read_text("utf-8"))
+"""The special tokens, and the settings of the tokenizer and of the network."""
 
 
 def one_thread() -> None:
@@ -40,19 +37,12 @@ def tokenizer(language: Language) -> PreTrainedTokenizerFast:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {word: i for i, word in enumerate([*_SPECIAL, *language.words])}
+    vocabulary = {word: i for i, word in enumerate([*_SHAPE["special"], *language.words])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unk|>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=core,
-        pad_token="<|pad|>",
-        unk_token="<|unk|>",
-        eos_token="<|end|>",
-        additional_special_tokens=["<|system|>", "<|user|>", "<|assistant|>"],
-        clean_up_tokenization_spaces=False,
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=core, **_SHAPE["tokenizer"]
     )
-    fast.chat_template = _TEMPLATE
-    return fast
 
 
 def untrained(vocabulary: int, torch_seed: int) -> LlamaForCausalLM:
@@ -60,18 +50,7 @@ def untrained(vocabulary: int, torch_seed: int) -> LlamaForCausalLM:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-        pad_token_id=0,
-        bos_token_id=None,
-        eos_token_id=5,
-    )
+    config = LlamaConfig(vocab_size=vocabulary, **_SHAPE["network"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed)
         return LlamaForCausalLM(config)
