@@ -172,7 +172,7 @@ def gladly(body: dict[str, Any]) -> tuple[int, dict, bytes]:
     return reply_to(body, content="Gladly.")
 
 
-def bodies_to(received: Seen, who: str) -> list[dict[str, Any]]:
+def bodies_to(received: Received, who: str) -> list[dict[str, Any]]:
     """The requests to one of the server's models; there is at least one."""
     return [b for b in received.bodies if b["model"] == who] or pytest.fail(f"none to {who}")
 
