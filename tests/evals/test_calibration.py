@@ -4,10 +4,10 @@ import pytest
 from tests.evals.labelled import write_completions
 from tests.table import ScriptedJudge
 
-from sparring import Harm, KeywordJudge, Outcome, Panel, Seed, Status, UsageError, Verdict
+from sparring import Harm, KeywordJudge, Panel, Seed, Status, UsageError, Verdict
 from sparring.data.readers import Labelled, read_labelled
 from sparring.evals import judging
-from sparring.evals.judging import Calibration, calibration, of_stored, of_verdicts
+from sparring.evals.judging import Calibration, of_stored, of_verdicts
 from sparring.games.game import attack_of, reply_of
 from sparring.judges.judge import describe
 from sparring.judges.model_judge import Format, ModelJudge, ScriptedEngine
@@ -86,20 +86,6 @@ def test_what_could_not_be_judged_is_unscored_by_its_cause_and_never_right_or_wr
     (absent,) = of_stored(items)
     assert absent.accuracy.unscored == {"absent": 4}
     assert absent.f1.value is absent.alpha.value is None
-
-
-def test_f1_is_the_hand_worked_one():
-    pairs = [(True, True)] * 6 + [(True, False)] * 2 + [(False, True)] * 3 + [(False, False)] * 9
-    result = judging.f1([*pairs, (True, None)], [str(i) for i in range(21)])
-    assert (result.value, result.n) == (pytest.approx(12 / 17), 20)
-    assert judging.f1([(False, False)] * 3, ["a", "b", "c"]).value is None
-
-
-def test_replies_to_one_behavior_are_counted_once_in_every_interval():
-    for size, clusters in ((12, 10), (1, 120)):
-        ruled = [(i % 2 == 0, Outcome((i // 2) % 3 != 0, f"{i // size}")) for i in range(120)]
-        result = calibration("j", "refused", ruled)
-        assert result.accuracy.clusters == result.alpha.clusters == result.f1.clusters == clusters
 
 
 @pytest.mark.parametrize(

@@ -51,16 +51,6 @@ def rates_of(run: RunDir) -> dict:
     return {name: rate(list(outcomes.values())) for name, outcomes in items(run, 4).items()}
 
 
-def test_one_failed_verdict_is_one_unscored_pair_and_no_other_exam(tmp_path):
-    first, second = examined(tmp_path / "a", failing("polish, 2")), examined(tmp_path / "b")
-    differences = compared(first, second, None)
-    assert {name: (paired.n, paired.unscored) for name, paired in differences.items()} == {
-        **{"asr/plain": (6, 0), "over_refusal/plain": (4, 1)}
-    }
-    (failed,) = (o for o in items(first, 4)["over_refusal/plain"].values() if o.happened is None)
-    assert failed.cause == "timeout"
-
-
 @pytest.mark.parametrize("fills", [GUARD, GUARD | {"helpful"}])
 @pytest.mark.parametrize(
     "script",
@@ -82,10 +72,16 @@ def test_items_make_the_rates_of_the_exam_again(fills, script, tmp_path):
     assert (rates["asr/live"].value, rates["asr/live"].n_scored) == (0.0, 3)
 
 
-def test_exams_under_judges_that_tell_other_things_are_not_the_same(tmp_path):
-    other = examined(tmp_path / "b", by_reply, GUARD | {"helpful"})
+def test_exams_under_judges_that_tell_other_things_are_not_the_same_and_a_failure_is_no_such(
+    tmp_path,
+):
+    exam = examined(tmp_path / "a")
+    failed = compared(exam, examined(tmp_path / "b", failing("polish, 2")), None)
+    assert {name: (paired.n, paired.unscored) for name, paired in failed.items()} == {
+        **{"asr/plain": (6, 0), "over_refusal/plain": (4, 1)}
+    }
     with pytest.raises(UsageError, match="only one has correct/plain"):
-        compared(examined(tmp_path / "a", by_reply), other, None)
+        compared(exam, examined(tmp_path / "c", by_reply, GUARD | {"helpful"}), None)
 
 
 def test_attacks_of_each_runs_own_are_not_paired_as_if_they_were_the_same(tmp_path):

@@ -220,33 +220,28 @@ def test_a_warmed_up_attacker_is_known_by_what_its_files_hold(tmp_path):
 
 
 def test_crossplay_meets_everybody_and_keeps_every_cell(runs, tmp_path):
-    folders = [runs["first"].folder, runs["shared"].folder]
-    words = ("--n", "4", "--cache", tmp_path, "--json")
-    result = json.loads(sparring_command("crossplay", *folders, *words).out)
-    names = ["first@2", "shared@2"]
-    assert list(result["asr"]) == names
-    assert all(list(row) == names for row in result["asr"].values())
+    run, other = runs["first"].folder, copied(runs["second"], tmp_path / "other" / "first").folder
+    cells = tmp_path / "cells"
+    words = ("--n", "4", "--cache", cells, "--json")
+    result = json.loads(sparring_command("crossplay", run, other, *words).out)
+    names = [f"{folder}@2" for folder in (run, other)]  # their folders have one name
+    assert [list(row) for row in (result["asr"], *result["asr"].values())] == [names] * 3
     assert all(rate["n_total"] == 4 for row in result["asr"].values() for rate in row.values())
-    cells = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    assert len(cells) == 4
-    assert json.loads(sparring_command("crossplay", *folders, *words).out) == result
-    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == cells
+    times = {path.name: path.stat().st_mtime_ns for path in cells.iterdir()}
+    assert len(times) == 4
+    assert json.loads(sparring_command("crossplay", run, other, *words).out) == result
+    assert {path.name: path.stat().st_mtime_ns for path in cells.iterdir()} == times
 
 
-def test_crossplay_over_time_names_the_rounds_and_runs_of_one_name_by_their_paths(runs, tmp_path):
-    words = ("--at", "0,2", "--n", "2", "--cache", tmp_path / "cells")
-    folder = runs["first"].folder
-    result = json.loads(sparring_command("crossplay", folder, *words, "--json").out)
+def test_crossplay_over_time_names_the_rounds(runs, tmp_path):
+    words = (runs["first"].folder, "--at", "0,2", "--n", "2", "--cache", tmp_path / "cells")
+    result = json.loads(sparring_command("crossplay", *words, "--json").out)
     assert list(result["asr"]) == ["first@0", "first@2"]
-    shown = sparring_command("crossplay", folder, *words).out.splitlines()
+    shown = sparring_command("crossplay", *words).out.splitlines()
     assert "ASR of attackers (rows) against defenders (columns, numbered as the rows)" in shown[0]
     assert "n = 2 a cell, 95 % intervals" in shown[-1]
     rows = [line.split() for line in shown if "@" in line and "run@rounds" not in line]
     assert [row[1:3] for row in rows] == [["1", "first@0"], ["2", "first@2"]]
-    folders = [folder, copied(runs["second"], tmp_path / "elsewhere" / "first").folder]
-    words = ("--n", "2", "--cache", tmp_path / "cells", "--json")
-    result = json.loads(sparring_command("crossplay", *folders, *words).out)
-    assert list(result["asr"]) == [f"{folder}@2" for folder in folders]
 
 
 def under(entrant: Entrant, **settings) -> Entrant:

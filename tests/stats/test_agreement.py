@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sparring import Outcome, Rate, rate
 from sparring.stats import agreement
 from sparring.stats.agreement import alpha, corrected, kappa, lang_reiczigel
-from sparring.stats.rates import estimate, wilson
+from sparring.stats.rates import estimate
 
 
 @pytest.mark.parametrize(
@@ -120,13 +120,6 @@ def test_the_corrected_interval_is_the_published_one():
     # variance = .001544835 + .000054993 + .001305446 = .002905274, half = .136893.
     low, high = lang_reiczigel((0.25, 120), (0.9, 60), (0.9, 50))
     assert (low, high) == pytest.approx((0.037586, 0.311373), abs=2e-5)
-
-
-def test_a_perfect_judge_known_for_certain_changes_nothing():
-    sure = Rate(1.0, (1.0, 1.0), "wilson", 10**9, 10**9, 10**9, (1.0, 1.0))
-    result = corrected(of(30, 100), sure, sure)
-    assert result.value == pytest.approx(0.3)
-    assert result.ci95 == pytest.approx(wilson(30, 100), abs=0.003)
 
 
 def coverage(p: float, se: float, sp: float, labels: tuple[int, int], exact: bool = False) -> float:
