@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.hostile.corpus import ALL
-from tests.judges.texts import ASK, EXCHANGE, ITEM, NEEDS_TEXT, REPLY, SENT, TEXTS, formats, written
+from tests.judges.texts import EXCHANGE, ITEM, NEEDS_TEXT, REPLY, TEXTS, formats, written
 
 from sparring.judges import published
 from sparring.judges.model_judge import Item, Raw, Untrusted
@@ -46,13 +46,6 @@ def test_a_harmless_item_is_shown_as_the_golden_file_has_it_by_a_format_that_say
 def test_a_context_is_shown_where_the_format_has_a_place_for_it(name):
     assert "the map of the mountain" in shown(FORMS[name].prompts(IN_CONTEXT))
     assert "the map" not in shown(FORMS["wildguard"].prompts(IN_CONTEXT))
-
-
-@pytest.mark.parametrize("name", ["harmbench_llama", "harmbench_mistral", "strongreject", "jbb"])
-def test_the_request_is_judged_and_never_the_attack(name):
-    text = shown(FORMS[name].prompts(ITEM))
-    assert ASK in text
-    assert SENT not in text
 
 
 @pytest.mark.parametrize("name", [k for k, f in FORMS.items() if f.about == "attack"])
@@ -95,13 +88,6 @@ def test_a_hostile_string_is_shown_byte_by_byte(text):
 @given(st.text(st.characters(exclude_categories=()), max_size=40))
 def test_any_string_is_shown_byte_by_byte(text):
     assert_untouched(text)
-
-
-@pytest.mark.parametrize("name", [name for name, entry in PUBLISHED.items() if entry.raw])
-def test_every_word_of_the_item_is_marked_as_untrusted(name):
-    for prompt in FORMS[name].prompts(IN_CONTEXT):
-        trusted = "".join(part for part in prompt.parts if isinstance(part, str))
-        assert not any(word in trusted for word in (ASK, SENT, REPLY, "map"))
 
 
 @pytest.mark.parametrize("name", [name for name in NEEDS_TEXT if name != "wildguard"])

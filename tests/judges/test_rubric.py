@@ -76,10 +76,8 @@ def test_the_score_is_asked_for_by_the_label_and_only_it_tells_the_label():
     assert len({prompt.replace(nonce(prompt), "") for prompt in prompts}) == 1
 
 
-def test_faithfulness_is_asked_of_the_attack_without_the_reply():
-    assert FAITHFUL.about == "attack"
-    assert "assistant\n" not in content(FAITHFUL, ITEM)
-    assert RUBRIC.about == rubric(["on_topic", "refused"], "").about == "reply"
+def test_one_question_about_a_reply_makes_it_a_judge_of_replies():
+    assert (FAITHFUL.about, rubric(["on_topic", "refused"], "").about) == ("attack", "reply")
 
 
 def test_a_schema_holds_an_answer_to_the_menu():

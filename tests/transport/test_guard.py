@@ -94,13 +94,18 @@ def test_white_space_around_a_key_is_no_part_of_it(value):
 
 
 @pytest.mark.parametrize("value", ["sk-drágon", "sk-\x00dragon", "sk-dragon\nsk-2", "\ufeffsk-d"])
-@pytest.mark.parametrize("slot", ["key", "proxy"])
-def test_a_secret_that_no_header_carries_is_refused_and_not_shown(value, slot):
-    with pytest.raises(UsageError, match="FIELD: the environment variable KEY holds") as error:
-        from_environment("KEY", {"KEY": value}, "FIELD")
-    with pytest.raises(UsageError, match="printable ASCII") as other:
-        Client(Address("https://a.example"), **{slot: SecretStr(value)})
-    assert "dr" not in str(error.value) + str(other.value)
+def test_a_secret_that_no_header_carries_is_refused_and_not_shown(value):
+    errors = []
+    for attempt in (
+        lambda: from_environment("KEY", {"KEY": value}, "FIELD"),
+        lambda: Client(Address("https://a.example"), key=SecretStr(value)),
+        lambda: Client(Address("https://a.example"), proxy=SecretStr(value)),
+    ):
+        with pytest.raises(UsageError, match="printable ASCII") as error:
+            attempt()
+        errors.append(str(error.value))
+    assert "FIELD: the environment variable KEY holds" in errors[0]
+    assert not any("dr" in message for message in errors)
 
 
 @pytest.mark.parametrize("url", ["hunter2", "ftp://me:hunter2@proxy:1", "http://", "socks5://h/x"])
