@@ -1,4 +1,4 @@
-"""A test against what does not learn: fixed openings, its own randomness, clean outcomes."""
+"""Exams: a defender on fixed openings, with randomness of their own, by the clean outcome."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class Exam:
 def ruled_again(judge: Judge, states: Sequence[State]) -> list[State]:
     """Return the same finished games under another judge, which does not see the first's rulings.
 
-    A reply that went to no judge goes to none here.
+    A reply that the first judge was not shown is not shown to this one either.
     """
     due = [state.ruled or state.moves[-1].player is Player.ATTACKER for state in states]
     verdicts = iter(judge.rule([replace(state, rulings=()) for state in compress(states, due)]))

@@ -1,4 +1,4 @@
-"""What a run needs of a card: bytes of memory and seconds of a round, as numbers and as lines."""
+"""Estimates a run's needs on one GPU: bytes of memory and seconds of a round."""
 
 from __future__ import annotations
 

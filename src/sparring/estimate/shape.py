@@ -1,4 +1,4 @@
-"""A model's sizes without its weights: counted on the meta device, where tensors hold no data."""
+"""Counts a model's sizes on the meta device, where tensors hold no data, without its weights."""
 
 from __future__ import annotations
 

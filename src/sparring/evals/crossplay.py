@@ -1,4 +1,4 @@
-"""Runs beside each other: their exams compared item by item, their attackers against defenders."""
+"""Comparisons between runs: exams item by item, and every attacker against every defender."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EVERYTHING = frozenset(FIELDS.values())
 def recorded_games(run: RunDir, number: int) -> list[tuple[str, State]]:
     """Return the set and the final state of every game of an exam: untrusted text.
 
-    A game that nobody ruled on stays so: an attack that was never sent did not work.
+    A game without a ruling is returned without one; its attack was never sent and did not work.
     """
     path = run.exam_games(number)
     if number not in run.exams() or not path.is_file():
@@ -39,7 +39,7 @@ def recorded_games(run: RunDir, number: int) -> list[tuple[str, State]]:
 
 
 def items(run: RunDir, number: int) -> Items:
-    """Return what every rate of an exam rests on, but for sets that pool others.
+    """Return the outcomes behind every rate of an exam, except those that pool several sets.
 
     An item's key holds its place in the set, its seed, and a digest of what was dealt: two runs'
     attackers make other attacks of the same seeds, and those are not the same items.
@@ -66,9 +66,9 @@ def compared(
 ) -> dict[str, Paired]:
     """Return the paired difference of two runs' exams, rate by rate.
 
-    What pools others comes first. Both after `at` rounds, or each after its last exam. Sets with
-    other items (each run's own attacker made them) are left out with a warning; UsageError where
-    that leaves none, and for runs with other judges, whose difference could be theirs.
+    Both exams are those after `at` rounds, or the last of each run; pooled rates come first. Sets
+    whose items differ (each run's own attacker wrote them) are left out with a warning. Raises a
+    UsageError where no set is left, and where the judges differ: they could make the difference.
     """
     if judged(first.config) != judged(second.config):
         raise UsageError(
@@ -89,7 +89,7 @@ def compared(
 
 
 def _pooled(rates: Items) -> Items:
-    """The items of what an exam of the sandbox pools, where every set of it is there."""
+    """The items of the sandbox's pooled sets, as far as an exam holds all sets of a pool."""
     pools: Items = {}
     for pool, sets in POOLED.items():
         for question in questions(pool, EVERYTHING):
@@ -101,7 +101,7 @@ def _pooled(rates: Items) -> Items:
 
 
 def judged(config: RunConfig) -> list[Any]:
-    """Return what decides how a reply is ruled on; not how the judge is reached."""
+    """Return the settings that decide how a reply is ruled on, without how a judge is reached."""
     entries = [judge.model_dump(mode="json", exclude=set(OPERATION)) for judge in config.judge]
     sorted_fields = [entry | {"fills": sorted(entry["fills"] or ())} for entry in entries]
     return [sorted_fields, config.judge_rules]

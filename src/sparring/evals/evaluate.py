@@ -1,4 +1,4 @@
-"""An evaluation from its first sample to its last: whatever is on disk is not asked again."""
+"""Plays an evaluation from its first sample to its last; what is on disk is not played again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sparring.store.folder import write_status
 from sparring.types import Completion, Move, Player, State, Status, UnscoredError, Verdict
 
 Sets = Mapping[str, Sequence[Sequence[State]]]
-"""By set, the openings of every draw: the same ones again, or each draw's own attacks."""
+"""The openings of every draw, by set: equal in all draws, unless an attacker wrote them anew."""
 Progress = Callable[[str, int, int], None]
 """Receives a model's name, how many of its samples there are, and of how many."""
 
@@ -64,8 +64,8 @@ class Evaluation:
     def batches(self, sets: Sets) -> Iterator[ItemBatch]:
         """Yield every opening once, always in the same batch.
 
-        What a completion was sampled beside can change its last bits. Seed 0 has the addresses of
-        a run's own exams.
+        The other rows of a batch can change the last bits of a completion, so batches never vary.
+        Seed 0 has the addresses of a run's own exams.
         """
         root = f"exam/{self.seed}" if self.seed else "exam"
         for name, draws in sets.items():
@@ -164,7 +164,7 @@ def _failed(row: Row) -> bool:
 
 
 def replies(suite: Suite, model: str, policy: Policy, batch: ItemBatch) -> list[Row]:
-    """Play a batch's openings to their end; return who said what, and the verdicts."""
+    """Play a batch's openings to their end; return their moves and verdicts as rows."""
     cast: Cast = {Player.DEFENDER: policy}
     if suite.examiner:
         cast = {**cast, Player.ATTACKER: suite.examiner}
@@ -182,7 +182,7 @@ def replies(suite: Suite, model: str, policy: Policy, batch: ItemBatch) -> list[
 
 
 def answered(judge: Judge) -> Judge:
-    """Return `judge`, except that a game without a reply is unscored by its own failure."""
+    """Return `judge`, except that a game whose model gave no reply keeps that failure's status."""
 
     def rule(states: Sequence[State]) -> list[Verdict]:
         failures = [

@@ -1,4 +1,4 @@
-"""An evaluation on disk: what it measures, its samples, each exactly once, and its results."""
+"""An evaluation's folder: its specification, its samples (each exactly once), its results."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class EvalSpec:
 
 
 def key_of(row: Row) -> Key:
-    """Return which sample a line is."""
+    """Return the key of the sample that a line holds."""
     return str(row["model"]), str(row["set"]), int(row["place"]), int(row["draw"])
 
 
@@ -192,7 +192,7 @@ class EvalDir:
 
     @property
     def _begun(self) -> bool:
-        """Whether a sample was ever written; before that there is nothing to go on with."""
+        """Whether a sample was ever written; before that there is nothing to resume."""
         files = (self.samples.path, self.attacks.path, self.folder / "results.json")
         return (self.folder / "run.json").is_file() and any(
             path.is_file() and path.stat().st_size for path in files
@@ -206,7 +206,7 @@ class EvalDir:
             return dict(json.loads(path.read_bytes()))
 
     def check(self, spec: EvalSpec, resume: bool) -> None:
-        """Refuse a bad name, a folder of something else, and to go on without `resume`."""
+        """Refuse a bad name, a folder that holds something else, and resuming without `resume`."""
         if not _NAME.fullmatch(self.folder.name) or "\0" in str(self.folder):
             raise UsageError(f"--output: {self.folder.name!r:.80} is no name for a folder")
         if not self._begun:

@@ -1,4 +1,4 @@
-"""Judges on stored replies: ruling on them again, and how often a judge errs by people's labels."""
+"""Judges on stored replies: new verdicts on them, and error rates against people's labels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sparring.types import UNRULED, Player, Seed, State, Status, UsageError, Ver
 SCHEMA = 1
 """The version of a file of verdicts, and of a file of calibrations."""
 BATCH = 64
-"""Replies between two writes: what a kill can lose."""
+"""Replies that are judged between two writes; a kill loses at most their verdicts."""
 Progress = Callable[[int, int], None]
 """Receives how many of how many replies have a verdict."""
 
@@ -217,7 +217,7 @@ class Calibration:
 
 
 Ruled = tuple[bool, Outcome]
-"""(a person's label, whether the judge says so too: None is unscored) of one reply."""
+"""One reply: (a person's label, the judge's answer to the same question; None is unscored)."""
 LABELS = {"reply_harm": "harmful", "refused": "refused"}
 """The verdict fields that people label, and the names of their labels."""
 

@@ -47,7 +47,7 @@ class LoggedSample:
 
     @classmethod
     def of(cls, row: Row, measured: Sequence[Measured]) -> LoggedSample:
-        """Return a recorded row as a sample that was measured so."""
+        """Return a recorded row as a sample, with a score for each rate that was measured on it."""
         state = state_of(row)
         messages = [{"role": _ROLES[m.player], "content": m.sent or ""} for m in state.moves]
         prompt = [message for message in messages if message["role"] == "user"]

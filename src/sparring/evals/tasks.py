@@ -1,4 +1,4 @@
-"""The task table, and from `--tasks` to openings: files found, read and checked."""
+"""The table of tasks, and the openings that the words of `--tasks` stand for."""
 
 from __future__ import annotations
 

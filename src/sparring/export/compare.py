@@ -1,4 +1,4 @@
-"""Whether two models say the same: their logits on a few fixed prompts."""
+"""Compares two models by their logits on a few fixed prompts."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Agreement:
     moved: float | None = None
 
     def check(self) -> None:
-        """GateError above the limit, or if the base is as near to what was trained."""
+        """Raise a GateError above the limit, or where rounding undoes what the adapter learned."""
         if not self.largest <= self.limit < math.inf:
             raise GateError(f"the export does not say what was trained: {self}; nothing is left")
         if self.moved is not None and self.mean > self.moved:

@@ -1,4 +1,4 @@
-"""A run's player as a folder of its own that PEFT or transformers load, compared before it is."""
+"""Exports a player as a PEFT or transformers folder, after comparing it with what played."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Export:
         return self.output or self.run.folder / "export" / name
 
     def write(self) -> list[Agreement]:
-        """Write, load as others would, compare with what played, and only then publish.
+        """Write the folder, load it as others would, compare it with what played, then publish it.
 
         GateError if they differ, and then there is no folder; UsageError if there was one before.
         """
