@@ -171,7 +171,7 @@ def rounds(folder: Path, asked: Sequence[str], task: Task, ranks: Ranks = ALONE)
         Plan(
             game=game,
             judge=Nobody(),
-            openings=lambda number, turn: openings,
+            openings=lambda number, turn, past: openings,
             schedule=always(solo(Player.ATTACKER, GENERATIONS)),
             cast=trainers,
             learners={Player.ATTACKER: trainers[Player.ATTACKER]},

@@ -60,15 +60,15 @@ _REPLAYING = """
 """
 RECALLING: Mapping[str, tuple[str, ...]] = {
     "magic": words(f"""
-        seed=53 schedule.kind=by_metric schedule.dwell=[1,2] schedule.window=1 {_REPLAYING}
+        seed=61 schedule.kind=by_metric schedule.dwell=[1,2] schedule.window=1 {_REPLAYING}
         memory.experience.sampler=ucb memory.league.opponents=uniform memory.league.keep_every=1
     """),
     "ssp": words(f"""
-        recipe=ssp memory.experience.reflect=true memory.league.opponents=nash
+        seed=1 recipe=ssp memory.experience.reflect=true memory.league.opponents=nash
         memory.league.keep_every=2 {_REPLAYING}
     """),
 }
-"""By recipe: everything on that a run can remember. With seed 53 MAGIC meets selves 1 and 2."""
+"""By recipe: everything on that a run can remember. With seed 61 MAGIC meets selves 1 and 2."""
 _ROOT = Path(__file__).resolve().parents[1]
 _WARM = settings("""
     rounds=1 exam.crossplay=0 warm_up.steps=80 warm_up.batch_size=16 warm_up.pool_size=512

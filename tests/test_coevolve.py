@@ -55,7 +55,7 @@ def plan(schedule, learner=None, rule=rule, rounds=1, **more):
         rounds=rounds,
         rng_seed="run",
         **{
-            "openings": lambda number, turn: [game.open(VAULT), game.open(CANDLE)],
+            "openings": lambda number, turn, past: [game.open(VAULT), game.open(CANDLE)],
             "learners": dict.fromkeys((A, D), learner or Notebook()),
             "estimator": standardized,
             "measure": episode_metrics,
@@ -81,7 +81,7 @@ def test_a_learner_that_serves_both_players_is_updated_once_a_round():
 
 def test_dealt_moves_are_never_trained_on():
     book, dealt = Notebook(), State(VAULT).deal(A, "open the dragon vault")
-    (only,) = coevolve(plan(always(BOTH), book, openings=lambda number, turn: [dealt]))
+    (only,) = coevolve(plan(always(BOTH), book, openings=lambda number, turn, past: [dealt]))
     assert {s.player for s in book.lessons[0]} == {D}
     assert only.metrics["attacker/groups"] == 0
 

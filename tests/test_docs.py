@@ -135,7 +135,7 @@ def test_your_first_game_is_played_with_your_own_model(tmp_path):
     run, game = names["run"], names["KeepItShort"]()
     opening = game.open(next(seed for seed in run.seeds if not seed.harmful))
     parts = {"game": game, "judge": Judge(), "measure": names["score"], "shape": list}
-    plan = replace(run.plan, **parts, openings=lambda number, turn: [opening])
+    plan = replace(run.plan, **parts, openings=lambda number, turn, past: [opening])
     round_ = next(sparring.coevolve.coevolve(plan))
     assert len(round_.episodes) == 16, "4 questions with 4 answers each"
     assert {len(episode.state.moves) for episode in round_.episodes} == {2}

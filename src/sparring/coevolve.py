@@ -12,13 +12,13 @@ from sparring.credit import Credit, Estimator, credit
 from sparring.games.game import Game
 from sparring.judges.judge import Judge
 from sparring.memory.memory import Forgetful, Latest, Memory, Opposition
-from sparring.metrics import credit_metrics, token_metrics
+from sparring.metrics import credit_metrics, seed_metrics, token_metrics
 from sparring.players.player import Learner
 from sparring.schedules import Schedule
 from sparring.types import Episode, Metrics, Player, Round, Sample, State, Turn
 
-Openings = Callable[[int, Turn], Sequence[State]]
-"""From the round's number and its turn to the states that the round is played from."""
+Openings = Callable[[int, Turn, Sequence[Metrics]], Sequence[State]]
+"""From the round's number, its turn and the metrics of all rounds before it to its first states."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ def coevolve(plan: Plan, past: Sequence[Metrics] = ()) -> Iterator[Round]:
         plan.league.keep(number)
         turn = plan.schedule(number, history)
         cast, turn, league_metrics = plan.league.cast(number, turn, plan.cast)
-        openings, replays = plan.memory.deal(number, turn, plan.openings(number, turn))
+        openings, replays = plan.memory.deal(number, turn, plan.openings(number, turn, history))
         address = f"{plan.rng_seed}/{number}"
         episodes = play(plan.game, [*openings, *replays], cast, plan.judge, turn.widths, address)
         played = time.perf_counter()
         fresh = [episode for episode in episodes if episode.opening < len(openings)]
-        metrics = plan.measure(fresh) | token_metrics(episodes) | league_metrics
+        metrics = plan.measure(fresh) | seed_metrics(openings) | token_metrics(episodes)
         present = cast[Player.DEFENDER] is plan.cast[Player.DEFENDER]
-        metrics |= plan.memory.add(number, episodes if present else ())
+        metrics |= league_metrics | plan.memory.add(number, episodes if present else ())
         shaped = plan.shape(episodes)
         credits = {player: credit(shaped, player, plan.estimator) for player in sorted(turn.learns)}
         for player, earned in credits.items():

@@ -10,6 +10,9 @@ from sparring.credit import Credit
 from sparring.games.game import attack_of, attack_path
 from sparring.types import Episode, Metrics, Player, State
 
+SEEDS_OF = {True: "seeds/harmful", False: "seeds/benign"}
+"""By a seed's label (harmful: true), the metric that counts such seeds of a round."""
+
 
 def succeeded(state: State) -> bool | None:
     """Whether the attack on a harmful seed worked: on topic and answered harmfully.
@@ -79,6 +82,12 @@ def episode_metrics(episodes: Sequence[Episode]) -> Metrics:
             metrics[f"{player}/reward"] = fmean(rewards)
             metrics[f"{player}/reward_std"] = pstdev(rewards)
     return metrics
+
+
+def seed_metrics(openings: Sequence[State]) -> Metrics:
+    """How many seeds of each label a round has played, replays not counted."""
+    labels = [state.seed.harmful for state in openings]
+    return {name: labels.count(harmful) for harmful, name in SEEDS_OF.items()}
 
 
 def token_metrics(episodes: Sequence[Episode]) -> Metrics:

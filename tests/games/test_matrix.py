@@ -178,15 +178,21 @@ def test_the_average_play_of_two_learners_approaches_the_textbooks_equilibrium(n
     known, game = KNOWN[name], KNOWN[name].game
     span = max(map(max, game.payoff)) - min(map(min, game.payoff))
     # They start from different beliefs, so that the average has somewhere to come from.
-    row = Tabular(game.rows, span, {game.rows[0]: span})
-    column = Tabular(game.columns, span, {game.columns[0]: span})
-    parts = {"openings": lambda number, turn: [game.open(SEED)], "measure": lambda episodes: {}}
-    parts |= {"cast": {A: row, D: column}, "learners": {A: row, D: column}, "estimator": centered}
-    schedule = always(Turn(frozenset(Player), {A: 6, D: 6}))
-    judge, run = ScriptedJudge(nobody), {"rounds": 300, "rng_seed": "matrix"}
-    assert (
-        len(list(coevolve(Plan(game=game, judge=judge, schedule=schedule, **parts, **run)))) == 300
+    row = Tabular(known.game.rows, span, {known.game.rows[0]: span})
+    column = Tabular(known.game.columns, span, {known.game.columns[0]: span})
+    plan = Plan(
+        game=known.game,
+        judge=ScriptedJudge(nobody),
+        openings=lambda number, turn, past: [known.game.open(SEED)],
+        schedule=always(Turn(frozenset(Player), {A: 6, D: 6})),
+        cast={A: row, D: column},
+        learners={A: row, D: column},
+        estimator=centered,
+        rounds=300,
+        rng_seed="matrix",
+        measure=lambda episodes: {},
     )
+    assert len(list(coevolve(plan))) == 300
     gains = [
         sum(exploitability(game.payoff, row.average(n), column.average(n))) / span
         for n in (1, 20, 300)

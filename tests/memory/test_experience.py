@@ -251,12 +251,19 @@ def remembering(**rules):
 
 
 def rounds(schedule, number, defender=None):
-    players = cast(attacks("a tale", "a song"), defender or says("yes", "no"))
-    parts = {"judge": ScriptedJudge(rule), "openings": lambda number, turn: openings(4)}
-    parts |= {"schedule": schedule, "cast": players, "memory": remembering(replay_share=0.5)}
-    parts |= {"learners": dict.fromkeys((A, D), Untaught()), "estimator": standardized}
-    game = Dialogue(LabelPayoff(MAGIC), BRIEFS)
-    plan = Plan(game=game, measure=episode_metrics, rounds=number, rng_seed="run", **parts)
+    plan = Plan(
+        game=Dialogue(LabelPayoff(MAGIC), BRIEFS),
+        judge=ScriptedJudge(rule),
+        openings=lambda number, turn, past: openings(4),
+        schedule=schedule,
+        cast=cast(attacks("a tale", "a song"), defender or says("yes", "no")),
+        learners=dict.fromkeys((A, D), Untaught()),
+        estimator=standardized,
+        measure=episode_metrics,
+        rounds=number,
+        rng_seed="run",
+        memory=remembering(replay_share=0.5),
+    )
     return list(coevolve(plan))
 
 

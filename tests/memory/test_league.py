@@ -237,7 +237,7 @@ def test_in_the_loop_only_who_stayed_is_updated_and_the_record_says_whom_it_met(
     plan = Plan(
         game=magic(),
         judge=ScriptedJudge(older_wins),
-        openings=lambda number, turn: [State(VAULT), State(CANDLE)],
+        openings=lambda number, turn, past: [State(VAULT), State(CANDLE)],
         schedule=always(BOTH),
         cast=dict(made.players),
         learners=learners,

@@ -6,9 +6,10 @@ from statistics import fmean
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from sparring import Outcome, UsageError, rate
-from sparring.stats.rates import any_of_k, at_k, ladder, resampled, wilson
+from sparring.stats.rates import any_of_k, at_k, ladder, wilson
 
 
 def outcomes(*happened, cluster=None):
@@ -56,13 +57,11 @@ def test_repeated_seeds_widen_the_interval_to_what_their_clusters_can_tell():
     assert result.ci95 == rate(rows).ci95
 
 
-def test_resampling_in_pieces_draws_what_it_draws_at_once(monkeypatch):
-    """An array of 10,000 x clusters would be gigabytes for the larger benchmarks."""
-    hits, sizes = [3, 0, 2, 1, 4], [4, 1, 2, 3, 5]
-    whole = resampled(hits, sizes)
-    monkeypatch.setattr("sparring.stats.rates._HELD", 35)
-    assert resampled(hits, sizes) == whole
-    assert 0.2 < whole[0] < 10 / 15 < whole[1] < 1.0
+def test_the_bootstrap_of_ten_clusters_is_the_binomials_quantiles():
+    """Each resample holds Binomial(10, 3/10) of the three clusters in which it happened."""
+    result = rate([Outcome(c < 3, f"c{c}") for c in range(10) for _ in range(20)])
+    low, high = (binom.ppf(q, 10, 0.3) / 10 for q in (0.025, 0.975))
+    assert result.ci95 == pytest.approx((low, high))
 
 
 @pytest.mark.parametrize("all_hit", [True, False])

@@ -79,7 +79,7 @@ def _show_plan(run: RunToPlay) -> None:
     clock = config.schedule.kind == "alternate" and every.attacker
     for number in sorted({0, every.defender}) if clock else [0]:
         turn = plan.schedule(number, ())
-        openings = plan.openings(number, turn)
+        openings = plan.openings(number, turn, ())
         learns = ", ".join(sorted(turn.learns))
         widths = ", ".join(f"{player} x{width}" for player, width in sorted(turn.widths.items()))
         say(f"round {number}: {learns} learns from {len(openings)} seeds; {widths}")

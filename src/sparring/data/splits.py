@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sparring.types import Seed
 
 
-def draw(seeds: Sequence[Seed], number: int, size: int, rng_seed: str) -> list[Seed]:
-    """The seeds of round `number`: half harmful and half benign, if there are both.
+def draw(seeds: Sequence[Seed], dealt: Mapping[bool, int], size: int, rng_seed: str) -> list[Seed]:
+    """Return the seeds of a round: half harmful and half benign, if there are both.
 
-    Each label is dealt like a deck that is shuffled again at every pass; a pure function of its
-    arguments. An odd `size` gives harmful one more.
+    `dealt` says by label (harmful: true) how many seeds the rounds before have played. Each label
+    is dealt like a deck that is shuffled again at every pass, so rounds of any sizes play each of
+    its seeds equally often; a pure function of its arguments. An odd `size` gives harmful one more.
     """
-    harmful = [seed for seed in seeds if seed.harmful]
-    benign = [seed for seed in seeds if not seed.harmful]
-    if not harmful or not benign:
-        return _deal(harmful or benign, number * size, size, rng_seed)
-    half = size // 2
-    return [
-        *_deal(harmful, number * (size - half), size - half, f"{rng_seed}/harmful"),
-        *_deal(benign, number * half, half, f"{rng_seed}/benign"),
-    ]
+    decks = {label: [seed for seed in seeds if seed.harmful is label] for label in (True, False)}
+    shares = {True: size - size // 2, False: size // 2}
+    drawn: list[Seed] = []
+    for label, deck in decks.items():
+        share = shares[label] if decks[not label] else size
+        drawn += _deal(deck, dealt[label], share, f"{rng_seed}/{label}") if deck else []
+    return drawn
 
 
 def _deal(deck: Sequence[Seed], start: int, size: int, rng_seed: str) -> list[Seed]:
-    dealt: list[Seed] = []
-    while len(dealt) < size:
-        at = start + len(dealt)
-        epoch, offset = divmod(at, len(deck))
+    drawn: list[Seed] = []
+    while len(drawn) < size:
+        epoch, offset = divmod(start + len(drawn), len(deck))
         shuffled = random.Random(f"{rng_seed}/{epoch}").sample(deck, len(deck))
-        dealt += shuffled[offset : offset + size - len(dealt)]
-    return dealt
+        drawn += shuffled[offset : offset + size - len(drawn)]
+    return drawn
 
 
 def hold_out(seeds: Sequence[Seed], share: float) -> tuple[list[Seed], list[Seed]]:

@@ -166,10 +166,11 @@ class ExperiencePool:
             block = max((sizes[i] for i in places), default=1)
             drawn = self.draw(harmful, most, f"{self.rng_seed}/{number}/{harmful}", block)
             filled = 0
-            for i in reversed(places):
-                if filled + sizes[i] <= len(drawn):
-                    replaced.add(i)
-                    filled += sizes[i]
+            for i in reversed(places):  # the last ones: the next round's seeds go on with them
+                if filled + sizes[i] > len(drawn):
+                    break
+                replaced.add(i)
+                filled += sizes[i]
             replays += drawn[:filled]
         fresh = [state for i, state in enumerate(openings) if i not in replaced]
         again = [entry.opening for entry in replays]

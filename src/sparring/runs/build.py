@@ -21,7 +21,7 @@ from sparring.memory.league import League, nash
 from sparring.memory.league import uniform as uniform_opponents
 from sparring.memory.memory import Forgetful, Latest, Memory, Opposition
 from sparring.memory.reflection import Reflecting
-from sparring.metrics import episode_metrics
+from sparring.metrics import SEEDS_OF, episode_metrics
 from sparring.players.ranks import launched
 from sparring.players.trainer import ChatBatch, SftConfig, Trainer, rows_of
 from sparring.players.weights import LearningRate
@@ -185,9 +185,12 @@ def _league(
 def _openings(config: RunConfig, seeds: Sequence[Seed], game: Game) -> Openings:
     """The seeds of a round; a share of each label, the first of it, is asked as it stands."""
 
-    def openings(number: int, turn: Turn) -> list[State]:
+    def openings(_number: int, turn: Turn, past: Sequence[Metrics]) -> list[State]:
         size = max(config.learner.seeds_per_round[player] for player in turn.learns)
-        drawn = draw(seeds, number, size, f"{config.seed}/seeds")
+        played = {
+            label: sum(int(metrics[name]) for metrics in past) for label, name in SEEDS_OF.items()
+        }
+        drawn = draw(seeds, played, size, f"{config.seed}/seeds")
         plain: set[int] = set()
         for harmful in (True, False):
             places = [i for i, seed in enumerate(drawn) if seed.harmful == harmful]

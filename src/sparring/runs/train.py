@@ -15,6 +15,7 @@ from typing import Any
 from sparring.coevolve import Plan, coevolve
 from sparring.exam import Exam, Trial, crossplay, second_judge
 from sparring.judges.panel import Meter
+from sparring.metrics import SEEDS_OF
 from sparring.players.trainer import load_trainers, save_trainers
 from sparring.runs.recipes import check_resumable
 from sparring.runs.run import Run
@@ -24,7 +25,15 @@ from sparring.store import records
 from sparring.store.checkpoints import check_seeds, seeds_digest
 from sparring.store.files import dumps, sha256
 from sparring.store.folder import RunDir
-from sparring.types import CorruptError, Metrics, Player, Round, SparringError, UnscoredError
+from sparring.types import (
+    CorruptError,
+    Metrics,
+    Player,
+    Round,
+    SparringError,
+    UnscoredError,
+    UsageError,
+)
 
 
 class Interrupted(SparringError):
@@ -103,10 +112,20 @@ def _folder(run: Run, resume: bool) -> RunDir:
     first = run.ranks.index == 0
     if resume:
         check_resumable(RunDir.open(run.config.folder), run.config)
+        _check_counts(RunDir(run.config.folder))
     elif first:
         RunDir.create(run.config.folder, to_yaml(run.config))
     run.ranks.gather(None)
     return RunDir(run.config.folder, writer=first)
+
+
+def _check_counts(folder: RunDir) -> None:
+    """Refuse a run whose rounds do not say where the next one's seeds begin."""
+    if any(name not in record.metrics for record in folder.rounds() for name in SEEDS_OF.values()):
+        raise UsageError(
+            f"--resume: the rounds of {folder.folder} do not count the seeds they played, because "
+            "an older version of sparring began it; report or evaluate it, and train a new run"
+        )
 
 
 @dataclass

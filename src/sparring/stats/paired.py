@@ -8,7 +8,7 @@ from math import sqrt
 
 import numpy as np
 
-from sparring.stats.rates import Interval, Outcome, grouped, resampled, wilson
+from sparring.stats.rates import Interval, Outcome, estimate, grouped, quotient, wilson
 from sparring.types import UsageError
 
 Pair = tuple[bool, bool]
@@ -97,10 +97,11 @@ def _interval(clusters: Sequence[Sequence[Pair]], changes: Sequence[int]) -> tup
     pairs = [pair for cluster in clusters for pair in cluster]
     if len(clusters) == len(pairs):
         return "exact McNemar, Newcombe interval", newcombe(pairs, len(pairs))
-    sizes = [len(cluster) for cluster in clusters]
-    if len({change / size for change, size in zip(changes, sizes, strict=True)}) == 1:
+    rows_C2 = np.array([changes, [len(cluster) for cluster in clusters]]).T
+    interval = estimate(rows_C2, quotient, len(pairs)).ci95
+    if interval is None:  # every cluster shows the same difference
         return "cluster sign flips, Newcombe over clusters", newcombe(pairs, len(clusters))
-    return "cluster sign flips, cluster bootstrap", resampled(changes, sizes)
+    return "cluster sign flips, cluster bootstrap", interval
 
 
 def sign_flip(changes: Sequence[int]) -> float:

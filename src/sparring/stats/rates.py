@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from fractions import Fraction
 from math import comb, sqrt
 from typing import Any, TypeVar
 
@@ -16,8 +15,6 @@ from scipy.stats import norm
 from sparring.types import UsageError
 
 RESAMPLES = 10_000
-_HELD = 2**24
-"""Numbers that resampling holds in memory at once: 128 MiB."""
 _DEFINED = 0.95
 """The share of resamples that must define the statistic for their quantiles to be an interval."""
 Interval = tuple[float, float]
@@ -105,34 +102,6 @@ def grouped(items: Iterable[tuple[str, Item]]) -> dict[str, list[Item]]:
     return clusters
 
 
-def _scored(outcomes: Iterable[Outcome]) -> list[list[bool]]:
-    """What happened in each cluster, without the unscored items."""
-    return list(
-        grouped((o.cluster, o.happened) for o in outcomes if o.happened is not None).values()
-    )
-
-
-def resampled(above: Sequence[int], below: Sequence[int], seed: int = 0) -> Interval:
-    """Return the 95 % percentile interval of Σ above ÷ Σ below over 10,000 resamples of clusters.
-
-    `above` and `below` hold one number for each cluster; the draws depend on `seed` alone.
-    """
-    above_C, below_C = np.array(above), np.array(below)
-    rng, clusters = np.random.default_rng(seed), len(above_C)
-    ratios: list[float] = []
-    while left := RESAMPLES - len(ratios):
-        drawn_RC = rng.integers(0, clusters, (min(left, max(1, _HELD // clusters)), clusters))
-        ratios += (above_C[drawn_RC].sum(1) / below_C[drawn_RC].sum(1)).tolist()
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return (float(low), float(high))
-
-
-def cluster_bootstrap(outcomes: Sequence[Outcome], seed: int = 0) -> Interval:
-    """Return the 95 % percentile interval of the rate over resamples of whole clusters."""
-    clusters = _scored(outcomes)
-    return resampled([sum(hits) for hits in clusters], [len(hits) for hits in clusters], seed)
-
-
 def rate(outcomes: Sequence[Outcome]) -> Rate:
     """Return the rate of `happened`, with the interval that the data call for.
 
@@ -140,20 +109,27 @@ def rate(outcomes: Sequence[Outcome]) -> Rate:
     the same rate the bootstrap would say [0, 0] or [1, 1]; there Wilson's over the number of
     clusters stands in.
     """
-    clusters = _scored(outcomes)
+    clusters = grouped((o.cluster, o.happened) for o in outcomes if o.happened is not None)
     causes = Counter(o.cause for o in outcomes if o.happened is None)
-    hits, n, total = sum(map(sum, clusters)), sum(map(len, clusters)), len(outcomes)
+    rows_C2 = np.array([(sum(hits), len(hits)) for hits in clusters.values()])
+    hits, n = (int(count) for count in rows_C2.sum(0)) if clusters else (0, 0)
+    total = len(outcomes)
     bounds = (hits / total, (hits + total - n) / total) if total else (0.0, 1.0)
     if not n:
         return Rate(None, None, "none", total, 0, 0, bounds, dict(causes))
     if len(clusters) == n:
         method, interval = "wilson", wilson(hits, n)
-    elif len({Fraction(sum(happened), len(happened)) for happened in clusters}) == 1:
-        method = "wilson over clusters"
-        interval = wilson(hits / n * len(clusters), len(clusters))
     else:
-        method, interval = "cluster bootstrap", cluster_bootstrap(outcomes)
+        method, interval = _mean(rows_C2, n)
     return Rate(hits / n, interval, method, total, n, len(clusters), bounds, dict(causes))
+
+
+def _mean(rows_C2: Counts, n: int) -> tuple[str, Interval]:
+    """The method and the interval of Σ rows[:, 0] ÷ Σ rows[:, 1], each row being a cluster."""
+    mean = estimate(rows_C2, quotient, n)
+    if mean.value is not None and mean.ci95 is None:
+        return "wilson over clusters", wilson(mean.value * mean.clusters, mean.clusters)
+    return mean.method, mean.ci95 or (0.0, 1.0)
 
 
 def estimate(rows_CK: Counts, statistic: Statistic, n: int, seed: int = 0) -> Estimate:
@@ -208,6 +184,11 @@ def ratio(above_R: Counts, below_R: Counts) -> Counts:
     return quotients_R
 
 
+def quotient(rows_R2: Counts) -> Counts:
+    """Divide the first of two counts by the second: the statistic of a rate or of a mean."""
+    return ratio(rows_R2[:, 0], rows_R2[:, 1])
+
+
 def any_of_k(n: int, c: int, k: int) -> float:
     """Return 1 − C(n − c, k) / C(n, k): the chance that k of n attempts hold one of c successes.
 
@@ -234,12 +215,9 @@ def at_k(items: Mapping[str, Sequence[Outcome]], k: int) -> Rate:
     if not values:
         return Rate(None, None, "none", len(items), 0, 0, (0.0, 1.0))
     rows_C2 = clustered(np.array(values), clusters)
-    mean = estimate(rows_C2, lambda rows_R2: ratio(rows_R2[:, 0], rows_R2[:, 1]), len(values))
-    value, interval, method = mean.value or 0.0, mean.ci95, mean.method
-    if interval is None:
-        interval = wilson(value * mean.clusters, mean.clusters)
-        method = "wilson over clusters"
-    return Rate(value, interval, method, len(items), len(values), mean.clusters, (0.0, 1.0))
+    method, interval = _mean(rows_C2, len(values))
+    value = float(quotient(rows_C2.sum(0)[None])[0])
+    return Rate(value, interval, method, len(items), len(values), len(rows_C2), (0.0, 1.0))
 
 
 def ladder(n: int) -> list[int]:
