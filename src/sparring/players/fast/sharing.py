@@ -34,12 +34,6 @@ def recompute(model: Any) -> int:
     return len(layers)
 
 
-def recomputes(model: Any) -> bool:
-    """Whether some layer computes again; it would add twice to a cache that it is given."""
-    forwards = (getattr(module, "forward", None) for module in model.modules())
-    return any(isinstance(f, partial) and f.func is _again for f in forwards)
-
-
 def _again(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """`forward`, of which only the inputs are kept while gradients are on."""
     if not torch.is_grad_enabled():
@@ -235,8 +229,12 @@ def path_of(model: Any) -> Path:
         or head_of(model) is None
     ):
         return PLAIN
-    switched = any(getattr(m, "gradient_checkpointing", False) for m in whole.modules())
-    if not (switched or recomputes(whole) or sharded(whole)):
+    # A layer that computes again drops the cache, or adds twice to one that it is given.
+    again = any(
+        getattr(m, "gradient_checkpointing", False) or getattr(m.forward, "func", None) is _again
+        for m in whole.modules()
+    )
+    if not (again or sharded(whole)):
         return SHARED
     if not packs(whole):
         return PLAIN
