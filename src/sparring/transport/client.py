@@ -253,8 +253,8 @@ class _Round:
         )
         try:
             outcome: T | Fault = await retrying(attempt)
-        except Fault as fault:
-            outcome = fault
+        except Fault as fault:  # without the frames, which would hold a body until gc runs
+            outcome = fault.with_traceback(None)
         return outcome, retrying.statistics["attempt_number"]
 
     @asynccontextmanager
