@@ -15,6 +15,8 @@ from sparring.data.schemas import SCHEMAS, STEPS, Replies, Schema, digest, label
 from sparring.types import Demo, Message, Seed, UsageError
 
 T = TypeVar("T")
+SeedRow = tuple[str, Record, Seed]
+"""(where a row stands, as `FILE:LINE`; the row; its seed)."""
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _SOURCE = re.compile(rf"({_NAME}/{_NAME}):([^:@]+)(?:@(.*))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -116,19 +118,6 @@ class SeedFile:
     notes: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class SeedStream:
-    """A file's seeds one by one, in constant memory.
-
-    `left_out` counts the rows that the schema leaves out, by reason; it is complete when the seeds
-    are exhausted. An id is the source's own or the digest of the text, and may come twice.
-    """
-
-    schema: Schema
-    seeds: Iterator[Seed]
-    left_out: Counter[str]
-
-
 def read(
     path: Path | str,
     limit: int | None = None,
@@ -141,7 +130,7 @@ def read(
     `limit` seeds need. Copyright rows are left out unless there is a `hash_judge` for them.
     UsageError names the file and the line. Rows a schema leaves out are counted in the notes.
     """
-    schema, rows, left_out = _rows(path, columns, hash_judge)
+    schema, rows, left_out = seed_rows(path, columns, hash_judge)
     seeds, notes = _first(path, schema, (seed for *_, seed in rows), limit, "seeds", left_out)
     notes += [schema.note] if schema.note else []
     return SeedFile(_unique(seeds, notes), schema.name, notes)
@@ -163,16 +152,14 @@ def _first(
     return taken, [f"read as {schema.name}: {len(taken)} {kind}", *left]
 
 
-def stream(path: Path | str, columns: Mapping[str, str] | None = None) -> SeedStream:
-    """A file's seeds as a stream; an error is raised when its line is reached."""
-    schema, rows, left_out = _rows(path, columns)
-    return SeedStream(schema, (seed for *_, seed in rows), left_out)
-
-
-def _rows(
+def seed_rows(
     source: Path | str, columns: Mapping[str, str] | None = None, hash_judge: bool = False
-) -> tuple[Schema, Iterator[tuple[str, Record, Seed]], Counter[str]]:
-    """(the schema that matches; each row, where it stands and its seed; rows left out)."""
+) -> tuple[Schema, Iterator[SeedRow], Counter[str]]:
+    """(the schema that matches; its rows one by one, in constant memory; rows left out, by reason).
+
+    What is left out is complete when the rows are exhausted; an error is raised when its line is
+    reached. An id is the source's own or the digest of the text, and may come twice.
+    """
     path, left_out = located(source), Counter[str]()
     places = records(path)
     first = next(places, None)
@@ -181,7 +168,7 @@ def _rows(
     header = first[1].keys()
     schema = mapped(path, columns, header) if columns else match(path, header)
 
-    def rows() -> Iterator[tuple[str, Record, Seed]]:
+    def rows() -> Iterator[SeedRow]:
         for where, row in chain([first], places):
             if not schema.fits(row.keys()):
                 known = schema.columns | schema.optional
@@ -317,7 +304,7 @@ def read_labelled(
     HarmBench names its behaviors by id alone: `behaviors`, its file of them, fills in each seed's
     goal, context and category. UsageError names the file and the line.
     """
-    schema, rows, left_out = _rows(path)
+    schema, rows, left_out = seed_rows(path)
     if schema.replies is None:
         known = ", ".join(s.name for s in SCHEMAS if s.replies)
         raise UsageError(f"{path}: {schema.name} has no labelled replies; wanted one of: {known}")
@@ -329,10 +316,7 @@ def read_labelled(
 
 
 def _labelled(
-    replies: Replies,
-    rows: Iterator[tuple[str, Record, Seed]],
-    behaviors: Mapping[str, Seed],
-    left_out: Counter[str],
+    replies: Replies, rows: Iterator[SeedRow], behaviors: Mapping[str, Seed], left_out: Counter[str]
 ) -> Iterator[Labelled]:
     """The rows with a reply that has a label; `left_out` counts the others."""
     for where, row, seed in rows:
@@ -356,7 +340,7 @@ def _labelled(
 
 def _behaviors(path: Path | str) -> dict[str, Seed]:
     """HarmBench's behaviors by id, those about copyright too."""
-    schema, rows, _ = _rows(path, hash_judge=True)
+    schema, rows, _ = seed_rows(path, hash_judge=True)
     if "BehaviorID" not in schema.columns or schema.replies:
         raise UsageError(f"{path}: read as {schema.name}; wanted HarmBench's text behaviors")
     return {seed.id: seed for *_, seed in rows}

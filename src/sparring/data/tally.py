@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparring.data.readers import stream
+from sparring.data.readers import seed_rows
 from sparring.types import UsageError
 
 _MOST_CATEGORIES = 10_000
@@ -43,11 +43,11 @@ class Tally:
 
 def tally(path: Path | str, columns: Mapping[str, str] | None = None) -> Tally:
     """Read all of a file, keeping 24 bytes a row; UsageError names the file and the line."""
-    source = stream(path, columns)
+    schema, rows, left_out = seed_rows(path, columns)
     keys = array("Q")  # of each row the id, the text and the cluster, as digests
     categories: Counter[str] = Counter()
     harmful = with_goal = longest = 0
-    for seed in source.seeds:
+    for *_, seed in rows:
         keys.extend(map(_short, (seed.id, seed.text, seed.cluster_key)))
         harmful += seed.harmful
         with_goal += bool(seed.goal)
@@ -55,13 +55,13 @@ def tally(path: Path | str, columns: Mapping[str, str] | None = None) -> Tally:
         categories[seed.category if known else _OTHER] += 1
         longest = max(longest, len(seed.text))
     if not keys:
-        raise UsageError(f"{path}: no usable rows ({dict(source.left_out)})")
+        raise UsageError(f"{path}: no usable rows ({dict(left_out)})")
     columns_3N = np.asarray(keys).reshape(-1, 3).T
     ids, texts, clusters = (np.unique(key, return_counts=True)[1] for key in columns_3N)
     seeds = categories.total()
     return Tally(
-        schema=source.schema.name,
-        note=source.schema.note,
+        schema=schema.name,
+        note=schema.note,
         seeds=seeds,
         harmful=harmful,
         with_goal=with_goal,
@@ -71,7 +71,7 @@ def tally(path: Path | str, columns: Mapping[str, str] | None = None) -> Tally:
         largest_cluster=int(clusters.max()),
         longest=longest,
         categories=dict(categories.most_common()),
-        left_out=dict(source.left_out),
+        left_out=dict(left_out),
         benign=seeds - harmful,
     )
 
