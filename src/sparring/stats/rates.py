@@ -140,8 +140,9 @@ def estimate(rows_CK: Counts, statistic: Statistic, n: int, seed: int = 0) -> Es
     rows_CK = np.asarray(rows_CK, dtype=float)
     if not rows_CK.size:
         return Estimate(None, None, "none", 0, 0)
-    kinds_JK, times_J = np.unique(rows_CK, axis=0, return_counts=True)
-    return of_kinds(kinds_JK, times_J.tolist(), statistic, n, seed)
+    # In the order of their first rows: rows of the other sign then have the same draws.
+    times_J = Counter(map(tuple, rows_CK.tolist()))
+    return of_kinds(np.array(list(times_J)), list(times_J.values()), statistic, n, seed)
 
 
 def of_kinds(
