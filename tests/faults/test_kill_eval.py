@@ -96,11 +96,10 @@ def test_a_full_disk_is_one_message_and_leaves_no_half_line(tmp_path, whole):
 
 
 def test_two_at_once_are_refused(tmp_path):
-    folder = tmp_path / "eval"
-    first = Started(words(folder))
-    while not (folder / "run.json").is_file():
+    first = Started(words(tmp_path / "eval"))
+    while not (tmp_path / "eval" / "run.json").is_file():
         time.sleep(0.01)
-    second = evaluate(folder)
+    second = evaluate(tmp_path / "eval")
     assert (second.code, "another process is writing it" in second.err) == (2, True)
     first.wait().check()
 

@@ -188,31 +188,25 @@ def test_the_last_attack_the_last_reply_and_the_opening_that_deals_them():
 def test_every_move_of_a_branch_is_credited_with_its_branchs_return():
     """Two attacks on one seed; the second needs both exchanges, the first is over at once."""
 
-    def attack(observation, address):
-        sibling = "first" if len(observation) == 2 and address.endswith("/0") else "other"
-        return tagged("plan", f"{sibling}, try {len(observation) // 2}")
+    def attack(seen, address):
+        sibling = "first" if len(seen) == 2 and address.endswith("/0") else "other"
+        return tagged("plan", f"{sibling}, try {len(seen) // 2}")
 
-    episodes = played(
-        game(),
-        attack,
-        lambda o, at: "yes" if "first" in o[-1].content else "no",
-        lambda state: BROKEN if reply_of(state) == "yes" else HELD,
-        {A: 2},
-    )
+    defend = lambda seen, at: "yes" if "first" in seen[-1].content else "no"  # noqa: E731
+    rule = lambda state: BROKEN if reply_of(state) == "yes" else HELD  # noqa: E731
+    episodes = played(game(), attack, defend, rule, {A: 2})
     assert [len(e.state.moves) for e in episodes] == [2, 4]
     samples = credit(episodes, A, centered).samples
-    assert {answer_of(s.completion.text): s.advantage for s in samples} == {
-        "first, try 1": 1.5,  # returns 2 and -1, mean .5
-        "other, try 1": -1.5,
-        "other, try 2": -1.5,
-    }
+    advantages = {answer_of(s.completion.text): s.advantage for s in samples}
+    # returns 2 and -1, mean .5
+    assert advantages == {"first, try 1": 1.5, "other, try 1": -1.5, "other, try 2": -1.5}
 
 
 def test_both_replies_of_the_defender_learn_from_the_last_ruling():
-    def defend(observation, address):
-        if len(observation) == 1:
+    def defend(seen, address):
+        if len(seen) == 1:
             return "agreed" if address.endswith("/0") else "agreed then"
-        return "yes" if observation[1].content == "agreed" else "no"
+        return "yes" if seen[1].content == "agreed" else "no"
 
     rulings = {None: FAITHFUL, "yes": BROKEN, "no": HELD}
     rule = lambda state: rulings.get(reply_of(state), PREPARES)  # noqa: E731

@@ -15,7 +15,7 @@ from sparring.coevolve import Plan, coevolve
 from sparring.credit import centered
 from sparring.games.matrix import KNOWN, MatrixGame, exploitability, subgame_perfect, zero_sum
 from sparring.schedules import always
-from sparring.types import Completion, Player, Seed, State, Turn
+from sparring.types import Completion, Player, Seed, Turn
 
 A, D = Player.ATTACKER, Player.DEFENDER
 SEED = Seed("choose", True, "game")
@@ -129,13 +129,6 @@ def test_a_move_that_names_nothing_loses_and_masks_the_other():
     (other,) = played(game, ["Dover"], ["Dover or Canterbury"])
     assert (alone.returns, len(alone.state.moves)) == ({A: -51}, 1)
     assert other.returns == {D: -101}
-
-
-def test_a_dealt_row_is_answered():
-    players = cast(says("heads"), says("tails"))
-    opening = State(SEED).deal(A, "tails")
-    [episode] = play(PENNIES, [opening], players, ScriptedJudge(nobody), {}, "s")
-    assert episode.returns == {A: 1, D: -1}
 
 
 def test_names_that_do_not_fit_the_table_are_refused():
