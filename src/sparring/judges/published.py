@@ -12,7 +12,6 @@ from functools import partial
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 import yaml
@@ -61,15 +60,10 @@ class Published(BaseModel):
 
 
 _ENTRIES = yaml.safe_load((resources.files(__package__) / "published.yaml").read_text("utf-8"))
-PUBLISHED: Mapping[str, Published] = MappingProxyType(
-    {name: Published(name=name, **entry) for name, entry in _ENTRIES.items()}
-)
+PUBLISHED: Mapping[str, Published] = {
+    name: Published(name=name, **entry) for name, entry in _ENTRIES.items()
+}
 """Every published judge by its kind. `rubric` makes a format for any set of fields."""
-
-
-def known_kinds() -> list[str]:
-    """The kinds of judges that are models, those first that need no text from the user."""
-    return [*sorted(PUBLISHED, key=lambda kind: shipped(kind) is None), "rubric"]
 
 
 def format_named(kind: str, path: Path | None = None) -> Format:
@@ -81,12 +75,13 @@ def format_named(kind: str, path: Path | None = None) -> Format:
     of the text.
     """
     if kind not in PUBLISHED:
-        raise UsageError(f"judge kind {kind!r} is not known; there are {', '.join(known_kinds())}")
+        # Those first that need no text from the user.
+        known = [*sorted(PUBLISHED, key=lambda kind: shipped(kind) is None), "rubric"]
+        raise UsageError(f"judge kind {kind!r} is not known; there are {', '.join(known)}")
     published = PUBLISHED[kind]
     files = ", ".join(f"{name}.txt" for name in published.texts)
     if path is None:
-        form = shipped(kind)
-        if form:
+        if form := shipped(kind):
             return form
         raise UsageError(
             f"judge kind {kind!r} needs the text its authors published, which does not come with "

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from importlib import resources
-from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -43,9 +42,9 @@ class Criterion(BaseModel):
 
 
 _DATA = yaml.safe_load((resources.files(__package__) / "rubric.yaml").read_text("utf-8"))
-CRITERIA: Mapping[str, Criterion] = MappingProxyType(
-    {name: Criterion(**entry) for name, entry in _DATA["questions"].items()}
-)
+CRITERIA: Mapping[str, Criterion] = {
+    name: Criterion(**entry) for name, entry in _DATA["questions"].items()
+}
 """The questions of rubric.yaml by `Verdict` field."""
 _LABELS = {True: _DATA["labels"]["harmful"], False: _DATA["labels"]["benign"]}
 
