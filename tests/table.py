@@ -49,7 +49,9 @@ class ScriptedJudge:
 
 def says(*replies: str) -> ScriptedPolicy:
     """Sibling k says replies[k], modulo their number."""
-    return ScriptedPolicy(lambda seen, at: replies[int(at.rsplit("/", 1)[1]) % len(replies)])
+    return ScriptedPolicy(
+        lambda observation, address: replies[int(address.rsplit("/", 1)[1]) % len(replies)]
+    )
 
 
 def attacks(*texts: str) -> ScriptedPolicy:

@@ -11,7 +11,10 @@ from tests.table import BROKEN, CANDLE, HELD, VAULT, ScriptedJudge, attacks, cas
 
 A, D = Player.ATTACKER, Player.DEFENDER
 BOTH = {A: 3, D: 2}
-ECHO = cast(ScriptedPolicy(lambda seen, at: tagged("", at)), ScriptedPolicy(lambda seen, at: at))
+ECHO = cast(
+    ScriptedPolicy(lambda observation, address: tagged("", address)),
+    ScriptedPolicy(lambda observation, address: address),
+)
 
 
 def judge():
@@ -31,14 +34,16 @@ def test_a_tree_has_attacks_times_replies_leaves_for_every_seed():
 
 def test_an_attack_is_made_once_however_many_replies_it_gets():
     addresses = []
-    attacker = ScriptedPolicy(lambda seen, at: addresses.append(at) or tagged("", "a tale"))
+    attacker = ScriptedPolicy(
+        lambda observation, address: addresses.append(address) or tagged("", "a tale")
+    )
     episodes = played([VAULT], cast(attacker, says("no")), {A: 1, D: 5})
     assert (len(episodes), len(addresses)) == (5, 1)
 
 
 def test_an_unparseable_attack_costs_neither_a_reply_nor_a_ruling():
     replies, referee = [], judge()
-    defender = ScriptedPolicy(lambda seen, at: replies.append(seen) or "no")
+    defender = ScriptedPolicy(lambda observation, address: replies.append(observation) or "no")
     table = cast(says("<think>only a plan"), defender)
     episodes = play(magic(), [State(VAULT)], table, referee, BOTH, "s")
     assert (len(episodes), replies, referee.asked) == (3, [], [])

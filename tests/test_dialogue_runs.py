@@ -21,7 +21,7 @@ from tests.test_any_model import SHORT, models, train
 from tests.tiny import GEMMA, write_pool, write_seeds
 
 TWICE = "game.exchanges=2"
-ASKED = ("harmful/two-exchange", "harmful/combination")
+SETS = ("harmful/two-exchange", "harmful/combination")
 
 
 def games(folder, pattern):
@@ -37,8 +37,8 @@ def test_a_sandbox_run_reports_two_exchanges_beside_the_published_sets():
     assert rates.keys() - before.keys() == more
     assert {k: v for k, v in rates.items() if k not in more}.keys() == before.keys()
     assert rates["asr/adversarial"].n_total == before["asr/adversarial"].n_total
-    told = [*games(twice, "exams/round_*/samples.jsonl.gz")]
-    lengths = {name: {len(t["moves"]) for t in told if t["set"] == name} for name in ASKED}
+    rows = [*games(twice, "exams/round_*/samples.jsonl.gz")]
+    lengths = {name: {len(row["moves"]) for row in rows if row["set"] == name} for name in SETS}
     assert max(lengths["harmful/two-exchange"]) == 4
     assert lengths["harmful/combination"] == {2}
 
@@ -67,16 +67,15 @@ def test_a_model_of_ones_own_plays_on_and_meets_its_past_self_though_they_share_
 
 def test_recorded_attacks_are_dealt_with_the_replies_they_answer():
     game = Dialogue(LabelPayoff(MAGIC), BRIEFS, exchanges=2)
-    attacker = ScriptedPolicy(lambda seen, at: tagged("plan", f"try {len(seen) // 2}"))
+    attacker = ScriptedPolicy(
+        lambda observation, address: tagged("plan", f"try {len(observation) // 2}")
+    )
     judge, table = ScriptedJudge(lambda state: HELD), cast(attacker, says("no"))
     plan = SimpleNamespace(game=game, judge=judge, cast=table, learners=table)
     plain = {"harmful/plain": [State(VAULT).deal(Player.ATTACKER, VAULT.text)]}
     run = Run(None, plan, Exam(game, judge, plain, {}, "exam"), [], lambda: iter(()))
     sets = run.exam_openings()
-    assert [m.completion.text for m in sets["harmful/rewritten"][0].moves] == [
-        "try 1",
-        "no",
-        "try 2",
-    ]
+    moves = sets["harmful/rewritten"][0].moves
+    assert [move.completion.text for move in moves] == ["try 1", "no", "try 2"]
     rates = run.examine(replace(run.exam, sets=sets)).rates
     assert rates["asr/rewritten"].n_scored == 1

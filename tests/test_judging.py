@@ -101,10 +101,8 @@ def test_two_judges_are_a_panel_and_their_agreement_is_shown(replies):
     ended = sparring_command("judge", "score", replies, "--judge", "keyword")
     assert "Its errors were not measured here" in ended.err
     assert "0.791" in ended.err
-    ended = sparring_command(
-        *("judge", "score", replies, "--judge", "keyword", "--judge", "keyword", "--json")
-    )
-    result = json.loads(ended.out)
+    panel = ["--judge", "keyword", "--judge", "keyword", "--output", "panel.jsonl"]
+    result = json.loads(sparring_command("judge", "score", replies, *panel, "--json").out)
     assert result["judge"]["name"] == "keyword + keyword"
     agreement = result["agreement"]["refused"]
     assert (agreement["value"], agreement["n"]) == (1.0, 200)

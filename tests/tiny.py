@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sparring.runs.sources import packaged_briefs
 
 ASKED = {
@@ -32,83 +34,11 @@ class Family:
     network: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
-QWEN2 = Family(
-    name="qwen2",
-    template=(
-        "{%- if messages[0]['role'] != 'system' -%}"
-        "{{- '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' -}}{%- endif -%}"
-        "{%- for message in messages -%}"
-        "{{- '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' -}}"
-        "{%- endfor -%}"
-        "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
-    ),
-    special=("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
-    bos=None,
-    eos="<|im_end|>",
-    turn_end="<|im_end|>",
-    takes_system=True,
-    byte_level=True,
+FAMILIES = tuple(
+    Family(**row | {"special": tuple(row["special"])})
+    for row in yaml.safe_load(Path(__file__).with_name("families.yaml").read_text())
 )
-LLAMA3 = Family(
-    name="llama",
-    template=(
-        "{{- bos_token -}}{%- for message in messages -%}"
-        "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"
-        " + message['content'] | trim + '<|eot_id|>' -}}{%- endfor -%}"
-        "{%- if add_generation_prompt -%}"
-        "{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' -}}{%- endif -%}"
-    ),
-    special=(
-        "<|begin_of_text|>",
-        "<|end_of_text|>",
-        "<|start_header_id|>",
-        "<|end_header_id|>",
-        "<|eot_id|>",
-    ),
-    bos="<|begin_of_text|>",
-    eos="<|end_of_text|>",
-    turn_end="<|eot_id|>",
-    takes_system=True,
-    byte_level=True,
-)
-_ALTERNATE = (
-    "{%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}"
-    "{{- raise_exception('Conversation roles must alternate user/assistant/...') -}}{%- endif -%}"
-)
-GEMMA = Family(
-    name="gemma2",
-    template=(
-        "{{- bos_token -}}{%- if messages[0]['role'] == 'system' -%}"
-        "{{- raise_exception('System role not supported') -}}{%- endif -%}"
-        "{%- for message in messages -%}" + _ALTERNATE + "{{- '<start_of_turn>'"
-        " + ('model' if message['role'] == 'assistant' else message['role']) + '\n'"
-        " + message['content'] | trim + '<end_of_turn>\n' -}}{%- endfor -%}"
-        "{%- if add_generation_prompt -%}{{- '<start_of_turn>model\n' -}}{%- endif -%}"
-    ),
-    special=("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"),
-    bos="<bos>",
-    eos="<eos>",
-    turn_end="<end_of_turn>",
-    takes_system=False,
-    byte_level=False,
-    network={"sliding_window": 64, "query_pre_attn_scalar": 16},
-)
-MISTRAL = Family(
-    name="mistral",
-    template=(
-        "{{- bos_token -}}{%- for message in messages -%}" + _ALTERNATE + ""
-        "{%- if message['role'] == 'user' -%}{{- '[INST] ' + message['content'] + ' [/INST]' -}}"
-        "{%- else -%}{{- message['content'] + eos_token -}}{%- endif -%}{%- endfor -%}"
-    ),
-    special=("<s>", "</s>", "[INST]", "[/INST]"),
-    bos="<s>",
-    eos="</s>",
-    turn_end="</s>",
-    takes_system=False,
-    byte_level=False,
-    network={"sliding_window": None},
-)
-FAMILIES = (QWEN2, LLAMA3, GEMMA, MISTRAL)
+QWEN2, LLAMA3, GEMMA, MISTRAL = FAMILIES
 
 
 @cache
@@ -155,9 +85,9 @@ def _bytes_as_pieces(core: Any, every_byte: Iterable[str]) -> Any:
     """The trainer can only reserve ids as special tokens; bytes must be ordinary pieces."""
     from tokenizers import Tokenizer
 
-    told = json.loads(core.to_str())
-    told["added_tokens"] = [t for t in told["added_tokens"] if t["content"] not in set(every_byte)]
-    return Tokenizer.from_str(json.dumps(told))
+    tree = json.loads(core.to_str())
+    tree["added_tokens"] = [t for t in tree["added_tokens"] if t["content"] not in set(every_byte)]
+    return Tokenizer.from_str(json.dumps(tree))
 
 
 def save_model(folder: Path, family: Family, seed: int = 0, template: bool = True) -> Path:
@@ -206,9 +136,9 @@ def _rewrite(text: str) -> str:
 
 def write_pool(path: Path) -> Path:
     """An attack pool that rewrites every seed in one way, so that little training will do."""
-    told = packaged_briefs()
+    briefs = packaged_briefs()
     with path.open("w") as file:
-        for label, brief in ((True, told.harmful), (False, told.benign)):
+        for label, brief in ((True, briefs.harmful), (False, briefs.benign)):
             for text in ASKED[label]:
                 turns = [("system", brief), ("user", text), ("assistant", _rewrite(text))]
                 messages = [{"role": role, "content": content} for role, content in turns]

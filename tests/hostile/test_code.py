@@ -69,41 +69,29 @@ def _called(node: ast.Call, safe_loaders: set[str]) -> Iterator[str]:
         yield ast.unparse(node)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
-def test_no_file_of_the_package_runs_what_it_reads(path):
-    assert list(faults(path.read_text())) == []
-
-
-def test_the_package_is_looked_at_where_it_could_go_wrong():
-    together = "\n".join(path.read_text() for path in SOURCES)
+def test_no_file_of_the_package_runs_what_it_reads():
+    texts = {path.name: path.read_text() for path in SOURCES}
+    assert [(name, fault) for name, text in texts.items() for fault in faults(text)] == []
+    together = "\n".join(texts.values())
     for call in ("AutoModelForCausalLM.from_pretrained", "AutoTokenizer.from_", "yaml.load("):
-        assert call in together
+        assert call in together, "it is looked at where it could go wrong"
 
 
 SEEN = """
-import pickle
 import os, dill as d
 from joblib import load
-import shelve
-from marshal import loads
 import cloudpickle.cloudpickle
-torch.load(path)
 torch.load(path, weights_only=True)
 from torch import load
-np.load(path, allow_pickle=True)
 numpy.load(path, allow_pickle=flag)
 eval(text)
-exec(text)
 __import__(name)
 importlib.import_module(name)
 yaml.load(text)
-yaml.load(text, Loader=yaml.Loader)
 yaml.load(text, Loader=_Loader)
 class _Loader(yaml.FullLoader): yaml.load(text, Loader=_Loader)
-yaml.unsafe_load(text)
 yaml.full_load(text)
 yaml.load_all(text, Loader=yaml.UnsafeLoader)
-AutoModel.from_pretrained(p, trust_remote_code=True, use_safetensors=True)
 AutoModel.from_pretrained(p, trust_remote_code=flag, use_safetensors=True)
 AutoModelForCausalLM.from_pretrained(p, trust_remote_code=False)
 AutoTokenizer.from_pretrained(p)
@@ -113,19 +101,14 @@ model.eval()
 np.load(path)
 yaml.safe_load(text)
 class _Loader(yaml.SafeLoader): yaml.load(text, Loader=_Loader)
-json.load(file)
 AutoModel.from_pretrained(p, trust_remote_code=False, use_safetensors=True)
 """
 
 
-@pytest.mark.parametrize("source", SEEN.strip().splitlines())
-def test_the_look_sees(source):
-    assert list(faults(source)) != []
-
-
-@pytest.mark.parametrize("source", HARMLESS.strip().splitlines())
-def test_the_look_does_not_see_what_is_not_there(source):
-    assert list(faults(source)) == []
+def test_the_look_sees_what_runs_code_and_nothing_else():
+    missed = [source for source in SEEN.strip().splitlines() if not list(faults(source))]
+    wrong = [source for source in HARMLESS.strip().splitlines() if list(faults(source))]
+    assert (missed, wrong) == ([], [])
 
 
 class Canary:
@@ -263,22 +246,27 @@ def test_an_adapter_that_names_code_of_its_own_is_loaded_without_it(canary, mode
     assert not canary.exists()
 
 
-def test_a_chat_template_that_reaches_for_the_system_is_stopped(canary, model):
-    reach = "cycler.__init__.__globals__.os.system('touch " + str(canary) + "')"
-    (model / "chat_template.jinja").write_text("{{ " + reach + " }}")
-    ended = trained_on(model)
-    assert ended.code == 2
-    assert "access to attribute '__init__' of 'type' object is unsafe" in ended.err
-    assert not canary.exists()
+REACH = "cycler.__init__.__globals__.os.system('touch {canary}')"
 
 
-def test_what_a_chat_template_says_in_an_error_is_printed_safely(model):
-    (model / "chat_template.jinja").write_text("{{ raise_exception('no \x1b[31mred\u202e') }}")
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (REACH, "access to attribute '__init__' of 'type' object is unsafe"),
+        ("raise_exception('no \x1b[31mred\u202e')", "the chat template"),
+    ],
+)
+def test_a_chat_template_reaches_nothing_and_what_it_raises_is_printed_safely(
+    canary, model, template, message
+):
+    code = template.replace("{canary}", str(canary))
+    (model / "chat_template.jinja").write_text("{{ " + code + " }}")
     ended = trained_on(model)
     assert ended.code == 2
-    assert "the chat template" in ended.err
-    assert "fails: no red" in ended.err
+    assert message in ended.err
+    assert template is REACH or "fails: no red" in ended.err
     assert not {"\x1b", "\u202e"} & set(ended.err)
+    assert not canary.exists()
 
 
 @pytest.mark.parametrize("name", ["optimizer.bin", "attacker/pytorch_model.bin", "scheduler.pt"])

@@ -25,8 +25,8 @@ def assert_dealt_as_it_stands(text: str) -> None:
 
 def assert_asked_as_it_stands(text: str) -> None:
     for harmful, brief in ((True, BRIEFS.harmful), (False, BRIEFS.benign)):
-        seen = GAME.observe(State(Seed(text, harmful, "id")))
-        assert seen == (Message("system", brief), Message("user", text))
+        observation = GAME.observe(State(Seed(text, harmful, "id")))
+        assert observation == (Message("system", brief), Message("user", text))
 
 
 def assert_sent_as_it_stands_or_not_at_all(text: str) -> bool:

@@ -155,27 +155,22 @@ def test_a_hostile_page_runs_nothing_asks_for_nothing_and_fits(chromium, hostile
     tab.context.close()
 
 
-@pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
-def test_the_page_and_its_figures_follow_the_scheme(chromium, long, scheme, dark):
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_and_its_figures_follow_the_scheme_and_print_in_light(chromium, long, scheme):
+    def brightness(part: str, colour: str = "backgroundColor") -> int:
+        look = f"getComputedStyle(document.querySelector('{part}')).{colour}"
+        return sum(map(int, re.findall(r"\d+", tab.evaluate(look))[:3]))
+
     tab = opened(chromium, long, scheme=scheme).tab
-    paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (sum(map(int, re.findall(r"\d+", paper)[:3])) < 200) == dark
+    assert (brightness("body") < 200) == (scheme == "dark")
     (shown, plain) = tab.evaluate(
         "[document.images[0].currentSrc, document.images[0].getAttribute('src')]"
     )
-    assert (shown != plain) == dark
-    tab.context.close()
-
-
-def test_a_page_prints_in_light_whatever_the_screen_is(chromium, long):
-    tab = opened(chromium, long, scheme="dark").tab
+    assert (shown != plain) == (scheme == "dark")
     assert tab.pdf().startswith(b"%PDF")
     tab.emulate_media(media="print")
-    for part in ("html", "body", "section"):
-        paper = tab.evaluate(f"getComputedStyle(document.querySelector('{part}')).backgroundColor")
-        assert paper == "rgb(255, 255, 255)", part
-    ink = tab.evaluate("getComputedStyle(document.querySelector('h1')).color")
-    assert sum(map(int, re.findall(r"\d+", ink))) < 200
+    assert {brightness(part) for part in ("html", "body", "section")} == {3 * 255}
+    assert brightness("h1", "color") < 200
     tab.context.close()
 
 

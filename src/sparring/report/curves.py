@@ -60,24 +60,12 @@ def differ(runs: Sequence[RunReport]) -> bool:
     return len({run.turns for run in runs}) > 1
 
 
-def shade(
-    axes: Any,
-    turns: Sequence[str],
-    theme: Theme,
-    lane: tuple[int, int] = (0, 1),
-    height: tuple[float, float] | None = None,
-) -> None:
-    """Tint the rounds by who learned.
-
-    The whole height for one run, a lane at the foot for each of several; or between two heights,
-    as shares of the axes.
-    """
-    place, lanes = lane
-    low, high = height or ((0.0, 1.0) if lanes == 1 else (0.045 * place, 0.045 * (place + 1)))
-    look = {"transform": axes.get_xaxis_transform(), "lw": 0, "zorder": 0.5}
+def shade(axes: Any, turns: Sequence[str], theme: Theme, low: float, high: float) -> None:
+    """Tint the rounds by who learned, between two heights as shares of the axes."""
+    look = {"transform": axes.get_xaxis_transform(), "lw": 0, "zorder": 0.5, "clip_on": high <= 1}
     for player, colour in (("attacker", theme.attacker), ("defender", theme.defender)):
         spans = [(start, stop - start) for who, start, stop in blocks(turns) if who == player]
-        axes.broken_barh(spans, (low, high - low), color=colour, clip_on=height is None, **look)
+        axes.broken_barh(spans, (low, high - low), color=colour, **look)
 
 
 def blocks(turns: Sequence[str]) -> list[tuple[str, float, float]]:
@@ -125,9 +113,10 @@ def _drawing(panel: FigurePanel, runs: Sequence[RunReport]) -> Drawing:
         handles = _handles(panel, runs, theme)
         top = 0.3 + 0.17 * -(-len(handles) // 3)
         axes = plots.axes_in(figure, theme, panel.title, (0.42, top, 0.12, 0.36))
-        lanes = len(runs) if differ(runs) else 1
         for place, run in enumerate(runs):
-            shade(axes, run.turns, theme, (place % lanes, lanes))
+            # the whole height for all, or a lane at the foot for each
+            lane = (0.045 * place, 0.045 * (place + 1)) if differ(runs) else (0.0, 1.0)
+            shade(axes, run.turns, theme, *lane)
             _lines(axes, panel, run, theme, theme.colour(place) if len(runs) > 1 else "")
         last = max(1, *(len(run.turns) for run in runs))
         axes.set_xlim(-0.015 * last, 1.015 * last + 0.5)

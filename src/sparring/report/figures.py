@@ -134,7 +134,7 @@ def strategy_figure(run: RunReport, file: str, names: Sequence[str]) -> Drawing:
             for group in groups.values()
         ]
         axes.stackplot(x, stacks, colors=colours, ec=theme.paper, lw=0.4, alpha=0.92)
-        shade(axes, run.turns, theme, height=(1.02, 1.055))
+        shade(axes, run.turns, theme, 1.02, 1.055)
         axes.set_xlim(min(x, default=0), max(x, default=1))
         axes.set_ylim(0, 1)
         axes.set_xlabel("rounds played", **_AXIS)
