@@ -10,7 +10,7 @@ from typing import Any
 
 from sparring.report.curves import block_of, shade
 from sparring.report.plots import COLUMN, Drawing, Theme, axes_in, label, swatches, with_intervals
-from sparring.report.run_report import RunReport, families, sides
+from sparring.report.run_report import RunReport, families, sides, value
 from sparring.stats.rates import Rate
 from sparring.store.records import CrossplayResults, ExploitResults
 
@@ -20,11 +20,6 @@ NAMED = 7
 """Strategies that keep a colour of their own."""
 _NOT_STRATEGIES = ("unfaithful", "unparseable")
 _AXIS = {"fontsize": 7, "labelpad": 2}
-
-
-def digits(rate: Rate | None, places: int = 2) -> str:
-    """Return a rate's value, or a dash where it has none."""
-    return "–" if rate is None or rate.value is None else f"{rate.value:.{places}f}"
 
 
 def family_figure(runs: Sequence[RunReport], metric: str, title: str) -> Drawing:
@@ -49,7 +44,7 @@ def family_figure(runs: Sequence[RunReport], metric: str, title: str) -> Drawing
         axes.grid(visible=False, axis="y")
 
     words = (
-        f"{row}: " + " → ".join(digits(rate, 3) for rate in rates(runs[0], row)) for row in rows
+        f"{row}: " + " → ".join(value(rate, 3, "–") for rate in rates(runs[0], row)) for row in rows
     )
     caption = "Lines are 95 % intervals. Held-out seeds, the same openings every time."
     alt = f"{title}. {'; '.join(words)}"
@@ -85,7 +80,9 @@ def crossplay_figure(results: CrossplayResults, title: str, file: str) -> Drawin
             for x, rate in enumerate(row):
                 red, green, blue = heat(rate.value or 0.0 if rate else 0.0)[:3]
                 bright = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5
-                axes.text(x, y, digits(rate), color="#11151b" if bright else "#ffffff", **look)
+                axes.text(
+                    x, y, value(rate, 2, "–"), color="#11151b" if bright else "#ffffff", **look
+                )
         axes.set_xticks(range(len(columns)), [_after(column) for column in columns])
         axes.set_yticks(range(len(rows)), [_after(row) for row in rows])
         axes.set_xlabel("defender after rounds", **_AXIS)
@@ -94,7 +91,7 @@ def crossplay_figure(results: CrossplayResults, title: str, file: str) -> Drawin
         axes.spines[:].set_visible(False)
 
     words = "; ".join(
-        f"attacker {row} against defender {column}: {digits(results.asr[row].get(column))}"
+        f"attacker {row} against defender {column}: {value(results.asr[row].get(column), 2, '–')}"
         for row in rows
         for column in columns
     )
@@ -171,6 +168,6 @@ def exploit_figure(results: ExploitResults, file: str) -> Drawing:
         swatches(figure, [label(name, 20) for name in shown], theme.series[: len(shown)])
 
     last = {who: curve.asr[-1] for who, curve in attackers.items() if curve.asr}
-    words = "; ".join(f"{who}: {digits(rate)}" for who, rate in last.items())
+    words = "; ".join(f"{who}: {value(rate, 2, '–')}" for who, rate in last.items())
     caption = "With 95 % intervals. Dashed: learns nothing, the best of what was tried."
     return Drawing(file, f"Exploitability. {words}", draw, caption)

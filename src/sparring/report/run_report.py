@@ -202,11 +202,11 @@ def sides(matrix: Mapping[str, Mapping[str, Rate]], most: int = 20) -> tuple[lis
     return rows, columns
 
 
-def value(rate: Rate | None) -> str:
+def value(rate: Rate | None, places: int = 3, unscored: str = "unscored") -> str:
     """Return a rate as a cell shows it."""
     if rate is None:
         return "–"
-    return "unscored" if rate.value is None else f"{rate.value:.3f}"
+    return unscored if rate.value is None else f"{rate.value:.{places}f}"
 
 
 def interval(rate: Rate | None) -> str:

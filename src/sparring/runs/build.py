@@ -146,7 +146,7 @@ def _memory(config: RunConfig, held: Held) -> Memory:
         "thompson": thompson,
     }
     if pool.sampler in samplers:
-        rules = Rules(**pool.model_dump(exclude={"sampler", "ucb_c"}))
+        rules = Rules(**pool.fields_of(Rules))
         return ExperiencePool(held, samplers[pool.sampler], rules, f"{config.seed}/replay")
     if pool.reflect:  # a run that never reflects would not say so
         raise UsageError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -53,7 +52,7 @@ def engine_of(settings: JudgeSettings, field: str = "judge") -> JudgeEngine:
         Address(settings.base_url, f"{field}.base_url", server.allow_insecure),
         key=from_environment(server.api_key_env, os.environ, f"{field}.server.api_key_env"),
         proxy=from_environment(server.proxy_env, os.environ, f"{field}.server.proxy_env"),
-        limits=Limits(**server.model_dump(include={f.name for f in fields(Limits)})),
+        limits=Limits(**server.fields_of(Limits)),
     )
     return Server(client, settings.model, settings.revision or "", server.json_schema)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -174,20 +173,18 @@ def _trainer(
     path = model_path(own.model_name_or_path)
     tokenizer = loaded[player][1] if player in loaded else load_tokenizer(path, own.revision)
     chat = Chat(tokenizer, stop_ids(weights.model))
-    sampling = Sampling(**config.sampling.model_dump(include={f.name for f in fields(Sampling)}))
+    sampling = Sampling(**config.sampling.fields_of(Sampling))
     rate = LearningRate(
         learner.learning_rate[player], step.lr_scheduler_type, step.warmup_steps, step.total_steps
     )
-    grpo = GrpoConfig(
-        loss=learner.loss,
-        epsilon=learner.epsilon,
-        beta=learner.beta,
-        temperature=sampling.temperature,
-        updates_per_batch=step.updates_per_batch,
-        max_completion_length=sampling.max_completion_length,
-        micro_batch_tokens=step.micro_batch_tokens,
-        ratio_limit=config.sampling.server.ratio_limit if published else None,
-    )
+    settings: dict[str, Any] = {"ratio_limit": None}
+    for section in (
+        learner,
+        step,
+        config.sampling,
+        *([config.sampling.server] if published else []),
+    ):
+        settings |= section.fields_of(GrpoConfig)
     if step.gradient_checkpointing and not recompute(weights.model):
         raise UsageError(
             f"learner.optimizer.gradient_checkpointing: {path} has no layers that can compute "
@@ -199,4 +196,6 @@ def _trainer(
         sampler = ServedPolicy(weights, chat, sampling, published)
     card = Path(path) / CARD  # names the sandbox's language, wherever its weights go
     files = (card,) if card.is_file() else ()
-    return Trainer(sampler, chat, Grpo(optimizer, chat.pad_id, grpo), extra_files=files)
+    return Trainer(
+        sampler, chat, Grpo(optimizer, chat.pad_id, GrpoConfig(**settings)), extra_files=files
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -21,6 +22,10 @@ class Model(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+
+    def fields_of(self, dataclass: type[Any]) -> dict[str, Any]:
+        """Return the settings that a dataclass has fields for, by name."""
+        return self.model_dump(include={field.name for field in fields(dataclass)})
 
 
 Count = Annotated[int, Field(ge=1)]
