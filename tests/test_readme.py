@@ -1,9 +1,5 @@
 import re
-import subprocess
-import sys
 from pathlib import Path
-
-import pytest
 
 from sparring import RunDir
 from tests.command import sparring_command
@@ -11,7 +7,6 @@ from tests.tiny import QWEN2, save_model
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-CLI = [sys.executable, "-c", "from sparring.cli import main; main()"]
 
 
 def blocks(language: str) -> list[str]:
@@ -32,12 +27,6 @@ def test_the_two_commands_every_linked_page_and_every_room_exist():
         assert (ROOT / link).is_file(), link
     for name in re.findall(r"^  ([a-z_]+(?:\.py|/))  ", README, re.MULTILINE):
         assert (ROOT / "src" / "sparring" / name).exists(), name
-
-
-@pytest.mark.parametrize("verb", ["train", "eval", "report", "init"])
-def test_the_verbs_of_the_readme_are_verbs(verb):
-    ended = subprocess.run([*CLI, verb, "--help"], capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
 
 
 def test_the_readmes_program_trains_stops_resumes_examines_and_reports(tmp_path, monkeypatch):

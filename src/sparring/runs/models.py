@@ -196,6 +196,5 @@ def _trainer(
         sampler = ServedPolicy(weights, chat, sampling, published)
     card = Path(path) / CARD  # names the sandbox's language, wherever its weights go
     files = (card,) if card.is_file() else ()
-    return Trainer(
-        sampler, chat, Grpo(optimizer, chat.pad_id, GrpoConfig(**settings)), extra_files=files
-    )
+    grpo = Grpo(optimizer, chat.pad_id, GrpoConfig(**settings))
+    return Trainer(sampler, chat, grpo, extra_files=files)
