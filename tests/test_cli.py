@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 from importlib.metadata import version
 from pathlib import Path
 
@@ -64,78 +65,55 @@ def seeds(name: str) -> str:
     return f"data.train=[{{path: {name}}}]"
 
 
-MISTAKES = {
-    "unknown key": (["magic", "lerner.beta=1"], "lerner: unknown key; did you mean learner?"),
-    "unknown key in a file": (["unknown.yaml"], "did you mean learner.learning_rate?"),
-    "unknown recipe": (["magik"], "recipe: no recipe 'magik' and no such file; did you mean magic"),
-    "duplicate key": (["twice.yaml"], "twice.yaml: line 3: rounds is given twice"),
-    "python tag": (["code.yaml"], "code.yaml: not YAML: could not determine a constructor"),
-    "option first": (["--rounds", "3", "magic"], "--rounds: name the recipe or the YAML file"),
-    "no data file": (["magic", *OWN, *MODEL, seeds("none.csv")], "none.csv: no such file"),
-    "empty data": (["magic", *OWN, *MODEL, seeds("empty.csv")], "empty.csv: empty file"),
-    "unknown columns": (
-        ["magic", *OWN, *MODEL, seeds("odd.csv")],
-        "odd.csv: unknown columns: danger, question known headers: HarmBench text behaviors: ",
-    ),
-    "ragged row": (["magic", *OWN, *MODEL, seeds("ragged.csv")], "ragged.csv:3: 1 cells where"),
-    "no harmful seeds": (
-        ["magic", *OWN, *MODEL, seeds("benign.csv")],
-        "data.train: no harmful seeds, so there is nothing to attack",
-    ),
-    "no pool": (["magic", *OWN, *MODEL, "attacker.warm_start=none.jsonl"], "none.jsonl: no such"),
-    "broken pool": (
-        ["magic", *OWN, *MODEL, "attacker.warm_start=pool.jsonl"],
-        "pool.jsonl:1: wanted",
-    ),
-    "no chat template": (
-        ["magic", *OWN, *(word.replace("qwen2", "mute") for word in MODEL)],
-        "mute has no chat template; an instruction-tuned model is needed",
-    ),
-    "no model": (
-        ["magic", *OWN, *(word.replace("qwen2", "none") for word in MODEL)],
-        "model_name_or_path: no model at ./none",
-    ),
-    "two bases": (
-        ["magic", *OWN, *MODEL, "weights=adapters", "attacker.model_name_or_path=./gemma2"],
+MISTAKES = [
+    ("magic lerner.beta=1", "lerner: unknown key; did you mean learner?"),
+    ("unknown.yaml", "did you mean learner.learning_rate?"),
+    ("magik", "recipe: no recipe 'magik' and no such file; did you mean magic?"),
+    ("twice.yaml", "twice.yaml: line 3: rounds is given twice"),
+    ("code.yaml", "code.yaml: not YAML: could not determine a constructor"),
+    ("--rounds 3 magic", "--rounds: name the recipe or the YAML file"),
+    ("magic judge.kind=keyword", "judge.kind: keyword cannot rule in the sandbox"),
+    (f"magic weights=shared {' '.join(MODEL)}", "no sandbox.json, so this is not a sandbox base"),
+]
+WITH_OWN_SEEDS = [
+    (seeds("none.csv"), "none.csv: no such file"),
+    (seeds("empty.csv"), "empty.csv: empty file"),
+    (seeds("odd.csv"), "odd.csv: unknown columns: danger, question known headers: HarmBench text"),
+    (seeds("ragged.csv"), "ragged.csv:3: 1 cells where"),
+    (seeds("benign.csv"), "data.train: no harmful seeds, so there is nothing to attack"),
+    ("attacker.warm_start=none.jsonl", "none.jsonl: no such"),
+    ("attacker.warm_start=pool.jsonl", "pool.jsonl:1: wanted"),
+    (" ".join(MODEL).replace("qwen2", "mute"), "mute has no chat template; an instruction-tuned"),
+    (" ".join(MODEL).replace("qwen2", "none"), "model_name_or_path: no model at ./none"),
+    (
+        "weights=adapters attacker.model_name_or_path=./gemma2",
         "weights: adapters needs one base, but attacker.model_name_or_path and "
         "defender.model_name_or_path differ; make them equal or set weights=separate",
     ),
-    "gate without a judge of faithfulness": (
-        ["magic", *OWN, *MODEL, "game.gate=true", "game.helpfulness=1"],
+    (
+        "game.gate=true game.helpfulness=1",
         "judge.kind: keyword does not fill helpful, on_topic, which the game needs; add a judge "
         "that does, or set game.helpfulness=0 and set game.gate=false",
     ),
-    "gate alone": (["magic", *OWN, *MODEL, "game.gate=true"], "or set game.gate=false"),
-    "the sandbox's judge on other seeds": (
-        ["magic", *OWN, *MODEL, "judge.kind=sandbox"],
-        "judge.kind: sandbox cannot judge your own seeds; known: keyword",
-    ),
-    "another judge in the sandbox": (
-        ["magic", "judge.kind=keyword"],
-        "judge.kind: keyword cannot rule in the sandbox",
-    ),
-    "another model in the sandbox": (
-        ["magic", "weights=shared", *MODEL],
-        "no sandbox.json, so this is not a sandbox base; give data.train a seed file",
-    ),
-    "a folder that exists": (
-        ["magic", *OWN, *MODEL, "output_dir=qwen2"],
-        "output_dir: qwen2 exists; go on with it (--resume), or choose another",
-    ),
-    "a name that is none": (
-        ["magic", *OWN, *MODEL, "output_dir=runs/.hidden run"],
-        "output_dir: '.hidden run' is no name for a run",
-    ),
-    "nothing to resume": (
-        ["magic", *OWN, *MODEL, "output_dir=qwen2", "--resume"],
-        "qwen2: not a run",
-    ),
-}
+    ("game.gate=true", "or set game.gate=false"),
+    ("judge.kind=sandbox", "judge.kind: sandbox cannot judge your own seeds; known: keyword"),
+    ("output_dir=qwen2", "output_dir: qwen2 exists; go on with it (--resume), or choose another"),
+    ("'output_dir=runs/.hidden run'", "output_dir: '.hidden run' is no name for a run"),
+    ("output_dir=qwen2 --resume", "qwen2: not a run"),
+]
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_message_and_exit_2_and_nothing_is_written(here, mistake):
-    words, message = MISTAKES[mistake]
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        *((shlex.split(text), message) for text, message in MISTAKES),
+        *(
+            (["magic", *OWN, *MODEL, *([text] if "{" in text else shlex.split(text))], message)
+            for text, message in WITH_OWN_SEEDS
+        ),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_2_and_nothing_is_written(here, words, message):
     before = everything(here)
     ended = sparring_command("train", *words)
     assert (ended.code, message in ended.text) == (2, True), ended.err

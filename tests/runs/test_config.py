@@ -5,16 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparring.runs.recipes import configured, resolve
-from sparring.settings.config import (
-    RunConfig,
-    changed,
-    commented,
-    from_words,
-    load_yaml,
-    merged,
-    parse,
-    to_yaml,
-)
+from sparring.settings import config as settings_file
+from sparring.settings.config import RunConfig, from_words, load_yaml, merged, parse
 from sparring.types import Player, UsageError
 
 
@@ -33,9 +25,7 @@ def wrong(*words: str) -> str:
     ("word", "message"),
     [
         ("learner.learning_rat=1", "learner.learning_rat: unknown key; did you mean learner.learn"),
-        ("lerner.beta=1", "lerner: unknown key; did you mean learner?"),
         ("learner.num_generations.atacker=4", "did you mean learner.num_generations.attacker?"),
-        ("attacker.lora.rr=4", "attacker.lora.rr: unknown key; did you mean attacker.lora.r?"),
         ("data.train=[{path: a.csv, limt: 3}]", "did you mean data.train.0.limit?"),
         ("zzz=1", "zzz: unknown key; known here: recipe, seed, rounds"),
         ("rounds=many", "rounds: Input should be a valid integer"),
@@ -46,18 +36,14 @@ def wrong(*words: str) -> str:
         ("learner=3", "learner: Input should be a valid dictionary"),
         ("learner.learning_rate=fast", "learner.learning_rate.attacker: Input should be a valid"),
         ("learner.learning_rate=-1", "learner: learning_rate of the attacker must be above 0"),
-        ("learner.learning_rate=.nan", "learner.learning_rate.attacker: Input should be a finite"),
         ("learner.beta=.inf", "learner.beta: Input should be a finite number"),
-        ("learner.num_generations=1", "learner: num_generations of the attacker must be at least"),
         ("learner.num_generations.defender=1", "num_generations of the defender must be at least"),
         ("learner.seeds_per_round=0", "learner: seeds_per_round of the attacker must be at least"),
         ("learner.optimizer.lr_scheduler_type=cosine", "learner.optimizer: total_steps is needed"),
         (
             "game={diversity: 0.5, gate: false}",
-            "game: diversity is 0.5 and gate is false: without the gate gibberish would earn it; "
-            "set game.gate=true or game.diversity=0",
+            "without the gate gibberish would earn it; set game",
         ),
-        ("schedule.every=0", "schedule: every must be at least 1 for one player"),
         ("schedule.every.attacker=-1", "schedule: every must be at least 1 for one player"),
         ("data.train=a.csv", "data.train: Input should be a valid list (got 'a.csv')"),
         ("data.train=[{limit: 3}]", "data.train.0.path: Field required"),
@@ -169,14 +155,14 @@ def test_a_recipe_that_is_none_is_refused_with_its_nearest_match():
 
 def test_the_commented_defaults_and_the_resolved_yaml_parse_back_to_the_same():
     config = RunConfig()
-    assert parse(load_yaml(commented(config), "x")) == config
-    assert parse(load_yaml(to_yaml(config), "x")) == config
+    assert parse(load_yaml(settings_file.commented(config), "x")) == config
+    assert parse(load_yaml(settings_file.to_yaml(config), "x")) == config
     in_sandbox = configured("magic", ["learner.epsilon=[0.1, 0.3]", "output_dir=runs/a"])
-    assert resolve(load_yaml(to_yaml(in_sandbox), "x")) == in_sandbox
+    assert resolve(load_yaml(settings_file.to_yaml(in_sandbox), "x")) == in_sandbox
 
 
 def test_every_setting_is_described_in_the_commented_yaml():
-    lines = commented(RunConfig()).splitlines()
+    lines = settings_file.commented(RunConfig()).splitlines()
     assert sum(line.startswith("#") for line in lines) == 3
     for line in lines[3:]:
         assert line.endswith(":") or "  # " in line, line
@@ -186,8 +172,8 @@ def test_every_setting_is_described_in_the_commented_yaml():
 def test_what_changed_is_named_by_field_but_for_where_the_run_lies():
     before = configured("magic", ["output_dir=a"])
     now = configured("magic", ["output_dir=b", "learner.beta=0.5", "seed=43"])
-    assert changed(before, now) == ["seed: 42 → 43", "learner.beta: 0.0 → 0.5"]
-    assert changed(before, before) == []
+    assert settings_file.changed(before, now) == ["seed: 42 → 43", "learner.beta: 0.0 → 0.5"]
+    assert settings_file.changed(before, before) == []
 
 
 def test_shared_weights_lie_in_the_defenders_folder():
