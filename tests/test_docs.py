@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 import typer
-import yaml
 
 import sparring
 from sparring.cli import app
 from sparring.memory.experience import Entry, ExperiencePool, Rules, ucb, uniform
 from sparring.runs import recipes
-from sparring.settings.config import RunConfig, from_words, merged, parse
+from sparring.settings.config import RunConfig, from_words, parse
 from sparring.types import Player, Seed, State, Turn, Verdict
 from tests.command import sparring_command
 from tests.tiny import QWEN2, save_model, write_seeds
@@ -158,20 +157,6 @@ def test_your_first_game_is_trained_by_name_from_another_package(tmp_path, monke
     shown = sparring_command("runs", "show", tmp_path / "run")
     assert "complete" in shown.text
     assert "last won" in shown.text
-
-
-@pytest.mark.parametrize(
-    "row", re.findall(r"^\| `([a-z_.]+)` \| (.*?) \| (.*?) \|", PAGES["ssp.md"], re.M)
-)
-def test_the_defaults_on_the_page_of_ssp_are_the_defaults(row):
-    name, own, sandbox = row
-    plain = merged(RunConfig().model_dump(mode="json"), recipes.ssp.defaults)
-    for config, text in ((parse(plain), own), (recipes.configured("ssp", []), sandbox)):
-        value = config.model_dump(mode="json")
-        for part in name.split("."):
-            value = value[part]
-        value = value["defender"] if isinstance(value, dict) else value
-        assert value == type(value)(yaml.safe_load(text))
 
 
 def test_the_arithmetic_on_the_page_of_ssp_is_the_pools():

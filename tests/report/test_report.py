@@ -14,23 +14,14 @@ from rich.console import Console
 from tests.command import sparring_command
 from tests.report.written import Written, amend, pack
 
+from sparring import RunDir, write_report
 from sparring.report.curves import MOST, blocks
 from sparring.report.escape import hidden, name, visible
-from sparring.report.page import (
-    Page,
-    ReportRequest,
-    drawings,
-    duration,
-    html,
-    labels,
-    render,
-    write_report,
-)
+from sparring.report.page import ReportRequest, drawings, duration, html, labels, render
 from sparring.report.plots import DARK, LIGHT, Drawing, images, label
 from sparring.report.progress import ProgressWatch, Trackers
 from sparring.report.run_report import own, read_run, strongest
 from sparring.report.terminal import render as for_a_terminal
-from sparring.store.folder import RunDir
 from sparring.types import Player, Round, Turn, UsageError
 
 html5lib = pytest.importorskip("html5lib", reason="NOT TESTED: pip install html5lib")
@@ -70,7 +61,7 @@ def table(page: Element, part: str) -> list[list[str]]:
 
 
 @functools.cache
-def page_of(run: Path, public: bool = False, include_harmful: bool = False) -> Page:
+def page_of(run: Path, public: bool = False, include_harmful: bool = False):
     return render([read_run(RunDir(run))], public, include_harmful)
 
 
@@ -399,11 +390,11 @@ def test_what_judges_cost_is_added_up_apart_for_rounds_exams_and_cross_play(smal
         spent = {"judge": {"calls": 700}, "held_out_judge": {"calls": 600}}
         amend(small / "exams" / place / "results.json", costs=spent)
     facts = dict(table(shown(small), "reproduce"))
-    assert facts["judge, calls"] == "20"
-    assert facts["judge, prompt tokens"] == "1,400"
-    assert facts["exams, judge, calls"] == "1,400"
-    assert facts["exams, held out judge, calls"] == "1,200"
-    assert facts["cross-play, judge, calls"] == "700"
+    assert {key: value for key, value in facts.items() if "judge, " in key} == {
+        **{"judge, calls": "20", "judge, prompt tokens": "1,400"},
+        **{"exams, judge, calls": "1,400", "exams, held out judge, calls": "1,200"},
+        **{"cross-play, judge, calls": "700", "cross-play, held out judge, calls": "600"},
+    }
 
 
 def test_turns_are_blocks_of_rounds_and_a_long_run_has_few():
@@ -430,12 +421,10 @@ def test_what_hides_is_spelled_out_and_counted(text, spelled):
     assert (hidden(text) > 0) == (text != spelled)
 
 
-def test_a_name_is_one_line_and_not_longer_than_names_are():
+def test_a_name_is_one_line_cut_where_it_is_long_and_a_time_has_two_units():
     assert name("  two\n lines ") == "two lines"
     assert name("vault" * 1000) == "vault" * 24 + "… (5,000 characters)"
-
-
-def test_a_time_is_shown_in_its_two_largest_units():
+    assert (label("_tale"), label("vault" * 9, 10)) == (" _tale", "vaultvaul…")
     assert [duration(s) for s in (7.25, 96, 7384)] == ["7.2 s", "1 min 36 s", "2 h 03 min"]
 
 
@@ -453,10 +442,6 @@ def test_no_text_in_a_figure_is_read_as_mathematics_and_the_same_figure_is_the_s
     (once,) = images(drawing, LIGHT, ["svg"])
     assert images(drawing, LIGHT, ["svg"]) == [once]
     assert images(drawing, DARK, ["svg"]) != [once]
-
-
-def test_a_legend_shows_a_name_that_begins_like_a_private_one_and_cuts_a_long_one():
-    assert (label("_tale"), label("vault" * 9, 10)) == (" _tale", "vaultvaul…")
 
 
 def test_a_tracker_that_is_not_installed_is_refused_and_not_just_warned_of(monkeypatch):
