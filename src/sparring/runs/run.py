@@ -150,21 +150,21 @@ class Objects:
 
     def check(self, config: RunConfig) -> None:
         """Refuse a configuration that stands for objects which are not here."""
-        wanted = {
+        stand_ins = {
             "data.train": (any(str(s.path) == PYTHON for s in config.data.train), self.seeds),
             "judge.kind": (any(judge.kind == PYTHON for judge in config.judge), self.judge),
             "game.payoff": (config.game.payoff == PYTHON, self.payoff),
         }
         for player in Player:
             name = config.player(player).model_name_or_path
-            wanted[f"{player}.model_name_or_path"] = (name == PYTHON, self.models.get(player))
-        missing = [name for name, (stands, value) in wanted.items() if stands and not value]
+            stand_ins[f"{player}.model_name_or_path"] = (name == PYTHON, self.models.get(player))
+        missing = [name for name, (stands, value) in stand_ins.items() if stands and not value]
         if missing:
             raise UsageError(
                 f"{', '.join(missing)}: an object of a Python program stood here; build the run in "
                 "that program"
             )
         if config.weights == "separate" and len(self.models) == 2:
-            one, other = (model for model, _ in self.models.values())
-            if one is other:
+            attacker, defender = (model for model, _ in self.models.values())
+            if attacker is defender:
                 raise UsageError("weights: separate wants two models, and got one twice")
