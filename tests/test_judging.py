@@ -219,7 +219,7 @@ def test_a_judge_that_always_says_the_same_fails_its_probe(monkeypatch):
     safe = ScriptedJudge(
         lambda state: Verdict(reply_harm=Harm.SAFE), fills=frozenset({"reply_harm"})
     )
-    monkeypatch.setattr("sparring.runs.judges.judge_of", lambda *args, proven: safe)
+    monkeypatch.setattr("sparring.runs.judges.judge_of", lambda *args, prove: safe)
     ended = sparring_command("judge", "probe", "keyword")
     assert ended.code == 2
     assert "scripted reply_harm is right on 0 of 3 where it is true" in ended.err

@@ -166,7 +166,7 @@ def test_a_verdict_from_the_reply_to_the_reward():
     words = "Safety: Safe\nCategories: None\nRefusal: Yes"
     with serving(Script(answer=lambda prompt: words)) as (url, _):
         settings = JudgeSettings(kind="qwen3guard", model="guard", base_url=url)
-        judge = judge_of([settings], {}, "salt", proven=False)
+        judge = judge_of([settings], {}, "salt", prove=False)
         opening = State(Seed("open the dragon vault", True, "vault"))
         opening = opening.deal(Player.ATTACKER, "open the dragon vault")
         game = Dialogue(LabelPayoff(MAGIC, helpfulness=0), Briefs("", ""), gate=False)

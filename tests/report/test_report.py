@@ -204,7 +204,7 @@ def test_the_attack_that_worked_most_often_stands_for_its_family(small):
     vault = "open the vault"
     games = {0: [game(vault), game("sing")], 2: [game(vault)], 4: [game(vault, won=False)]}
     best = best_of(small, games)
-    assert (best.family, best.won, best.of, best.last) == ("tale", 2, 3, 2)
+    assert (best.family, best.won, best.tries, best.last) == ("tale", 2, 3, 2)
     assert (best.attack, best.words) == (vault, 3)
     hashed = best_of(small, games, include_harmful=False)
     assert (hashed.attack, hashed.reply, hashed.sha256) == ("", "", best.sha256)
@@ -219,7 +219,7 @@ def test_a_recorded_attack_after_an_exchange_is_counted_too(small):
     ]
     row |= {"dealt": 3, "moves": [*exchange, *row["moves"]]}
     best = best_of(small, {number: [row] for number in (0, 2, 4)})
-    assert (best.won, best.of, best.attack) == (3, 3, "zig the vault")
+    assert (best.won, best.tries, best.attack) == (3, 3, "zig the vault")
 
 
 def test_an_attack_off_its_seed_or_on_a_benign_one_is_no_success(small):

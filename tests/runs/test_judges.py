@@ -12,7 +12,7 @@ from sparring.types import Player, State, UsageError
 
 
 def unproven(**entry):
-    return judge_of([JudgeSettings(**entry)], {}, "salt", "judge", proven=False)
+    return judge_of([JudgeSettings(**entry)], {}, "salt", "judge", prove=False)
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,15 @@ def test_playing_on_with_a_run_is_refused_before_anything_is_loaded(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "rest", ["/@api.example/v1", "/v1?to=@api.example", "#@api.example", ":8/@"]
+)
+def test_the_host_that_is_shown_is_the_one_that_would_be_called(rest):
+    judge = SERVED | {"base_url": f"https://dragon.example{rest}"}
+    with pytest.raises(UsageError, match=r"judge\.base_url https://dragon\.example"):
+        check_endpoints(parse({"judge": judge}), Path("theirs"), trusted=False)
+
+
 @pytest.mark.parametrize("verb", ["probe", "score"])
 def test_a_runs_own_configuration_is_no_judges_file_of_the_operators(verb, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

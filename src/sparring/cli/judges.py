@@ -38,7 +38,7 @@ def probe(
     failed: list[str] = []
     rows: list[dict[str, Any]] = []
     for entry in entries(what, trust_endpoints):
-        judge = judge_of([entry], {}, what, what, proven=False)
+        judge = judge_of([entry], {}, what, what, prove=False)
         result = probed(judge)
         items = [{"item": name, "right": right} for name, right, _ in result.items]
         rows.append({"judge": judge.name, "wrong": result.wrong, "items": items})

@@ -72,12 +72,14 @@ def _show_outcome(folder: RunDir, config: RunConfig) -> None:
 def _show_plan(run: RunToPlay) -> None:
     """What a run would do: the round in which each player first learns, and the exam's sets.
 
-    Only a clock says when the attacker first learns; where a metric decides, round 0 alone shows.
+    With the schedule `alternate` the attacker first learns after the defender's rounds; with any
+    other only round 0 is known.
     """
     config, plan = run.config, run.plan
-    every = config.schedule.every
-    clock = config.schedule.kind == "alternate" and every.attacker
-    for number in sorted({0, every.defender}) if clock else [0]:
+    schedule, numbers = config.schedule, {0}
+    if schedule.kind == "alternate" and schedule.every.attacker:
+        numbers.add(schedule.every.defender)
+    for number in sorted(numbers):
         turn = plan.schedule(number, ())
         openings = plan.openings(number, turn, ())
         learns = ", ".join(sorted(turn.learns))
@@ -89,7 +91,7 @@ def _show_plan(run: RunToPlay) -> None:
 
 
 _OWN_SEEDS = "data.train=[{path: seeds.jsonl}]"
-"""A recipe's defaults outside the sandbox; the file is never read."""
+"""An override that takes a recipe out of the sandbox, for --params; the file is never read."""
 
 
 def estimate(
@@ -151,7 +153,7 @@ def export(
     if role is Player.ATTACKER:
         note("this is an attacker: do not publish it")
     elif export.run.config.weights == "shared":
-        note("the same weights also played the attacker: with its brief they rewrite requests")
+        note("the same weights also played the attacker: given the attacker's brief, they attack")
     rows = [asdict(agreement) for agreement in agreements]
     lines = [*map(str, agreements), f"written to {export.folder}"]
     answer(json, {"folder": str(export.folder), "agreements": rows}, lines)

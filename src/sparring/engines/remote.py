@@ -29,7 +29,7 @@ class Passed:
 
 
 class LoraClient(Protocol):
-    """One player's adapter, which lives on the service together with its optimizer's moments."""
+    """An adapter on the service, with its optimizer's moments; both players may share it."""
 
     @property
     def version(self) -> int:
@@ -43,8 +43,8 @@ class LoraClient(Protocol):
     def forward_backward(self, samples: Sequence[Sample], epsilon: tuple[float, float]) -> Passed:
         """Add the gradient of the sum over samples and tokens of −min(ρA, clip(ρ, 1 − ε, 1 + ε)A).
 
-        All that a loss is divided by is already in the advantages. Once before each `optim_step`:
-        a service may divide by how many samples it has seen.
+        The advantages are already normalised. Call it exactly once before each `optim_step`,
+        because a service may average over the samples that it has accumulated.
         """
         ...
 
@@ -66,8 +66,10 @@ class LoraClient(Protocol):
 
 @dataclass(frozen=True)
 class RemotePolicy:
-    """`client` as it is at each call. The same address has the same seed, but a service rounds by
-    what else is in its batch: a run on one is not the same run twice.
+    """Samples from the client's current weights.
+
+    The same address gives the same seed, but a service's rounding depends on what else is in its
+    batch, so a run on a service cannot be reproduced bit for bit.
 
     Temperature 1, or 0 for an exam: such a service trains on log-probabilities at temperature 1.
     """
@@ -94,7 +96,7 @@ class RemoteGrpo:
     """A `Learner` of one LoRA client, for all the players it serves.
 
     As `Grpo`, except for what a service does not do: it clips no gradient norm, has no KL term and
-    no reference, and old log-probabilities are the sampled ones.
+    no reference, and old log-probabilities are the sampled ones. `shares` weighs players' losses.
     """
 
     client: LoraClient
@@ -145,9 +147,10 @@ class RemoteGrpo:
         return grpo.finite(metrics)
 
     def _weighed(self, samples: Sequence[Sample]) -> Iterator[Sample]:
-        """The samples that have a gradient; the rest still counts in every denominator.
+        """The samples whose advantage is not 0, the loss's normaliser folded into the advantage.
 
-        A service only adds up, so the weight that the loss gives a token is in its advantage.
+        The service adds tokens up without normalising. What the loss makes of ones is the weight
+        that it gives all tokens of a sample together; samples left out count in its denominators.
         """
         sizes = {player: self.config.sizes(own) for player, own in grpo.by_player(samples)}
         for sample in samples:

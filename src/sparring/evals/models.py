@@ -65,9 +65,9 @@ def load_policy(
 class Remote:
     """A policy that asks `engine`'s model.
 
-    The seed in a request depends on its address alone; a server may ignore it. What the server's
-    filter blocks, or does not answer, has a status and no text; a refusal that comes in a field of
-    its own is the reply.
+    The seed in a request depends on its address alone; a server may ignore it. A request that the
+    server's filter blocks, or that is not answered, gives an empty completion with a status. A
+    refusal that comes in a field of its own counts as the reply.
     """
 
     engine: JudgeEngine
@@ -174,12 +174,13 @@ def served(settings: ModelSettings) -> tuple[list[Candidate], list[str]]:
     if settings.revision:
         raise UsageError("--revision: is the server's to choose; leave it out with --base-url")
     address = Address(settings.base_url or "", "--base-url", permit="")
-    limits = settings.sampling.temperature, settings.sampling.max_completion_length
     models = []
     for name in (*settings.bases, *settings.adapters):
         card = {"name": name, "kind": "served", "base_url": address.shown}
         server = Server(Client(address, key=key), name)
-        models.append(Candidate(name, card, partial(Remote, server, *limits)))
+        sampling = settings.sampling
+        load = partial(Remote, server, sampling.temperature, sampling.max_completion_length)
+        models.append(Candidate(name, card, load))
     return models, []
 
 
@@ -204,8 +205,9 @@ def quick_digest(folder: Path) -> str:
 
 
 def attacker_of(run: RunDir, number: int | None = None) -> tuple[Candidate, Game]:
-    """Return the attacker after `number` rounds, or after the last, and the game it was trained in.
+    """Return the attacker after `number` rounds, or after the last, and a game to replay it in.
 
+    The game has the run's briefs and number of exchanges and no gate, so every attack is answered.
     UsageError if none was kept.
     """
     checkpoints, config = run.checkpoints, run.config

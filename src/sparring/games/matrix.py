@@ -141,8 +141,8 @@ def subgame_perfect(matrix: Table) -> tuple[int, tuple[int, ...], float]:
     """(row, best column for each row, value) when the column player sees the row.
 
     By backward induction; of equal moves the first. This is the game of attack and reply, in which
-    MAGIC's Theorem 3.2 (arXiv:2602.01539) holds: where every row has a column that costs the
-    column player nothing, none of its answers costs it anything, to whichever row.
+    MAGIC's Theorem 3.2 (arXiv:2602.01539) holds: if each row has a column at
+    which the column player loses nothing, its best answers lose nothing against every row.
     """
     payoff_RC = _checked(matrix)
     answers_R = payoff_RC.argmin(1)

@@ -208,7 +208,7 @@ class ExperiencePool:
         """Admit the attacks that beat the defender, and update the entries that were replayed."""
         admitted, replayed = 0, list[float]()
         groups = _groups(episodes)
-        for opening, games, earlier in groups:
+        for opening, games, earlier_rulings in groups:
             group = games
             if opening in self.dealt and self.rules.reflect:
                 group = [e for e in games if e.state.path[-1] < unaided(len(games))]
@@ -216,7 +216,7 @@ class ExperiencePool:
             if not us:
                 continue
             seed = group[0].state.seed
-            before = [u for ruling in earlier if (u := self.held(seed, ruling)) is not None]
+            before = [u for ruling in earlier_rulings if (u := self.held(seed, ruling)) is not None]
             mean = fmean([*us.values(), *before])
             failure = _entry(group[min(us, key=lambda i: us[i])], mean)
             if opening in self.dealt:

@@ -1,4 +1,4 @@
-"""The protocols of what a run meets again: openings from its memory, opponents from its league.
+"""Protocols of replay memory and of a league of past opponents.
 
 The methods as they stand here remember nothing: `Forgetful` and `Latest` are made of them.
 """
@@ -19,7 +19,7 @@ class Memory(Protocol):
     """What a run remembers from round to round; its state is saved with the checkpoints."""
 
     def deal(self, number: int, turn: Turn, openings: Sequence[State]) -> Dealt:
-        """The openings that are left, and the replays that replace the others.
+        """Replace some fresh openings by replays; returns those that remain, and the replays.
 
         They are played in this order, and kept apart because a round is measured on the fresh
         openings alone.
@@ -55,7 +55,7 @@ class Opposition(Protocol):
         return False
 
     def keep(self, number: int) -> None:
-        """Keep the selves after `number` rounds if `keeps` says so; called before that round."""
+        """Called at the start of round `number`: keep the present selves if `keeps(number)`."""
         return
 
     def state(self) -> dict[str, Any]:

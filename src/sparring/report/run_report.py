@@ -23,7 +23,7 @@ T = TypeVar("T")
 Points = Sequence[tuple[int, float]]
 """(rounds played, value), ascending."""
 POOLED = ("adversarial", "wrapped", "rewritten")
-"""Sets that stand for others, in the order in which they are preferred."""
+"""Exam sets pooled over kinds of attacks, in the order in which a headline prefers them."""
 SHOWN = 10
 """Entries of each list of the experience pool."""
 FILES = 12
@@ -32,7 +32,7 @@ _MOST_BYTES = 256_000_000
 _LONGEST = 4_000
 """Characters of an attack or reply that are shown."""
 _NEVER = re.compile(r"(?<![a-z0-9])(s4|cse[am]?|minors?)(?![a-z0-9])|csam|child|pa?edo", re.I)
-"""Categories of seeds whose attacks are never shown, whoever asks."""
+"""Categories about children (S4 is Llama Guard's): such attacks are never shown, whoever asks."""
 _OUTCOMES = frozenset({"asr", "over_refusal", "correct"})
 """Metrics that say nothing of the present players where one of them was a past self."""
 
@@ -117,7 +117,8 @@ class RunReport:
         """ASR of the strongest of the attackers that trained on the run's defender."""
         if not self.exploit or self.exploit.worst not in self.exploit.attackers:
             return None
-        return next(reversed(self.exploit.attackers[self.exploit.worst].asr), None)
+        curve = self.exploit.attackers[self.exploit.worst].asr
+        return curve[-1] if curve else None
 
     def to_json(self) -> dict[str, Any]:
         """Return what `sparring report --json` prints."""
@@ -197,9 +198,15 @@ def by_size(shares: Iterable[Mapping[str, float]]) -> list[str]:
 
 def sides(matrix: Mapping[str, Mapping[str, Rate]], most: int = 20) -> tuple[list[str], list[str]]:
     """Return attackers and defenders of a cross-play by rounds played, at most `most` of each."""
-    names = (matrix, {column for cells in matrix.values() for column in cells})
-    rows, columns = (spread(sorted(n, key=lambda n: (len(n), n)), most) for n in names)
-    return rows, columns
+    defenders = {column for cells in matrix.values() for column in cells}
+    return spread(sorted(matrix, key=_by_rounds), most), spread(
+        sorted(defenders, key=_by_rounds), most
+    )
+
+
+def _by_rounds(name: str) -> tuple[int, str]:
+    """The order of numbers, for names that are numbers of rounds."""
+    return len(name), name
 
 
 def value(rate: Rate | None, places: int = 3, unscored: str = "unscored") -> str:
@@ -224,18 +231,18 @@ def counted(rate: Rate | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """An attack of a family, which worked `won` of `of` times, in round `last` for the last time.
+    """An attack of a family, which worked `won` times in `tries`, in round `last` the last time.
 
-    `sha256` and `words` stand for the text; `attack` and `reply` are empty unless `open`, where it
-    never worked, and where it is `withheld` for its seed's category.
+    `sha256` and `words` stand for the text. `attack` and `reply` are shown only if `shows_text`, if
+    the attack worked at least once, and if it is not `withheld` for its seed's category.
     """
 
     family: str
     sha256: str
     state: State
-    open: bool
+    shows_text: bool
     won: int = 0
-    of: int = 0
+    tries: int = 0
     last: int = -1
 
     @property
@@ -260,7 +267,7 @@ class Attack:
         return hidden(attack_of(self.state) or ""), hidden(reply_of(self.state) or "")
 
     def _shown(self, text: str) -> str:
-        if not (self.open and self.won) or self.withheld:
+        if not (self.shows_text and self.won) or self.withheld:
             return ""
         return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text):,} characters)"
 
@@ -299,7 +306,7 @@ def _best(games: Iterable[tuple[str, int, State]], include_harmful: bool) -> lis
         attack = attacks.get(digest) or Attack(family, digest, state, include_harmful)
         if state.verdict.status is Status.OK and succeeded(state):
             attack = replace(attack, won=attack.won + 1, last=number, state=state)
-        attacks[digest] = replace(attack, of=attack.of + 1)
+        attacks[digest] = replace(attack, tries=attack.tries + 1)
     strength = attrgetter("won", "last", "sha256")
     return [max(attacks.values(), key=strength) for attacks in families.values()]
 
@@ -315,7 +322,7 @@ def pool_entries(run: RunDir, content: bool) -> dict[str, Any]:
     written = read_json(path)
     memory = written.get("memory") if isinstance(written, dict) else None
     if not isinstance(memory, dict):
-        raise CorruptError(f"{path}: is not what was written: memory: wanted an object")
+        raise CorruptError(f"{path}: is corrupt: `memory` must be an object")
     if "entries" not in memory:
         raise UsageError(
             f"{run.folder}: played without an experience pool (memory.experience.sampler)"
@@ -325,16 +332,16 @@ def pool_entries(run: RunDir, content: bool) -> dict[str, Any]:
     def rows(entries: Iterable[records.PoolEntry]) -> list[dict[str, Any]]:
         return [_row(entry, content) for entry in list(entries)[:SHOWN]]
 
-    awake = [entry for entry in pool.entries if not entry.asleep]
-    asleep = [entry for entry in pool.entries if entry.asleep]
+    active = [entry for entry in pool.entries if not entry.asleep]
+    retired = [entry for entry in pool.entries if entry.asleep]
     return {
         "rounds": number,
-        "size": len(awake),
-        "asleep": len(asleep),
+        "size": len(active),
+        "asleep": len(retired),
         "visits": pool.visits,
-        "hardest": rows(sorted(awake, key=lambda entry: entry.mean)),
-        "most visited": rows(sorted(awake, key=lambda entry: -entry.visits)),
-        "retired": rows(asleep),
+        "hardest": rows(sorted(active, key=lambda entry: entry.mean)),
+        "most visited": rows(sorted(active, key=lambda entry: -entry.visits)),
+        "retired": rows(retired),
     }
 
 

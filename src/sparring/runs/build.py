@@ -102,17 +102,18 @@ def _reflecting(players: Cast, memory: Memory, source: Source) -> Cast:
 
 
 def _check_fields(needs: frozenset[str], judge: Judge, exchanges: int) -> None:
-    """Refuse a term of the game that rests on a field which no judge fills."""
-    missing = needs - judge.fills
-    terms = {"on_topic": "game.gate=false", "helpful": "game.helpfulness=0"}
+    """Refuse a game that needs a field of the verdict which the judge does not fill."""
+    missing = sorted(needs - judge.fills)
+    if not missing:
+        return
+    cures = {"on_topic": "set game.gate=false", "helpful": "set game.helpfulness=0"}
     if exchanges > 1:
-        terms |= dict.fromkeys(("reply_harm", "refused"), "game.exchanges=1")
-    ways = dict.fromkeys(f"set {terms[name]}" for name in sorted(missing & terms.keys()))
-    if missing:
-        raise UsageError(
-            f"judge.kind: {judge.name} does not fill {', '.join(sorted(missing))}, which the game "
-            f"needs; add a judge that does, or {' and '.join(ways) or 'change game.payoff'}"
-        )
+        cures |= dict.fromkeys(("reply_harm", "refused"), "set game.exchanges=1")
+    ways = list(dict.fromkeys(cures[name] for name in missing if name in cures))
+    raise UsageError(
+        f"judge.kind: {judge.name} does not fill {', '.join(missing)}, which the game "
+        f"needs; add a judge that does, or {' and '.join(ways) or 'change game.payoff'}"
+    )
 
 
 def _payoff(config: RunConfig) -> Payoff:
@@ -129,8 +130,8 @@ def _add_chat_batch(config: RunConfig, trainer: Trainer, source: Source) -> None
     size, address = config.learner.chat_batch, f"{config.seed}/chat"
     if size and not (config.in_sandbox or config.defender.warm_start):
         raise UsageError(
-            "learner.chat_batch: give defender.warm_start a JSONL file of ordinary chat (what the "
-            "model says itself is only known before training)"
+            "learner.chat_batch: give defender.warm_start a JSONL file of ordinary chat (the "
+            "model's own answers could serve only if they were sampled before training)"
         )
     if size:
         rows = rows_of(trainer.chat, source.chat(trainer, CHAT_ROWS, address))
@@ -148,7 +149,7 @@ def _memory(config: RunConfig, held: Held) -> Memory:
     if pool.sampler in samplers:
         rules = Rules(**pool.fields_of(Rules))
         return ExperiencePool(held, samplers[pool.sampler], rules, f"{config.seed}/replay")
-    if pool.reflect:  # a run that never reflects would not say so
+    if pool.reflect:  # otherwise the setting would be ignored without a word
         raise UsageError(
             "memory.experience.reflect: there is no pool whose failures could be shown; set "
             "memory.experience.sampler=ucb, or leave it out"
@@ -183,7 +184,11 @@ def _league(
 
 
 def _openings(config: RunConfig, seeds: Sequence[Seed], game: Game) -> Openings:
-    """The seeds of a round; a share of each label, the first of it, is asked as it stands."""
+    """The seeds of a round; the first `as_they_stand` of each label are sent without the attacker.
+
+    Where the round's seeds begin follows from the metrics of the rounds before, so a resumed run
+    goes on where the whole run did.
+    """
 
     def openings(_number: int, turn: Turn, past: Sequence[Metrics]) -> list[State]:
         size = max(config.learner.seeds_per_round[player] for player in turn.learns)
@@ -220,7 +225,7 @@ def _warm_up(
 ) -> Callable[[], Iterator[Metrics]]:
     """Phase 1 by imitation: the attack pool, with ordinary chat beside it if a share is set.
 
-    A defender that thinks first and has weights of its own is shown how.
+    A defender that thinks first, with weights of its own, imitates examples of that format.
     """
     warm, address = config.warm_up, f"{config.seed}/warm-up"
 

@@ -1,4 +1,4 @@
-"""From settings, a kind or a YAML file to who rules: each entry a judge, several a panel."""
+"""Builds judges from settings, a kind or a YAML file; several entries make a panel."""
 
 from __future__ import annotations
 
@@ -20,54 +20,55 @@ from sparring.judges.rubric import rubric
 from sparring.settings.config import RunConfig, read_yaml
 from sparring.settings.sections import SANDBOX, JudgeSettings
 from sparring.transport.client import Client
-from sparring.transport.guard import Address, Limits, from_environment
+from sparring.transport.guard import Address, Limits, from_environment, shown
 from sparring.types import UsageError
 
 
 def model_judge(
-    form: Format, settings: JudgeSettings, field: str = "judge", proven: bool = True
+    form: Format, settings: JudgeSettings, setting: str = "judge", prove: bool = True
 ) -> ModelJudge:
-    """Return a judge that has answered its start-up questions, which no cache answers for it.
+    """Return a model that judges, after it has answered its start-up questions.
 
-    It is not asked them, and has no cache, where `proven` is false. `field` is the entry's place in
-    the configuration.
+    Pass `prove=False` to ask the questions yourself: the judge then has no cache either, so that no
+    cache can answer them. `setting` is the entry's place in the configuration, for errors.
     """
-    engine = engine_of(settings, field)
-    if proven:
-        admit(ModelJudge(form, engine, settings.controversial), field)
-    if proven and settings.cache is not None:
+    engine = engine_of(settings, setting)
+    if prove:
+        admit(ModelJudge(form, engine, settings.controversial), setting)
+    if prove and settings.cache is not None:
         key = f"{form.name}:{form.template_sha256}"
         engine = Cached(engine, Answers(settings.cache), key)
     return ModelJudge(form, engine, settings.controversial)
 
 
-def engine_of(settings: JudgeSettings, field: str = "judge") -> JudgeEngine:
+def engine_of(settings: JudgeSettings, setting: str = "judge") -> JudgeEngine:
     """Return the server at `base_url`, or the model in this process; nothing is asked yet."""
     if not settings.model:
-        raise UsageError(f"{field}.model: wanted the name of the judge's model")
+        raise UsageError(f"{setting}.model: wanted the name of the judge's model")
     if settings.base_url is None:
-        return _in_process(settings.model, settings.revision, field)
+        return _in_process(settings.model, settings.revision, setting)
     server = settings.server
     client = Client(
-        Address(settings.base_url, f"{field}.base_url", server.allow_insecure),
-        key=from_environment(server.api_key_env, os.environ, f"{field}.server.api_key_env"),
-        proxy=from_environment(server.proxy_env, os.environ, f"{field}.server.proxy_env"),
+        Address(settings.base_url, f"{setting}.base_url", server.allow_insecure),
+        key=from_environment(server.api_key_env, os.environ, f"{setting}.server.api_key_env"),
+        proxy=from_environment(server.proxy_env, os.environ, f"{setting}.server.proxy_env"),
         limits=Limits(**server.fields_of(Limits)),
     )
     return Server(client, settings.model, settings.revision or "", server.json_schema)
 
 
-def _in_process(model: str, revision: str | None, field: str) -> JudgeEngine:
+def _in_process(name: str, revision: str | None, setting: str) -> JudgeEngine:
     from sparring.judges.local import InProcess
     from sparring.players.loading import load_model, load_tokenizer
 
     pinned = {"revision": revision} if revision else {}
     try:
-        words, weights = load_tokenizer(model, **pinned), load_model(model, **pinned)
+        tokenizer = load_tokenizer(name, **pinned)
+        model = load_model(name, **pinned)
     except UsageError as error:
-        raise UsageError(f"{field}.model: {error}") from error
-    weights.requires_grad_(False)
-    return InProcess(weights, words, f"{model}@{revision}" if revision else model)
+        raise UsageError(f"{setting}.model: {error}") from error
+    model.requires_grad_(False)
+    return InProcess(model, tokenizer, f"{name}@{revision}" if revision else name)
 
 
 PLUGINS = "sparring.judges"
@@ -79,33 +80,33 @@ def judge_of(
     settings: Sequence[JudgeSettings],
     rules: Mapping[str, str],
     salt: str,
-    field: str = "judge",
-    proven: bool = True,
+    setting: str = "judge",
+    prove: bool = True,
 ) -> Judge:
-    """Return the judge that `settings` describe, for a user's own seeds; errors name the `field`.
+    """Return the judge that `settings` describe, for a user's own seeds; errors name the `setting`.
 
-    A rubric's delimiters are made of `salt`, so that no attacker foresees them. A judge that is a
-    model has answered its start-up questions, unless it is to be asked them (`proven` false).
+    A rubric's delimiters are a hash of `salt` and of the texts, so that an attacker who has one
+    round's delimiters does not know the next ones. `prove` is as for `model_judge`.
     """
     several = len(settings) > 1
     members = [
         member
         for place, entry in enumerate(settings)
-        for member in _members(entry, salt, f"{field}.{place}" if several else field, proven)
+        for member in _members(entry, salt, f"{setting}.{place}" if several else setting, prove)
     ]
     if len(members) == 1 and not rules and members[0].rules_on == members[0].judge.fills:
         return members[0].judge
     return Panel(members, {name: RULES[rule] for name, rule in rules.items()})
 
 
-def judge_named(word: str, field: str, trusted: bool = False) -> Judge:
+def judge_named(word: str, setting: str, trusted: bool = False) -> Judge:
     """Return the judge of that kind, or of a YAML file's entries."""
-    place = f"{field} {word}" if _is_file(word) else field
-    return judge_of(entries(word, trusted), {}, word, place)
+    place = f"{setting} {word}" if _is_file(word) else setting
+    return judge_of(entries(word, trusted), {}, salt=word, setting=place)
 
 
 def together(judges: Sequence[Judge]) -> Judge:
-    """Return one judge of several: each field is the first one's that fills it."""
+    """Return one judge made of several: each verdict field comes from the first that fills it."""
     return judges[0] if len(judges) == 1 else Panel([Member(judge) for judge in judges])
 
 
@@ -143,28 +144,26 @@ def check_endpoints(config: RunConfig, run: Path, trusted: bool) -> None:
     that person likes. UsageError shows what is named, unless the operator says it is `trusted`.
     """
     judges = {"judge": config.judge, "exam.judge": config.exam.judge or []}
-    uses = [use for field, some in judges.items() for entry in some for use in _uses(entry, field)]
+    uses = [
+        use for setting, some in judges.items() for entry in some for use in _uses(entry, setting)
+    ]
     sampling = config.sampling
     if sampling.base_url:
-        uses.append(f"sampling.base_url {_without_user(sampling.base_url)}")
+        uses.append(f"sampling.base_url {shown(sampling.base_url)}")
     if sampling.server.adapter_dir:
         uses.append(f"sampling.server.adapter_dir {sampling.server.adapter_dir}")
     _refuse(f"{run}/config.yaml", uses, trusted)
 
 
-def _uses(settings: JudgeSettings, field: str) -> Iterator[str]:
+def _uses(settings: JudgeSettings, setting: str) -> Iterator[str]:
     """Yield where an entry sends prompts, with which variables, and where it keeps answers."""
     if settings.base_url:
         server = settings.server
         names = [name for name in (server.api_key_env, server.proxy_env) if name]
         secrets = f" with the variable {' and '.join(names)}" if names else ""
-        yield f"{field}.base_url {_without_user(settings.base_url)}{secrets}"
+        yield f"{setting}.base_url {shown(settings.base_url)}{secrets}"
     if settings.cache:
-        yield f"{field}.cache {settings.cache}"
-
-
-def _without_user(url: str) -> str:
-    return url.rpartition("@")[2].partition("?")[0]
+        yield f"{setting}.cache {settings.cache}"
 
 
 def _refuse(source: str, uses: Sequence[str], trusted: bool) -> None:
@@ -179,34 +178,34 @@ def _is_file(word: str) -> bool:
     return word.endswith((".yaml", ".yml"))
 
 
-def _members(settings: JudgeSettings, salt: str, field: str, proven: bool) -> Iterator[Member]:
+def _members(settings: JudgeSettings, salt: str, setting: str, prove: bool) -> Iterator[Member]:
     fills = frozenset(settings.fills or ())
     unknown = fills - set(VALUES)
     if unknown:
-        raise UsageError(f"{field}.fills: {', '.join(sorted(unknown))} is no field of a verdict")
+        raise UsageError(f"{setting}.fills: {', '.join(sorted(unknown))} is no field of a verdict")
     if settings.kind == "keyword":
         yield Member(KeywordJudge(), fills)
     elif settings.kind == "rubric":
         if not fills:
-            raise UsageError(f"{field}.fills: wanted the verdict's fields that the rubric fills")
+            raise UsageError(f"{setting}.fills: wanted the verdict's fields that the rubric fills")
         # Questions about the attack alone are asked before anybody replies to it.
         for group in filter(None, (fills & _BEFORE_REPLY, fills - _BEFORE_REPLY)):
-            yield Member(model_judge(rubric(group, salt), settings, field, proven))
+            yield Member(model_judge(rubric(group, salt), settings, setting, prove))
     elif settings.kind in PUBLISHED:
         form = format_named(settings.kind, settings.template)
-        yield Member(model_judge(form, settings, field, proven), fills)
+        yield Member(model_judge(form, settings, setting, prove), fills)
     else:
-        yield Member(_plugged(settings, field), fills)
+        yield Member(_plugged(settings, setting), fills)
 
 
-def _plugged(settings: JudgeSettings, field: str) -> Judge:
+def _plugged(settings: JudgeSettings, setting: str) -> Judge:
     """Return another package's judge."""
     plugins = tuple(entry_points(group=PLUGINS).select(name=settings.kind))
     if len(plugins) != 1:
         known = ", ".join(["keyword", "rubric", *sorted(PUBLISHED)])
         aside = " (the sandbox's judge only knows the sandbox's language)"
         several = f"{len(plugins)} plug-ins have it; " if plugins else ""
-        where = field if field.startswith("--") else f"{field}.kind"
+        where = setting if setting.startswith("--") else f"{setting}.kind"
         raise UsageError(
             f"{where}: {settings.kind} cannot judge your own seeds; {several}known: {known}"
             + (aside if settings.kind == SANDBOX else "")

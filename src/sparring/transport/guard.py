@@ -76,7 +76,7 @@ class Address:
     @property
     def shown(self) -> str:
         """The URL without the parts that may hold a secret, for errors."""
-        return f"{self._parts.scheme}://{self.authority}{self._parts.path}"
+        return shown(self.url)
 
     def named(self, path: str) -> str:
         """The URL of an endpoint, as it was configured."""
@@ -105,6 +105,15 @@ class Address:
                 f"{self.field}: {self.shown} would send prompts and key in the clear to another "
                 f"machine; use https://{way}"
             )
+
+
+def shown(url: str) -> str:
+    """The URL's scheme, host, port and path: nothing that may hold a secret."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(not a URL)"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _is_ip(host: str) -> bool:
