@@ -7,7 +7,7 @@ from tests.table import ScriptedJudge
 from sparring import Harm, KeywordJudge, Panel, Seed, Status, UsageError, Verdict
 from sparring.data.readers import Labelled, read_labelled
 from sparring.evals import judging
-from sparring.evals.judging import Calibration, of_stored, of_verdicts
+from sparring.evals.judging import Calibration, f1, of_stored, of_verdicts
 from sparring.games.game import attack_of, reply_of
 from sparring.judges.judge import describe
 from sparring.judges.model_judge import Format, ModelJudge, ScriptedEngine
@@ -139,3 +139,10 @@ def test_a_judges_figures_are_one_sentence_that_the_keyword_judge_carries(measur
     assert caveat.startswith("keyword is a stand-in")
     assert "sensitivity 0.791 [" in caveat
     assert "not measured here" not in caveat
+
+
+def test_f1_is_the_hand_worked_one():
+    pairs = [(True, True)] * 6 + [(True, False)] * 2 + [(False, True)] * 3 + [(False, False)] * 9
+    result = f1([*pairs, (True, None)], [str(i) for i in range(21)])
+    assert (result.value, result.n) == (pytest.approx(12 / 17), 20)
+    assert f1([(False, False)] * 3, ["a", "b", "c"]).value is None
