@@ -37,6 +37,7 @@ from peer import QUIET  # noqa: E402
 
 from sparring.estimate.estimate import Load, update_flops  # noqa: E402
 from sparring.estimate.shape import KNOWN, Shape, shape_of  # noqa: E402
+from sparring.players.chat import Chat  # noqa: E402
 from sparring.players.fast import recompute  # noqa: E402
 from sparring.players.grpo import Grpo, GrpoConfig  # noqa: E402
 from sparring.players.local import LocalPolicy  # noqa: E402
@@ -116,10 +117,11 @@ class Plain:
     words: Any
     pad_id: int = 0
     stop_ids: frozenset[int] = frozenset()
+    completion = Chat.completion
 
     def prompts(self, seen: Sequence[tuple[Message, ...]]) -> list[tuple[int, ...]]:
-        told = self.words([one[0].content for one in seen], add_special_tokens=False)
-        return [tuple(ids) for ids in told["input_ids"]]
+        encoded = self.words([messages[0].content for messages in seen], add_special_tokens=False)
+        return [tuple(ids) for ids in encoded["input_ids"]]
 
     def text(self, ids: Sequence[int]) -> str:
         return ""

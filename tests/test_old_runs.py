@@ -36,7 +36,8 @@ EVALUATED = {
 def here(tmp_path, monkeypatch):
     """A folder with the run in `old`, which is the current one."""
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # from Python 3.11.4
+        archive.extractall(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

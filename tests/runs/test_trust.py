@@ -19,7 +19,7 @@ NAMED = {
     "a judge's server": ({"judge": SERVED}, "judge.base_url https://dragon.example/v1"),
     "a password in its URL": (
         {"judge": SERVED | {"base_url": "https://me:hunter2@dragon.example/v1?k=hunter2"}},
-        "judge.base_url dragon.example/v1",
+        "judge.base_url https://dragon.example/v1.",
     ),
     "its key": (
         {"judge": SERVED | {"server": {"api_key_env": "VAULT_KEY"}}},
