@@ -12,7 +12,7 @@ from typing import Annotated
 from typer import Argument, Option, Typer
 
 from sparring.cli import evals, judges, look, train
-from sparring.cli.speech import ANYTHING, Json, Runs, console, end, print_json
+from sparring.cli.speech import PASS_THROUGH, Json, RunFolders, console, end, print_json
 
 app = Typer(
     add_completion=False,
@@ -22,7 +22,7 @@ app = Typer(
 )
 for name, verbs in {**look.APPS, "judge": judges.judge_app}.items():
     app.add_typer(verbs, name=name)
-app.command("train", context_settings=ANYTHING)(train.train)
+app.command("train", context_settings=PASS_THROUGH)(train.train)
 app.command("eval")(evals.evaluate)
 for verb in (
     *(train.export, train.estimate),
@@ -33,7 +33,7 @@ for verb in (
 
 @app.command()
 def report(
-    runs: Runs,
+    runs: RunFolders,
     output: Annotated[Path | None, Option(help="default: RUN/report/index.html")] = None,
     public: Annotated[bool, Option("--public", help="hold no attack, no reply")] = False,
     include_harmful: Annotated[bool, Option("--include-harmful")] = False,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from sparring.cli import speech
-from sparring.cli.speech import Json, Run, Runs, TrustEndpoints, answer, note, say
+from sparring.cli.speech import Json, RunFolder, RunFolders, TrustEndpoints, answer, note, say
 from sparring.types import UsageError
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ class ReportSettings:
 
 
 def exploit(
-    run: Run,
+    run: RunFolder,
     attackers: Annotated[str, Option(help="of pool, broad, own, enumeration")] = "all",
     steps: Annotated[int, Option(min=1, help="of each attacker that learns")] = 80,
     at: At = None,
@@ -242,7 +242,7 @@ def exploit(
 
 
 def crossplay(
-    runs: Runs,
+    runs: RunFolders,
     at: Annotated[str, Option(help="rounds, with commas; default: the last")] = "",
     n: Annotated[int, Option(min=1, help="games of a cell")] = 192,
     cache: Annotated[Path | None, Option(help="where played cells are kept")] = None,
@@ -285,7 +285,7 @@ def rounds_of(text: str) -> list[int]:
 
 
 def bound(
-    run: Run,
+    run: RunFolder,
     at: At = None,
     confidence: Annotated[float, Option(min=0.5, max=0.9999, help="joint")] = 0.95,
     json: Json = False,

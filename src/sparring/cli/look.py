@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option, Typer
 
 from sparring.cli import speech
-from sparring.cli.speech import ANYTHING, Json, Overrides, Run, answer, note, say
+from sparring.cli.speech import PASS_THROUGH, Json, Overrides, RunFolder, answer, note, say
 
 if TYPE_CHECKING:
     from sparring.data.tally import Tally
@@ -61,7 +61,7 @@ def _row(run: RunDir) -> dict[str, Any]:
 
 @runs_app.command("show")
 def show_run(
-    run: Run,
+    run: RunFolder,
     pool: Annotated[bool, Option("--pool", help="the experience pool instead")] = False,
     content: Annotated[bool, Option("--content", help="its texts too: untrusted")] = False,
     json: Json = False,
@@ -103,13 +103,13 @@ def _pool_lines(pool: dict[str, Any]) -> Iterator[str]:
 
 
 @runs_app.command("tail")
-def tail_run(run: Run, n: Annotated[int, Option(min=1, help="rounds")] = 10) -> None:
+def tail_run(run: RunFolder, n: Annotated[int, Option(min=1, help="rounds")] = 10) -> None:
     """The metrics of the last rounds, one JSON line each."""
     for record in speech.run_dir(run).rounds()[-n:]:
         speech.print_json(record.to_json(), indent=None)
 
 
-@config_app.command("show", context_settings=ANYTHING)
+@config_app.command("show", context_settings=PASS_THROUGH)
 def show_config(what: str, overrides: Overrides = None) -> None:
     """The resolved configuration: defaults < file < command line."""
     from sparring.runs.recipes import configured

@@ -1,4 +1,4 @@
-"""What every verb speaks through: safe lines, notes on stderr, JSON."""
+"""What all commands share: argument types, and output that is safe to print."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from typer import Argument, Option
 if TYPE_CHECKING:
     from sparring.store.folder import RunDir
 
-ANYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
-What = Annotated[str, Argument(metavar="RECIPE|CONFIG", help="magic, or a YAML file")]
+PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""Settings of a command that reads `--key value` overrides itself."""
+RecipeOrConfig = Annotated[
+    str, Argument(metavar="RECIPE|CONFIG", help="a recipe such as magic, or a YAML file")
+]
 Overrides = Annotated[
     list[str] | None, Argument(help="key=value or --key value, such as learner.beta=0.05")
 ]
@@ -22,8 +25,8 @@ TrustEndpoints = Annotated[
     bool, Option("--trust-endpoints", help="use the servers and key variables that the run names")
 ]
 Json = Annotated[bool, Option("--json", help="for machines")]
-Run = Annotated[Path, Argument(help="a run's folder")]
-Runs = Annotated[list[Path], Argument(metavar="RUN...", help="runs' folders")]
+RunFolder = Annotated[Path, Argument(help="a run's folder")]
+RunFolders = Annotated[list[Path], Argument(metavar="RUN...", help="runs' folders")]
 
 
 def console() -> Any:
@@ -35,7 +38,7 @@ def console() -> Any:
 
 
 def say(*words: str) -> None:
-    """Print one line for a person; no word can change the others, begin a line or be markup."""
+    """Print one line for a person; line breaks, control characters and markup are escaped."""
     from rich.text import Text
 
     from sparring.report.escape import line

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from sparring.cli import speech
-from sparring.cli.speech import Json, Overrides, Run, What, answer, note, say
+from sparring.cli.speech import Json, Overrides, RecipeOrConfig, RunFolder, answer, note, say
 from sparring.types import Player
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    what: What,
+    what: RecipeOrConfig,
     overrides: Overrides = None,
     resume: Annotated[bool, Option(help="go on with the run in output_dir")] = False,
     dry_run: Annotated[bool, Option(help="check everything, write nothing")] = False,
@@ -95,7 +95,7 @@ _OWN_SEEDS = "data.train=[{path: seeds.jsonl}]"
 
 
 def estimate(
-    what: What,
+    what: RecipeOrConfig,
     overrides: Overrides = None,
     gpu: Annotated[str, Option(help="h100 | h200 | a100-80 | l40s | …, or GiB")] = "h100",
     params: Annotated[
@@ -132,12 +132,15 @@ def estimate(
 
 
 def export(
-    run: Run,
+    run: RunFolder,
     role: Annotated[Player, Option(help="whose weights")],
     at: Annotated[int | None, Option(min=0, help="rounds; default: the last")] = None,
     merge: Annotated[bool, Option("--merge", help="put an adapter into its base")] = False,
     verify: Annotated[
-        bool, Option("--verify", help="compare logits with what played (always done)")
+        bool,
+        Option(
+            "--verify", help="compare logits with what played: always done, kept for older scripts"
+        ),
     ] = True,
     output: Annotated[Path | None, Option(help="default: RUN/export/ROLE-ROUNDS")] = None,
     i_understand: Annotated[

@@ -87,8 +87,8 @@ _SOLVED = files("sparring.games") / "solved_games.json"
 KNOWN: Mapping[str, SolvedGame] = TypeAdapter(dict[str, SolvedGame]).validate_json(
     _SOLVED.read_bytes()
 )
-"""Textbook games by name. The equilibria are unique, except that the convoy may go south in up to
-half of the games.
+"""Textbook games by name. The equilibria are unique, except that the column mixture of `convoy` may
+put up to one half on `south`.
 """
 
 Table = Sequence[Sequence[float]]
