@@ -1,10 +1,13 @@
-"""Siblings in shared rows beside whole rows while layers compute again, and beside a cached prompt.
+"""CPU time of packed sibling completions against whole rows and against a cached prompt.
 
     OMP_NUM_THREADS=1 python benchmarks/checkpointed.py
 
-Log-probabilities and gradient of 8 groups of 8 completions of 48 tokens in one micro-batch: the
-model of `two_roles`, prompts that have nothing in common. CPU seconds of this process, median of
-`--steps` after one that is dropped; the two sides take turns. The ratio is the other side ÷ packed.
+It measures the log-probabilities and their gradient for 8 groups of 8 completions of 48 tokens in
+one micro-batch, with the model of `two_roles` and prompts that have nothing in common. Packing puts
+the completions of one prompt behind that prompt in shared rows. The alternatives are a whole row
+(prompt and completion) for each completion under gradient checkpointing, and a prompt whose keys
+and values are cached. Times are CPU seconds of this process, the median of `--steps` after a first
+step that is dropped; the two sides take turns. The ratio is the alternative ÷ packed.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ PROMPTS = (20, 128, 300)
 
 @dataclass(frozen=True)
 class Row:
-    """What packing stands beside: `again` says whether layers compute again."""
+    """An alternative to packing; `again` says whether gradient checkpointing is on."""
 
     name: str
     path: Callable[[Any, Batch, float], Any]
@@ -53,19 +56,19 @@ ROWS = (
 
 
 def groups(prompt: int, vocabulary: int) -> Batch:
-    """8 prompts of random tokens, and 8 completions of each."""
+    """A batch of 8 prompts of random tokens with 8 random completions each."""
     rng = random.Random("groups")
 
     def ids(n: int) -> tuple[int, ...]:
         return tuple(rng.randrange(vocabulary) for _ in range(n))
 
-    asked = [ids(prompt) for _ in range(SEEDS)]
-    rows = [(one, ids(LENGTH)) for one in asked for _ in range(GENERATIONS)]
+    prompts = [ids(prompt) for _ in range(SEEDS)]
+    rows = [(prompt_ids, ids(LENGTH)) for prompt_ids in prompts for _ in range(GENERATIONS)]
     return pad(rows, range(len(rows)), 0, "cpu")
 
 
 def owned(folder: Path, lora: bool) -> Weights:
-    """All weights, or an adapter's."""
+    """The weights that are trained: all of the model, or those of a LoRA adapter."""
     model = load_model(str(folder))
     if not lora:
         return Weights(model)
@@ -73,7 +76,7 @@ def owned(folder: Path, lora: bool) -> Weights:
 
 
 def spent(path: Callable[[Any, Batch, float], Any], weights: Weights, batch: Batch) -> float:
-    """CPU seconds of one forward and backward."""
+    """CPU seconds of one forward and backward pass."""
     started = time.process_time()
     path(weights.model, batch, 1.0).sum().backward()
     took = time.process_time() - started
@@ -82,22 +85,22 @@ def spent(path: Callable[[Any, Batch, float], Any], weights: Weights, batch: Bat
 
 
 def both(folder: Path, row: Row, prompt: int, steps: int) -> tuple[float, float]:
-    """CPU seconds of the other side and of packed rows."""
+    """Median CPU seconds of the alternative and of packed rows."""
     weights = owned(folder, row.lora)
     if row.again:
         recompute(weights.model)
     batch = groups(prompt, weights.model.config.vocab_size)
     packed = partial(packed_logprobs, pair_cost(weights.model))
     took = [[spent(p, weights, batch) for p in (row.path, packed)] for _ in range(steps + 1)]
-    other, mine = zip(*took[1:], strict=True)
-    return median(other), median(mine)
+    other_seconds, packed_seconds = zip(*took[1:], strict=True)
+    return median(other_seconds), median(packed_seconds)
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure each alternative at each prompt length and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=5)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     import torch
 
     torch.set_num_threads(1)
@@ -107,9 +110,9 @@ def main() -> None:
         folder = save(Path(made))
         for row in ROWS:
             for prompt in PROMPTS:
-                other, mine = both(folder, row, prompt, asked.steps)
-                cells = f"{'LoRA' if row.lora else 'full'} | {prompt} | {other:.2f} | {mine:.2f}"
-                print(f"| {row.name} | {cells} | {other / mine:.2f} |", flush=True)
+                other, packed = both(folder, row, prompt, arguments.steps)
+                cells = f"{'LoRA' if row.lora else 'full'} | {prompt} | {other:.2f} | {packed:.2f}"
+                print(f"| {row.name} | {cells} | {other / packed:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

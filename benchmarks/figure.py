@@ -28,7 +28,7 @@ BEFORE, AFTER, INK = "#c44e52", "#2f6f9f", "#333333"
 
 
 def summary(run: Path) -> dict[str, Any]:
-    """What the report says of a finished run, as JSON."""
+    """The JSON report of a finished run."""
     command = [sys.executable, "-m", "sparring", "report", str(run), "--json"]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     parsed = json.loads(output)

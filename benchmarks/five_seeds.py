@@ -1,7 +1,7 @@
-"""The five-seed table: `python benchmarks/five_seeds.py` builds bases, plays, and tabulates.
+"""The five-seed table: `python benchmarks/five_seeds.py` builds bases, trains, and tabulates.
 
-Each seed has its own base, attack pool and games. Finished runs are kept and read again, so the
-command can be repeated; anything after `--` is passed to `sparring train magic`.
+Each seed has its own base model, attack pool and games. Finished runs stay on disk and are read
+again, so the command can be repeated; anything after `--` is passed to `sparring train magic`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FROM_BASE = ["-c", "from sparring.cli import main; main()"]
 
 @dataclass(frozen=True)
 class Job:
-    """One seed's base and run."""
+    """The base model and the run of one seed."""
 
     seed: int
     language_seed: int
@@ -42,7 +42,7 @@ class Job:
         return self.root / f"{self.label}-{self.language_seed}-{self.seed}"
 
     def finish(self) -> RunDir:
-        """Build the base and play the run unless that has been done."""
+        """Build the base and train on it, except for what has been done already."""
         if not (self.base / "sandbox.json").is_file():
             seeds = ["--seed", str(self.seed), "--language-seed", str(self.language_seed)]
             _run("-m", "sparring.sandbox.build", str(self.base), *seeds)
@@ -76,7 +76,7 @@ def _row(name: str, values: Sequence[float], worst: float) -> str:
 
 
 def exam_table(runs: Sequence[RunDir], seeds: Sequence[int]) -> list[str]:
-    """ASR and benign correctness by family for each seed, with mean and worst."""
+    """ASR and benign correctness by attack family: a column a seed, their mean and the worst."""
     head = " | ".join(f"seed {seed}" for seed in seeds)
     lines = [f"| after training | {head} | mean | worst |", "|---|" + "--:|" * (len(seeds) + 2)]
     before = [_final(run, 0)["asr/adversarial"].value for run in runs]
@@ -93,17 +93,22 @@ def exam_table(runs: Sequence[RunDir], seeds: Sequence[int]) -> list[str]:
 
 
 def intervals(runs: Sequence[RunDir], seeds: Sequence[int]) -> list[str]:
-    """The intervals of the two headline rates."""
+    """The two headline rates with their 95 % intervals, a row a seed."""
     lines = ["| | ASR, adversarial | benign correct, wrapped |", "|---|---|---|"]
     for run, seed in zip(runs, seeds, strict=True):
-        told = [_final(run)[key] for key in ("asr/adversarial", "correct/wrapped")]
-        cells = [f"{r.value:.3f} ({r.ci95[0]:.3f}–{r.ci95[1]:.3f}), n = {r.n_scored}" for r in told]
+        rates = [_final(run)[key] for key in ("asr/adversarial", "correct/wrapped")]
+        cells = [
+            f"{r.value:.3f} ({r.ci95[0]:.3f}–{r.ci95[1]:.3f}), n = {r.n_scored}" for r in rates
+        ]
         lines.append(f"| seed {seed} | {' | '.join(cells)} |")
     return lines
 
 
 def movement(runs: Sequence[RunDir], seeds: Sequence[int]) -> list[str]:
-    """Combinations among rewrites, and the cross-play cells that were fixed in advance."""
+    """The share of rewrites that combine strategies, and two cells of the cross-play matrix.
+
+    Which two cells are shown was fixed before the runs.
+    """
     crossplays = [results.asr for run in runs if (results := run.crossplay())]
     if len(crossplays) < len(runs):
         return ["No cross-play was asked for (exam.crossplay=9 has every kept checkpoint)."]
@@ -117,22 +122,22 @@ def movement(runs: Sequence[RunDir], seeds: Sequence[int]) -> list[str]:
         shares = [r.metrics.get("strategy/combination", 0.0) for r in rounds]
         defender = _after(rounds, "defender", 10, matrix)
         attacker = _after(rounds, "attacker", 60, matrix)
-        cells = [_told(matrix[row][defender]) for row in ("0", attacker)]
+        cells = [_cell(matrix[row][defender]) for row in ("0", attacker)]
         lines.append(f"| seed {seed} | {shares[0]:.3f} | {max(shares):.3f} | {' | '.join(cells)} |")
     return lines
 
 
 def _after(rounds: Sequence[RoundRecord], player: str, steps: int, matrix: Any) -> str:
-    """The first checkpoint of the matrix by which `player` had learned in `steps` rounds."""
-    seen = 0
+    """The first checkpoint in the matrix by which `player` had learned in `steps` rounds."""
+    steps_taken = 0
     for record in rounds:
-        seen += player in record.learns
-        if seen >= steps and str(record.round + 1) in matrix:
+        steps_taken += player in record.learns
+        if steps_taken >= steps and str(record.round + 1) in matrix:
             return str(record.round + 1)
     raise SystemExit(f"no checkpoint after {steps} rounds of the {player} in the cross-play")
 
 
-def _told(rate: Rate) -> str:
+def _cell(rate: Rate) -> str:
     low, high = rate.ci95 or (float("nan"), float("nan"))
     return f"{rate.value:.3f} ({low:.2f}–{high:.2f})"
 
@@ -145,14 +150,14 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path("runs/five-seeds"))
     parser.add_argument("--label", default="magic", help="name of this variant's runs")
     parser.add_argument("settings", nargs="*", help="passed on to sparring train magic")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     jobs = [
-        Job(seed, asked.language_seed, asked.root, asked.label, asked.settings)
-        for seed in asked.seeds
+        Job(seed, arguments.language_seed, arguments.root, arguments.label, arguments.settings)
+        for seed in arguments.seeds
     ]
     runs = [job.finish() for job in jobs]
     for table in (exam_table, intervals, movement):
-        print("\n".join(table(runs, asked.seeds)), end="\n\n")
+        print("\n".join(table(runs, arguments.seeds)), end="\n\n")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Early attacks, met again late: `python benchmarks/forgetting.py RUN…`.
+"""Whether a defender forgets early attacks: `python benchmarks/forgetting.py RUN…`.
 
-The rewrites of harmful seeds that a run's attacker played in its first recorded rounds, dealt as
-they were sent to the defender as it was then and after every later exam. Where replay keeps a
-defence alive that the moving attacker has left behind, the last columns are lower with it.
+The rewrites of harmful seeds that a run's attacker sent in its first recorded rounds are sent again
+to the defender after each number of rounds in `--at`. If replay preserves a defence that the
+current attacker no longer tests, the last success rates are lower for runs with replay.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sparring.types import Player, Seed, State
 
 def attacks(run: RunDir, until: int) -> Iterator[State]:
     """Every distinct faithful rewrite of a harmful seed in transcripts up to round `until`."""
-    seen = set()
+    known = set()
     for path in sorted((run.folder / "transcripts").glob("round_*.jsonl.gz")):
         if int(path.name[6:12]) > until:
             continue
@@ -33,38 +33,38 @@ def attacks(run: RunDir, until: int) -> Iterator[State]:
             first = game["moves"][0]
             text = first["text"] if game["dealt"] else answer_of(first["text"])
             faithful = game["verdict"].get("on_topic") and game["seed"]["harmful"]
-            if faithful and text and (game["seed"]["id"], text) not in seen:
-                seen.add((game["seed"]["id"], text))
+            if faithful and text and (game["seed"]["id"], text) not in known:
+                known.add((game["seed"]["id"], text))
                 yield State(Seed(**game["seed"])).deal(Player.ATTACKER, text)
 
 
 def met(entrant: Entrant, openings: list[State]) -> list[Outcome]:
-    """What each attack came to against the defender as it was then."""
+    """Whether each attack succeeds against the defender of that checkpoint."""
     plan, defender = entrant.run.plan, entrant.policy(Player.DEFENDER)
     games = play(plan.game, openings, {Player.DEFENDER: defender}, plan.judge, {}, "forgetting")
     return [Outcome(succeeded(game.state), game.state.seed.id) for game in games]
 
 
 def main() -> None:
-    """One line a run: how often its early attacks work after each number of rounds."""
+    """Print one line a run: how often its early attacks succeed after each number of rounds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--until", type=int, default=39, help="the last round taken for early")
     parser.add_argument("--at", default="0,20,40,80,120,160", help="rounds behind the defender")
     parser.add_argument("--json", type=Path, help="add what was found to this file")
-    asked = parser.parse_args()
-    numbers = [int(word) for word in asked.at.split(",")]
-    for folder in asked.runs:
+    arguments = parser.parse_args()
+    numbers = [int(word) for word in arguments.at.split(",")]
+    for folder in arguments.runs:
         run = RunDir.open(folder)
-        openings = list(attacks(run, asked.until))
-        told = {e.folder.name: rate(met(e, openings)) for e in entrants(run, numbers)}
-        row = {f"{int(name[6:])}": rate.value for name, rate in told.items()}
+        openings = list(attacks(run, arguments.until))
+        rates = {e.folder.name: rate(met(e, openings)) for e in entrants(run, numbers)}
+        row = {f"{int(name[6:])}": rate.value for name, rate in rates.items()}
         cells = "  ".join(f"{at}: {value:.3f}" for at, value in row.items())
         print(f"{folder.name:18s} n={len(openings):4d}  {cells}", flush=True)
-        if asked.json:
-            kept = json.loads(asked.json.read_bytes()) if asked.json.is_file() else {}
-            kept[folder.name] = {"n": len(openings), "asr": row}
-            asked.json.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+        if arguments.json:
+            results = json.loads(arguments.json.read_bytes()) if arguments.json.is_file() else {}
+            results[folder.name] = {"n": len(openings), "asr": row}
+            arguments.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

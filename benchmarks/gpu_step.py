@@ -1,18 +1,19 @@
-"""One GPU, a 7B-shape Qwen2 of random weights: memory, decoding and an update beside their floors.
+"""Memory, decoding and an update of a 7B Qwen2 on one GPU, beside the least they could take.
 
     python benchmarks/gpu_step.py            # one CUDA device of 80 GB
     python benchmarks/gpu_step.py --toy      # the same code at toy size, on a CPU
 
-Qwen2.5-7B's dimensions in bfloat16 with an adapter of rank 32 for each role; `--seeds` prompts of
-512 tokens, 8 completions of 512 each; AdamW, GRPO with beta 0.05, gradient checkpointing, one group
-a micro-batch. Ours holds both roles' adapters and the reference; TRL's GRPOTrainer holds one. Both
-sample by transformers in process. Wall seconds, the last of `--steps` (the first ones warm up).
+The model has Qwen2.5-7B's dimensions, random weights in bfloat16, and an adapter of rank 32 for
+each role. A step samples 8 completions of 512 tokens for each of `--seeds` prompts of 512 tokens,
+and makes one update: AdamW, GRPO with beta 0.05, gradient checkpointing, one group a micro-batch.
+Our side holds the adapters of both roles and the reference policy; TRL's GRPOTrainer holds one
+adapter. Both sample with transformers in this process. Times are wall seconds of the last of
+`--steps`; the steps before it warm up.
 
-- MFU: operations of the update (`estimating.times`) ÷ its seconds ÷ the rate of a square product
-  of the same dtype, measured in this run.
-- Floor of decoding: the bytes of the weights and of the cache, read once a token, at the rate at
-  which a large tensor is copied, measured in this run.
-- A step is sampling and update.
+- Share of the matrix rate (MFU): operations of the update (`sparring.estimate`) ÷ its seconds ÷ the
+  rate of a product of two square matrices of the same dtype, measured in this run.
+- Bandwidth floor of sampling: the time to read the weights and the key-value cache once a token at
+  the rate at which a large tensor is copied, measured in this run.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ GENERATIONS, BETA, RATE = 8, 0.05, 1e-5
 
 @dataclass(frozen=True)
 class Size:
-    """What is run: a model's folder and its dtype, lengths in tokens, the rank of an adapter."""
+    """What is run: the model's folder and dtype, lengths in tokens, the rank of an adapter."""
 
     folder: Path
     dtype: str
@@ -61,7 +62,7 @@ class Size:
     rank: int
     seeds: int
     product: int
-    """Rows and columns of the matrices that tell the machine's rate."""
+    """Rows and columns of the square matrices whose product measures the machine's rate."""
 
     @property
     def lora(self) -> dict[str, Any]:
@@ -73,8 +74,8 @@ class Size:
 
 
 @dataclass
-class Seen:
-    """Seconds of sampling and of the update, sampled tokens, and peak memory in GiB."""
+class Timing:
+    """One step: seconds of sampling and of the update, sampled tokens, peak memory in GiB."""
 
     sample: float = 0.0
     update: float = 0.0
@@ -87,21 +88,23 @@ class Seen:
 
 
 def write(folder: Path, toy: bool) -> None:
-    """The config of the model; its weights are drawn when it is made."""
+    """Write the config of the model; its weights are drawn when the model is built."""
     from transformers import Qwen2Config
 
     words = tokenizer(Language(0))
-    told = dict(KNOWN["7B"])
+    settings = dict(KNOWN["7B"])
     if toy:
         small = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-        told |= small | {"num_key_value_heads": 2, "intermediate_size": 128, "vocab_size": 1024}
-    told.pop("model_type")
+        settings |= small | {"num_key_value_heads": 2, "intermediate_size": 128, "vocab_size": 1024}
+    settings.pop("model_type")
     end = words.convert_tokens_to_ids(words.eos_token)
-    Qwen2Config(**told, eos_token_id=end, pad_token_id=words.pad_token_id).save_pretrained(folder)
+    Qwen2Config(**settings, eos_token_id=end, pad_token_id=words.pad_token_id).save_pretrained(
+        folder
+    )
 
 
 def model(size: Size) -> Any:
-    """Random weights on the device."""
+    """The model with random weights, on the device."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     make: Any = AutoModelForCausalLM.from_config
@@ -112,15 +115,17 @@ def model(size: Size) -> Any:
 
 @dataclass(frozen=True)
 class Plain:
-    """Stands for a chat template: a text is its words, and nothing ends a reply."""
+    """A chat without a template: a prompt is its text, and no token ends a reply."""
 
     words: Any
     pad_id: int = 0
     stop_ids: frozenset[int] = frozenset()
     completion = Chat.completion
 
-    def prompts(self, seen: Sequence[tuple[Message, ...]]) -> list[tuple[int, ...]]:
-        encoded = self.words([messages[0].content for messages in seen], add_special_tokens=False)
+    def prompts(self, observations: Sequence[tuple[Message, ...]]) -> list[tuple[int, ...]]:
+        encoded = self.words(
+            [messages[0].content for messages in observations], add_special_tokens=False
+        )
         return [tuple(ids) for ids in encoded["input_ids"]]
 
     def text(self, ids: Sequence[int]) -> str:
@@ -128,14 +133,14 @@ class Plain:
 
 
 def prompts(size: Size) -> list[str]:
-    """Texts of `size.prompt` tokens with nothing in common: a word is a token."""
+    """Random texts of `size.prompt` tokens; every word is one token."""
     words = [word for word in Language(0).words if word.isalpha()]
     rng = random.Random("prompts")
     return [" ".join(rng.choices(words, k=size.prompt)) for _ in range(size.seeds)]
 
 
-def ours(size: Size, steps: int) -> Seen:
-    """Steps of sparring, of which the last is told; both roles and the reference in memory."""
+def ours(size: Size, steps: int) -> Timing:
+    """The last of `steps` steps of sparring, with both roles and the reference in memory."""
     own = adapters(model(size), dict.fromkeys(Player, size.lora), torch_seed=0)
     learns = own[Player.DEFENDER]
     recompute(learns.model)
@@ -154,28 +159,28 @@ def ours(size: Size, steps: int) -> Seen:
         Request((Message("user", text),), tuple(f"{i}/{k}" for k in range(GENERATIONS)))
         for i, text in enumerate(prompts(size))
     ]
-    seen = [request.observation for request in requests]
-    assert {*map(len, chat.prompts(seen))} == {size.prompt}
-    seen = Seen()
+    observations = [request.observation for request in requests]
+    assert {*map(len, chat.prompts(observations))} == {size.prompt}
+    timing = Timing()
     for _ in range(steps):
         started = settled()
-        told = [said for group in policy.sample(requests) for said in group]
+        completions = [completion for group in policy.sample(requests) for completion in group]
         sampled = settled()
-        learner.update([paid(i, said) for i, said in enumerate(told)])
+        learner.update([paid(i, completion) for i, completion in enumerate(completions)])
         done = settled()
-        tokens = sum(len(said.token_ids) for said in told)
-        seen = Seen(sampled - started, done - sampled, tokens, peak())
+        tokens = sum(len(completion.token_ids) for completion in completions)
+        timing = Timing(sampled - started, done - sampled, tokens, peak())
     assert rivals.steps == 0
-    return seen
+    return timing
 
 
-def paid(number: int, said: Completion) -> Sample:
-    """A sample that teaches: siblings are paid apart."""
-    return Sample(Player.DEFENDER, said, (number % GENERATIONS - 3.5) / 2.3)
+def paid(number: int, completion: Completion) -> Sample:
+    """A sample whose advantage differs from its siblings', so that its group has a gradient."""
+    return Sample(Player.DEFENDER, completion, (number % GENERATIONS - 3.5) / 2.3)
 
 
-def theirs(size: Size, steps: int) -> Seen:
-    """The same of TRL's trainer, as its documentation advises for LoRA."""
+def theirs(size: Size, steps: int) -> Timing:
+    """The last of `steps` steps of TRL's trainer, set up as its documentation advises for LoRA."""
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import TrainerCallback
@@ -183,12 +188,12 @@ def theirs(size: Size, steps: int) -> Seen:
 
     words = tokenizer(Language(0))
     words.padding_side, words.chat_template = "left", None
-    seen, clock = Seen(), {"begun": 0.0, "sampled": 0.0}
+    timing, clock = Timing(), {"begun": 0.0, "sampled": 0.0}
 
     def reward(completion_ids: Any, prompts: Any, **_: Any) -> list[float]:
         clock["sampled"] = settled()
         assert {len(words(text)["input_ids"]) for text in prompts} == {size.prompt}
-        seen.tokens = sum(map(len, completion_ids))
+        timing.tokens = sum(map(len, completion_ids))
         return [float(number % GENERATIONS) for number in range(len(completion_ids))]
 
     class Watch(TrainerCallback):
@@ -196,8 +201,8 @@ def theirs(size: Size, steps: int) -> Seen:
             clock["begun"] = settled()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            seen.update, seen.peak = settled() - clock["sampled"], peak()
-            seen.sample = clock["sampled"] - clock["begun"]
+            timing.update, timing.peak = settled() - clock["sampled"], peak()
+            timing.sample = clock["sampled"] - clock["begun"]
 
     args = GRPOConfig(
         output_dir=str(size.folder / "trl"),
@@ -224,11 +229,11 @@ def theirs(size: Size, steps: int) -> Seen:
         callbacks=[Watch()],
     )
     trainer.train()
-    return seen
+    return timing
 
 
 def floors(size: Size, shape: Shape) -> dict[str, float]:
-    """Operations of an update, and the fewest seconds that sampling could take."""
+    """Floating-point operations of an update, and the fewest seconds that sampling could take."""
     lengths = (size.prompt, size.completion, 0, 0)
     load = Load(*lengths, True, 1, 2, reference=True, checkpointing=True, updates=1)
     context = size.prompt + size.completion
@@ -243,11 +248,11 @@ def floors(size: Size, shape: Shape) -> dict[str, float]:
     }
 
 
-def table(size: Size, told: dict[str, Seen], rate: float, floor: dict[str, float]) -> None:
-    """The rows, the ratio last."""
+def table(size: Size, timings: dict[str, Timing], rate: float, floor: dict[str, float]) -> None:
+    """Print the rows of the table; the last row is the ratio of the two steps."""
     print("| | TRL | ours |")
     print("|---|---|---|")
-    rows: dict[str, Callable[[Seen], str]] = {
+    rows: dict[str, Callable[[Timing], str]] = {
         "sampled tokens": lambda s: f"{s.tokens:,}",
         "peak memory, GiB": lambda s: f"{s.peak:.1f}" if s.peak else "not measured on a CPU",
         "sampling, s": lambda s: f"{s.sample:.2f}",
@@ -260,26 +265,26 @@ def table(size: Size, told: dict[str, Seen], rate: float, floor: dict[str, float
         "step, s": lambda s: f"{s.step:.2f}",
     }
     for name, cell in rows.items():
-        print(f"| {name} | {cell(told['trl'])} | {cell(told['ours'])} |")
-    print(f"| step, TRL ÷ ours | | **{told['trl'].step / told['ours'].step:.2f}×** |")
+        print(f"| {name} | {cell(timings['trl'])} | {cell(timings['ours'])} |")
+    print(f"| step, TRL ÷ ours | | **{timings['trl'].step / timings['ours'].step:.2f}×** |")
 
 
 def main() -> None:
-    """Measure the machine, then both sides in turn."""
+    """Measure the machine, then our step, then TRL's, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--toy", action="store_true", help="toy size, on a CPU too")
     parser.add_argument("--seeds", type=int, default=0, help="prompts a step (8; toy: 2)")
-    parser.add_argument("--steps", type=int, default=2, help="the last one is told")
-    asked = parser.parse_args()
+    parser.add_argument("--steps", type=int, default=2, help="steps a side; the last is reported")
+    arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    if not asked.toy and device() == "cpu":
+    if not arguments.toy and device() == "cpu":
         parser.exit(2, "no CUDA device here; --toy runs the same code at toy size\n")
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        write(folder, asked.toy)
-        size = Size(folder, "bfloat16", 512, 512, 32, asked.seeds or 8, 8192)
-        if asked.toy:
-            size = Size(folder, "float32", 16, 8, 4, asked.seeds or 2, 256)
+        write(folder, arguments.toy)
+        size = Size(folder, "bfloat16", 512, 512, 32, arguments.seeds or 8, 8192)
+        if arguments.toy:
+            size = Size(folder, "float32", 16, 8, 4, arguments.seeds or 2, 256)
         name = torch.cuda.get_device_name() if device() == "cuda" else platform.machine() + " CPU"
         rate, moved = matrix_rate(size.product, size.dtype), bandwidth(size.product)
         print(
@@ -288,11 +293,11 @@ def main() -> None:
         )
         print(f"{moved / 1e9:.1f} GB/s; {size.rows} x ({size.prompt} + {size.completion}) tokens\n")
         floor = floors(size, shape_of(str(folder), size.dtype, size.lora))
-        told: dict[str, Seen] = {}
+        timings: dict[str, Timing] = {}
         for side, run in (("ours", ours), ("trl", theirs)):
             forget()
-            told[side] = run(size, asked.steps)
-        table(size, told, rate, floor)
+            timings[side] = run(size, arguments.steps)
+        table(size, timings, rate, floor)
 
 
 if __name__ == "__main__":

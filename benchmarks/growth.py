@@ -1,11 +1,12 @@
-"""What a step costs as its tokens, its seeds and the rounds before it grow.
+"""How the cost of a step grows with its tokens, its seeds, and the rounds played before it.
 
     OMP_NUM_THREADS=1 python benchmarks/growth.py
 
-The game and the model of `two_roles`: 8 attacks a seed, a reply to each, one update. For tokens and
-seeds, CPU seconds are the median of three steps after one, and `per token` is what a sampled token
-costs beside the first line. For rounds, a toy (2 seeds, 8 tokens, a model 32 wide) plays 2,000 of
-them with its records; memory and open files are read every 500, step time is the mean of those 500.
+The game and the model are those of `two_roles`: 8 attacks a seed, a reply to each, one update. For
+tokens and seeds, CPU seconds are the median of three steps after a first step that is dropped, and
+`per token` is the cost of a sampled token relative to the first line. For rounds, a toy (2 seeds,
+8 tokens, a model of width 32) plays 2,000 rounds and records them; memory and open files are read
+every 500 rounds, and the time of a round is the mean over those 500.
 """
 
 from __future__ import annotations
@@ -28,25 +29,25 @@ from sparring.store.folder import RunDir  # noqa: E402
 
 
 def held() -> float:
-    """MiB this process holds now."""
+    """Resident memory of this process in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def step(folder: Path, prompt: int, length: int, seeds: int) -> float:
-    """CPU seconds of a step."""
+    """CPU seconds of a step, the median of three after a first one that is dropped."""
     playing = rounds(folder, texts(folder, prompt, seeds), Task(length=length))
     next(playing)
-    told = []
+    seconds = []
     for _ in range(3):
         started = time.process_time()
         next(playing)
-        told.append(time.process_time() - started)
-    return median(told)
+        seconds.append(time.process_time() - started)
+    return median(seconds)
 
 
 def against(folder: Path, title: str, sizes: Sequence[tuple[int, int, int]]) -> None:
-    """A table of steps; sizes are (prompt tokens, completion tokens, seeds)."""
+    """Print a table of steps; a size is (prompt tokens, completion tokens, seeds)."""
     print(f"\n| {title} | CPU seconds | per token |\n|---|---|---|")
     first = 0.0
     for size in sizes:
@@ -57,14 +58,14 @@ def against(folder: Path, title: str, sizes: Sequence[tuple[int, int, int]]) -> 
         print(f"| {prompt}, {length}, {seeds} | {spent:.2f} | {each / first:.2f} |", flush=True)
 
 
-def over_rounds(folder: Path, wanted: int) -> None:
-    """A table of memory, files and step time."""
+def over_rounds(folder: Path, total: int) -> None:
+    """Print memory, open files and time a round, four times in `total` rounds."""
     playing = rounds(folder, texts(folder, 20, 2), Task(length=8))
     run = RunDir.create(folder / "run", "")
     print("\n| rounds | MiB held | open files | CPU ms a round |\n|---|---|---|---|")
     started = time.process_time()
-    each = max(1, wanted // 4)
-    for number in range(1, wanted + 1):
+    each = max(1, total // 4)
+    for number in range(1, total + 1):
         run.append(next(playing))
         if number % each == 0:
             spent = (time.process_time() - started) / each * 1000
@@ -74,10 +75,10 @@ def over_rounds(folder: Path, wanted: int) -> None:
 
 
 def main() -> None:
-    """Print the three tables."""
+    """Print the tables for tokens, seeds and rounds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=2000)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     import torch
 
     torch.set_num_threads(1)
@@ -89,7 +90,7 @@ def main() -> None:
         against(large, "prompt tokens grow (prompt, completion, seeds)", sizes)
         sizes = [(20, 48, seeds) for seeds in (4, 8, 16, 32)]
         against(large, "seeds grow (prompt, completion, seeds)", sizes)
-        over_rounds(toy, asked.rounds)
+        over_rounds(toy, arguments.rounds)
 
 
 if __name__ == "__main__":

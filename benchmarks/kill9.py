@@ -1,11 +1,11 @@
-"""Kill a short run again and again, resume it every time, and compare it with one left alone.
+"""Kill a short run repeatedly, resume it each time, and compare it with an uninterrupted run.
 
     python benchmarks/kill9.py --kills 20
-    python benchmarks/kill9.py --kills 20 --recipe ssp      # with all that a run can remember
+    python benchmarks/kill9.py --kills 20 --recipe ssp      # with replay, league and reflection on
 
-Each kill is a SIGKILL to a real process: half of them at a random time, half at a random file
-operation (inside a checkpoint, at a rename, before `latest`, in pruning, …). Whenever the run gets
-to its end it is compared, and another one begins. Exit code 1 if anything differs.
+Each kill is a SIGKILL to a real process, half of them at a random time and half at a random file
+operation (inside a checkpoint, at a rename, before `latest`, while pruning, …). Whenever the run
+reaches its end it is compared, and another one begins. The exit code is 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LOGGED = (
 
 @dataclass
 class Alone:
-    """The run that nobody kills: seconds to its first step and to its end, file operations."""
+    """The uninterrupted run: seconds to its first step and to its end, and its file operations."""
 
     folder: Path
     begins: float
@@ -53,7 +53,7 @@ class Alone:
 
 @dataclass
 class Tally:
-    """What went wrong; a line for each."""
+    """Counts over all kills, and a line in `wrong` for each difference."""
 
     kills: int = 0
     compared: int = 0
@@ -63,7 +63,7 @@ class Tally:
 
 @contextlib.contextmanager
 def started(code: str, arguments: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
-    """A real `sparring`; what it prints comes through a pipe."""
+    """A `sparring` process, started by `code`; its output comes through a pipe."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     paths = [str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
@@ -76,7 +76,7 @@ def started(code: str, arguments: Sequence[str]) -> Iterator[subprocess.Popen[st
 
 
 def leave_alone(settings: Sequence[str]) -> Alone:
-    """Play the run whole."""
+    """Play the run without interruption."""
     folder, log = short_run.scratch() / "alone", short_run.scratch() / "operations"
     arguments = short_run.arguments(folder, *settings)
     start, begins = time.monotonic(), 0.0
@@ -92,7 +92,10 @@ def leave_alone(settings: Sequence[str]) -> Alone:
 def kill_once(
     folder: Path, settings: Sequence[str], alone: Alone, rng: random.Random
 ) -> tuple[int, str]:
-    """Start or resume, kill; the exit code (0: it got to its end first) and what was tried."""
+    """Start or resume the run and kill it.
+
+    Returns the exit code (0 if the run reached its end first) and when the kill was to happen.
+    """
     arguments = short_run.arguments(folder, *settings)
     if rng.random() < 0.5:
         nth = rng.randint(1, alone.operations)
@@ -118,7 +121,7 @@ def _checked(code: int, out: str) -> int:
 
 
 def look(folder: Path, tally: Tally) -> None:
-    """Count the rounds that a resume would play again."""
+    """Count the recorded rounds after the newest sound checkpoint, which a resume plays again."""
     path = folder / "rounds.jsonl"
     played = path.read_bytes().count(b"\n") if path.is_file() else 0
     if played:
@@ -131,40 +134,40 @@ def look(folder: Path, tally: Tally) -> None:
 
 
 def compare(folder: Path, alone: Alone, tally: Tally) -> None:
-    """Bits, rounds and leftovers of a run that got to its end."""
+    """Note every difference of a finished run from the uninterrupted one, and leftover files."""
     tally.compared += 1
-    told, wanted = short_run.outcome(folder), short_run.outcome(alone.folder)
-    differing = [name for name in {**wanted, **told} if told.get(name) != wanted.get(name)]
+    result, expected = short_run.outcome(folder), short_run.outcome(alone.folder)
+    differing = [name for name in {**expected, **result} if result.get(name) != expected.get(name)]
     tally.wrong += [f"{folder}: {name} differs" for name in differing]
     tally.wrong += [f"{path}: left behind" for path in short_run.leftovers(folder)]
 
 
 def finish(folder: Path, settings: Sequence[str]) -> None:
-    """Resume and let it be."""
+    """Resume the run and let it finish."""
     with started(PLAIN, short_run.arguments(folder, *settings)) as process:
         out, _ = process.communicate()
     _checked(process.returncode, out)
 
 
 def main() -> None:
-    """Kill, resume, compare, count."""
+    """Kill, resume and compare until there were `--kills` kills; print the differences."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--recipe", choices=short_run.RECALLING, help="with its memory on")
     parser.add_argument("settings", nargs="*", help="such as learner.beta=0.05")
-    asked = parser.parse_args()
-    settings = [*SETTINGS, *short_run.RECALLING.get(asked.recipe, ()), *asked.settings]
-    rng, tally = random.Random(asked.seed), Tally()
+    arguments = parser.parse_args()
+    settings = [*SETTINGS, *short_run.RECALLING.get(arguments.recipe, ()), *arguments.settings]
+    rng, tally = random.Random(arguments.seed), Tally()
     alone = leave_alone(settings)
     print(f"left alone: {alone.ends:.1f} s, {alone.operations} file operations", flush=True)
-    while tally.kills < asked.kills:
+    while tally.kills < arguments.kills:
         folder = short_run.scratch() / f"killed-{tally.compared + 1}"
         code, tried = kill_once(folder, settings, alone, rng)
         if code:
             tally.kills += 1
             look(folder, tally)
-            print(f"kill {tally.kills}/{asked.kills}  {folder.name}  {tried}", flush=True)
+            print(f"kill {tally.kills}/{arguments.kills}  {folder.name}  {tried}", flush=True)
         else:
             compare(folder, alone, tally)
             print(f"{folder.name} got to its end", flush=True)

@@ -1,9 +1,9 @@
-"""What rounding does to a merged adapter, by depth and dtype: random models, nothing downloaded.
+"""The rounding error of merging an adapter, by depth and dtype, on random models.
 
     python benchmarks/merging.py
 
-Prints, for each, the difference between base + adapter and the merged model, as `sparring export`
-measures it (docs/models.md has the figures).
+For each it prints the difference between base + adapter and the merged model, as `sparring export`
+measures it (docs/models.md has the figures). Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from sparring.export.compare import compare
 from sparring.export.export import merged
 
 SIZES = ((2, 128), (8, 256), (24, 512), (32, 512))
-"""Layers and width."""
+"""(layers, hidden size) of each model."""
 VOCABULARY = 4000
 
 
 def base(layers: int, width: int, dtype: torch.dtype) -> Any:
-    """A random Qwen2 whose activations neither die nor explode."""
+    """A random Qwen2, initialized so that its activations neither vanish nor explode."""
     config = AutoConfig.for_model(
         "qwen2",
         vocab_size=VOCABULARY,
@@ -43,13 +43,13 @@ def base(layers: int, width: int, dtype: torch.dtype) -> Any:
 
 
 def main() -> None:
-    """Every size in every dtype."""
+    """Merge an adapter into a model of every size and dtype, and print the differences."""
     ids = torch.randint(0, VOCABULARY, (2, 64), generator=torch.Generator().manual_seed(1))
 
     def logits(model: Any) -> torch.Tensor:
         with torch.inference_mode():
-            told: torch.Tensor = model(ids).logits
-        return told.float().flatten(0, 1)
+            scores: torch.Tensor = model(ids).logits
+        return scores.float().flatten(0, 1)
 
     for layers, width in SIZES:
         for dtype in (torch.float32, torch.float16, torch.bfloat16):
@@ -60,12 +60,15 @@ def main() -> None:
                 for name, parameter in model.named_parameters():
                     if "lora_B" in name:
                         parameter.normal_(0, 0.01)
-            before, wanted = logits(plain), logits(model)
+            before, expected = logits(plain), logits(model)
             with TemporaryDirectory() as folder:
                 model.save_pretrained(folder)
                 whole, _, _ = merged(plain, Path(folder), logits)
-            told = compare("merged", str(dtype)[6:], wanted, logits(whole), before)
-            print(f"{layers} layers: {told}, {told.largest / told.highest:.2%}", flush=True)
+            comparison = compare("merged", str(dtype)[6:], expected, logits(whole), before)
+            print(
+                f"{layers} layers: {comparison}, {comparison.largest / comparison.highest:.2%}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What keeps TRL's trainer from work that ours is not asked to do."""
+"""Settings that turn off what TRL's trainer does besides training: logs, saves, progress bars."""
 
 QUIET = {
     "shuffle_dataset": False,

@@ -1,16 +1,17 @@
-"""Where a step of the sandbox goes, beside the floor that the machine's matrix rate sets.
+"""Where the time of a sandbox step goes, beside the floor that the machine's matrix rate sets.
 
     OMP_NUM_THREADS=1 python benchmarks/step_breakdown.py
 
-The attacker's step of MAGIC with the sandbox's game, judge, pool, diversity term, league and
-memory: 16 seeds × 8 attacks, a reply to each, and the round's records. CPU seconds of this process,
-median of `--steps`, for the shipped model and for one of ten times its parameters that says the
-same (its feed-forward layers are widened by columns that add nothing).
+The step is the attacker's in MAGIC with the sandbox's game, judge, pool, diversity term, league and
+memory: 16 seeds × 8 attacks, a reply to each, and the records of the round. Times are CPU seconds
+of this process, the median of `--steps`, for the shipped model and for a model with ten times its
+parameters and the same outputs (its feed-forward layers are widened by columns that add nothing).
 
-Model time is what sampling and learning take but for turning text into tokens and back; what is
-not is the arena, the judge, the metrics, credit and records. The floor is the floating-point
-operations of the layers' matrices (2 a weight and token forward, 6 with backward; attention,
-embedding and output head left out) ÷ the rate of a 512 × 512 float32 product measured in this run.
+Model time is the time of sampling and learning without tokenizing and detokenizing; the rest is the
+arena, the judge, the metrics, credit and records. The floor is the floating-point operations of the
+layers' matrices (2 a weight and token in the forward pass, 6 with the backward pass; attention,
+embedding and output head are left out) ÷ the rate of a 512 × 512 float32 product measured in this
+run.
 """
 
 from __future__ import annotations
@@ -67,26 +68,26 @@ class Clock:
     seconds: dict[str, float] = field(default_factory=dict)
     flops: float = 0.0
     within: list[float] = field(default_factory=list)
-    """What the parts inside each part under way have taken; they are not counted twice."""
+    """Seconds of the parts inside each running part, which are subtracted from its own."""
 
-    def timed(self, part: str, asked: Callable[..., Any]) -> Callable[..., Any]:
-        """`asked`, with its CPU seconds added to `part`."""
+    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, with the CPU seconds of its calls added to `part`."""
 
-        def told(*args: Any, **named: Any) -> Any:
+        def wrapper(*args: Any, **named: Any) -> Any:
             started = time.process_time()
             self.within.append(0.0)
             try:
-                return asked(*args, **named)
+                return function(*args, **named)
             finally:
                 spent = time.process_time() - started
                 self.seconds[part] = self.seconds.get(part, 0.0) + spent - self.within.pop()
                 if self.within:
                     self.within[-1] += spent
 
-        return told
+        return wrapper
 
     def count(self, module: Any, args: tuple[Any, ...]) -> None:
-        """Add a matrix's operations: forward, and twice as many again where it learns."""
+        """Add a matrix's operations: the forward pass, and twice as many again with gradients."""
         import torch
 
         tokens = args[0].numel() // args[0].shape[-1]
@@ -94,7 +95,7 @@ class Clock:
 
 
 def widened(folder: Path, times: int = 10) -> Path:
-    """The shipped sandbox model with `times` its parameters, saying what it says."""
+    """The shipped sandbox model with `times` its parameters and the same outputs."""
     import shutil
 
     import torch
@@ -119,7 +120,7 @@ def widened(folder: Path, times: int = 10) -> Path:
 
 def playing(folder: Path, model: Path | None) -> Run:
     """A run whose attacker learns in every round, warmed up so that it keeps its format."""
-    told: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "recipe": "magic",
         "rounds": 1000,
         "output_dir": str(folder),
@@ -127,8 +128,8 @@ def playing(folder: Path, model: Path | None) -> Run:
         "learner": {"seeds_per_round": 16, "num_generations": 8},
     }
     if model:
-        told |= {p.value: {"model_name_or_path": str(model)} for p in Player}
-    match: Run = recipes.magic.build(recipes.resolve(told))
+        settings |= {p.value: {"model_name_or_path": str(model)} for p in Player}
+    match: Run = recipes.magic.build(recipes.resolve(settings))
     for _ in match.warm_up():
         pass
     match.begin()
@@ -136,8 +137,8 @@ def playing(folder: Path, model: Path | None) -> Run:
     return replace(match, plan=replace(match.plan, schedule=turn))
 
 
-def steps(match: Run, run: RunDir, wanted: int) -> Iterator[tuple[float, Clock]]:
-    """CPU seconds of each step with its records, and where they went; the first is dropped."""
+def steps(match: Run, run: RunDir, count: int) -> Iterator[tuple[float, Clock]]:
+    """CPU seconds of each of `count` steps with its records, and its clock; a first is dropped."""
     import torch
 
     clock = Clock()
@@ -156,69 +157,69 @@ def steps(match: Run, run: RunDir, wanted: int) -> Iterator[tuple[float, Clock]]
                 stack.enter_context(patch("sparring.players.fast.sharing.SHARED", path))
             else:
                 owner, name = where.rsplit(".", 1)
-                found = getattr(_found(owner), name)
-                stack.enter_context(patch(where, clock.timed(part, found)))
+                original = getattr(_resolved(owner), name)
+                stack.enter_context(patch(where, clock.timed(part, original)))
         plan = match.plan
         measure, shape = clock.timed("metrics", plan.measure), clock.timed("diversity", plan.shape)
         rounds = coevolve(replace(plan, measure=measure, shape=shape))
-        for number in range(wanted + 1):
+        for number in range(count + 1):
             clock.seconds, clock.flops = {}, 0.0
             started = time.process_time()
-            told = next(rounds)
-            run.append(told)
-            run.write_transcript(told)
+            round_ = next(rounds)
+            run.append(round_)
+            run.write_transcript(round_)
             if number:
                 yield time.process_time() - started, replace(clock)
 
 
-def _found(where: str) -> Any:
-    """A module, or a class in one."""
+def _resolved(where: str) -> Any:
+    """The module or class of that dotted name."""
     import pkgutil
 
     return pkgutil.resolve_name(where)
 
 
 def rate(seconds: float = 1.0) -> float:
-    """Floating-point operations a CPU second of a square product, the best of many."""
+    """Floating-point operations a CPU second in a 512 × 512 product, the best of many."""
     import torch
 
-    one = torch.randn(512, 512)
+    matrix = torch.randn(512, 512)
     best, until = 0.0, time.process_time() + seconds
     while time.process_time() < until:
         started = time.perf_counter(), time.process_time()
         for _ in range(8):
-            one @ one
+            matrix @ matrix
         best = max(best, 8 * 2 * 512**3 / (time.process_time() - started[1]))
     return best
 
 
 def main() -> None:
-    """Print a column for each model."""
+    """Measure both models and print a column for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=5, help="steps a median is taken of")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     one_thread()
     columns: dict[str, dict[str, str]] = {}
     with tempfile.TemporaryDirectory() as made:
         for title, model in (("shipped", None), ("ten times", widened(Path(made) / "wide"))):
             match = playing(Path(made) / title.replace(" ", "-"), model)
             run = RunDir.create(Path(made) / f"run-{title.replace(' ', '-')}", "")
-            columns[title] = column(list(steps(match, run, asked.steps)))
+            columns[title] = column(list(steps(match, run, arguments.steps)))
     print("| CPU seconds | " + " | ".join(columns) + " |")
     print("|---|" + "---|" * len(columns))
     for name in next(iter(columns.values())):
-        print(f"| {name} | " + " | ".join(told[name] for told in columns.values()) + " |")
+        print(f"| {name} | " + " | ".join(cells[name] for cells in columns.values()) + " |")
 
 
-def column(told: list[tuple[float, Clock]]) -> dict[str, str]:
-    """The cells of one model."""
-    whole = median(total for total, _ in told)
-    parts = {p: median(clock.seconds.get(p, 0.0) for _, clock in told) for p in PARTS}
-    rest = median(total - sum(clock.seconds.values()) for total, clock in told)
+def column(timings: list[tuple[float, Clock]]) -> dict[str, str]:
+    """The cells of the table for one model, from the timings of its steps."""
+    whole = median(total for total, _ in timings)
+    parts = {p: median(clock.seconds.get(p, 0.0) for _, clock in timings) for p in PARTS}
+    rest = median(total - sum(clock.seconds.values()) for total, clock in timings)
     other = median(
-        1 - sum(clock.seconds.get(p, 0.0) for p in MODEL) / total for total, clock in told
+        1 - sum(clock.seconds.get(p, 0.0) for p in MODEL) / total for total, clock in timings
     )
-    floor = median(clock.flops for _, clock in told) / rate()
+    floor = median(clock.flops for _, clock in timings) / rate()
     cells = {name: f"{value:.3f}" for name, value in parts.items()}
     cells |= {"everything else": f"{rest:.3f}", "step": f"{whole:.3f}"}
     cells |= {"floor of the matrices": f"{floor:.3f}", "step ÷ floor": f"{whole / floor:.1f}"}

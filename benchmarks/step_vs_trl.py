@@ -3,17 +3,17 @@
     OMP_NUM_THREADS=1 python benchmarks/step_vs_trl.py
 
 An attacker samples 8 rewrites of each of 8 seeds (a prompt is a brief that all share and 12 words
-of a seed; with --apart they share nothing), a frozen defender answers each, a number is paid
-and the attacker is updated once. Same model, seeds, lengths, sampling, loss and optimizer; one
-micro-batch of 64 completions on either side; no sample is skipped, unless --flat pays the siblings
-of every other seed alike, which leaves half of the samples nothing to teach. TRL runs without
-gradient checkpointing, logging, saving and evaluation, its old log-probabilities are not computed
-(one update a batch), and its reward function calls the defender by `generate`, merged into its
-base.
+of a seed; with --apart prompts share nothing), a frozen defender answers each, a number is paid as
+reward, and the attacker is updated once. Model, seeds, lengths, sampling, loss and optimizer are
+the same on both sides, with one micro-batch of 64 completions. No sample is skipped, unless --flat
+pays the siblings of every other seed alike: half of the samples then have an advantage of zero. TRL
+runs without gradient checkpointing, logging, saving and evaluation, and does not compute old
+log-probabilities (there is one update a batch). Its reward function calls the defender by
+`generate` on a model without an adapter.
 
-CPU seconds are the process's own, median of `--steps`; a step of ours follows every step of TRL's.
-Peak memory is what a process of its own holds beyond what it held before the first step; what the
-allocator would keep for later is left out.
+CPU seconds are those of this process, the median of `--steps`; a step of ours follows every step of
+TRL's. Peak memory is measured in a separate process, as what it needs beyond what it held before
+the first step, without memory that the allocator would retain for reuse.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class Row:
 
 
 @dataclass
-class Seen:
-    """What the steps of one side took (CPU and wall seconds) and the tokens of the last one."""
+class Timings:
+    """The steps of one side: CPU and wall seconds of each, tokens and share skipped of the last."""
 
     cpu: list[float] = field(default_factory=list)
     wall: list[float] = field(default_factory=list)
@@ -84,8 +84,8 @@ ROWS = tuple(
 )
 
 
-def trainer(folder: Path, asked: Sequence[str], row: Row, steps: int, seen: Seen) -> Any:
-    """TRL's trainer of the same game."""
+def trainer(folder: Path, seed_texts: Sequence[str], row: Row, steps: int, timings: Timings) -> Any:
+    """TRL's trainer of the same game; its reward function adds token counts to `timings`."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -96,24 +96,24 @@ def trainer(folder: Path, asked: Sequence[str], row: Row, steps: int, seen: Seen
     defender = AutoModelForCausalLM.from_pretrained(folder).eval()
 
     def reward(completions: Any, completion_ids: Any, prompts: Any, **_: Any) -> list[float]:
-        attacks = [said[0]["content"] for said in completions]
+        attacks = [completion[0]["content"] for completion in completions]
         chats = [[{"role": "user", "content": attack}] for attack in attacks]
-        told = words.apply_chat_template(
+        inputs = words.apply_chat_template(
             chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
         )
         with torch.no_grad():
             ids = defender.generate(
-                **told, max_new_tokens=LENGTH, do_sample=True, temperature=1.0, top_k=0, top_p=1.0
+                **inputs, max_new_tokens=LENGTH, do_sample=True, temperature=1.0, top_k=0, top_p=1.0
             )
-        said = ids[:, told["input_ids"].shape[1] :]
+        reply_ids = ids[:, inputs["input_ids"].shape[1] :]
         trained = sum(map(len, completion_ids))
         before = words.apply_chat_template(prompts[0], add_generation_prompt=True)
-        seen.tokens = {
+        timings.tokens = {
             "prompt": len(before["input_ids"]),
-            "sampled": trained + said.numel(),
+            "sampled": trained + reply_ids.numel(),
             "trained": trained,
         }
-        replies = words.batch_decode(said, skip_special_tokens=True)
+        replies = words.batch_decode(reply_ids, skip_special_tokens=True)
         paid = [pays(*pair) for pair in zip(attacks, replies, strict=True)]
         flat = [row.task.flat and is_flat(i // GENERATIONS) for i in range(len(paid))]
         return [0.5 if alike else value for value, alike in zip(paid, flat, strict=True)]
@@ -134,7 +134,7 @@ def trainer(folder: Path, asked: Sequence[str], row: Row, steps: int, seen: Seen
         bf16=False,
         **QUIET,
     )
-    prompts = [[{"role": "user", "content": text}] for text in asked]
+    prompts = [[{"role": "user", "content": text}] for text in seed_texts]
     return GRPOTrainer(
         model=str(folder),
         reward_funcs=reward,
@@ -145,7 +145,7 @@ def trainer(folder: Path, asked: Sequence[str], row: Row, steps: int, seen: Seen
     )
 
 
-def watched(seen: Seen, after: Callable[[], None]) -> Any:
+def watched(timings: Timings, after: Callable[[], None]) -> Any:
     """A callback that times TRL's steps and then calls `after`."""
     from transformers import TrainerCallback
 
@@ -154,71 +154,74 @@ def watched(seen: Seen, after: Callable[[], None]) -> Any:
             self.cpu, self.wall = time.process_time(), time.perf_counter()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            seen.cpu.append(time.process_time() - self.cpu)
-            seen.wall.append(time.perf_counter() - self.wall)
+            timings.cpu.append(time.process_time() - self.cpu)
+            timings.wall.append(time.perf_counter() - self.wall)
             after()
 
     return Watch()
 
 
-def one(playing: Iterator[Round], seen: Seen) -> None:
-    """A step of ours, timed."""
+def timed_step(playing: Iterator[Round], timings: Timings) -> None:
+    """Play one step of ours and add its times and token counts to `timings`."""
     cpu, wall = time.process_time(), time.perf_counter()
-    told = next(playing)
-    seen.cpu.append(time.process_time() - cpu)
-    seen.wall.append(time.perf_counter() - wall)
-    seen.tokens = counted(told)
-    seen.skipped = told.metrics["attacker/frac_reward_zero_std"]
+    round_ = next(playing)
+    timings.cpu.append(time.process_time() - cpu)
+    timings.wall.append(time.perf_counter() - wall)
+    timings.tokens = counted(round_)
+    timings.skipped = round_.metrics["attacker/frac_reward_zero_std"]
 
 
-def both(folder: Path, row: Row, steps: int, own: int) -> tuple[Seen, Seen]:
-    """Ours and TRL's in turn; the first step of each is dropped."""
-    asked = texts(folder, row.prompt, own=own)
-    mine, theirs = Seen(), Seen()
-    playing = rounds(folder, asked, row.task)
-    peer = trainer(folder, asked, row, steps + 1, theirs)
-    peer.add_callback(watched(theirs, lambda: one(playing, mine)))
+def both(folder: Path, row: Row, steps: int, own: int) -> tuple[Timings, Timings]:
+    """Timings of our steps and of TRL's, in turn; the first step of each is dropped."""
+    seed_texts = texts(folder, row.prompt, own=own)
+    ours, theirs = Timings(), Timings()
+    playing = rounds(folder, seed_texts, row.task)
+    peer = trainer(folder, seed_texts, row, steps + 1, theirs)
+    peer.add_callback(watched(theirs, lambda: timed_step(playing, ours)))
     peer.train()
-    assert mine.tokens == theirs.tokens, (mine.tokens, theirs.tokens)
-    assert mine.skipped == (0.5 if row.task.flat else 0.0)
-    for seen in (mine, theirs):
-        del seen.cpu[0], seen.wall[0]
-    return mine, theirs
+    assert ours.tokens == theirs.tokens, (ours.tokens, theirs.tokens)
+    assert ours.skipped == (0.5 if row.task.flat else 0.0)
+    for timings in (ours, theirs):
+        del timings.cpu[0], timings.wall[0]
+    return ours, theirs
 
 
 def peak(folder: Path, row: Row, side: str) -> float:
-    """MiB that two steps of one side need beyond what was there before (this process alone)."""
-    asked = texts(folder, row.prompt)
+    """MiB that two steps of one side need beyond what this process held before them."""
+    seed_texts = texts(folder, row.prompt)
     if side == "ours":
-        playing, mine = rounds(folder, asked, row.task), Seen()
+        playing, timings = rounds(folder, seed_texts, row.task), Timings()
         held = _held()
-        one(playing, mine)
-        one(playing, mine)
+        timed_step(playing, timings)
+        timed_step(playing, timings)
     else:
-        peer = trainer(folder, asked, row, 2, Seen())
+        peer = trainer(folder, seed_texts, row, 2, Timings())
         held = _held()
         peer.train()
     return _held("VmHWM") - held
 
 
 def _held(when: str = "VmRSS") -> float:
-    """MiB this process holds now, or has held at most (getrusage would count its parent's)."""
-    told = Path("/proc/self/status").read_text().splitlines()
-    line = next(line for line in told if line.startswith(when))
+    """Resident memory of this process in MiB, now or (`VmHWM`) at its peak.
+
+    `getrusage` would count the peak of its parent, too.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    line = next(line for line in lines if line.startswith(when))
     return int(line.split()[1]) / 1024
 
 
 def peak_alone(folder: Path, row: Row, side: str) -> float:
-    """`peak` in a process of its own, whose allocator gives every large tensor back at once."""
-    told = json.dumps([str(folder), row.prompt, row.task.lora, row.task.beta, side])
-    command = [sys.executable, __file__, "--peak", told]
+    """`peak` in a process of its own whose allocator returns every large tensor at once."""
+    arguments = json.dumps([str(folder), row.prompt, row.task.lora, row.task.beta, side])
+    command = [sys.executable, __file__, "--peak", arguments]
     own = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
     out = subprocess.run(command, env=own, check=True, capture_output=True, text=True)
     return float(out.stdout.split()[-1])
 
 
 def main() -> None:
-    """Print the table, a row when it is done."""
+    """Print the table, each row as soon as it is measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=5, help="steps a median is taken of")
     parser.add_argument("--prompts", type=int, nargs="*", default=[20, 128, 300])
@@ -227,13 +230,13 @@ def main() -> None:
     parser.add_argument("--weights", nargs="*", default=["full", "LoRA"])
     parser.add_argument("--memory", type=int, nargs="*", default=[20, 128, 300], help="prompts")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     import torch
 
     torch.set_num_threads(1)
-    if asked.peak:
-        folder, prompt, lora, beta, side = json.loads(asked.peak)
+    if arguments.peak:
+        folder, prompt, lora, beta, side = json.loads(arguments.peak)
         print(peak(Path(folder), Row(prompt, Task(lora, beta)), side))
         return
     names = "prompt weights beta sampled trained TRL_cpu ours_cpu TRL_wall ours_wall"
@@ -242,20 +245,20 @@ def main() -> None:
     print("|" + "---|" * len(names.split()))
     with tempfile.TemporaryDirectory() as made:
         folder = save(Path(made))
-        for row in (replace(row, task=replace(row.task, flat=asked.flat)) for row in ROWS):
-            if row.prompt not in asked.prompts or row.weights not in asked.weights:
+        for row in (replace(row, task=replace(row.task, flat=arguments.flat)) for row in ROWS):
+            if row.prompt not in arguments.prompts or row.weights not in arguments.weights:
                 continue
-            mine, theirs = both(folder, row, asked.steps, 1000 if asked.apart else 12)
-            cpu, peer = median(mine.cpu), median(theirs.cpu)
-            wanted = row.prompt in asked.memory
-            memory = [peak_alone(folder, row, side) for side in ("trl", "ours") if wanted]
+            ours, theirs = both(folder, row, arguments.steps, 1000 if arguments.apart else 12)
+            cpu, peer = median(ours.cpu), median(theirs.cpu)
+            measures_memory = row.prompt in arguments.memory
+            memory = [peak_alone(folder, row, side) for side in ("trl", "ours") if measures_memory]
             cells = [
                 str(row.prompt),
                 row.weights,
                 f"{row.task.beta:g}",
-                *(str(mine.tokens[kind]) for kind in ("sampled", "trained")),
+                *(str(ours.tokens[kind]) for kind in ("sampled", "trained")),
                 *(f"{value:.2f}" for value in (peer, cpu)),
-                *(f"{median(seen.wall):.2f}" for seen in (theirs, mine)),
+                *(f"{median(timings.wall):.2f}" for timings in (theirs, ours)),
                 *([f"{value:.0f}" for value in memory] or ["–", "–"]),
                 f"{memory[1] / memory[0]:.2f}" if memory else "–",
                 f"**{peer / cpu:.2f}×**",

@@ -1,9 +1,10 @@
-"""The study behind docs/results.md: `python benchmarks/study.py` goes on where it stopped.
+"""The study behind docs/results.md: `python benchmarks/study.py` continues where it stopped.
 
-One job is one method x one seed: its base (shared by all methods of that seed), one run with its
-exams, and the measured best response to its last defender. What is read off a job is kept in
-`benchmarks/results/<method>-<seed>.json`, so tables need no runs and a job is never done twice;
-equal defender steps, equal total steps and equal seconds are readings of one exam curve.
+A job is one method on one seed: its base (shared by all methods of that seed), one run with its
+exams, and the measured best response to its last defender. The figures of a job are stored in
+`benchmarks/results/<method>-<seed>.json`, so the tables need no runs and a job is never done twice.
+Comparisons at equal defender steps, equal total steps and equal seconds are all read from one exam
+curve.
 """
 
 from __future__ import annotations
@@ -61,14 +62,14 @@ METHODS: Mapping[str, Sequence[str]] = {
     "ssp-timed": ("ssp", "rounds=115", "exam.every=115"),
     "ssp-narrow-timed": ("ssp", *NARROW, "rounds=250", "exam.every=125"),
 }
-"""Settings by method; of `base` what it was before its one round counts.
+"""The recipe and settings of each method. Of `base`, only the exam before its round counts.
 
-Without a suffix: the recipe's defaults; those of magic and ssp are the broad pool and diversity,
-of magic the league too. A frozen attacker has no use for the last two, and self_redteam is on the
-narrow pool.
+A name without a suffix is a recipe with its defaults. Those of magic and ssp include the broad
+attack pool and the diversity term, and that of magic the league too. A frozen attacker has no use
+for the last two, and self_redteam runs on the narrow pool.
 
-Everything else varies one thing about the narrow pool; `-20`: a fifth of it encoded, not 4 %;
-`-timed`: as many rounds as take the computing time of 160 rounds of `magic`.
+Every other method varies one thing about the narrow pool. `-20` encodes a fifth of the pool instead
+of 4 %; `-timed` plays as many rounds as take the computing time of 160 rounds of `magic`.
 """
 EXPLOITED = [name for name in METHODS if not name.endswith("-20")]
 SPARRING = (sys.executable, "-c", "from sparring.cli import main; main()")
@@ -76,7 +77,7 @@ SPARRING = (sys.executable, "-c", "from sparring.cli import main; main()")
 
 @dataclass(frozen=True)
 class Job:
-    """One method on one seed's base."""
+    """One method, trained from the base of one seed."""
 
     method: str
     seed: int
@@ -96,18 +97,18 @@ class Job:
         return self.results / f"{self.method}-{self.seed}.json"
 
     def finish(self, exploit: bool) -> None:
-        """Whatever of this job has not been done."""
-        told = json.loads(self.result.read_bytes()) if self.result.is_file() else {}
-        if "exams" not in told:
+        """Do whatever of this job has not been done, and store its figures."""
+        record = json.loads(self.result.read_bytes()) if self.result.is_file() else {}
+        if "exams" not in record:
             self._train()
-            told |= read_off(self.run) | {"base": self.base_digest()}
-            self._write(told)
-        if exploit and "exploit" not in told and self.method in EXPLOITED:
+            record |= read_off(self.run) | {"base": self.base_digest()}
+            self._write(record)
+        if exploit and "exploit" not in record and self.method in EXPLOITED:
             self._train()
             words = [str(self.run.folder), f"--cache={self.root}/warm-{self.seed}"]
             call(*SPARRING, "exploit", *words, *(["--at=0"] if self.method == "base" else []))
             evidence = self.run.folder / "evidence" / "exploit.json"
-            self._write(told | {"exploit": json.loads(evidence.read_bytes())})
+            self._write(record | {"exploit": json.loads(evidence.read_bytes())})
 
     def base_digest(self) -> str:
         """sha256 of the base's weights, which differ in bits between kinds of machine."""
@@ -133,10 +134,10 @@ class Job:
         fixed = [f"output_dir={folder}", f"seed={self.seed}", "exam.every=40", "exam.crossplay=0"]
         call(*SPARRING, "train", recipe, resume, *fixed, *models, *words)
 
-    def _write(self, told: Mapping[str, Any]) -> None:
+    def _write(self, record: Mapping[str, Any]) -> None:
         self.result.parent.mkdir(parents=True, exist_ok=True)
         made = self.result.with_suffix(".tmp")
-        made.write_text(json.dumps(told) + "\n", "utf-8")
+        made.write_text(json.dumps(record) + "\n", "utf-8")
         made.replace(self.result)
 
 
@@ -148,7 +149,10 @@ def call(*words: str) -> None:
 
 
 def read_off(run: RunDir) -> dict[str, Any]:
-    """A run's exam curve against defender steps, all steps and CPU seconds; items of two exams."""
+    """A run's exams with their defender steps, rounds and CPU seconds, and curves of its metrics.
+
+    Every exam but the first also has the outcome of each of its items.
+    """
     rounds = run.rounds()
     exams = []
     for number in run.exams():
@@ -167,35 +171,38 @@ def read_off(run: RunDir) -> dict[str, Any]:
                 "items": dict(_items(run, number)) if number else {},
             }
         )
-    kept = ("asr", "strategy/combination", "diversity", "replay/share", "replay/size")
+    curve_names = ("asr", "strategy/combination", "diversity", "replay/share", "replay/size")
     curves = {
         name: [round(r.metrics[name], 3) if name in r.metrics else None for r in rounds]
-        for name in kept
+        for name in curve_names
         if any(name in r.metrics for r in rounds)
     }
     return {"exams": exams, "curves": curves}
 
 
 def _items(run: RunDir, number: int) -> Iterator[tuple[str, str]]:
-    """Every item of an exam as 1 (attack worked; benign seed answered correctly), 0, or ?."""
+    """The items of an exam by set, one character each.
+
+    1: the attack succeeded, or the benign seed was answered correctly; 0: it was not; ?: unscored.
+    """
     path = run.folder / "exams" / run.checkpoints.name(number) / "samples.jsonl.gz"
     sets: dict[str, list[str]] = {}
     for line in gzip.decompress(path.read_bytes()).splitlines():
         row = json.loads(line)
         verdict, harmful = row["verdict"], row["seed"]["harmful"]
-        told = verdict.get("reply_harm") != "safe" if harmful else verdict.get("helpful")
-        sets.setdefault(row["set"], []).append("?" if told is None else str(int(told)))
+        outcome = verdict.get("reply_harm") != "safe" if harmful else verdict.get("helpful")
+        sets.setdefault(row["set"], []).append("?" if outcome is None else str(int(outcome)))
     yield from ((name, "".join(items)) for name, items in sets.items())
 
 
 def build_base(job: Job) -> None:
-    """The seed's base, if it is not there."""
+    """Build the base of the job's seed unless it exists."""
     if not (job.base / "sandbox.json").is_file():
         call(sys.executable, "-m", "sparring.sandbox.build", str(job.base), "--seed", str(job.seed))
 
 
 def main() -> None:
-    """Do what has not been done, seed by seed, so that what is there is balanced."""
+    """Do every job that has not been done, seed by seed, so that all methods have as many seeds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--methods", default=",".join(METHODS))
@@ -203,21 +210,21 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--jobs", type=int, default=2, help="at once, one thread each")
     parser.add_argument("--no-exploit", action="store_true")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     jobs = [
-        Job(method, int(seed), asked.root, asked.results)
-        for seed in asked.seeds.split(",")
-        for method in asked.methods.split(",")
+        Job(method, int(seed), arguments.root, arguments.results)
+        for seed in arguments.seeds.split(",")
+        for method in arguments.methods.split(",")
     ]
     for job in {job.seed: job for job in jobs if not job.result.is_file()}.values():
         build_base(job)
         job.check()
 
     def run(job: Job) -> None:
-        job.finish(not asked.no_exploit)
+        job.finish(not arguments.no_exploit)
         print(f"{job.method} {job.seed}: done", flush=True)
 
-    with ThreadPoolExecutor(asked.jobs) as pool:
+    with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(run, jobs))
 
 

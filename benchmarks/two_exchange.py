@@ -1,8 +1,8 @@
-"""Two exchanges against one, in docs/multi-turn.md: `python benchmarks/two_exchange.py`.
+"""The table of docs/multi-turn.md, two exchanges against one: `python benchmarks/two_exchange.py`.
 
-Each seed's base is trained on games of one exchange and on games of two, for as many rounds, and
-both defenders sit every set of the sandbox's exam; with --narrow as `magic-narrow` of study.py,
-else by the recipe's defaults. What is done is kept and not done again.
+The base of each seed is trained on games of one exchange and on games of two for the same number of
+rounds, and both defenders take every set of the sandbox's exam. Settings are the recipe's defaults,
+or those of `magic-narrow` in study.py with --narrow. Results are stored and not computed again.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ SETS = ("asr/two-exchange", "correct/two-exchange", "asr/adversarial", "correct/
 
 
 def examined(model: Path) -> dict[str, list[float]]:
-    """Rates of the four sets with their intervals."""
-    told = subprocess.run(
+    """The rates of the four sets in `SETS`, each with its 95 % interval."""
+    process = subprocess.run(
         [*SPARRING, "eval", str(model), "--tasks", "sandbox", "--json"],
         capture_output=True,
         text=True,
         check=True,
     )
-    rates = json.loads(told.stdout)["rates"]
+    rates = json.loads(process.stdout)["rates"]
     return {name: [rates[name]["value"], *rates[name]["ci95"]] for name in SETS}
 
 
 def trained(job: Job, exchanges: int, rounds: int) -> Path:
-    """The defender after `rounds` rounds of games of so many exchanges."""
+    """The defender after `rounds` rounds of games of `exchanges` exchanges."""
     folder = job.root / f"{job.method}-{exchanges}-{job.seed}"
     begun = (folder / "config.yaml").is_file()
     models = [f"{who}.model_name_or_path={job.base}" for who in ("attacker", "defender")]
@@ -50,24 +50,24 @@ def main() -> None:
     parser.add_argument("--narrow", action="store_true", help="without our breadth")
     parser.add_argument("--root", type=Path, default=Path("runs/study"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     rows: dict[str, list[dict[str, list[float]]]] = {"base": [], "one": [], "two": []}
-    for seed in map(int, asked.seeds.split(",")):
-        method = "two-exchange-narrow" if asked.narrow else "two-exchange"
-        job = Job(method, seed, asked.root, asked.results)
+    for seed in map(int, arguments.seeds.split(",")):
+        method = "two-exchange-narrow" if arguments.narrow else "two-exchange"
+        job = Job(method, seed, arguments.root, arguments.results)
         if not job.result.is_file():
             build_base(job)
-            told = {"base": job.base_digest(), "rates": {"base": examined(job.base)}}
+            result = {"base": job.base_digest(), "rates": {"base": examined(job.base)}}
             for exchanges, name in ((1, "one"), (2, "two")):
-                told["rates"][name] = examined(trained(job, exchanges, asked.rounds))
-            job.result.write_text(json.dumps(told) + "\n", "utf-8")
+                result["rates"][name] = examined(trained(job, exchanges, arguments.rounds))
+            job.result.write_text(json.dumps(result) + "\n", "utf-8")
         for name, rates in json.loads(job.result.read_bytes())["rates"].items():
             rows[name].append(rates)
     print(f"| trained on | {' | '.join(SETS)} |\n|---|{'---|' * len(SETS)}")
     for name, seeds in rows.items():
         cells = [[rates[key][0] for rates in seeds] for key in SETS]
-        told = [f"{fmean(c):.3f} ({', '.join(f'{v:.3f}' for v in c)})" for c in cells]
-        print(f"| {name} | {' | '.join(told)} |")
+        texts = [f"{fmean(c):.3f} ({', '.join(f'{v:.3f}' for v in c)})" for c in cells]
+        print(f"| {name} | {' | '.join(texts)} |")
 
 
 if __name__ == "__main__":

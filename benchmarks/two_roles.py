@@ -37,10 +37,10 @@ _TEMPLATE = (
 
 
 def save(folder: Path, hidden: int = 192, torch_seed: int = 0) -> Path:
-    """The model and its tokenizer in `folder`.
+    """Save the model and its tokenizer in `folder`.
 
     The end of a turn is a token the model has no logit for, so every completion is 48 tokens long
-    on either side, and the same number of tokens is sampled and trained on.
+    here and in TRL, and both sample and train on the same number of tokens.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -68,33 +68,36 @@ def save(folder: Path, hidden: int = 192, torch_seed: int = 0) -> Path:
 
 
 def texts(folder: Path, tokens: int, seeds: int = SEEDS, own: int = 12) -> list[str]:
-    """One user message a seed whose prompt is `tokens` long: a brief, and `own` words of the seed.
+    """A user message for each seed: a brief that all share, and `own` words of the seed.
 
-    A brief that all prompts share is what the attacker of every published game is given.
+    With the chat template, each makes a prompt of `tokens` tokens. The shared brief stands for the
+    instructions that the attacker of every published game gets.
     """
     chat = Chat(load_tokenizer(str(folder)))
     length = tokens - len(chat.prompt_ids((Message("user", ""),)))
     words = [word for word in Language(0).words if word.isalpha()]
     rng = random.Random("seeds")
     brief = rng.choices(words, k=max(0, length - own))
-    told = [" ".join([*brief, *rng.choices(words, k=length - len(brief))]) for _ in range(seeds)]
-    assert {len(chat.prompt_ids((Message("user", text),))) for text in told} == {tokens}
-    return told
+    user_texts = [
+        " ".join([*brief, *rng.choices(words, k=length - len(brief))]) for _ in range(seeds)
+    ]
+    assert {len(chat.prompt_ids((Message("user", text),))) for text in user_texts} == {tokens}
+    return user_texts
 
 
 def pays(attack: str, reply: str) -> float:
-    """A number in [0, 1) that both sides agree on and that no two siblings share."""
+    """The reward: a number in [0, 1) that is the same here and in TRL and differs by sibling."""
     return crc32(f"{attack}/{reply}".encode()) / 2**32
 
 
 def is_flat(seed: int) -> bool:
-    """Every other seed: where siblings are paid alike, its group has nothing to teach."""
+    """Whether the siblings of this seed are paid alike, so that their advantages are zero."""
     return seed % 2 == 0
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The attacker is asked the seed, the defender is asked the attack, and a number is paid."""
+    """The attacker answers the seed, the defender answers the attack, and `pays` is the reward."""
 
     flat: bool = False
     """Whether half of the groups are paid alike."""
@@ -122,7 +125,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Nobody:
-    """A judge that says nothing, at no cost."""
+    """A judge that gives empty verdicts at no cost."""
 
     name: str = "nobody"
     caveat: str = ""
@@ -134,7 +137,7 @@ class Nobody:
 
 @dataclass(frozen=True)
 class Task:
-    """How the attacker learns; completions are `length` tokens long. `flat` as in `Pair`."""
+    """How the attacker learns; completions are `length` tokens long, `flat` is as in `Pair`."""
 
     lora: bool = False
     beta: float = 0.0
@@ -142,15 +145,17 @@ class Task:
     length: int = LENGTH
 
 
-def rounds(folder: Path, asked: Sequence[str], task: Task, ranks: Ranks = ALONE) -> Iterator[Round]:
-    """Steps of sparring: the attacker learns against a frozen defender; `ranks` share them."""
+def rounds(
+    folder: Path, seed_texts: Sequence[str], task: Task, ranks: Ranks = ALONE
+) -> Iterator[Round]:
+    """Steps in which the attacker learns against a frozen defender; `ranks` share each step."""
     path, length = str(folder), task.length
     if task.lora:
         own = adapters(load_model(path), dict.fromkeys(Player, LORA), torch_seed=0)
     else:
         own = {player: Weights(load_model(path)) for player in Player}
     chat = Chat(load_tokenizer(path))
-    # One micro-batch of the whole step, as the peer has.
+    # The whole step is one micro-batch, as on TRL's side.
     config = GrpoConfig(beta=task.beta, max_completion_length=length, micro_batch_tokens=10**9)
     trainers = {
         player: Trainer(
@@ -166,7 +171,7 @@ def rounds(folder: Path, asked: Sequence[str], task: Task, ranks: Ranks = ALONE)
     }
     trainers[Player.ATTACKER].begin()
     game = Pair(task.flat)
-    openings = [game.open(Seed(text, True, str(i))) for i, text in enumerate(asked)]
+    openings = [game.open(Seed(text, True, str(i))) for i, text in enumerate(seed_texts)]
     return coevolve(
         Plan(
             game=game,
@@ -183,9 +188,9 @@ def rounds(folder: Path, asked: Sequence[str], task: Task, ranks: Ranks = ALONE)
     )
 
 
-def counted(told: Round) -> dict[str, int]:
-    """Tokens of a round: of the attacker's prompts, sampled by both, and trained on."""
-    moves = [[e.state.moves[k].completion for e in told.episodes] for k in (0, 1)]
+def counted(round_: Round) -> dict[str, int]:
+    """Tokens of a round: the longest attacker prompt, sampled by both players, and trained on."""
+    moves = [[e.state.moves[k].completion for e in round_.episodes] for k in (0, 1)]
     attacks = [len(c.token_ids) for c in moves[0]]
     return {
         "prompt": max(len(c.prompt_ids) for c in moves[0]),

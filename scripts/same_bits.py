@@ -46,7 +46,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparring-same-bits"
 SECONDS = 600
-"""After which a command is stopped."""
+"""The time limit of a command."""
 
 
 TABLE = Path(__file__).with_suffix(".yaml")
@@ -54,7 +54,7 @@ PLAYED = yaml.safe_load(TABLE.read_text())
 
 
 def expanded(command: str) -> str:
-    """The command with the table's words in the place of their names."""
+    """The command with each `$name` replaced by the words that the table has for it."""
     while "$" in command:
         command = string.Template(command).substitute(PLAYED["words"])
     return command
@@ -75,14 +75,14 @@ BY_NAME = {scene.name: scene for scene in SCENES}
 
 
 def chosen(quick: bool, only: str | None) -> list[Scene]:
-    """The scenes that are asked for, in order."""
+    """The scenes that `--quick` and `--only` select, in the order of the table."""
     patterns = [pattern.strip() for pattern in only.split(",")] if only else ["*"]
     scenes = [s for s in SCENES if any(fnmatch.fnmatch(s.name, p) for p in patterns)]
     return [scene for scene in scenes if scene.quick or not quick]
 
 
 def with_needs(scenes: Iterable[Scene]) -> list[Scene]:
-    """The scenes and all that they need, in order."""
+    """The scenes and all that they need, in the order of the table."""
     names = {scene.name for scene in scenes}
     while more := {need for name in names for need in BY_NAME[name].needs} - names:
         names |= more
@@ -144,7 +144,7 @@ def _command(command: str, folder: Path, source: Path, work: Path) -> dict[str, 
 
 
 def _become(words: Sequence[str], folder: Path, streams: Sequence[Path]) -> None:
-    """Be `sparring words…`; never returns."""
+    """Run `sparring words…` in this forked process and exit; never returns."""
     code = 70
     try:
         for handle, path in zip((1, 2), streams, strict=True):
@@ -403,7 +403,7 @@ def _git(*words: str) -> bytes:
 
 
 def main() -> int:
-    """Play both, compare, say."""
+    """Play the scenes with both versions, compare them, and print a line for each item."""
     parser = argparse.ArgumentParser(
         prog="scripts/same-bits",
         description=__doc__,

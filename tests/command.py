@@ -1,4 +1,4 @@
-"""The command line as a user has it: in this process, or in one of its own."""
+"""Run the command line as a user would, in this process or in a new one."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ import sparring
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended and what it printed; `text` is both streams with white space folded."""
+    """A command's exit code and output; `text` is both streams with white space folded."""
 
     code: int
     out: str
@@ -26,7 +26,7 @@ class Ended:
 
 
 def sparring_command(*words: object) -> Ended:
-    """`sparring words…` in this process; a trace would pass through as an exception."""
+    """Run `sparring words…` in this process; an unexpected exception passes through."""
     from sparring.cli import main
 
     out, err = io.StringIO(), io.StringIO()
@@ -43,7 +43,7 @@ def sparring_command(*words: object) -> Ended:
 
 
 def sparring_process(*words: object, cwd: Path) -> Ended:
-    """`sparring words…` in a process of its own."""
+    """Run `sparring words…` in a new process."""
     source = str(Path(sparring.__file__).parents[1])
     env = os.environ | {"PYTHONPATH": source, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     process = subprocess.run(
@@ -56,7 +56,3 @@ def sparring_process(*words: object, cwd: Path) -> Ended:
         timeout=120,
     )
     return Ended(process.returncode, process.stdout, process.stderr)
-
-
-Told = Ended
-"""The older name, which some tests still import."""

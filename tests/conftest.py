@@ -13,7 +13,7 @@ settings.load_profile("any-machine")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
-    """Before fixtures: a library that draws a module's weights takes them from here."""
+    """Seed before the fixtures run, because libraries draw random weights in them."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)

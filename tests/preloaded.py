@@ -1,4 +1,4 @@
-"""What the server of short runs does once, so that no run has to: import, and load a model."""
+"""Imports and a loaded model that all short runs share through their fork server."""
 
 import peft  # noqa: F401
 import torch

@@ -68,7 +68,7 @@ RECALLING: Mapping[str, tuple[str, ...]] = {
         memory.league.keep_every=2 {_REPLAYING}
     """),
 }
-"""By recipe: everything on that a run can remember. With seed 61 MAGIC meets selves 1 and 2."""
+"""Settings by recipe that turn on all memory. With seed 61 MAGIC meets past policies 1 and 2."""
 _ROOT = Path(__file__).resolve().parents[1]
 _WARM = settings("""
     rounds=1 exam.crossplay=0 warm_up.steps=80 warm_up.batch_size=16 warm_up.pool_size=512
@@ -197,7 +197,7 @@ class Ended:
 
 
 class Started:
-    """A `sparring` that is under way."""
+    """A running `sparring` process."""
 
     def __init__(self, arguments: Sequence[str], before: Callable[[], None] | None = None) -> None:
         self.printed = Path(tempfile.mkdtemp(dir=scratch()))
@@ -258,19 +258,19 @@ def warmed(*more: str) -> Path:
 
 @functools.cache
 def whole(*more: str) -> Path:
-    """A short run that nothing happened to; read it, or copy it, but leave it as it is."""
+    """The folder of an uninterrupted short run; read it or copy it, but do not change it."""
     folder = scratch() / f"whole-{len(list(scratch().glob('whole-*')))}"
     train(folder, *more).check()
     return folder
 
 
 def copy_of_whole(into: Path) -> Path:
-    """The whole run to do something to."""
+    """A copy of the uninterrupted run that a test may change."""
     return Path(shutil.copytree(whole(), into / "run"))
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """What a run came to, but for clocks and paths: rounds, and the sha256 of what it learned."""
+    """A run's rounds without clocks, and digests of its last checkpoint, exams and transcripts."""
     files = [*max((folder / "checkpoints").glob("round_*")).rglob("*")]
     files += [*(folder / "exams").rglob("*"), *(folder / "transcripts").rglob("*")]
     digests: dict[str, Any] = {
@@ -295,7 +295,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """What a writer that was stopped left behind."""
+    """Temporary files that an interrupted writer left behind."""
     return sorted(folder.rglob("*.tmp-*"))
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the game share: seeds, scripted players, a judge by script."""
+"""Shared by the tests of the game: seeds, scripted players and a scripted judge."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -34,21 +34,21 @@ def after(state: State, *texts: str, sibling: int = 0) -> State:
 
 @dataclass
 class ScriptedJudge:
-    """Rules as `script(state)` says; remembers what it was asked."""
+    """Rules as `script(state)` says; `states` lists all that it had to rule on."""
 
     script: Callable[[State], Verdict]
-    asked: list[State] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
     name: str = "scripted"
     caveat: str = ""
     fills: frozenset[str] = FILLS
 
     def rule(self, states: Sequence[State]) -> list[Verdict]:
-        self.asked += states
+        self.states += states
         return [self.script(state) for state in states]
 
 
 def says(*replies: str) -> ScriptedPolicy:
-    """Sibling k says replies[k], modulo their number."""
+    """A policy whose sibling k replies with replies[k], modulo their number."""
     return ScriptedPolicy(
         lambda observation, address: replies[int(address.rsplit("/", 1)[1]) % len(replies)]
     )

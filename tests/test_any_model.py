@@ -1,4 +1,4 @@
-"""`sparring train magic` with somebody's own chat models and seeds, from start to report."""
+"""`sparring train magic` with a user's own chat models and seeds, from start to report."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ SHORT = [
 
 @dataclass(frozen=True)
 class Played:
-    """A finished run, the models it began with, and what was printed on the way."""
+    """A finished run, the models it began with, and the output of its commands."""
 
     folder: Path
     ended: Ended

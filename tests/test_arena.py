@@ -46,7 +46,7 @@ def test_an_unparseable_attack_costs_neither_a_reply_nor_a_ruling():
     defender = ScriptedPolicy(lambda observation, address: replies.append(observation) or "no")
     table = cast(says("<think>only a plan"), defender)
     episodes = play(magic(), [State(VAULT)], table, referee, BOTH, "s")
-    assert (len(episodes), replies, referee.asked) == (3, [], [])
+    assert (len(episodes), replies, referee.states) == (3, [], [])
     assert all(e.returns == {A: -2.0} for e in episodes)
 
 

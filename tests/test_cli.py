@@ -29,7 +29,7 @@ MODEL = ["attacker.model_name_or_path=./qwen2", "defender.model_name_or_path=./q
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """Models, seeds and configurations, good and bad."""
+    """A folder with valid and invalid models, seeds and configurations."""
     folder = tmp_path_factory.mktemp("cli")
     save_model(folder / "qwen2", QWEN2)
     save_model(folder / "gemma2", GEMMA)

@@ -1,4 +1,4 @@
-"""`sparring train magic game.exchanges=2`, in the sandbox and with somebody's own model."""
+"""`sparring train magic game.exchanges=2`, in the sandbox and with a user's own model."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""The pages do what they say: their programs run, their commands parse, their settings exist."""
+"""The programs in the documentation run, its commands parse, and its settings exist."""
 
 import os
 import re
@@ -113,7 +113,7 @@ def test_your_first_game_is_short_and_is_learned_in_seconds(tmp_path):
 
 
 def definitions() -> str:
-    """The first program up to where it builds a match: what the other two stand under."""
+    """The first program up to where it builds a run; the other two programs follow it."""
     return blocks(FIRST, "python")[0].split("run = ssp(")[0]
 
 

@@ -151,7 +151,7 @@ def test_another_judges_calibration_is_refused_before_anything_is_asked(labels, 
 
 
 def failing(share: int) -> ScriptedJudge:
-    """Cannot tell every `share`th reply."""
+    """A judge that gives no verdict on every `share`th reply."""
 
     def script(state) -> Verdict:
         number = int(state.seed.text.rsplit(" ", 1)[1])

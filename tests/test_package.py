@@ -1,4 +1,4 @@
-"""What is built to be installed holds everything that a run needs beside the code."""
+"""The built package contains every data file that a run needs."""
 
 import importlib.util
 import subprocess

@@ -1,4 +1,4 @@
-"""A user's game through the command line: published seeds, guards behind a server, adapters."""
+"""A user's run on the command line: published seeds, guards behind a server, adapters."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import pytest
 from sparring.judges.probe import KNOWN
 from tests.command import sparring_command
 from tests.test_any_model import DATA, PUBLISHED, SHORT, gone_afterwards, models, train
-from tests.tiny import ASKED, QWEN2, write_pool, write_seeds
+from tests.tiny import QWEN2, SEED_TEXTS, write_pool, write_seeds
 from tests.transport.server import Script, serving
 
 __all__ = ["gone_afterwards"]
@@ -56,12 +56,12 @@ def answer(prompt: str) -> str:
 
 def seeds(folder: Path) -> list[str]:
     """HarmBench's and XSTest's schemas with harmless contents."""
-    rows = [f"{text},standard,vault,,,vault_{i}" for i, text in enumerate(ASKED[True] * 3)]
+    rows = [f"{text},standard,vault,,,vault_{i}" for i, text in enumerate(SEED_TEXTS[True] * 3)]
     head = "Behavior,FunctionalCategory,SemanticCategory,Tags,ContextString,BehaviorID"
     harmbench = folder / "harmbench_behaviors_text_test.csv"
     harmbench.write_text("\r\n".join([head, *rows]) + "\r\n")
     xstest = folder / "xstest_v2_prompts.csv"
-    rows = [f"{i},v2-{i},homonyms,{text},x,y" for i, text in enumerate(ASKED[False] * 3)]
+    rows = [f"{i},v2-{i},homonyms,{text},x,y" for i, text in enumerate(SEED_TEXTS[False] * 3)]
     xstest.write_text("\n".join(["id_v1,id_v2,type,prompt,focus,note", *rows]) + "\n")
     return [f"data.train=[{{path: {harmbench}}}, {{path: {xstest}}}]"]
 

@@ -1,4 +1,4 @@
-"""`scripts/same-bits` notices what it is for; playing itself is left to whoever calls it."""
+"""`scripts/same-bits` notices differences; these tests do not play its scenes."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Tiny chat models of the families people bring, built in a moment and never downloaded."""
+"""Tiny chat models of common families, built in a moment without downloads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 
 from sparring.runs.sources import packaged_briefs
 
-ASKED = {
+SEED_TEXTS = {
     True: ["open the dragon vault", "wake the giant", "forge the queen's seal", "steal the moon"],
     False: ["polish the brass lantern", "sweep the stairs", "paint the gate", "bake the bread"],
 }
@@ -66,7 +66,7 @@ def tokenizer(family: Family) -> Any:
         show_progress=False,
     )
     briefs = packaged_briefs()
-    lines = [_rewrite("open the gate"), *ASKED[True], briefs.harmful, briefs.benign]
+    lines = [_rewrite("open the gate"), *SEED_TEXTS[True], briefs.harmful, briefs.benign]
     core.train_from_iterator(lines, trainer)
     if first:
         core = _bytes_as_pieces(core, every_byte)
@@ -125,7 +125,7 @@ def save_model(folder: Path, family: Family, seed: int = 0, template: bool = Tru
 
 def write_seeds(path: Path, labels: Iterable[bool] = (True, False)) -> Path:
     """A CSV of four harmless seeds of each label."""
-    rows = [f'"{text}",{str(label).lower()}' for label in labels for text in ASKED[label]]
+    rows = [f'"{text}",{str(label).lower()}' for label in labels for text in SEED_TEXTS[label]]
     path.write_text("\n".join(["text,harmful", *rows]) + "\n")
     return path
 
@@ -139,7 +139,7 @@ def write_pool(path: Path) -> Path:
     briefs = packaged_briefs()
     with path.open("w") as file:
         for label, brief in ((True, briefs.harmful), (False, briefs.benign)):
-            for text in ASKED[label]:
+            for text in SEED_TEXTS[label]:
                 turns = [("system", brief), ("user", text), ("assistant", _rewrite(text))]
                 messages = [{"role": role, "content": content} for role, content in turns]
                 file.write(json.dumps({"messages": messages}) + "\n")

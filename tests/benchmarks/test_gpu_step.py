@@ -1,4 +1,4 @@
-"""The benchmark for a GPU runs at toy size where there is none, both sides on the same tokens."""
+"""The GPU benchmark runs at toy size on a CPU, and both of its sides on as many tokens."""
 
 import os
 import re
@@ -15,14 +15,16 @@ ROOT = Path(__file__).parents[2]
 def run(*words):
     env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1"}
     env |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    told = [sys.executable, ROOT / "benchmarks" / "gpu_step.py", *words]
-    return subprocess.run(told, env=env, capture_output=True, text=True, check=False, timeout=300)
+    command = [sys.executable, ROOT / "benchmarks" / "gpu_step.py", *words]
+    return subprocess.run(
+        command, env=env, capture_output=True, text=True, check=False, timeout=300
+    )
 
 
 def test_both_sides_run_at_toy_size_on_as_many_tokens():
-    told = run("--toy")
-    assert told.returncode == 0, told.stderr
-    rows = dict(re.findall(r"^\| (.+?) \|(.*)\|$", told.stdout, re.M))
+    result = run("--toy")
+    assert result.returncode == 0, result.stderr
+    rows = dict(re.findall(r"^\| (.+?) \|(.*)\|$", result.stdout, re.M))
     assert rows["sampled tokens"].split("|") == [" 128 ", " 128 "]  # 2 prompts x 8 x 8 tokens
     for name in ("sampling, tokens/s", "update, share of the matrix rate", "step, s"):
         theirs, ours = (float(cell.strip(" %").replace(",", "")) for cell in rows[name].split("|"))
@@ -33,6 +35,6 @@ def test_both_sides_run_at_toy_size_on_as_many_tokens():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_without_a_gpu_the_whole_size_is_refused():
-    told = run()
-    assert told.returncode == 2
-    assert "--toy" in told.stderr
+    result = run()
+    assert result.returncode == 2
+    assert "--toy" in result.stderr

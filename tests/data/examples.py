@@ -1,4 +1,4 @@
-"""The rows of `examples.yaml`, and files of rows, written as their suffix says."""
+"""The rows of `examples.yaml`, and helpers that write rows to files."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ PUBLISHED = [
 
 
 def row_of(schema, **cells):
-    """The example of a schema with other cells."""
+    """The example row of a schema, with some cells replaced."""
     return next(row for name, _, row, _ in PUBLISHED if name == schema) | cells
 
 
@@ -36,7 +36,7 @@ def guarded(**cells):
 
 
 def written(path: Path, rows) -> Path:
-    """`rows` as CSV, TSV, JSON or JSONL."""
+    """Write `rows` as CSV, TSV, JSON or JSONL, by the suffix of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix in (".csv", ".tsv"):
         text = io.StringIO(newline="")

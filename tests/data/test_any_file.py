@@ -35,7 +35,7 @@ WORDS = st.sampled_from(
 
 @st.composite
 def published(draw):
-    """What a known file is called, and rows with its columns and anything in them."""
+    """The name of a known file, and rows that have its columns with arbitrary values."""
     schema = draw(st.sampled_from(SCHEMAS))
     cell = WORDS | SCALARS | st.lists(WORDS, max_size=2)
     rows = st.fixed_dictionaries(dict.fromkeys(sorted(schema.columns | schema.optional), cell))
@@ -52,7 +52,7 @@ CONTENT = st.one_of(
 
 
 def outcome(reader, path: Path) -> object:
-    """What a reader made of a file, or its complaint."""
+    """What a reader returns for a file, or the usage error that it raises."""
     try:
         return reader(path)
     except UsageError as error:
@@ -92,7 +92,7 @@ def test_any_values_in_known_columns_are_seeds_or_a_usage_error_naming_the_file(
 
 
 def check(path: Path) -> None:
-    """Every reader gives what it promises, or a complaint that names the file."""
+    """Every reader returns valid seeds, or raises a usage error that names the file."""
     file, counts = outcome(read, path), outcome(tally, path)
     assert isinstance(counts, str) == isinstance(file, str)
     if not isinstance(file, str):

@@ -16,7 +16,7 @@ PINNED = f"keepers/vaults:data/seeds v2.jsonl@{REVISION}"
 
 @pytest.fixture
 def download(monkeypatch, tmp_path):
-    """The download from the hub, which holds one harmless file."""
+    """Replaces the download from the hub by a local file with one harmless seed."""
     file = written(tmp_path / "seeds.jsonl", [{"text": VAULT, "harmful": True}])
     double = Mock(return_value=str(file))
     monkeypatch.setattr("huggingface_hub.hf_hub_download", double)

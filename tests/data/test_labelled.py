@@ -1,4 +1,4 @@
-"""Labelled replies: the people's majority, stored judges beside it, and nothing made up."""
+"""Labelled replies are read with the majority of people's labels and the stored judges' labels."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Columns that nobody published are read as the map says, and by nothing else."""
+"""Columns of an unknown file are read as the user's map says, and in no other way."""
 
 import pytest
 from tests.data.examples import refused, written

@@ -1,4 +1,4 @@
-"""Records come one by one, in constant memory, and what is too large is refused by name."""
+"""Records are read one at a time in constant memory, and one that is too large is refused."""
 
 import gzip
 import json
@@ -19,7 +19,7 @@ streamed = pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
 
 
 def peak(work) -> int:
-    """Bytes allocated at once while `work` runs."""
+    """The most bytes allocated at once while `work` runs."""
     tracemalloc.start()
     try:
         work()

@@ -1,4 +1,4 @@
-"""Every published file is known by its columns, and every row becomes the seed it should."""
+"""Every published file is recognised by its columns, and its rows become the right seeds."""
 
 import pytest
 from tests.data.examples import (

@@ -1,4 +1,4 @@
-"""Seeds of several files have ids of their own, and no request is there twice."""
+"""Seeds of several files have distinct ids, and no request occurs twice."""
 
 from itertools import count
 

@@ -1,4 +1,4 @@
-"""The counts of a file are right, and no request is in them."""
+"""The counts of a file are right and do not quote any request."""
 
 import json
 

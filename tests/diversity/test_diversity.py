@@ -1,4 +1,4 @@
-"""Diversity is a number that can be worked by hand, and cheap ways to differ are not paid for."""
+"""Diversity equals values worked by hand, and superficial differences earn no bonus."""
 
 import math
 from dataclasses import replace
@@ -34,14 +34,14 @@ lines = st.lists(st.text("abc ", min_size=1).filter(str.strip), min_size=2, max_
 
 
 def played(texts, verdict=HELD, replies=1, rule=None):
-    """Sibling k sends texts[k]; every attack gets `verdict`, or what `rule(state)` says."""
+    """Play a game in which sibling k sends texts[k]; the judge gives `verdict` or `rule(state)`."""
     judge = ScriptedJudge(rule or (lambda state: verdict))
     players, widths = cast(attacks(*texts), says("no")), {A: len(texts), D: replies}
     return play(magic(), [State(VAULT)], players, judge, widths, "s")
 
 
 def bonuses(texts, **more):
-    """What each attack earned beyond the game's own payoff."""
+    """The bonus of each attack: its return minus the payoff of the game."""
     episodes = played(texts, **more)
     pairs = zip(episodes, rewarded(episodes, 1.0), strict=True)
     return [after.returns[A] - e.returns[A] if e.returns else None for e, after in pairs]
@@ -118,7 +118,9 @@ def test_what_was_dealt_is_not_the_attackers_and_not_compared():
 @pytest.mark.parametrize(("width", "alone"), [(1, True), (2, False)])
 def test_what_an_attack_goes_on_with_is_no_sibling_of_itself(width, alone):
     """One first attack, four replies that hold, four second attacks: nothing to differ from."""
-    again = ScriptedPolicy(lambda seen, at: tagged("plan", f"try {len(seen)} {at.split('/')[-2]}"))
+    again = ScriptedPolicy(
+        lambda observation, at: tagged("plan", f"try {len(observation)} {at.split('/')[-2]}")
+    )
     players = cast(again, says("no", "not now", "never", "go"))
     game, judge = replace(magic(), exchanges=2), ScriptedJudge(lambda s: HELD)
     episodes = play(game, [State(VAULT)], players, judge, {A: width, D: 4}, "s")

@@ -1,4 +1,4 @@
-"""Likeness by meaning comes from any encoder on disk, and from nothing but its weights."""
+"""Semantic similarity works with any encoder on disk, and runs no code that comes with it."""
 
 import json
 
@@ -32,7 +32,7 @@ def save_words(folder):
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    """A random BERT of one layer, 16 wide, that reads 16 tokens."""
+    """A random BERT with one layer, hidden size 16 and 16 positions."""
     from transformers import BertConfig, BertModel
 
     folder = tmp_path_factory.mktemp("encoder")

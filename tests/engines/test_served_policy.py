@@ -35,7 +35,7 @@ REQUESTS = [
 
 
 class Table:
-    """Both players' policies on one server."""
+    """The policies of both players, on one server."""
 
     def __init__(self, path, url, folder, temperature=1.0, keep=4, limit=1e-3):
         base = load_model(str(path))
@@ -50,12 +50,12 @@ class Table:
         return policy.sample(requests)
 
     def past(self, player, tensors):
-        """What the player samples with other weights in the place of its own."""
+        """The player's completions with past weights in place of its own."""
         with self.own[player].holding(tensors):
             return self.sample(player)
 
     def learn(self, player=D, rate=1e-2, steps=1):
-        """Real updates, towards one reply."""
+        """Make real updates that raise the probability of one reply."""
         row = ((3, 40, 41, 42), (50, 51, 52))
         optimizer = Optimizer(self.own[player], LearningRate(rate))
         for _ in range(steps):
@@ -312,7 +312,7 @@ def test_errors_name_the_server_its_words_and_what_to_do(table, path, served, tm
 
 
 def test_which_weights_are_served_is_seen_through_the_rounding():
-    """64 tokens, rounding 0.01 nats; an update of 0.02 nats is noticed, one of 0.002 is not."""
+    """Over 64 tokens rounded by 0.01 nats, an update of 0.02 nats is noticed, one of 0.002 not."""
     rng = np.random.default_rng(7)
     own, noise = rng.normal(-2, 1, 64), rng.normal(0, 0.01, 64)
     other, near = own + rng.normal(0, 0.02, 64), own + rng.normal(0, 0.002, 64)

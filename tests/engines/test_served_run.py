@@ -1,4 +1,4 @@
-"""A run of MAGIC whose players speak through a vLLM server, and what cannot be served."""
+"""A run of MAGIC whose players sample from a vLLM server, and what cannot be served."""
 
 import json
 

@@ -40,7 +40,7 @@ GOOD = {"tokens": [11, 12, 3], "logprobs": [-0.5, -1.25, -2.0], "stop_reason": "
 
 @pytest.fixture
 def package(monkeypatch):
-    """A stand-in for the package, with somebody healthy at the URL."""
+    """A stand-in for the package, with a healthy service at the URL."""
 
     def install(model=None, **behaviour):
         package_ = Package(copy.deepcopy(model or tiny()), **behaviour)

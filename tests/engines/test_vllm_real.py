@@ -107,7 +107,7 @@ def test_magic_plays_two_rounds(server, tmp_path):
 
 
 class Stale(VllmServer):
-    """Loads the folder of the version before, whatever it is told to load."""
+    """Loads the adapter of the previous version, whichever version it should load."""
 
     before = None
 

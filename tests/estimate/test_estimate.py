@@ -1,4 +1,4 @@
-"""Estimates are counts: of real tensors, real optimizers, real caches and real operations."""
+"""Estimates equal the counts of real tensors, optimizer states, caches and operations."""
 
 import json
 import re
@@ -52,7 +52,7 @@ def loaded(path, lora, dtype="bfloat16"):
 
 
 def saved_bytes(model):
-    """Bytes that autograd saves in a real forward pass, each storage once."""
+    """Bytes that autograd saves in a real forward pass, counting each storage once."""
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     storages = {}
 

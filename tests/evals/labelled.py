@@ -1,4 +1,4 @@
-"""A file in HarmBench's schema of labelled completions, with as many of each kind as asked for."""
+"""A file in HarmBench's schema of labelled completions, with counts that the test chooses."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How often a judge errs is counted against people's labels, and travels with its figures."""
+"""A judge's errors are counted against people's labels and stated beside its rates."""
 
 import pytest
 from tests.evals.labelled import write_completions

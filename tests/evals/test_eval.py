@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests import short_run
 from tests.command import sparring_command
-from tests.evals.asked import evaluate, keys, place, row, samples
+from tests.evals.evaluations import evaluate, keys, place, row, samples
 from tests.tiny import QWEN2, save_model
 
 from sparring.evals.evaluate import ItemBatch, rewrites
@@ -37,7 +37,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def lenient(monkeypatch):
-    """A judge that calls replies of an even length harmful and refused, whatever they say."""
+    """A judge that labels replies of an even length harmful and refused, whatever their text."""
 
     def rule(judge, states):
         even = [len(state.moves[-1].completion.text) % 2 == 0 for state in states]
@@ -47,7 +47,7 @@ def lenient(monkeypatch):
 
 
 def run(*words, code=0, **more):
-    """`sparring eval` of the tiny model into the folder `out`, which ends with that exit code."""
+    """Run `sparring eval` of the tiny model into the folder `out`, and check the exit code."""
     command = evaluate("./qwen2", "--output", "out", *words, **more)
     assert command.code == code, command.text
     return command

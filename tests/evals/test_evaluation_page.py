@@ -1,4 +1,4 @@
-"""docs/evaluation.md tells the task table and the widths of intervals as the code has them."""
+"""The task table and the interval widths in docs/evaluation.md agree with the code."""
 
 import re
 from pathlib import Path

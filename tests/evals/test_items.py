@@ -1,4 +1,4 @@
-"""What an exam recorded is read back as the outcomes its rates were made of."""
+"""The records of an exam are read back as the outcomes behind its rates."""
 
 import gzip
 from dataclasses import replace
@@ -43,7 +43,7 @@ def examined(folder, script=guarded, fills=GUARD, **more) -> RunDir:
 
 
 def failing(attack: str):
-    """A guard that is out of time on one attack."""
+    """A guard that times out on one attack."""
     return lambda s: FAILED if s.moves[0].completion.text == attack else guarded(s)
 
 

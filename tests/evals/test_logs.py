@@ -4,7 +4,7 @@ import json
 from importlib.util import find_spec
 
 import pytest
-from tests.evals.asked import evaluate, place, row
+from tests.evals.evaluations import evaluate, place, row
 
 INSPECT_SAMPLE = {"id", "epoch", "input", "target", "messages", "output", "scores", "metadata"}
 LM_EVAL_SAMPLE = {

@@ -1,4 +1,4 @@
-"""Rates of a round are about what was asked and sent, and each attack counts once."""
+"""The rates of a round count each attack that was sent once."""
 
 import pytest
 from tests.table import BRIEFS, BROKEN, CANDLE, HELD, VAULT, ScriptedJudge, after, cast, says
@@ -21,13 +21,13 @@ def by_reply(state: State) -> Verdict:
 
 
 def played(openings, script, defender=REFUSES, widths=None, game=ONCE):
-    """The episodes of an attacker by script."""
+    """The episodes of a scripted attacker."""
     table = cast(ScriptedPolicy(script), defender)
     return play(game, openings, table, ScriptedJudge(by_reply), widths or {}, "s")
 
 
 def ended(seed, *texts, verdict):
-    """A finished game: these texts, players in turn, ruled after the last reply."""
+    """A finished game: the players send these texts in turn, and the last reply is judged."""
     state = State(seed)
     for k, text in enumerate(texts):
         state = after(state, text)

@@ -1,4 +1,4 @@
-"""A recorded game comes back as it was, from a run's files and from an evaluation's samples."""
+"""A recorded game is read back unchanged from a run's files and an evaluation's samples."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Stored replies judged again: each once, resumably, and never with their texts."""
+"""Stored replies are judged again, each once, resumably, and without writing their texts."""
 
 import json
 from dataclasses import replace
@@ -32,7 +32,7 @@ def stored(n: int, kind: str = "harmful") -> list[StoredGame]:
 
 
 def judged(games, path, judge=None):
-    """The verdicts on these games by a judge, journaled in a file."""
+    """The verdicts of a judge on these games; they are journaled in a file."""
     return judging.rejudge(games, judge or ScriptedJudge(by_reply), path, lambda done, n: None)
 
 
@@ -88,7 +88,7 @@ def test_verdicts_are_kept_as_they_come_and_not_asked_again(tmp_path):
     verdicts = judging.rejudge(games, judge, path, lambda done, n: progress.append((done, n)))
     assert progress == [(BATCH, BATCH + 9), (BATCH + 9, BATCH + 9)]
     assert [v.harmful for v in verdicts] == [i % 4 == 0 for i in range(BATCH + 9)]
-    assert (judged(games, path, again), again.asked) == (verdicts, [])
+    assert (judged(games, path, again), again.states) == (verdicts, [])
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert rows[0].keys() == {"schema", "judge", "items_sha256"}
     assert all(row.keys() == {"place", "set", "id", "verdict"} for row in rows[1:])
@@ -104,7 +104,7 @@ def test_wherever_it_is_killed_it_goes_on_to_the_same_verdicts(cut, tmp_path_fac
     left = path.read_bytes().count(b"\n") - 1
     judge = ScriptedJudge(by_reply)
     assert judged(games, path, judge) == whole
-    assert len(judge.asked) == 20 - max(left, 0)
+    assert len(judge.states) == 20 - max(left, 0)
     assert judged(games, path) == whole
 
 
@@ -116,7 +116,7 @@ def test_what_failed_is_asked_again_and_its_later_verdict_counts(tmp_path):
     assert rates(games, first, failing.fills)["asr/replies"].unscored == {"timeout": 1}
     judge = ScriptedJudge(by_reply)
     second = judged(games, path, judge)
-    assert [state.seed.id for state in judge.asked] == ["vault-4"]
+    assert [state.seed.id for state in judge.states] == ["vault-4"]
     assert second[4] == BROKEN
     assert judged(games, path) == second
 
@@ -202,11 +202,11 @@ def test_a_reply_that_did_not_parse_is_shown_to_no_judge(tmp_path):
     run, _ = recorded(tmp_path / "run", game, PLAIN, says(""))
     games, judge = games_of_run(run, 4), ScriptedJudge(by_reply)
     verdicts = judged(games, path, judge)
-    assert judge.asked == []
+    assert judge.states == []
     assert rates(games, verdicts, judge.fills)["asr/plain"].unscored == {"skipped": 4}
     check_unscored(rates(games, verdicts, judge.fills).values(), 0.0)
     judged([replace(game, judged=True) for game in games], path, judge)  # as once judged
-    assert len(judge.asked) == 4
+    assert len(judge.states) == 4
     assert {verdict.status for verdict in judged(games, path, judge)} == {Status.SKIPPED}
     without_format, _ = recorded(tmp_path / "other", magic(), PLAIN, says(""))
     assert all(game.judged for game in games_of_run(without_format, 4))

@@ -1,10 +1,10 @@
-"""A model behind a URL: what it is asked, and what becomes of replies it does not give."""
+"""A model behind a URL: the requests that it gets, and how missing replies are recorded."""
 
 import json
 
 import pytest
 from tests.command import sparring_command
-from tests.evals.asked import row, samples
+from tests.evals.evaluations import row, samples
 from tests.tiny import write_seeds
 from tests.transport.server import Script, serving
 

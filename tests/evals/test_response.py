@@ -1,4 +1,4 @@
-"""A best response is learned, and measured where it was not learned."""
+"""A best response is trained on some seeds and measured on held-out ones."""
 
 from collections import Counter
 
@@ -17,7 +17,7 @@ BUDGET = Budget(steps=40, seeds=6, num_generations=8, every=20, n=90)
 
 
 class Learning:
-    """An attacker of three ways whose chances move by the advantages it is taught."""
+    """An attacker with three strategies whose probabilities follow its samples' advantages."""
 
     def __init__(self) -> None:
         self.weight = dict.fromkeys(WAYS, 1.0)
@@ -45,7 +45,7 @@ def target(script) -> Target:
 
 
 def curve(learner: Learning, script, budget: Budget = BUDGET):
-    """The best response under this judge: (steps, rate) pairs."""
+    """The best response under this judge, as (steps, rate) pairs."""
     return list(best_response(target(script), learner.policy(), learner, budget, "0"))
 
 
@@ -76,7 +76,7 @@ def test_an_attack_that_asks_for_something_else_is_no_success():
 
 
 def test_the_best_strategy_is_chosen_on_one_set_and_measured_on_another():
-    """Songs work always in training and never held out; riddles half of the time on both."""
+    """Songs always work in training and never on held-out seeds; riddles work half of the time."""
     tries = Counter()
 
     def script(state: State) -> Verdict:

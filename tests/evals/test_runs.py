@@ -1,4 +1,4 @@
-"""What is asked of whole runs: exploit, crossplay, bound, compare, the pool."""
+"""The commands that measure whole runs: exploit, crossplay, bound, compare and pool."""
 
 import json
 import shutil
@@ -49,7 +49,7 @@ def runs(tmp_path_factory) -> dict[str, RunDir]:
 
 
 def copied(run: RunDir, folder: Path) -> RunDir:
-    """A copy of a run, without evidence."""
+    """A copy of a run without its evidence folder."""
     shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("evidence"))
     return RunDir.open(folder)
 
@@ -64,7 +64,7 @@ def exploit(run: RunDir, cache: Path, **more) -> Exploit:
 
 
 def measure(run: RunDir, cache: Path, *names: str, **more) -> tuple[dict, list[tuple[str, int]]]:
-    """The measurement, and the points that were measured for it."""
+    """The exploitability measurement, and the points that were measured for it."""
     points: list[tuple[str, int]] = []
     result = exploit(run, cache, **more).measure(
         names, lambda name, step: points.append((name, step))
@@ -245,13 +245,13 @@ def test_crossplay_over_time_names_the_rounds(runs, tmp_path):
 
 
 def under(entrant: Entrant, **settings) -> Entrant:
-    """The same players with other settings of their run."""
+    """The same players, with other settings of their run."""
     config = entrant.run.config.model_copy(update=settings)
     return replace(entrant, run=replace(entrant.run, config=config))
 
 
 def ignore(*cell: object) -> None:
-    """Nobody follows the cells."""
+    """A progress callback that does nothing."""
 
 
 def test_a_cell_played_under_other_rules_or_by_another_judge_is_another_cell(runs, tmp_path):

@@ -1,4 +1,4 @@
-"""Every task finds its files, refuses another's, and says what success is."""
+"""Every task finds its files, refuses those of other tasks, and states what success means."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What `sparring export` writes is what played, as PEFT and transformers load it, or nothing."""
+"""PEFT and transformers load an exported model as the one that played, or nothing is written."""
 
 import json
 import re
@@ -56,7 +56,7 @@ def logits(model):
 
 
 def played(run, player):
-    """The logits of a checkpoint, loaded by hand."""
+    """The logits of a checkpoint that is loaded without `sparring`."""
     folder = run / "checkpoints" / LAST / player
     if (folder / "adapter_config.json").is_file():
         base = AutoModelForCausalLM.from_pretrained(SHIPPED)
@@ -133,7 +133,7 @@ merged, copy = export.merged, export._copy
 
 
 def forgetful_merge(base, adapter, logits):
-    """A merge in which one layer's adapter was forgotten."""
+    """A merge that leaves out the adapter of one layer."""
     model, beside_NV, within_NV = merged(base, adapter, logits)
     clean = AutoModelForCausalLM.from_pretrained(SHIPPED)
     model.model.layers[1].mlp.down_proj.weight = clean.model.layers[1].mlp.down_proj.weight

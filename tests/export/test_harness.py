@@ -19,7 +19,7 @@ QUESTIONS = (
 
 
 def dragons(folder):
-    """A task of the harness whose answers are choices."""
+    """A multiple-choice task of the harness."""
     rows = folder / "dragon.jsonl"
     names = ("question", "choices", "answer")
     lines = [json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in QUESTIONS]
@@ -37,7 +37,7 @@ def dragons(folder):
 
 
 def likeliest(model, words, question, choices):
-    """The choice of the highest log-probability after the question, without the harness."""
+    """The choice with the highest log-probability after the question, without the harness."""
     before = words(question, add_special_tokens=False)["input_ids"]
     scores = []
     for choice in choices:

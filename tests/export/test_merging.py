@@ -1,4 +1,4 @@
-"""A merged adapter says what base and adapter say, for every family and every kind of adapter."""
+"""A merged model has the outputs of base and adapter, for every family and kind of adapter."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def logits_of(model, base):
 
 @torch.no_grad()
 def saved(base, lora, folder, dtype="auto"):
-    """A PEFT folder with every weight at random, as a long training might leave it; its logits."""
+    """A PEFT folder whose adapter weights are all random, as after training, and its logits."""
     config = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, **LORAS[lora])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(13)  # before PEFT draws the half of a LoRA that is not zero

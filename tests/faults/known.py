@@ -1,11 +1,11 @@
-"""What the tests of known faults share: the mark they carry, and short runs on tiny models."""
+"""Shared by the tests of known faults: their xfail mark, and short runs on tiny models."""
 
 import functools
 import json
 from pathlib import Path
 
 import pytest
-from tests.command import Told, sparring_command
+from tests.command import Ended, sparring_command
 from tests.tiny import QWEN2, save_model, write_seeds
 
 fault = functools.partial(pytest.mark.xfail, strict=True, raises=AssertionError)
@@ -20,8 +20,8 @@ SHORT = (
 )
 
 
-def command(*words: object, trace: str = "") -> Told:
-    """`sparring words…`; a trace that does not say `trace` is an error of the test."""
+def command(*words: object, trace: str = "") -> Ended:
+    """Run `sparring words…`; a traceback without the text `trace` is an error of the test."""
     result = sparring_command(*words)
     if "Traceback" in result.err and not (trace and trace in result.err):
         pytest.fail(result.err)
@@ -29,7 +29,7 @@ def command(*words: object, trace: str = "") -> Told:
 
 
 def train(folder: Path, attacker: Path, *more: str, defender: Path | None = None, trace: str = ""):
-    """A run of one round, on the eight harmless seeds unless `more` says otherwise."""
+    """Train for one round, on the eight harmless seeds unless `more` has others."""
     own = [word for word in more if word.startswith("data.train=")]
     seeds = own or [f"data.train=[{{path: {write_seeds(folder / 'seeds.csv')}}}]"]
     models = [f"attacker.model_name_or_path={attacker}"]
@@ -39,8 +39,8 @@ def train(folder: Path, attacker: Path, *more: str, defender: Path | None = None
     return command(*words, trace=trace)
 
 
-def assert_played(result: Told) -> None:
-    """Anything but a run that came to its end is an error of the test, not the fault."""
+def assert_played(result: Ended) -> None:
+    """A run that did not finish is an error of the test, not the fault that it is about."""
     if result.code:
         pytest.fail(f"exit code {result.code}: {result.err}")
 
@@ -50,7 +50,7 @@ def metrics(folder: Path) -> list[dict[str, float]]:
 
 
 def assert_sampled_as_learned(folder: Path) -> None:
-    """No token was sampled with another log-probability (nats) than the learner gives it."""
+    """The learner's log-probability (nats) of every token is the one it was sampled with."""
     name = "sampling_logp_difference"
     apart = [v for values in metrics(folder) for key, v in values.items() if key.endswith(name)]
     if not apart:
@@ -58,8 +58,8 @@ def assert_sampled_as_learned(folder: Path) -> None:
     assert max(apart) < 1e-3
 
 
-def evaluate(folder: Path, model: Path, trace: str = "") -> Told:
-    """`sparring eval` on the eight harmless seeds with the keyword judge."""
+def evaluate(folder: Path, model: Path, trace: str = "") -> Ended:
+    """Run `sparring eval` on the eight harmless seeds with the keyword judge."""
     words = ("--tasks", write_seeds(folder / "seeds.csv"), "--judge", "keyword")
     more = ("--output", folder / "out", "--max-completion-length", "8")
     return command("eval", model, *words, *more, trace=trace)

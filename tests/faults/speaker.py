@@ -1,4 +1,4 @@
-"""A tiny chat model that writes one text, whatever it is asked, and then ends its turn."""
+"""A tiny chat model that replies with one text to any prompt and then ends its turn."""
 
 import copy
 import itertools

@@ -1,4 +1,4 @@
-"""What is not what was written is noticed, wherever it is; what was saved before it is used."""
+"""Corruption in any file of a run is noticed, and the checkpoint before it is used."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ WHITE = b" \t\n\r\x0b\x0c"
 
 @pytest.fixture
 def checkpoints(tmp_path):
-    """After rounds 1, 2 and 3, with the files of real ones, but small."""
+    """Small checkpoints after rounds 1, 2 and 3, with the files that real ones have."""
     written, rng = Checkpoints(tmp_path / "checkpoints"), random.Random(11)
 
     def fill(into: Path) -> None:
@@ -37,7 +37,7 @@ def checkpoints(tmp_path):
 
 
 def assert_passed_over(checkpoints: Checkpoints, broken: Path, what: str) -> None:
-    """The newest checkpoint is not used, and the warning names the file that is to blame."""
+    """The newest checkpoint is not used, and the warning names the damaged file."""
     warnings: list[str] = []
     assert checkpoints.newest(warnings.append) == 2, f"{what} in {broken} was not noticed"
     [warning] = warnings
@@ -49,7 +49,7 @@ def files_of_the_newest(checkpoints: Checkpoints) -> list[Path]:
 
 
 def each_change_of(path: Path, changes: Callable[[bytes], list[tuple[str, bytes]]]):
-    """Make every change to one file in turn, and undo it."""
+    """Apply each change to one file in turn, and undo it afterwards."""
     before = path.read_bytes()
     for what, after in changes(before):
         path.write_bytes(after)
@@ -58,7 +58,7 @@ def each_change_of(path: Path, changes: Callable[[bytes], list[tuple[str, bytes]
 
 
 def flips(raw: bytes) -> list[tuple[str, bytes]]:
-    """One bit of every byte, and every white space as every other one."""
+    """The contents with one bit flipped in each byte, or one white-space character replaced."""
     rng = random.Random(len(raw))
     others = [(i, raw[i] ^ (1 << rng.randrange(8))) for i in range(len(raw))]
     others += [(i, x) for i in range(len(raw)) if raw[i] in WHITE for x in WHITE if x != raw[i]]
@@ -122,7 +122,7 @@ def test_if_no_checkpoint_is_whole_every_broken_file_is_named(checkpoints):
 
 
 def test_without_latest_no_checkpoint_is_swept_away(checkpoints):
-    """It would make every checkpoint a leftover, to be deleted before a new start."""
+    """Every checkpoint would then count as a leftover and be deleted before a new start."""
     (checkpoints.folder / "latest").unlink()
     before = contents(checkpoints.folder)
     for use in (checkpoints.sweep, checkpoints.numbers, lambda: checkpoints.newest(pytest.fail)):
@@ -181,7 +181,7 @@ def test_a_damaged_record_is_named(tmp_path, name, raw):
 
 
 def flip(path: Path) -> Path:
-    """One bit in the middle of a file."""
+    """Flip one bit in the middle of a file."""
     raw = bytearray(path.read_bytes())
     raw[len(raw) // 2] ^= 4
     path.write_bytes(raw)
@@ -217,7 +217,7 @@ def test_a_run_with_a_torn_record_ends_with_1_and_is_left_as_it_is(tmp_path, nam
 
 
 def test_a_run_does_not_go_on_from_metrics_that_somebody_changed(tmp_path):
-    """The schedule may read them, so the rounds that follow would be others."""
+    """The schedule may read them, so the following rounds would differ."""
     run = short_run.copy_of_whole(tmp_path)
     path = run / "rounds.jsonl"
     before = path.read_text()

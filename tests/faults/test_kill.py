@@ -1,4 +1,4 @@
-"""A run that is killed, wherever it is killed, and resumed is the run that nobody killed."""
+"""A run that is killed at any point and resumed equals an uninterrupted run."""
 
 import random
 import time
@@ -39,14 +39,14 @@ def assert_resumed_to_the_whole(run, *settings) -> None:
 
 
 def kill(run, moments, *settings) -> None:
-    """Go on with the run again and again, and kill it at each of these operations."""
+    """Resume the run once for each of these file operations, and kill it there."""
     for pattern, nth in moments:
         ended = short_run.train(run, *settings, before=At(run, pattern, nth))
         assert ended.code == KILLED, f"{pattern}: {ended}"
 
 
 def test_the_short_run_learns_prunes_and_forgets_nothing():
-    """Otherwise the tests of this file would compare nothing with nothing."""
+    """Otherwise the tests of this file would compare empty results."""
     run = short_run.whole()
     metrics = [record["metrics"] for record in short_run.rounds(run)]
     learned = [{key for key in values if key.endswith("/grad_norm")} for values in metrics]

@@ -1,4 +1,4 @@
-"""An evaluation that is killed, wherever it is killed, and resumed is the one nobody killed."""
+"""An evaluation that is killed at any point and resumed equals an uninterrupted one."""
 
 import json
 import random
@@ -7,7 +7,7 @@ import time
 
 import pytest
 from tests import short_run
-from tests.evals.asked import keys, place, samples
+from tests.evals.evaluations import keys, place, samples
 from tests.short_run import At, LargestFile, Started, leftovers
 from tests.transport.server import Script, serving
 
@@ -27,7 +27,7 @@ MOMENTS = {
 
 
 def words(folder):
-    """Eight prompts, three replies each, two at a time."""
+    """The command for eight prompts with three replies each, two prompts at a time."""
     there = short_run.scratch()
     if not (there / "qwen2").is_dir():
         place(there)

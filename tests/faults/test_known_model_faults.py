@@ -1,7 +1,7 @@
 """What goes wrong today with chat models as people have them; each test states what is right.
 
-Every test is a strict expected failure: whoever mends a fault takes its mark away. Only a failed
-assertion counts as the fault. Anything else, such as a step before it that fails, is an error.
+Every test is a strict expected failure: who fixes a fault removes the mark of its test. Only a
+failed assertion counts as the fault. Anything else, such as a failure before it, is an error.
 """
 
 from functools import partial
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import transformers
-from tests.command import Told
+from tests.command import Ended
 from tests.engines.vllm_server import serving as serving_players
-from tests.evals.asked import row
+from tests.evals.evaluations import row
 from tests.faults import known
 from tests.faults.known import assert_played, assert_sampled_as_learned, evaluate, fault, train
 from tests.faults.speaker import save_speaker
@@ -33,7 +33,7 @@ OPEN_THOUGHT = QWEN2.template.replace("assistant\n' -}}", "assistant\n<think>\n'
 
 
 def broken(*values: object, id: str, reason: str):
-    """A case that fails today."""
+    """A test case that fails today."""
     return pytest.param(*values, id=id, marks=fault(reason=reason))
 
 
@@ -230,7 +230,7 @@ def endless(folder: Path, words: int) -> tuple[str, ...]:
 
 
 def short_of_context(folder: Path, kind: str) -> Path:
-    """A model of 256 positions, which it embeds or rotates."""
+    """A model of 256 positions, with learned or rotary position embeddings."""
     if kind == "rotated":
         save_model(folder, QWEN2)
         known.edit_json(folder / "config.json", max_position_embeddings=256)
@@ -243,8 +243,8 @@ def short_of_context(folder: Path, kind: str) -> Path:
     return folder
 
 
-def assert_named(result: Told) -> None:
-    """Refused before a round, or played without that game; either way its seed is named."""
+def assert_named(result: Ended) -> None:
+    """The seed is named, whether the run was refused or played without that game."""
     assert result.code in (0, 2), result.err
     assert "endless-" in result.text
 
@@ -285,7 +285,7 @@ def quantized(folder: Path, **how: object) -> None:
 
 
 def dropping(folder: Path, when: str) -> None:
-    """A template that writes a content only where the condition holds."""
+    """A template that writes a message's content only if the condition holds."""
     written = f"+ (message['content'] if {when} else '') +"
     template = QWEN2.template.replace("+ message['content'] +", written)
     (folder / "chat_template.jinja").write_text(template)

@@ -1,7 +1,7 @@
 """What goes wrong today with servers, data and resumed runs; each test states what is right.
 
-Every test is a strict expected failure: whoever mends a fault takes its mark away. Only a failed
-assertion counts as the fault. Anything else, such as a step before it that fails, is an error.
+Every test is a strict expected failure: who fixes a fault removes the mark of its test. Only a
+failed assertion counts as the fault. Anything else, such as a failure before it, is an error.
 """
 
 import datetime
@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.command import Told, sparring_command
-from tests.evals.asked import row
+from tests.command import Ended, sparring_command
+from tests.evals.evaluations import row
 from tests.faults import known
 from tests.faults.known import assert_played, command, edit_json, evaluate, fault, metrics, train
 from tests.faults.speaker import save_speaker
-from tests.tiny import ASKED, LLAMA3, QWEN2, save_model, write_seeds
+from tests.tiny import LLAMA3, QWEN2, SEED_TEXTS, save_model, write_seeds
 from tests.transport.server import Received, Script, serving
 from transformers.utils import chat_template_utils
 
@@ -58,7 +58,7 @@ def test_a_skipped_update_has_no_learning_rate(model):
 
 @pytest.fixture
 def stopped(tmp_path, model):
-    """A run that stopped after the first of its two rounds, and how to go on with it."""
+    """A run that stopped after the first of its two rounds, and the command that resumes it."""
     words = ("rounds=2", "saving.checkpoint_every=1")
     assert_played(train(tmp_path, model, *words, "--max-rounds", "1"))
     return lambda: train(tmp_path, model, *words, "--resume")
@@ -121,7 +121,7 @@ HARM = ("everything of value", "hurt you", "with your password")
 
 
 def reply_to(body: dict[str, Any], **message: Any) -> tuple[int, dict, bytes]:
-    """An answer of status 200: a sound verdict of the referee, or the given message."""
+    """A response of status 200: a valid verdict of the referee, or a message with these fields."""
     if body["model"] == REFEREE:
         shown = body["messages"][-1]["content"]
         refused = "yes" if "I'm sorry" in shown or "I can't" in shown else "no"
@@ -132,8 +132,10 @@ def reply_to(body: dict[str, Any], **message: Any) -> tuple[int, dict, bytes]:
     return 200, {}, json.dumps({"choices": [choice]}).encode()
 
 
-def evaluate_served(folder: Path, reply: Callable, judge: str = "keyword") -> tuple[Told, Received]:
-    """`sparring eval` of a model behind a URL; the judge `rubric` asks the same server."""
+def evaluate_served(
+    folder: Path, reply: Callable, judge: str = "keyword"
+) -> tuple[Ended, Received]:
+    """Run `sparring eval` of a model behind a URL; the judge `rubric` uses the same server."""
     with serving(Script(reply=reply)) as (url, received):
         if judge == "rubric":
             settings = f"kind: rubric\nbase_url: {url}\nmodel: {REFEREE}\n"
@@ -211,7 +213,7 @@ VARIANTS: dict[str, Callable[[str], str]] = {
 }
 
 
-LABELLED = [(text, label) for label in ASKED for text in ASKED[label]]
+LABELLED = [(text, label) for label in SEED_TEXTS for text in SEED_TEXTS[label]]
 
 
 def plain(text: str) -> str:

@@ -55,22 +55,24 @@ any_text = st.text(max_size=30)
 
 @given(st.lists(st.tuples(any_text, any_text, any_text), min_size=1, max_size=3))
 def test_a_thought_never_reaches_the_defender_whatever_anybody_says(exchanges):
-    mark, seen = "the dragon sleeps at noon", []
+    mark, observations = "the dragon sleeps at noon", []
     attacks = iter([tagged(f"{before} {mark}", answer) for before, answer, _ in exchanges])
     replies = iter([reply for *_, reply in exchanges])
-    defend = lambda observation, at: seen.append(observation) or next(replies)  # noqa: E731
+    defend = lambda observation, at: observations.append(observation) or next(replies)  # noqa: E731
     played(game(len(exchanges)), lambda o, at: next(attacks), defend)
-    assert not any(mark in message.content for o in seen for message in o)
-    assert [len(o) for o in seen] == [1, 3, 5][: len(seen)]
+    assert not any(mark in message.content for o in observations for message in o)
+    assert [len(o) for o in observations] == [1, 3, 5][: len(observations)]
 
 
 @given(st.lists(st.text("<>/thinkaswer m", max_size=40), min_size=1, max_size=3))
 def test_only_what_stands_between_answer_tags_is_sent_in_any_exchange(attacks):
-    texts, seen = iter(attacks), []
-    played(game(len(attacks)), lambda o, at: next(texts), lambda o, at: seen.append(o) or "no")
+    texts, observations = iter(attacks), []
+    played(
+        game(len(attacks)), lambda o, at: next(texts), lambda o, at: observations.append(o) or "no"
+    )
     sent = [answer_of(text) for text in attacks]
     until = sent.index(None) if None in sent else len(sent)
-    assert [o[-1].content for o in seen] == sent[:until]
+    assert [o[-1].content for o in observations] == sent[:until]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_a_reply_that_decides_ends_the_game_early(seed, verdict, over):
 
 
 def test_where_an_exchange_may_follow_a_judge_must_fill_what_decides_it():
-    """Else every reply would end the game, and nobody would notice that one exchange is played."""
+    """Otherwise every reply would end the game after one exchange, without a warning."""
     decides = {"reply_harm", "refused"}
     for exchanges, more in ((1, set()), (2, decides)):
         rules = Dialogue(ScorePayoff(), BRIEFS, exchanges=exchanges)
@@ -188,11 +190,11 @@ def test_the_last_attack_the_last_reply_and_the_opening_that_deals_them():
 def test_every_move_of_a_branch_is_credited_with_its_branchs_return():
     """Two attacks on one seed; the second needs both exchanges, the first is over at once."""
 
-    def attack(seen, address):
-        sibling = "first" if len(seen) == 2 and address.endswith("/0") else "other"
-        return tagged("plan", f"{sibling}, try {len(seen) // 2}")
+    def attack(observation, address):
+        sibling = "first" if len(observation) == 2 and address.endswith("/0") else "other"
+        return tagged("plan", f"{sibling}, try {len(observation) // 2}")
 
-    defend = lambda seen, at: "yes" if "first" in seen[-1].content else "no"  # noqa: E731
+    defend = lambda observation, at: "yes" if "first" in observation[-1].content else "no"  # noqa: E731
     rule = lambda state: BROKEN if reply_of(state) == "yes" else HELD  # noqa: E731
     episodes = played(game(), attack, defend, rule, {A: 2})
     assert [len(e.state.moves) for e in episodes] == [2, 4]
@@ -203,10 +205,10 @@ def test_every_move_of_a_branch_is_credited_with_its_branchs_return():
 
 
 def test_both_replies_of_the_defender_learn_from_the_last_ruling():
-    def defend(seen, address):
-        if len(seen) == 1:
+    def defend(observation, address):
+        if len(observation) == 1:
             return "agreed" if address.endswith("/0") else "agreed then"
-        return "yes" if seen[1].content == "agreed" else "no"
+        return "yes" if observation[1].content == "agreed" else "no"
 
     rulings = {None: FAITHFUL, "yes": BROKEN, "no": HELD}
     rule = lambda state: rulings.get(reply_of(state), PREPARES)  # noqa: E731

@@ -113,13 +113,13 @@ def test_the_arena_pays_what_the_table_says():
     assert [e.returns for e in episodes] == [{A: 100, D: -100}, {A: -50, D: 50}]
 
 
-@pytest.mark.parametrize("seen", [False, True])
-def test_the_defender_sees_the_attackers_move_only_where_it_may(seen):
-    game = MatrixGame(("castle", "bridge"), ("tower", "ford"), ((1, 2), (3, 4)), seen)
+@pytest.mark.parametrize("visible", [False, True])
+def test_the_defender_sees_the_attackers_move_only_where_it_may(visible):
+    game = MatrixGame(("castle", "bridge"), ("tower", "ford"), ((1, 2), (3, 4)), visible)
     episodes = played(game, ["castle", "bridge"], ["tower"], {A: 2})
     shown = [e.state.moves[1].observation for e in episodes]
-    assert (shown[0] != shown[1]) is seen
-    assert ("castle" in str(shown[0])) is seen
+    assert (shown[0] != shown[1]) is visible
+    assert ("castle" in str(shown[0])) is visible
     assert "tower, ford" in str(shown[0])
 
 
@@ -138,7 +138,7 @@ def test_names_that_do_not_fit_the_table_are_refused():
 
 @dataclass
 class Tabular:
-    """Multiplicative weights over named moves, step 1 / √n (Freund and Schapire, 1999)."""
+    """Multiplicative weights over named moves with step 1 / √n (Freund and Schapire, 1999)."""
 
     moves: tuple[str, ...]
     span: float

@@ -1,4 +1,4 @@
-"""Every payoff pays its published table; what no judge could tell pays nobody."""
+"""Every payoff pays its published table; a game without a verdict pays nobody."""
 
 from dataclasses import replace
 from itertools import product

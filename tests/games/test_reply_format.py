@@ -1,4 +1,4 @@
-"""A defender that is to think first is paid for its format, and is not judged without it."""
+"""A defender that should think first is paid for its format, and is not judged without it."""
 
 import pytest
 from hypothesis import given
@@ -61,14 +61,14 @@ def test_one_that_does_not_costs_it_goes_to_no_judge_and_the_attacker_is_masked(
     (lost, held), judge = played(thinks(), UNPARSED, NO)
     assert (lost.returns, lost.state.moves[-1].sent) == ({D: -0.75}, None)
     assert held.returns == {A: -1.0, D: 2.25}
-    assert [reply_of(state) for state in judge.asked] == [None, "no"]
+    assert [reply_of(state) for state in judge.states] == [None, "no"]
     move = held.state.moves[-1]
     assert (move.completion.text, move.sent) == (NO, "no"), "all that was sampled is kept"
 
 
 def test_without_the_format_an_empty_reply_is_judged_like_any_other():
     (episode,), judge = played(thinks(0.0), "")
-    assert (episode.returns, reply_of(judge.asked[-1])) == ({A: -1.0, D: 1.5}, "")
+    assert (episode.returns, reply_of(judge.states[-1])) == ({A: -1.0, D: 1.5}, "")
 
 
 def test_a_policy_that_could_not_be_asked_is_paid_nothing_and_judged_by_nobody():
@@ -79,7 +79,7 @@ def test_a_policy_that_could_not_be_asked_is_paid_nothing_and_judged_by_nobody()
     judge = ScriptedJudge(rule)
     (episode,) = play(thinks(gate=False), [ATTACKED], {D: Unreachable()}, judge, {}, "s")
     assert (episode.returns, episode.state.verdict) == (None, Verdict(status=Status.TIMEOUT))
-    assert (episode.state.moves[-1].sent, judge.asked) == (None, [])
+    assert (episode.state.moves[-1].sent, judge.states) == (None, [])
 
 
 def test_the_attackers_value_is_the_mean_over_the_replies_that_parsed():
@@ -99,14 +99,14 @@ def test_an_attack_whose_replies_all_fail_to_parse_leaves_the_attackers_group():
     assert {len(e.state.moves) for e in episodes} == {2}, "no exchange follows"
     attacker = credit(episodes, A, standardized)
     assert (attacker.groups, attacker.dropped, attacker.samples) == (1, 1, ())
-    assert judge.asked == []
+    assert judge.states == []
 
 
 def test_a_replay_is_paid_and_masked_in_the_same_way():
     opening = State(CANDLE).deal(A, "a tale of candles")
     (lost, held), judge = played(thinks(), UNPARSED, NO, opening=opening)
     # a refused benign seed pays .5
-    assert (lost.returns, held.returns[D], len(judge.asked)) == ({D: -0.75}, 0.5 + 0.75, 1)
+    assert (lost.returns, held.returns[D], len(judge.states)) == ({D: -0.75}, 0.5 + 0.75, 1)
 
 
 @pytest.mark.parametrize("gate", [True, False])

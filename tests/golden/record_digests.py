@@ -1,4 +1,4 @@
-"""What the short runs came to, as digests by processor and library, and as figures for all others.
+"""The results of the short runs: digests by processor and libraries, and figures for all others.
 
 Record them again, on this machine, after a change that is meant to change numbers:
 
@@ -32,7 +32,7 @@ LIBRARIES = ("torch", "transformers", "peft")
 
 
 def machine() -> str:
-    """What bits depend on beside the code: the processor's kind, the kernels, the libraries."""
+    """What the bits depend on besides the code: processor, kernels and libraries."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     pairs = [line.partition(":") for line in lines if line.strip()]
@@ -44,7 +44,7 @@ def machine() -> str:
 
 
 def tensors(run: Path, moments: bool = False) -> dict[str, torch.Tensor]:
-    """The last checkpoint's weights, or its moments, by file and name."""
+    """The tensors of the last checkpoint, weights or moments, by file and name."""
     last = max((run / "checkpoints").glob("round_*"))
     paths = [p for p in last.rglob("*.safetensors") if ("optimizer" in p.name) == moments]
     return {
@@ -55,7 +55,7 @@ def tensors(run: Path, moments: bool = False) -> dict[str, torch.Tensor]:
 
 
 def digests(run: Path) -> dict[str, str]:
-    """sha256 of every bit of the weights, of the moments, and of the rounds but for clocks."""
+    """sha256 digests of the weights, of the moments, and of the rounds without clocks."""
     rounds = json.dumps(short_run.rounds(run), sort_keys=True)
     hashes = {"rounds": hashlib.sha256(rounds.encode()).hexdigest()}
     for name, moments in (("weights", False), ("moments", True)):
@@ -68,7 +68,7 @@ def digests(run: Path) -> dict[str, str]:
 
 
 def figures(run: Path) -> dict[str, Any]:
-    """What other machines are compared with: the rounds' metrics, and each tensor's L2 norm."""
+    """Figures for other machines: the metrics of the rounds, and the L2 norm of each tensor."""
     metrics = [record["metrics"] for record in short_run.rounds(run)]
     norms = {name: float(tensor.double().norm()) for name, tensor in tensors(run).items()}
     return {"metrics": metrics, "norms": norms}

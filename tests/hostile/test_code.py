@@ -1,4 +1,4 @@
-"""The package runs no code that it is handed: no pickle, no eval, no YAML tags, no remote code."""
+"""The package runs no code from its inputs: no pickle, eval, YAML tags or remote code."""
 
 import ast
 import json
@@ -35,7 +35,7 @@ FAULTS = [
 
 
 def faults(source: str) -> Iterator[str]:
-    """Every place that would run what it reads."""
+    """Every import or call in a source text that could run code from its input."""
     tree = ast.parse(source)
     loaders = {"yaml.SafeLoader"} | {
         node.name
@@ -60,7 +60,7 @@ def test_no_file_of_the_package_runs_what_it_reads():
         assert call in together, "it is looked at where it could go wrong"
 
 
-SEEN = """
+UNSAFE = """
 import os, dill as d
 from joblib import load
 import cloudpickle.cloudpickle
@@ -89,7 +89,7 @@ AutoModel.from_pretrained(p, trust_remote_code=False, use_safetensors=True)
 
 
 def test_the_look_sees_what_runs_code_and_nothing_else():
-    missed = [source for source in SEEN.strip().splitlines() if not list(faults(source))]
+    missed = [source for source in UNSAFE.strip().splitlines() if not list(faults(source))]
     wrong = [source for source in HARMLESS.strip().splitlines() if list(faults(source))]
     assert (missed, wrong) == ([], [])
 
@@ -111,7 +111,7 @@ def canary(tmp_path):
 
 @pytest.fixture
 def model(tmp_path):
-    """The sandbox's model, in a folder to do something to."""
+    """A copy of the sandbox's model that a test may change."""
     return Path(shutil.copytree(model_path("sandbox"), tmp_path / "model"))
 
 
@@ -120,13 +120,13 @@ def amended(path: Path, **more) -> None:
 
 
 def trained_on(model: Path) -> short_run.Ended:
-    """What `sparring train` makes of a model for the attacker's seat."""
+    """The result of `sparring train` with this model as the attacker."""
     seat = f"attacker.model_name_or_path={model}"
     return short_run.train(model.parent / "run", seat, "--max-rounds=1")
 
 
 def code_that_sings(folder: Path, canary: Path) -> None:
-    """The module that `auto_map` names; importing it is enough."""
+    """The module that `auto_map` names; importing it runs the canary."""
     (folder / "singing.py").write_text(
         f"import pathlib\npathlib.Path({str(canary)!r}).touch()\n"
         "class Config: ...\nclass Model: ...\nclass Tokenizer: ...\n"

@@ -1,4 +1,4 @@
-"""Hostile text is only ever a value: no prompt builder reads it as its own language."""
+"""Hostile text is only a value: no prompt builder interprets it as a template."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Somebody else's run folder, hostile in every string, can be listed, shown and reported safely."""
+"""A run folder with hostile text in every string can be listed, shown and reported safely."""
 
 import gzip
 import json
@@ -52,7 +52,7 @@ def hostile_run(folder: Path, text: str = "".join(ALL)) -> Path:
 
 
 def field_of(text: str) -> str:
-    """A field that no version has; its name can be Unicode alone."""
+    """A field that no version has; its name is valid Unicode."""
     return re.sub("[\ud800-\udfff]", "", text)
 
 
@@ -62,7 +62,7 @@ def run(tmp_path_factory):
 
 
 def flat(text: str) -> str:
-    """What is left of a text in a cell: lines joined, tabs and other gaps of any width."""
+    """A text as a table cell shows it: lines joined, and white space folded."""
     return " ".join("".join(c for c in text if not dangerous(c)).split())
 
 
@@ -76,14 +76,14 @@ PLAIN = [text for text in SHORT if not re.search("[\x1b\x07\x90\x9d]", text) and
 
 
 def shown_by(*words: object) -> str:
-    """What a verb that goes well prints."""
+    """The output of a verb that succeeds."""
     ended = sparring_command(*words)
     assert (ended.code, ended.err) == (0, ""), words
     return ended.out
 
 
 def looks(run: Path) -> list[list[object]]:
-    """The verbs that show how a run stands."""
+    """The verbs that show the state of a run."""
     return [["report", run], ["runs", "show", run], ["runs", "list", "--folder", run.parent]]
 
 
@@ -122,7 +122,7 @@ def test_what_machines_read_is_ascii_and_comes_back_as_it_was(run):
 
 
 def test_whoever_reads_how_a_run_stands_reads_none_of_a_model_s_words(run):
-    """Such a reader may be a model that can be talked into things."""
+    """The reader may be a model that follows instructions in its input."""
     for words in (*looks(run), *([*w, "--json"] for w in looks(run)), ["runs", "tail", run]):
         assert ONLY_IN_GAMES not in " ".join(shown_by(*words).split()), words
 
@@ -163,7 +163,7 @@ def test_on_a_terminal_there_are_colours_and_nothing_else(run):
 
 
 def on_a_terminal(*arguments: object) -> str:
-    """What `sparring …` writes to a terminal."""
+    """The output of `sparring …` on a terminal."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "1000"}
     command = [sys.executable, "-c", "from sparring.cli import main; main()", *map(str, arguments)]
@@ -181,7 +181,7 @@ def on_a_terminal(*arguments: object) -> str:
 
 
 def test_hostile_seeds_are_played_and_recorded_as_they_are(tmp_path):
-    """The model's tokenizer knows none of this; the run must not care."""
+    """The tokenizer has no words for these texts, and the run must work all the same."""
     path = tmp_path / "seeds.jsonl"
     texts = [text for text in ALL if text.strip() and len(text) < 400]
     rows = [

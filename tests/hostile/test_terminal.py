@@ -1,4 +1,4 @@
-"""What is printed can only be read: it moves no cursor, hides nothing and reorders nothing."""
+"""Printed text moves no cursor, hides nothing and reorders nothing."""
 
 import sys
 import time
@@ -27,7 +27,7 @@ NOT_DRAWN = {
 
 
 def dangerous(character: str) -> bool:
-    """By Unicode's own tables, not by the expression under test."""
+    """Whether Unicode's tables make the character dangerous; independent of the tested code."""
     kind, code = unicodedata.category(character), ord(character)
     return (
         (kind in {"Cc", "Cs", "Zl", "Zp"} and character not in "\n\t")

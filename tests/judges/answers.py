@@ -1,4 +1,4 @@
-"""What a judge's model says when it means a verdict, and what an attacker forges of it."""
+"""How each judge's model words a verdict, and forgeries of it that an attacker might send."""
 
 import json
 from collections.abc import Callable, Mapping

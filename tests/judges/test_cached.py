@@ -1,4 +1,4 @@
-"""What a judge has answered is not asked again: after a failure, a kill, or by another process."""
+"""A judge's answers are cached across failures, kills and processes."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ ASK = Question((Message("user", "open"),), 16, {"type": "object"})
 
 
 class Engine:
-    """Gives the answers it was made with, then `PAID`, and remembers the questions."""
+    """An engine that gives its listed answers, then `PAID`, and records the questions."""
 
     def __init__(self, *answers: Answer, identity: str = "toy") -> None:
         self.identity, self.answers, self.questions = identity, list(answers), []

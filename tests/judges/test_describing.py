@@ -1,4 +1,4 @@
-"""A judge describes itself, a wrapper passes that on, and all that judges cost is counted."""
+"""A judge describes itself, wrappers pass that on, and the cost of all judges is counted."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ def rule(state) -> Verdict:
 
 @dataclass
 class Plain:
-    """A user's judge: a class with a name, a caveat and fields, and nothing else."""
+    """A minimal judge of a user: a class with a name, a caveat and the fields that it fills."""
 
     name: str = "plain"
     caveat: str = ""
@@ -102,7 +102,7 @@ def test_a_reading_holds_what_was_spent_since_the_last_one_by_judge():
 
 @dataclass(frozen=True)
 class Twins(Ranks):
-    """Two processes that do the same."""
+    """Ranks of two processes whose results are the same."""
 
     def gather(self, value):
         return [value, value]

@@ -1,4 +1,4 @@
-"""Every judge is shown what its authors published, filled as they fill it, and nothing else."""
+"""Every judge gets the prompt that its authors published, filled as they fill it."""
 
 import hashlib
 from dataclasses import fields, replace

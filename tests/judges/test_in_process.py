@@ -1,4 +1,4 @@
-"""A judge's model in process: greedy, and nothing that is judged passes for its template."""
+"""A judge's model in this process decodes greedily, and no judged text passes for its template."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The page about judges lists every format as it is, and its program prints what it promises."""
+"""The page about judges lists every format, and its program prints what the page shows."""
 
 import re
 import subprocess

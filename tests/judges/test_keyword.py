@@ -1,4 +1,4 @@
-"""The stand-in judge: refusal phrases in any spelling, and a caveat wherever it is used."""
+"""The keyword judge finds refusals in any spelling, and states its caveat wherever it is used."""
 
 import time
 

@@ -43,7 +43,7 @@ def exchange(reply: str, request: str = "open the dragon vault") -> State:
 
 
 class Recorder:
-    """An engine that gives these answers, each once, and remembers the questions."""
+    """An engine that gives these answers, each once, and records the questions."""
 
     identity = "recorder"
 

@@ -1,4 +1,4 @@
-"""Several judges make one verdict by a stated rule, and no failure is made up for."""
+"""Several judges make one verdict by a stated rule, and a failed judge is not replaced."""
 
 import pytest
 from hypothesis import given
@@ -22,7 +22,7 @@ def guard(harm: Harm | None) -> ScriptedJudge:
 
 
 def ruled(*members, rules=None) -> Verdict:
-    """The verdict of a panel of these judges, or of members that give some fields alone."""
+    """The verdict of a panel of these judges, each of which may fill only some fields."""
     panel = Panel([m if isinstance(m, Member) else Member(m) for m in members], rules or {})
     (verdict,) = panel.rule([State(VAULT)])
     return verdict
@@ -109,7 +109,7 @@ def test_a_panel_is_named_after_its_members_and_asks_each_about_every_state_in_o
     assert (panel.name, panel.caveat) == ("guard:a + rubric:b + words", "Mind the moat.")
     states = [State(VAULT).deal("attacker", f"ask {i}") for i in range(3)]
     assert len(panel.rule(states)) == 3
-    assert first.asked == second.asked == third.asked == states
+    assert first.states == second.states == third.states == states
 
 
 @pytest.mark.parametrize(

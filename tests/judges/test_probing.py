@@ -1,4 +1,4 @@
-"""A judge that does not judge is refused before any work, with what it said."""
+"""A judge that fails its start-up questions is refused before any work, with its answers."""
 
 from collections import Counter
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A judge's model behind a real OpenAI-compatible server says what it says in this process."""
+"""A judge's model gives the same answers behind a real OpenAI-compatible server as in process."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""What a question is sent as, and how each thing that can come back is read."""
+"""How a question is sent to a server, and how each kind of response is read."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Stand-ins for the published texts, in our own words: same slots, same kind of markers."""
+"""Stand-ins for the published prompts, in our own words, with the same slots and markers."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def formats() -> dict[str, Format]:
 
 
 def written(folder: Path, names) -> Path:
-    """The texts as files; each ends with the line feed that an editor puts there."""
+    """Write the texts to files; each ends with a line feed, as editors leave it."""
     for name in names:
         (folder / f"{name}.txt").write_bytes(f"{TEXTS[name]}\n".encode())
     return folder

@@ -1,4 +1,4 @@
-"""What the tests of the memory share: pools, and groups of replies that went well or badly."""
+"""Shared by the tests of the memory: pools, and groups of replies with chosen outcomes."""
 
 from tests.table import CANDLE, VAULT, after
 
@@ -20,12 +20,12 @@ def pool(sampler=None, **rules):
 
 
 def verdict(u):
-    """The ruling whose u is this; None: the judge could not tell."""
+    """The verdict that gives the defender this u, in [0, 1]; None is unscored."""
     return Verdict(score=None if u is None else 5 - 4 * u)
 
 
 def answered(state, opening, us):
-    """One reply to the last attack for each u."""
+    """An episode with one reply to the last attack for each u."""
     for k, u in enumerate(us):
         over = after(state, f"reply {k}", sibling=k).rule(verdict(u))
         yield Episode(over, opening, PAYOFF(state.seed, verdict(u)))
@@ -38,7 +38,7 @@ def group(attack, us, opening=0, seed=VAULT, sibling=0):
 
 
 def replayed(pool, us):
-    """The replies to every replay of this round; `us(entry)` says how they went."""
+    """The replies to every replay of this round; `us(entry)` has their outcomes."""
     return [
         episode
         for opening, entry in pool.dealt.items()
@@ -47,7 +47,7 @@ def replayed(pool, us):
 
 
 def failed(attack, mean=0.25, visits=0, asleep=False, seed=VAULT):
-    """An entry."""
+    """A pool entry for this attack with this mean u and number of visits."""
     return Entry(seed, (Message("user", attack),), "yes", verdict(mean), mean, visits, asleep)
 
 

@@ -1,4 +1,4 @@
-"""What beat the defender is admitted, replayed by the rules of the pool, and retired."""
+"""Attacks that beat the defender enter the pool, are replayed by its rules, and retire."""
 
 import json
 import math
@@ -61,7 +61,7 @@ def test_an_attack_is_admitted_below_a_half_on_average_with_the_worst_reply_and_
 
 
 def visited(us, **entry):
-    """The entry after one replay whose replies went like that, and all visits."""
+    """The entry after one replay with these outcomes, and the number of all visits."""
     full = holding(pool(replay_share=0.5, reexamine=1), failed("a", **entry))
     full.deal(3, turn(), openings(2))
     full.add(3, replayed(full, lambda _: us))
@@ -130,7 +130,7 @@ def test_a_few_that_are_awake_complete_their_opening_with_sleepers(reexamine, co
 
 
 def test_where_none_sleeps_the_few_that_are_awake_complete_their_opening_again():
-    """Otherwise they would wait for ever: nothing falls asleep unvisited."""
+    """Otherwise they would wait for ever, because an entry falls asleep only after visits."""
     full = holding(pool(ucb(0.0)), *(failed(f"a{m}", m) for m in (0.25, 0.125, 0.375)))
     _, replays = full.deal(0, TREE, openings(16))
     assert [entry.mean for entry in full.dealt.values()] == [0.125, 0.25, 0.375, 0.125]
@@ -233,7 +233,7 @@ def test_an_entry_comes_back_from_a_checkpoint_with_its_whole_seed():
 
 
 class Untaught:
-    """A learner that learns nothing."""
+    """A learner whose updates change nothing."""
 
     def update(self, samples):
         return {}
@@ -302,8 +302,8 @@ def test_an_attack_after_an_exchange_is_replayed_with_what_came_before_it():
 def test_a_reply_that_held_counts_though_the_attacker_tried_again(replies, means):
     """One in four beaten is .75; the three that held went on to a second exchange."""
 
-    def reply(seen, at):
-        return replies[int(at.rsplit("/", 1)[1])] if len(seen) == 1 else "no"
+    def reply(observation, at):
+        return replies[int(at.rsplit("/", 1)[1])] if len(observation) == 1 else "no"
 
     beaten = lambda state: BROKEN if reply_of(state) == "yes" else HELD  # noqa: E731
     full = exchanged(State(VAULT), ScriptedPolicy(reply), beaten)

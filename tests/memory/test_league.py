@@ -1,4 +1,4 @@
-"""Who sits in which seat when past selves are kept, and how they are measured."""
+"""Which past or present policy plays in each role, and how they are measured."""
 
 import gc
 import json
@@ -47,7 +47,7 @@ class Aging:
 
 
 def ages(state):
-    """How old the players of a finished game were."""
+    """The ages of the policies in a finished game."""
     return int(attack_of(state)), int(reply_of(state))
 
 
@@ -56,7 +56,7 @@ def older_wins(state):
 
 
 def league(*numbers, opponents=uniform, share=1.0, every=1, players=None):
-    """The league after keeping selves of these ages."""
+    """The league after it stored policies of these ages."""
     trial = Trial(magic(), ScriptedJudge(older_wins), [State(VAULT)] * 2, "league")
     made = League(players or {p: Aging(p) for p in Player}, opponents, trial, every, share, "7")
     for number in numbers:
@@ -151,12 +151,12 @@ def test_a_cell_of_the_matrix_is_played_once():
     made = league(0, 1, opponents=nash)
     assert made.crossed() == {a: {d: float(a > d) for d in range(2)} for a in range(2)}
     judge = made.trial.judge
-    judge.asked.clear()
+    judge.states.clear()
     made.crossed()
-    assert judge.asked == []
+    assert judge.states == []
     keep(made, 2)
     made.crossed()
-    pairs = {ages(state) for state in judge.asked if reply_of(state)}
+    pairs = {ages(state) for state in judge.states if reply_of(state)}
     assert pairs == {(2, 0), (2, 1), (2, 2), (0, 2), (1, 2)}
 
 
@@ -172,7 +172,7 @@ def test_a_cell_that_nobody_could_rule_on_stays_empty_and_is_played_again():
 def test_nash_is_given_the_matrix_and_uniform_plays_none(opponents, judged):
     made = league(0, 1, opponents=opponents)
     casts(made, TURNS[D], [5])
-    assert bool(made.trial.judge.asked) is judged
+    assert bool(made.trial.judge.states) is judged
 
 
 def test_a_league_takes_up_where_its_state_was_taken():
@@ -182,7 +182,7 @@ def test_a_league_takes_up_where_its_state_was_taken():
     resumed.load(json.loads(json.dumps(made.state())), made.selves)
     assert resumed.matrix == made.matrix
     assert casts(resumed, BOTH, range(30)) == casts(made, BOTH, range(30))
-    assert resumed.trial.judge.asked == [], "known cells were played again"
+    assert resumed.trial.judge.states == [], "known cells were played again"
 
 
 def test_a_past_self_speaks_with_its_old_weights_and_the_present_ones_are_back():

@@ -1,4 +1,4 @@
-"""Whatever rounds a pool goes through, it keeps its promises, and a resumed one is the same."""
+"""The invariants of a pool hold after any rounds, and a resumed pool is identical."""
 
 import json
 from dataclasses import replace
@@ -27,7 +27,7 @@ rules = st.fixed_dictionaries(
 
 
 class Rounds(RuleBasedStateMachine):
-    """One pool that goes on, and a fresh one that is given its state before some rounds."""
+    """One pool that continues, and new ones that load its state before some rounds."""
 
     @initialize(limits=rules, sampler=st.sampled_from([ucb(0.5), ucb(0.0), uniform, thompson]))
     def begin(self, limits, sampler):
@@ -84,7 +84,7 @@ class Rounds(RuleBasedStateMachine):
 
     @rule()
     def resume(self):
-        """JSON there and back, into a pool that knows nothing."""
+        """Load the state, through JSON, into a new pool."""
         resumed = self.empty()
         resumed.load(json.loads(json.dumps(self.pool.state())))
         assert resumed == self.pool

@@ -1,4 +1,4 @@
-"""Half of a replay group is shown how it failed; all of it is taught under the bare prompt."""
+"""Half of a replay group gets a hint on its failure; all of it is trained on the bare prompt."""
 
 import copy
 from collections import defaultdict
@@ -26,7 +26,10 @@ GUEST = replace(failed("a song", seed=CANDLE), reply="go away")
 
 @dataclass
 class Recorder:
-    """Says what it saw and at which address; its prompt ids are the lengths of what it saw."""
+    """Records requests; a completion names its number of messages and its address.
+
+    The prompt ids of a completion are the lengths of those messages.
+    """
 
     requests: list = field(default_factory=list)
 
@@ -34,9 +37,10 @@ class Recorder:
         self.requests += requests
         return [[self.completion(r.observation, at) for at in r.addresses] for r in requests]
 
-    def completion(self, seen, address):
-        logprobs, prompt_ids = (-0.5 * len(seen), -0.25), tuple(len(m.content) for m in seen)
-        return Completion(f"{len(seen)} seen at {address}", (3, 5), logprobs, prompt_ids)
+    def completion(self, observation, address):
+        prompt_ids = tuple(len(message.content) for message in observation)
+        logprobs = (-0.5 * len(observation), -0.25)
+        return Completion(f"{len(observation)} seen at {address}", (3, 5), logprobs, prompt_ids)
 
     @property
     def shapes(self):
@@ -45,7 +49,7 @@ class Recorder:
 
 
 def remembering(*entries):
-    """A pool that replays these."""
+    """A pool that replays these entries."""
     full = holding(pool(replay_share=0.9), *entries)
     full.named = {opening_names([entry.opening])[0]: entry for entry in entries}
     return full
@@ -85,8 +89,8 @@ def test_a_benign_failure_is_ruled_in_other_words():
 
 def test_a_failure_after_an_exchange_is_shown_with_the_exchange_before_it():
     texts = {"user": "zig means open", "assistant": "agreed"}
-    seen = (*(Message(*item) for item in texts.items()), Message("user", "zig the vault"))
-    _, recorder = replies(2, replace(SONG, seen=seen))
+    observation = (*(Message(*item) for item in texts.items()), Message("user", "zig the vault"))
+    _, recorder = replies(2, replace(SONG, seen=observation))
     hinted = recorder.requests[1].observation
     assert [m.role for m in hinted] == ["user", "assistant"] * 2 + ["user"]
     assert hinted[-1].content == "That gave the treasure away. zig the vault"
@@ -134,7 +138,7 @@ def test_two_seeds_failures_that_read_alike_are_each_shown_their_own():
 
 
 def test_between_rounds_nobody_reflects():
-    """So an exam or a league's trial is answered bare."""
+    """Exams and trials of a league are therefore answered without hints."""
     full = pool(replay_share=0.5)
     full.add(0, group("a song", [0, 0]))
     assert len(full.deal(1, turn(), openings(2))[1]) == 1
@@ -156,7 +160,7 @@ def test_the_ratio_the_learner_sees_is_bare_over_reflected():
     reflecting = Reflecting(player, remembering(entry), wording)
     where = f"0/vault/{entry.seen[0].content}#0/defender/1/0"
     [group] = reflecting.sample([Request(entry.seen, tuple(f"{where}/{k}" for k in range(4)))])
-    bare, shown = (chat().prompt_ids(seen) for seen in (entry.seen, wording.hint(entry)))
+    bare, shown = (chat().prompt_ids(messages) for messages in (entry.seen, wording.hint(entry)))
     assert {completion.prompt_ids for completion in group} == {bare}
     model = player.weights.model
     ratios = []

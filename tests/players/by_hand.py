@@ -1,4 +1,4 @@
-"""What the learners' tests share: a tiny model, samples of it, and arithmetic done slowly."""
+"""Shared by the learners' tests: a tiny model, its samples, and slow reference arithmetic."""
 
 import copy
 import random
@@ -63,7 +63,7 @@ def samples(model, advantages, player=Player.DEFENDER, drift=0.0, name="x"):
 
 
 class Recorder(Optimizer):
-    """Keeps the gradient instead of following it."""
+    """An optimizer that records the gradient instead of making a step."""
 
     def step(self):
         self.gradient = gradient_of(self.weights.model)
@@ -85,7 +85,7 @@ def learner(model, shares=None, reference=None, optimizer=None, **config):
 
 
 def real(model, peak=0.05):
-    """An optimizer that takes bold steps."""
+    """A real optimizer with a large learning rate."""
     return Optimizer(Weights(model), LearningRate(peak), max_grad_norm=10.0)
 
 

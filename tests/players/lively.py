@@ -1,4 +1,4 @@
-"""What the policies' tests share: a sandbox model that has opinions, and requests to it."""
+"""Shared by the policies' tests: a sandbox model with peaked distributions, and requests."""
 
 from functools import cache
 
@@ -32,7 +32,7 @@ def chat(stops=STOPS):
 
 
 def louder(model, matrices=8.0, embeddings=12.0):
-    """Weights so large that the tokens before decide what is likely (2.8 nats a token)."""
+    """Scale weights so that the context determines the next token (entropy 2.8 nats a token)."""
     with torch.no_grad():
         for name, p in model.named_parameters():
             if p.ndim == 2:
@@ -67,7 +67,7 @@ def policy(model=None, temperature=1.0, length=12, stops=STOPS, batch_tokens=65_
 
 
 def trainer(sampler, rate=0.0, ranks=ALONE, **config):
-    """A policy's weights behind their door."""
+    """A trainer of a policy's weights."""
     optimizer = Optimizer(sampler.weights, LearningRate(rate), ranks=ranks)
     return Trainer(sampler, sampler.chat, Grpo(optimizer, 0, GrpoConfig(**config)))
 
@@ -101,7 +101,7 @@ def logits(model):
 
 
 def train(weights, steps=2, rate=1e-2):
-    """Make one reply likelier: a real gradient through whatever is switched on."""
+    """Make one reply likelier by real gradient steps on the active weights."""
     optimizer = Optimizer(weights, LearningRate(rate))
     for _ in range(steps):
         step(optimizer)

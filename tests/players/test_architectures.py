@@ -116,7 +116,7 @@ LEAVE = {3: (0, 1, 2, 4, 6), 5: (1, 3, 4), 36: (2,)}
 
 
 def walk(monkeypatch, model, forked, owner=OWNER, prompts=PROMPTS):
-    """Logits after every one of 40 steps, as rows leave."""
+    """Logits after each of 40 decoding steps, while rows finish."""
     monkeypatch.setattr(decoding, "fits", lambda model: forked)
     rng = torch.Generator().manual_seed(1)
     with torch.inference_mode():

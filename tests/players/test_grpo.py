@@ -1,4 +1,4 @@
-"""What an update teaches: which samples count, for how much, and against what."""
+"""Which samples a GRPO update uses, their weights, and the policy that it compares them with."""
 
 import copy
 import math

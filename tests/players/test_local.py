@@ -1,4 +1,4 @@
-"""What a model in this process samples depends on its weights, the prompt and the address alone."""
+"""A local model's samples depend only on its weights, the prompt and the address."""
 
 import random
 from collections import Counter

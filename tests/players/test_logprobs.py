@@ -1,4 +1,4 @@
-"""Padding, micro-batches and making logits a piece at a time change no log-probability."""
+"""Padding, micro-batches and computing logits in chunks change no log-probability."""
 
 import random
 

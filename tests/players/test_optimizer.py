@@ -1,4 +1,4 @@
-"""One gradient at a time: its rate, its bounds, and a state that is saved to the bit."""
+"""Learning rates, gradient clipping and saved state of the optimizer."""
 
 import pytest
 import torch
@@ -155,7 +155,7 @@ def narrow(dtype, rate=1e-5):
 
 
 def along(optimizer, p, n):
-    """`n` steps along a gradient that never turns."""
+    """Make `n` steps along a constant gradient."""
     for i in range(n):
         p.grad = torch.full_like(p, 1.0 + 0.25 * (i % 3))
         optimizer.step()

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.command import Told, sparring_command
+from tests.command import Ended, sparring_command
 from tests.short_run import ENVIRONMENT, ROUNDS, arguments, rounds, train, whole
 from torch.distributed import TCPStore
 
@@ -16,7 +16,7 @@ SSP = ("recipe=ssp", "exam.crossplay=2", "learner.beta=0.05")
 
 
 def on_two(how, *words):
-    """A program on two processes, as accelerate's documentation has it."""
+    """Launch a program on two processes, as accelerate's documentation says."""
     launch = ["accelerate.commands.launch", *how, "--num_processes", "2"]
     quiet = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     return subprocess.run(
@@ -87,7 +87,7 @@ def test_a_mistake_that_every_process_makes_is_printed_once(tmp_path):
 
 @pytest.fixture
 def launcher(monkeypatch):
-    """What torchrun and accelerate leave to their two processes."""
+    """The environment that torchrun and accelerate set for their two processes."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
@@ -97,7 +97,7 @@ def launcher(monkeypatch):
 
 @pytest.fixture
 def as_rank(monkeypatch):
-    """`sparring …` as one of them."""
+    """Run `sparring …` as one of the processes."""
 
     def call(rank, *words):
         monkeypatch.setenv("RANK", f"{rank}")
@@ -109,7 +109,7 @@ def as_rank(monkeypatch):
 def test_an_error_that_only_another_process_than_the_first_meets_is_printed_too(launcher, as_rank):
     second = as_rank(1, "train", "magik")
     assert (second.code, "no recipe 'magik'" in second.err) == (2, True)
-    assert as_rank(0, "train", "magik") == Told(2, "", ""), "it was printed"
+    assert as_rank(0, "train", "magik") == Ended(2, "", ""), "it was printed"
     first = as_rank(0, "train", "none.yaml")
     assert "none.yaml: no such file" in first.err, "another message is not the same one"
 

@@ -1,4 +1,4 @@
-"""Gradient checkpointing changes what is kept in memory, and no number."""
+"""Gradient checkpointing changes memory use and no result."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Imitation: the loss is the reply's, it falls, and how batches are cut does not matter."""
+"""Fine-tuning: the loss covers reply tokens only, it falls, and batch cuts do not change it."""
 
 import copy
 import random

@@ -1,4 +1,4 @@
-"""A prompt that runs once for its group, or beside its siblings, teaches what whole rows teach."""
+"""Shared and packed prompts give the log-probabilities and gradients of whole rows."""
 
 import copy
 import random
@@ -79,7 +79,7 @@ def model_of(kind, **more):
 
 
 def weights_of(kind, lora):
-    """All of a model, or an adapter that no longer plays as its base."""
+    """All weights of a model, or an adapter that differs from its base."""
     if not lora:
         return Weights(model_of(kind))
     config = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
@@ -183,12 +183,12 @@ def test_a_prompt_runs_once_for_all_that_share_its_row(way, run):
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3"])
 def test_a_mask_is_one_bool_for_every_two_places_of_a_row(kind):
-    model, given_masks = model_of(kind), []
+    model, masks_by_call = model_of(kind), []
     causal(model).base_model.register_forward_pre_hook(
-        lambda _, args, inputs: given_masks.append(inputs["attention_mask"]), with_kwargs=True
+        lambda _, args, inputs: masks_by_call.append(inputs["attention_mask"]), with_kwargs=True
     )
     packed_logprobs(FREE, model, batch_of(rows()), 1.0)
-    masks = given_masks[-1]
+    masks = masks_by_call[-1]
     for mask in masks.values() if isinstance(masks, dict) else [masks]:
         assert (mask.dtype, mask.shape) == (torch.bool, (3, 1, 40 + 4 * 29, 40 + 4 * 29))
 
@@ -285,7 +285,7 @@ def test_siblings_share_rows_where_layers_compute_again_and_only_there(kind):
 
 
 def hybrid():
-    """A family that keeps more than keys and values."""
+    """A model whose cache holds more than keys and values."""
     linear = {f"linear_{n}": 2 for n in ("num_value_heads", "num_key_heads")}
     linear |= {f"linear_{n}": 8 for n in ("key_head_dim", "value_head_dim")}
     experts = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 8}

@@ -1,4 +1,4 @@
-"""Weights that are held, saved and read, of a model or an adapter, are the same to the bit."""
+"""Weights of a model or an adapter survive holding, saving and reading to the bit."""
 
 import copy
 
@@ -238,7 +238,7 @@ def test_an_adapter_of_another_kind_or_rank_is_refused(saved, own, tmp_path):
 
 
 def merged_into(weights):
-    """The adapters that lie inside their layers' matrices."""
+    """The names of the adapters that are merged into their layers."""
     layers = [m for m in weights._model.modules() if hasattr(m, "lora_A")]
     return {tuple(m.merged_adapters) for m in layers}
 

@@ -1,4 +1,4 @@
-"""The page in a parser and in a real browser: nothing that data says is ever markup or runs."""
+"""The HTML page in a parser and in a real browser: no data becomes markup or runs."""
 
 import functools
 import itertools
@@ -113,7 +113,7 @@ def test_every_figure_is_whole_and_holds_shapes_only(hostile):
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[object]:
-    """A browser; skips loudly where there is none."""
+    """A Chromium browser; tests are skipped with a message if there is none."""
     if not CHROMIUM.is_file():
         pytest.skip(f"NOT TESTED IN A BROWSER: no {CHROMIUM}; install Debian's package `chromium`")
     reason = "NOT TESTED IN A BROWSER: pip install playwright"
@@ -125,7 +125,7 @@ def chromium() -> Iterator[object]:
 
 
 def opened(browser, page: Path, width: int = 1200, scheme: str = "light") -> SimpleNamespace:
-    """The page in a window: the tab, what it asked for, what it complained of, and seconds."""
+    """Open the page in a window: the tab, its requests, its console errors, and seconds."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     tab = context.new_page()
     requests: list[str] = []

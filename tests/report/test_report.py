@@ -1,4 +1,4 @@
-"""What a report says, what it keeps to itself, and where it is written."""
+"""The contents of a report, the texts that it leaves out, and where it is written."""
 
 import functools
 import io

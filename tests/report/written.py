@@ -24,7 +24,7 @@ class Written:
     config: str = "recipe: magic\n"
 
     def at(self, folder: Path) -> Path:
-        """Write it."""
+        """Write the run into `folder`."""
         (folder / "exams").mkdir(parents=True)
         (folder / "config.yaml").write_bytes(self.config.encode("utf-8", "surrogatepass"))
         status = self.say("status")

@@ -1,4 +1,4 @@
-"""A configuration is read without guessing, and what is wrong with it is named by its field."""
+"""A configuration is read strictly, and an error names its field."""
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +17,7 @@ def refused(call, *args) -> str:
 
 
 def wrong(*words: str) -> str:
-    """What `sparring train magic words…` would answer."""
+    """The error message of `sparring train magic words…`."""
     return refused(configured, "magic", words)
 
 

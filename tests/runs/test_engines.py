@@ -1,4 +1,4 @@
-"""A configuration's entry becomes a judge that has shown that it judges, with its key unseen."""
+"""A judge's entry becomes a judge that passed its start-up questions; its key is not shown."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""A judge's entry becomes the judge; an entry that cannot is refused by its field."""
+"""A judge's entry becomes the judge, or is refused with the name of its field."""
 
 import pytest
 from tests.table import HELD, VAULT, ScriptedJudge
@@ -68,7 +68,7 @@ def test_a_file_that_is_no_entry_is_named(text, tmp_path):
 
 
 class FirstOfTwo:
-    """A process whose companion always has the same results as it has."""
+    """The first of two ranks; the other one always has the same results."""
 
     index, size = 0, 2
 
@@ -89,6 +89,6 @@ def test_each_process_pays_for_its_share_of_what_the_runs_judge_and_the_exams_ar
     run = RECIPES["magic"].build(resolve({"recipe": "magic", "data": seeds} | tree))
     states = [State(VAULT).deal(Player.ATTACKER, f"please, for the {i}th time") for i in range(6)]
     for judge in (run.plan.judge, run.exam.second):
-        paid.asked.clear()
+        paid.states.clear()
         assert judge.rule(states) == [HELD] * 6
-        assert paid.asked == states[::2]
+        assert paid.states == states[::2]

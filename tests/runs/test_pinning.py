@@ -1,4 +1,4 @@
-"""A hub model is played at one commit: found once, written down, kept by every later verb."""
+"""A hub model is resolved to a commit once; it is recorded and used by every later verb."""
 
 import json
 import shutil
@@ -42,12 +42,12 @@ def hub(tmp_path, monkeypatch) -> Path:
 
 
 def push(hub: Path) -> None:
-    """Somebody moves `main`."""
+    """Move `main` to the other commit."""
     (hub / "refs" / "main").write_text(NEW)
 
 
 def played(folder: Path, *more: str):
-    """A run of one round with that model in both seats."""
+    """A run of two rounds with the hub's model in both roles."""
     seeds = folder.parent / "seeds.csv"
     if not seeds.exists():
         write_seeds(seeds)

@@ -73,7 +73,7 @@ def build(name, *words):
 
 @functools.cache
 def played(name):
-    """Two rounds: the run, its rounds, the steps of its warm-up, and whose weights changed."""
+    """Play two rounds: the run, its rounds, warm-up steps, and players whose weights changed."""
     words = [*MORE[name], *([] if name in COLD else ["warm_up.steps=2"])]
     for player, how in WARM.get(name, {}).items():
         words.append(f"{player}.model_name_or_path={short_run.warmed(*how)}")

@@ -1,4 +1,4 @@
-"""A run is played into its folder, stops where it should, and goes on from there."""
+"""A run is played into its folder, stops where it should, and can be resumed."""
 
 from dataclasses import dataclass, replace
 

@@ -1,4 +1,4 @@
-"""Runs in bfloat16, and runs that compute activations again: whole, resumed and exported."""
+"""Runs in bfloat16 and with gradient checkpointing: uninterrupted, resumed and exported."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a run remembers is resumed to the bit: pool, reflections, league and schedule."""
+"""The pool, reflections, league and schedule of a run are resumed to the bit."""
 
 import pytest
 from tests import short_run
@@ -18,7 +18,7 @@ def remembered(run):
 
 @pytest.mark.parametrize("recipe", RECALLING)
 def test_the_short_runs_replay_meet_past_selves_and_learn(recipe):
-    """Otherwise the test below would compare nothing with nothing."""
+    """Otherwise the test below would compare empty results."""
     records = short_run.rounds(short_run.whole(*RECALLING[recipe]))
     metrics = [record["metrics"] for record in records]
     assert any("replay/held" in values for values in metrics)

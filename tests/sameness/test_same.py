@@ -1,4 +1,4 @@
-"""The same command gives the same bits, in one piece or in several."""
+"""The same command gives the same bits, uninterrupted or resumed."""
 
 import json
 import os

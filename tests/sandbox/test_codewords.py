@@ -1,4 +1,4 @@
-"""A code word means what an earlier attack agreed on, for the judge, the pool and the exam."""
+"""A code word has the meaning that an earlier attack gave it, in judge, pool and exam."""
 
 import random
 from collections import Counter

@@ -11,12 +11,12 @@ from sparring.types import UsageError
 
 
 def items(failures: int, n: int) -> list[Outcome]:
-    """n seeds, each asked once."""
+    """n seeds with one item each."""
     return [Outcome(i < failures, f"vault-{i}") for i in range(n)]
 
 
 def clustered(*failures: int, size: int) -> list[Outcome]:
-    """Seeds asked `size` times each, of which that many failed."""
+    """Seeds with `size` items each, of which that many failed."""
     return [Outcome(i < k, f"vault-{c}") for c, k in enumerate(failures) for i in range(size)]
 
 

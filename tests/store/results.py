@@ -1,4 +1,4 @@
-"""An exam's results with as little in them as its file may hold."""
+"""Minimal results of an exam."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Checkpoints: which stay, what is swept, and in what order a name and its bytes become durable."""
+"""Which checkpoints stay and which are deleted, and the order in which they become durable."""
 
 import json
 import math

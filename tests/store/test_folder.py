@@ -1,4 +1,4 @@
-"""A run on disk: its name, its one writer, and every record as it was written."""
+"""A run on disk: its name, its single writer, and its records."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""The journal: every record exactly once, and nothing of one that was torn."""
+"""A journal has every record exactly once, and drops one that was cut short."""
 
 import json
 import os

@@ -46,7 +46,7 @@ class Script:
 
 @dataclass
 class Received:
-    """What reached the server."""
+    """The requests that reached the server, and counts of them."""
 
     calls: int = 0
     together: int = 0

@@ -1,4 +1,4 @@
-"""A judge behind a URL: what it is asked, how often, how many at once, and when to give up."""
+"""A client's requests to a judge: how often, how many at once, and when it gives up."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A client goes only where its URL leads, shows no secret, and presses no server hard."""
+"""A client connects only to its URL's host, shows no secret, and does not overload a server."""
 
 import html
 import json
@@ -173,7 +173,7 @@ def test_a_megabyte_is_redacted_in_no_time(piece):
 
 
 def health(*pressed: bool, **limits) -> Health:
-    """The health of a server after responses that said "too many", or not."""
+    """The health of a server after responses that were "too many requests" (True) or not."""
     server = Health(Limits(**limits))
     for response in pressed:
         server.record(failed=False, pressed=response, now=0.0)

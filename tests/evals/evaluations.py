@@ -1,10 +1,10 @@
-"""Small evaluations: tiny models, harmless prompts, and what they leave on disk."""
+"""Small evaluations of tiny models on harmless prompts, and readers of their output files."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from tests.command import Told, sparring_command
+from tests.command import Ended, sparring_command
 from tests.tiny import QWEN2, save_model, write_seeds
 
 
@@ -17,8 +17,8 @@ def place(folder: Path) -> Path:
 
 def evaluate(
     *words: object, tasks: object = "seeds.csv", judge: str = "keyword", length: int = 4
-) -> Told:
-    """`sparring eval` of that model in that folder."""
+) -> Ended:
+    """Run `sparring eval` with small settings in the current folder."""
     common = ("--tasks", tasks, "--judge", judge, "--max-completion-length", length)
     return sparring_command("eval", *words, *common)
 
@@ -29,16 +29,16 @@ def results(folder: Path) -> list[dict[str, Any]]:
 
 
 def row(folder: Path, name: str, model: str | None = None) -> dict[str, Any]:
-    """One rate's row."""
+    """The row of one rate in results.json."""
     [rate] = [r for r in results(folder) if r["name"] == name and model in (None, r["model"])]
     return rate
 
 
 def samples(folder: Path) -> list[dict[str, Any]]:
-    """Every recorded sample."""
+    """Every sample in samples.jsonl."""
     return [json.loads(line) for line in (folder / "samples.jsonl").read_bytes().split(b"\n")[:-1]]
 
 
 def keys(folder: Path) -> list[tuple[Any, ...]]:
-    """Which samples were recorded, in order."""
+    """The keys of the recorded samples, in order."""
     return [(r["model"], r["set"], r["place"], r["draw"]) for r in samples(folder)]
