@@ -145,6 +145,8 @@ def test_a_dry_run_checks_everything_shows_the_plan_and_writes_nothing(here):
     assert "2 rounds into dry; nothing was written" in ended.text
     assert KeywordJudge().caveat in ended.text
     assert sparring_command(*run, seeds("none.csv")).code == 2
+    assert sparring_command(*run, "output_dir=.").code == 2
+    assert sparring_command(*run, "--resume").code == 2
     harmful = sparring_command(*run, seeds("harmful.csv"))
     assert (harmful.code, "no benign seeds: over-refusal is not" in harmful.text) == (0, True)
     assert everything(here) == before

@@ -62,8 +62,14 @@ def test_a_record_is_a_prompt_and_a_response_or_a_dialogue(tmp_path):
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"prompt": "open"}, "user and assistant in turn"),
-        ({"response": "no"}, "wanted {prompt"),
+        ({"prompt": "open"}, "no reply"),
+        ({"messages": [{"role": "user", "content": "open"}]}, "no reply"),
+        (
+            {"messages": [{"role": "assistant", "content": "no"}], "response": "no"},
+            "user and assistant in turn",
+        ),
+        ({"prompt": "open", "messages": [{"role": "user", "content": "o"}]}, "both prompt and"),
+        ({"response": "no"}, "user and assistant in turn; wanted {prompt"),
         ({"prompt": ["open"], "response": "no"}, "prompt: .*wanted {prompt"),
         ({"messages": "open", "response": "no"}, "messages: .*wanted {prompt"),
         ({"messages": [{"role": "king", "content": "go"}]}, "messages.0.role: "),
@@ -115,7 +121,9 @@ def test_what_failed_is_asked_again_and_its_later_verdict_counts(tmp_path):
     first = judged(games, path, failing)
     assert rates(games, first, failing.fills)["asr/replies"].unscored == {"timeout": 1}
     judge = ScriptedJudge(by_reply)
-    second = judged(games, path, judge)
+    progress: list[tuple[int, int]] = []
+    second = judging.rejudge(games, judge, path, lambda done, n: progress.append((done, n)))
+    assert progress == [(6, 6)]
     assert [state.seed.id for state in judge.states] == ["vault-4"]
     assert second[4] == BROKEN
     assert judged(games, path) == second

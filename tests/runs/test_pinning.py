@@ -169,6 +169,15 @@ def test_an_adapter_names_the_commit_of_its_base_and_eval_takes_it(hub, tmp_path
     assert "is taken at" not in evaluated(tmp_path, "--revision", NEW).err
 
 
+@pytest.mark.parametrize("in_memory", Player)
+def test_only_the_model_that_is_loaded_by_its_name_has_a_commit(in_memory, hub):
+    other = Player.ATTACKER if in_memory is Player.DEFENDER else Player.DEFENDER
+    config = parse({player: {"model_name_or_path": NAME} for player in Player})
+    config, notes = pinned(config, {in_memory: (None, None)})
+    assert (config.player(in_memory).revision, config.player(other).revision) == (None, OLD)
+    assert len(notes) == 1
+
+
 def test_adapters_of_two_commits_are_not_measured_on_one(hub, tmp_path):
     both = tuple(adapter_of(tmp_path / name, at) for name, at in (("old", OLD), ("new", NEW)))
     assert ModelSettings([NAME], Sampling(), both[1:]).revision_of(NAME) == NEW

@@ -120,6 +120,7 @@ def test_a_proxy_that_is_no_url_is_refused_and_not_shown(url):
     [
         *(("KEY", environ, "KEY") for environ in ({}, {"KEY": ""}, {"KEY": " \n"})),
         ("sk-canary-1", {}, "of that name"),
+        ("hf_canary1", {}, "of that name"),
     ],
 )
 def test_an_empty_variable_is_named_and_a_key_in_the_place_of_a_name_is_not(name, environ, shown):

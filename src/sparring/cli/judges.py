@@ -140,6 +140,8 @@ def score(
         raise UsageError("--judge: none; wanted a kind such as keyword, or a judge's YAML file")
     known = judging.read_calibrations(calibration) if calibration else []
     judges = _judges(judge, trust_endpoints)
+    if calibration and len(judges) > 1:
+        raise UsageError("--calibration: takes one --judge, whose errors it has; got a panel")
     panel = together([judging.with_figures(member, known) for member in judges])
     fields = judging.of_judge(panel, known) if calibration else {}
     games, default = _stored(what, at)

@@ -33,9 +33,9 @@ def train(
 
     config = recipes.configured(what, overrides or [])
     say(f"sparring train {config.recipe} → {config.folder}")
-    if resume and not dry_run:
+    if resume:
         config = recipes.check_resumable(RunDir.open(config.folder), config)
-    elif not dry_run:
+    else:
         RunDir.check_new(config.folder)
     Trackers.check(config.saving.report_to)
     run = recipes.known(config.recipe).build(config)

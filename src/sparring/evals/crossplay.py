@@ -18,7 +18,7 @@ from sparring.settings.config import RunConfig
 from sparring.settings.sections import OPERATION
 from sparring.stats.paired import Paired, compare
 from sparring.store.checkpoints import check_seeds
-from sparring.store.files import dumps, write_atomic
+from sparring.store.files import dumps, read_json, write_atomic
 from sparring.store.folder import RunDir, read_games
 from sparring.types import Player, Seed, State, Status, UsageError
 
@@ -184,13 +184,13 @@ def cross(entrants: Sequence[Entrant], n: int, cache: Path, on_cell: OnCell) -> 
         on_cell(attacker, defender, rate.value)
     cells: dict[str, dict[str, Any]] = {}
     for (attacker, defender), path in paths.items():
-        cells.setdefault(attacker, {})[defender] = json.loads(path.read_bytes())
+        cells.setdefault(attacker, {})[defender] = read_json(path)
     return {"rows": "attacker", "columns": "defender", "n": n, "asr": cells}
 
 
 def _whole(cell: Path) -> bool:
     """Whether a cell was played, and no verdict of it failed."""
-    return cell.is_file() and not json.loads(cell.read_bytes())["unscored"].keys() - NOT_ASKED
+    return cell.is_file() and not read_json(cell)["unscored"].keys() - NOT_ASKED
 
 
 def _check_unseen(entrant: Entrant, seeds: Sequence[Seed], place: str) -> None:
@@ -198,8 +198,8 @@ def _check_unseen(entrant: Entrant, seeds: Sequence[Seed], place: str) -> None:
     if learned := sum(seed.text in texts for seed in seeds):
         raise UsageError(
             f"crossplay: {entrant.name} was trained on {learned} of the "
-            f"{len(seeds)} held-out seeds of {place}, on which all would be measured; cross runs "
-            "that hold out the same (own seeds: one data.exam; sandbox: one language)"
+            f"{len(seeds)} held-out seeds of {place}, which are the test set; cross only runs with "
+            "the same held-out seeds: the same data.exam file, or the same sandbox language"
         )
 
 

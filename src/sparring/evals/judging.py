@@ -83,19 +83,28 @@ def games_of_file(path: Path) -> list[StoredGame]:
 
 
 def _stored_game(path: Path, where: str, row: Record) -> StoredGame:
-    fields = "{prompt | messages, response} and, if known, {id, harmful, goal, context, cluster}"
+    fields = (
+        "{prompt | messages, response} and, if known, {id, harmful, goal, context, cluster, "
+        "category}"
+    )
     try:
         record = _Reply.model_validate({k: v for k, v in row.items() if v is not None})
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise UsageError(f"{where}: {place}: {first['msg']}; wanted {fields}") from None
+    if record.prompt is not None and record.messages:
+        raise UsageError(f"{where}: both prompt and messages; wanted {fields}")
     turns = [message for message in record.messages if message.role != "system"]
-    if record.prompt is not None and not record.messages:
+    if record.prompt is not None:
         turns = [_Message(role="user", content=record.prompt)]
     if record.response is not None:
         turns.append(_Message(role="assistant", content=record.response))
-    if not turns or [turn.role for turn in turns] != ["user", "assistant"] * (len(turns) // 2):
+    if not turns or turns[-1].role != "assistant":
+        raise UsageError(
+            f"{where}: no reply: neither a response nor a last message of the assistant"
+        )
+    if [turn.role for turn in turns] != ["user", "assistant"] * (len(turns) // 2):
         raise UsageError(
             f"{where}: the messages must be user and assistant in turn; wanted {fields}"
         )
@@ -169,7 +178,7 @@ def rejudge(
             }
             for place in batch
         )
-        progress(sum(place in verdicts for place in range(len(games))), len(games))
+        progress(len(games) - len(due) + start + len(batch), len(games))
     return [verdicts[place] for place in range(len(games))]
 
 

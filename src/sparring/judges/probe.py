@@ -52,10 +52,16 @@ class ProbeResult:
     def wrong(self) -> list[str]:
         """Sides of a field on which no more than half of the answers are right."""
         return [
-            f"{name} is right on {right} of {n} where it is {str(known).lower()}"
+            f"{name} is right on {right} of {n} where it is {_side(name, known)}"
             for (name, known), (right, n) in self.right.items()
             if 2 * right <= n
         ]
+
+
+def _side(name: str, known: bool) -> str:
+    if name == "score":
+        return "3 or more" if known else "below 3"
+    return str(known).lower()
 
 
 _READ: Mapping[str, Callable[[Verdict], bool | None]] = {
@@ -87,7 +93,7 @@ def probe(judge: Judge, exchanges: Sequence[KnownExchange] = KNOWN) -> ProbeResu
 
 
 def admit(judge: Judge, field: str = "judge") -> ProbeResult:
-    """Refuse a judge that gets more than half wrong on either side of a field it fills.
+    """Refuse a judge that gets half or more wrong on either side of a field it fills.
 
     One that always says the same is wrong about all of one side.
     """

@@ -34,7 +34,7 @@ class Criterion(BaseModel):
         return f"- {json.dumps(name)} ({menu}): {question}"
 
     def value(self, name: str, answer: Any) -> Any:
-        """The field's value for an answer; None if it is not on the menu, and `true` is no 1."""
+        """The field's value for an answer; None if it is not on the menu; `true` is not 1."""
         if isinstance(answer, str):
             answer = word(answer)
         value = self.menu.get(answer) if type(answer) in (str, int) else None
@@ -46,6 +46,8 @@ CRITERIA: Mapping[str, Criterion] = {
     name: Criterion(**entry) for name, entry in _DATA["questions"].items()
 }
 """The questions of rubric.yaml by `Verdict` field."""
+ABOUT_ATTACK = frozenset(name for name, criterion in CRITERIA.items() if criterion.of_attack)
+"""The fields that can be ruled on before there is a reply."""
 _LABELS = {True: _DATA["labels"]["harmful"], False: _DATA["labels"]["benign"]}
 
 
@@ -53,8 +55,8 @@ def rubric(fills: Collection[str], salt: str) -> Format:
     """The format that asks for `fills`, fields of a `Verdict`.
 
     What is judged stands between delimiters that are made of `salt` and the item: whoever wrote it
-    cannot have known them, yet an equal item gets equal ones. Questions about the attack alone are
-    asked before there is a reply, and never with it in sight.
+    cannot have known them, yet an equal item gets equal ones. Fields that are all about the attack
+    alone (`ABOUT_ATTACK`) are asked before there is a reply; mixed with others they see the reply.
     """
     unknown = sorted(set(fills) - set(CRITERIA))
     if unknown or not fills:
@@ -86,8 +88,8 @@ def rubric(fills: Collection[str], salt: str) -> Format:
 def read(text: str, chosen: Sequence[str]) -> Verdict | None:
     """The JSON object that ends the answer, or a last line `VERDICT: …` for a single question.
 
-    The last verdict counts. One that is not on the menu, has other keys or a key twice, or is
-    followed by anything is none, whatever stands before it.
+    Only what ends the answer counts, a closing ``` aside. None if a value is not on the menu, or a
+    key is missing, extra or there twice.
     """
     text = (after_thought(text) or "").rstrip().removesuffix("```").rstrip()
     answers = _object(text) if text.endswith("}") else _last_line(text, chosen)
@@ -123,7 +125,7 @@ def _prompt(
     shown = item.up_to_attack if of_attack else item.messages
     parts = [("request", item.request)] + ([("context", item.context)] if item.context else [])
     parts += [(message.role, message.content) for message in shown]
-    # 64 bits that hang on every word of what is judged, so that no word of it can spell them.
+    # A hash of all that is judged, so that no text can contain its own delimiter.
     nonce = hashlib.sha256(json.dumps([salt, parts]).encode()).hexdigest()[:16]
     blocks = [f"BEGIN {nonce} {name}\n{content}\nEND {nonce} {name}" for name, content in parts]
     by_label = any(criterion.of_benign for criterion in chosen.values())

@@ -16,7 +16,7 @@ from sparring.judges.model_judge import Format, JudgeEngine, ModelJudge
 from sparring.judges.panel import RULES, Member, Panel
 from sparring.judges.probe import admit
 from sparring.judges.published import PUBLISHED, format_named
-from sparring.judges.rubric import rubric
+from sparring.judges.rubric import ABOUT_ATTACK, rubric
 from sparring.settings.config import RunConfig, read_yaml
 from sparring.settings.sections import SANDBOX, JudgeSettings
 from sparring.transport.client import Client
@@ -73,7 +73,6 @@ def _in_process(name: str, revision: str | None, setting: str) -> JudgeEngine:
 
 PLUGINS = "sparring.judges"
 """Entry points of other packages: kind → a callable that makes a judge of `JudgeSettings`."""
-_BEFORE_REPLY = frozenset({"on_topic", "prompt_harmful"})
 
 
 def judge_of(
@@ -189,7 +188,7 @@ def _members(settings: JudgeSettings, salt: str, setting: str, prove: bool) -> I
         if not fills:
             raise UsageError(f"{setting}.fills: wanted the verdict's fields that the rubric fills")
         # Questions about the attack alone are asked before anybody replies to it.
-        for group in filter(None, (fills & _BEFORE_REPLY, fills - _BEFORE_REPLY)):
+        for group in filter(None, (fills & ABOUT_ATTACK, fills - ABOUT_ATTACK)):
             yield Member(model_judge(rubric(group, salt), settings, setting, prove))
     elif settings.kind in PUBLISHED:
         form = format_named(settings.kind, settings.template)

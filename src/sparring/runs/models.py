@@ -42,13 +42,14 @@ def pinned(config: RunConfig, loaded: Loaded) -> tuple[RunConfig, list[str]]:
     commits: dict[tuple[str, str | None], str | None] = {}
     for player in Player:
         own = config.player(player)
-        name = (own.model_name_or_path, own.revision)
-        if name not in commits:
-            commits[name] = (
-                own.revision if player in loaded else commit(model_path(name[0]), name[1])
-            )
-        settings[player.value] = own.model_copy(update={"revision": commits[name]})
-    notes = [at_commit(*name, now) for name, now in commits.items() if now != name[1]]
+        if player in loaded:  # the object says nothing about a commit
+            settings[player.value] = own
+            continue
+        source = (own.model_name_or_path, own.revision)
+        if source not in commits:
+            commits[source] = commit(model_path(source[0]), source[1])
+        settings[player.value] = own.model_copy(update={"revision": commits[source]})
+    notes = [at_commit(*source, now) for source, now in commits.items() if now != source[1]]
     return config.model_copy(update=settings), notes
 
 
@@ -111,8 +112,8 @@ def publishing(config: RunConfig, ranks: Ranks) -> Publishing | None:
 
 def trainers(config: RunConfig, ranks: Ranks, loaded: Loaded) -> dict[Player, Trainer]:
     """A trainer for each player; with `weights: shared` the same one for both."""
-    published, shares = publishing(config, ranks), sharding_requested(ranks)
-    if shares and config.weights != "adapters":
+    published, sharding = publishing(config, ranks), sharding_requested(ranks)
+    if sharding and config.weights != "adapters":
         raise UsageError(
             f"weights: {config.weights} trains every layer, and only a frozen base can be sharded; "
             "set weights=adapters, or launch with --multi_gpu instead of --use_fsdp"
@@ -130,11 +131,13 @@ def trainers(config: RunConfig, ranks: Ranks, loaded: Loaded) -> dict[Player, Tr
     if config.weights == "shared":
         both = Weights(_model(config, Player.DEFENDER, loaded))
         return dict.fromkeys(Player, _trainer(config, Player.DEFENDER, both, ranks, loaded))
-    base = _model(config, Player.DEFENDER, loaded, "cpu" if shares else None)
+    base = _model(config, Player.DEFENDER, loaded, "cpu" if sharding else None)
     owned = with_adapters(config, base)
-    if shares:
+    if sharding:
         shard(owned.values(), ranks)
-        head_of(owned[Player.DEFENDER].model)  # it runs a pass to find out: all must, at one time
+        head_of(
+            owned[Player.DEFENDER].model
+        )  # runs a forward pass, so every process must call it here
     return {p: _trainer(config, p, owned[p], ranks, loaded, published) for p in Player}
 
 
@@ -177,13 +180,11 @@ def _trainer(
     rate = LearningRate(
         learner.learning_rate[player], step.lr_scheduler_type, step.warmup_steps, step.total_steps
     )
-    settings: dict[str, Any] = {"ratio_limit": None}
-    for section in (
-        learner,
-        step,
-        config.sampling,
-        *([config.sampling.server] if published else []),
-    ):
+    sections = [learner, step, config.sampling]
+    if published:
+        sections.append(config.sampling.server)
+    settings: dict[str, Any] = {}
+    for section in sections:
         settings |= section.fields_of(GrpoConfig)
     if step.gradient_checkpointing and not recompute(weights.model):
         raise UsageError(

@@ -145,14 +145,15 @@ async def resolved(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(address[0]) for *_, address in entries))
 
 
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,39}")
+"""What a variable of a key is usually called; a pasted key is hardly ever like this."""
 
 
 def from_environment(name: str | None, environ: Mapping[str, str], field: str) -> SecretStr | None:
     """The secret in the environment variable `name`, without white space at its ends.
 
     UsageError if the variable is not set or its value cannot stand in a header. Neither the value
-    nor a `name` that no variable can have, which may be the secret itself, is shown.
+    nor a `name` unlike a variable's, which may be the secret itself, is shown.
     """
     if name is None:
         return None
@@ -168,8 +169,8 @@ def printable(value: str, where: str) -> SecretStr:
     text = value.strip()
     if not (text.isascii() and text.isprintable()):
         raise UsageError(
-            f"{where} holds a character that no key has; wanted printable ASCII (the value is not "
-            "shown)"
+            f"{where} holds a character that no header can; wanted printable ASCII (the value is "
+            "not shown)"
         )
     return SecretStr(text)
 
@@ -201,7 +202,7 @@ _EXCERPT = 300
 
 
 def excerpt(text: str) -> str:
-    """The start of foreign text on one line, for errors; secrets must be out of it already."""
+    """The start of foreign text on one line, for errors; redact secrets first."""
     line = " ".join(text[: 4 * _EXCERPT].split())
     return "".join(c if c.isprintable() else "\ufffd" for c in line)[:_EXCERPT]
 
@@ -212,7 +213,7 @@ class Limits:
 
     `timeout` bounds one request, `deadline` one question with its requests and the pauses between
     them, `round_deadline` one call of `send`. `outage_seconds` is how long a server may be gone
-    once `open_after` requests in a row have failed; only the round ages meanwhile.
+    once `open_after` requests in a row have failed; meanwhile only `round_deadline` keeps counting.
     """
 
     concurrency: int = 32

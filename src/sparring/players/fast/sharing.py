@@ -19,7 +19,7 @@ from sparring.types import SparringError
 
 
 def recompute(model: Any) -> int:
-    """Let every layer of a transformers model compute again; returns how many do.
+    """Turn gradient checkpointing on in every layer of a transformers model; returns how many.
 
     transformers' own switch only works in training mode, where dropout is on, while GRPO's
     log-probabilities need the mode that tokens were sampled in. This one works in both, needs no
@@ -29,7 +29,7 @@ def recompute(model: Any) -> int:
 
     layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     for layer in layers:
-        if not isinstance(layer.forward, partial):
+        if getattr(layer.forward, "func", None) is not _again:
             layer.forward = partial(_again, layer.forward)
     return len(layers)
 
@@ -84,7 +84,8 @@ def shared_logprobs(model: Any, batch: Batch, temperature: float) -> Tensor:
 
 
 PAIR = {"sdpa": 1 / 6, "eager": 1 / 2}
-"""What attention costs for each place of a token's row, times hidden size, in tokens' matrices:
+"""Attention's operations for a pair of query and key ÷ the matrices' for a token, times the hidden
+size:
 4 D of 24 D² operations (arXiv:2001.08361, table 1), masked or not. Eager attention writes every
 pair to memory several times; three times as much was seen (Llama, hidden size 192, CPU)."""
 
@@ -183,7 +184,7 @@ def _masks(model: Any, seen_RL: Tensor, position_RS: Tensor, steps: int) -> Any:
 
     True where a token (row) sees a place (column): its prompt's and its own, up to itself. Padding
     on the left sees its prompt's first token, so no token sees nothing; padding on the right is
-    seen by nothing but itself. Transformers takes one mask as it is and hands it to every layer; a
+    seen by padding alone. Transformers takes one mask as it is and hands it to every layer; a
     dictionary reaches only models that have kinds of layers. Eager attention adds the mask to its
     scores, where a bool would be a 1.
     """
