@@ -1,5 +1,6 @@
 """A judge describes itself, wrappers pass that on, and the cost of all judges is counted."""
 
+import copy
 from dataclasses import dataclass
 
 import pytest
@@ -55,6 +56,11 @@ def test_a_panel_describes_its_members_and_a_wrapper_what_it_wraps():
     assert members[0]["controversial"] == "safe"
     names = [member["name"] for member in describe(panel).to_json()["members"]]
     assert names == ["toy:model@abc", "plain"]
+
+
+def test_a_wrapped_judge_is_copied_like_any_other():
+    wrapped = copy.deepcopy(Wrapped(GUARD, GUARD.rule))
+    assert (wrapped.name, wrapped.fills) == (GUARD.name, GUARD.fills)
 
 
 @pytest.mark.parametrize("judge", [FunctionJudge(rule, {"refused"}), Plain()])

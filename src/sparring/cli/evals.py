@@ -79,8 +79,8 @@ def evaluate(
         missing = "option '--tasks'" if models else "argument 'MODEL...'"
         raise UsageError(f"Missing {missing} (sparring eval --help)")
     sampling, rewrites = Sampling(temperature, max_completion_length), best_of if attacker else 0
-    names, judges, of = _words(tasks), _words(judge), _success(success)
-    suite = TaskSettings(names, judges, data, limit, of, epochs, rewrites, trust_endpoints)
+    names, judges, counts_as = _words(tasks), _words(judge), _success(success)
+    suite = TaskSettings(names, judges, data, limit, counts_as, epochs, rewrites, trust_endpoints)
     tested = ModelSettings(models, sampling, adapter or [], base, revision, base_url, api_key_env)
     evaluation = _evaluation(suite, tested, attacker, batch, seed)
     ending.check(evaluation.suite.sheet)

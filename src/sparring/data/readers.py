@@ -348,7 +348,9 @@ def _behaviors(path: Path | str) -> dict[str, Seed]:
 
 def _described(where: str, seed: Seed, behaviors: Mapping[str, Seed]) -> Seed:
     """The seed with what the file of behaviors says of it."""
-    of = behaviors.get(seed.cluster)
-    if of is None:
+    behavior = behaviors.get(seed.cluster)
+    if behavior is None:
         raise UsageError(f"{where}: no behavior {seed.cluster!r:.80} in the file of behaviors")
-    return replace(seed, goal=of.requested, context=of.context, category=of.category)
+    return replace(
+        seed, goal=behavior.requested, context=behavior.context, category=behavior.category
+    )

@@ -83,9 +83,9 @@ def compared(
     same = [name for name in a if a[name].keys() == b[name].keys()] or list(a)
     if others := sorted(a.keys() - set(same)):
         warn(f"left out, for the runs asked other things: {', '.join(others)}")
-    a, b = ({name: rates[name] for name in same} for rates in (a, b))
-    second_rates = _pooled(b) | b
-    return {name: compare(of, second_rates[name]) for name, of in (_pooled(a) | a).items()}
+    before, after = ({name: rates[name] for name in same} for rates in (a, b))
+    before, after = _pooled(before) | before, _pooled(after) | after
+    return {name: compare(rate_items, after[name]) for name, rate_items in before.items()}
 
 
 def _pooled(rates: Items) -> Items:
@@ -95,8 +95,8 @@ def _pooled(rates: Items) -> Items:
         for question in questions(pool, EVERYTHING):
             members = [rate_name(question.metric, name) for name in sets]
             if rates.keys() >= set(members):
-                of = [item for member in members for item in rates[member].items()]
-                pools[rate_name(question.metric, pool)] = dict(of)
+                pairs = [pair for member in members for pair in rates[member].items()]
+                pools[rate_name(question.metric, pool)] = dict(pairs)
     return pools
 
 

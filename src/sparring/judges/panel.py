@@ -144,6 +144,8 @@ class Wrapped:
     rule: Callable[[Sequence[State]], list[Verdict]]
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # a copy asks for these before it has a judge
+            raise AttributeError(name)
         return getattr(self.judge, name)
 
 

@@ -120,11 +120,11 @@ def rate(outcomes: Sequence[Outcome]) -> Rate:
     if len(clusters) == n:
         method, interval = "wilson", wilson(hits, n)
     else:
-        method, interval = _mean(rows_C2, n)
+        method, interval = _clustered_interval(rows_C2, n)
     return Rate(hits / n, interval, method, total, n, len(clusters), bounds, dict(causes))
 
 
-def _mean(rows_C2: Counts, n: int) -> tuple[str, Interval]:
+def _clustered_interval(rows_C2: Counts, n: int) -> tuple[str, Interval]:
     """The method and the interval of Σ rows[:, 0] ÷ Σ rows[:, 1], each row being a cluster."""
     mean = estimate(rows_C2, quotient, n)
     if mean.value is not None and mean.ci95 is None:
@@ -216,7 +216,7 @@ def at_k(items: Mapping[str, Sequence[Outcome]], k: int) -> Rate:
     if not values:
         return Rate(None, None, "none", len(items), 0, 0, (0.0, 1.0))
     rows_C2 = clustered(np.array(values), clusters)
-    method, interval = _mean(rows_C2, len(values))
+    method, interval = _clustered_interval(rows_C2, len(values))
     value = float(quotient(rows_C2.sum(0)[None])[0])
     return Rate(value, interval, method, len(items), len(values), len(rows_C2), (0.0, 1.0))
 

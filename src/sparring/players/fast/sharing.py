@@ -183,7 +183,7 @@ def _masks(model: Any, seen_RL: Tensor, position_RS: Tensor, steps: int) -> Any:
     """What each layer may see, [R, 1, S, S]; by kind of layer where a model has both.
 
     True where a token (row) sees a place (column): its prompt's and its own, up to itself. Padding
-    on the left sees its prompt's first token, so no token sees nothing; padding on the right is
+    on the left sees its prompt's first token, so that every token sees one; padding on the right is
     seen by padding alone. Transformers takes one mask as it is and hands it to every layer; a
     dictionary reaches only models that have kinds of layers. Eager attention adds the mask to its
     scores, where a bool would be a 1.
