@@ -37,13 +37,13 @@ class Evaluation:
     """Candidates that are measured by one suite; `batch` openings are played at a time.
 
     A kill loses at most the batch under way, so `batch` is also the most that is played twice.
-    A trained `attacker` writes its attacks in the game that stands beside it.
+    A trained attacker as `rewriter` rewrites seeds in the game that stands beside it.
     """
 
     suite: Suite
     candidates: Sequence[Candidate]
     sampling: Sampling
-    attacker: tuple[Candidate, Game] | None = None
+    rewriter: tuple[Candidate, Game] | None = None
     batch: int = 32
     seed: int = 0
 
@@ -57,7 +57,7 @@ class Evaluation:
             judge=describe(suite.judge).to_json(),
             second=describe(suite.second).to_json() if suite.second else None,
             sampling={k: v for k, v in asdict(self.sampling).items() if k != "batch_tokens"},
-            attacker=self.attacker[0].card if self.attacker else None,
+            attacker=self.rewriter[0].card if self.rewriter else None,
             seed=self.seed,
         )
 
@@ -65,29 +65,29 @@ class Evaluation:
         """Yield every opening once, always in the same batch.
 
         The other rows of a batch can change the last bits of a completion, so batches never vary.
-        Seed 0 has the addresses of a run's own exams.
+        Seed 0 draws the same random numbers as a run's own exams.
         """
         root = f"exam/{self.seed}" if self.seed else "exam"
         for name, draws in sets.items():
             for draw, openings in enumerate(draws):
-                address = f"{root}/{name}" + (f"/draw {draw}" if draw else "")
+                rng_seed = f"{root}/{name}" + (f"/draw {draw}" if draw else "")
                 named = zip(opening_names(openings), openings, strict=True)
                 items = [(place, *opening) for place, opening in enumerate(named)]
                 for start in range(0, len(items), self.batch):
-                    yield ItemBatch(name, draw, items[start : start + self.batch], address)
+                    yield ItemBatch(name, draw, items[start : start + self.batch], rng_seed)
 
 
 @dataclass(frozen=True, slots=True)
 class ItemBatch:
     """Some openings of one draw of a set: (place, name in the whole set, opening).
 
-    `address` is where their random numbers begin; the first draw's is that of a run's exam.
+    Every random number follows from `rng_seed`; for the first draw it is that of a run's exam.
     """
 
     set: str
     draw: int
     items: Sequence[tuple[int, str, State]]
-    address: str
+    rng_seed: str
 
     def keys(self, model: str) -> list[Key]:
         """Return the keys of the samples that a model gives of this batch."""
@@ -119,10 +119,10 @@ def run(
         suite = evaluation.suite
         sets: Sets = suite.dealt
         try:
-            if evaluation.attacker and suite.undealt:
-                attacker, game = evaluation.attacker
+            if evaluation.rewriter and suite.undealt:
+                candidate, game = evaluation.rewriter
                 split = list(evaluation.batches(suite.undealt))
-                _collect(attacker, split, folder.attacks, partial(rewrites, game), beat)
+                _collect(candidate, split, folder.attacks, partial(rewrites, game), beat)
                 sets = {**suite.dealt, **_rewritten(suite.undealt, folder.attacks)}
             split = list(evaluation.batches(sets))
             for model in evaluation.candidates:
@@ -170,7 +170,7 @@ def replies(suite: Suite, model: str, policy: Policy, batch: ItemBatch) -> list[
         cast = {**cast, Player.ATTACKER: suite.examiner}
     game = Dialogue(LabelPayoff(MAGIC), packaged_briefs(), gate=False, exchanges=2)
     openings = {name: opening for _, name, opening in batch.items}
-    episodes = play_named(game, openings, cast, answered(suite.judge), {}, batch.address)
+    episodes = play_named(game, openings, cast, answered(suite.judge), {}, batch.rng_seed)
     states = [episode.state for episode in episodes]
     again: Iterator[State] = iter(())
     if suite.second:
@@ -199,7 +199,7 @@ def answered(judge: Judge) -> Judge:
 def rewrites(game: Game, policy: Policy, batch: ItemBatch) -> list[Row]:
     """Return an attacker's first move on each seed of the batch, with its thought: untrusted."""
     requests = [
-        Request(game.observe(state), (f"{batch.address}/{ATTACKER}/{name}",))
+        Request(game.observe(state), (f"{batch.rng_seed}/{ATTACKER}/{name}",))
         for _, name, state in batch.items
     ]
     return [

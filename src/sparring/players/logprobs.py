@@ -134,9 +134,9 @@ Cost = Callable[[Sequence[int], int, int], int]
 """(completions of every prompt, longest prompt, longest completion) → tokens that run."""
 
 
-def every_row(groups: Sequence[int], prompt: int, reply: int) -> int:
+def every_row(groups: Sequence[int], longest_prompt: int, longest_reply: int) -> int:
     """The cost of a batch in which every completion carries its prompt."""
-    return sum(groups) * (prompt + reply)
+    return sum(groups) * (longest_prompt + longest_reply)
 
 
 def microbatches(rows: Sequence[Row], budget: int, cost: Cost = every_row) -> Iterator[list[int]]:

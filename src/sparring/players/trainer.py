@@ -80,10 +80,10 @@ class Trainer:
         metrics = self.grpo.update(samples)
         if self.chat_batch is None:
             return metrics
-        address = f"{self.chat_batch.rng_seed}/{self.optimizer.steps}"
-        rows = random.Random(address).choices(self.chat_batch.rows, k=self.chat_batch.size)
+        rng_seed = f"{self.chat_batch.rng_seed}/{self.optimizer.steps}"
+        rows = random.Random(rng_seed).choices(self.chat_batch.rows, k=self.chat_batch.size)
         budget = self.grpo.config.micro_batch_tokens
-        chat = imitate(self.optimizer, rows, self.chat.pad_id, budget, address)
+        chat = imitate(self.optimizer, rows, self.chat.pad_id, budget, rng_seed)
         return metrics | {f"chat/{name}": value for name, value in chat.items()}
 
     def warm_up(

@@ -127,15 +127,15 @@ def _payoff(config: RunConfig) -> Payoff:
 
 def _add_chat_batch(config: RunConfig, trainer: Trainer, source: Source) -> None:
     """Let the trainer imitate a batch of ordinary chat after every update, if one is set."""
-    size, address = config.learner.chat_batch, f"{config.seed}/chat"
+    size, rng_seed = config.learner.chat_batch, f"{config.seed}/chat"
     if size and not (config.in_sandbox or config.defender.warm_start):
         raise UsageError(
             "learner.chat_batch: give defender.warm_start a JSONL file of ordinary chat (the "
             "model's own answers could serve only if they were sampled before training)"
         )
     if size:
-        rows = rows_of(trainer.chat, source.chat(trainer, CHAT_ROWS, address))
-        trainer.chat_batch = ChatBatch(rows, size, address)
+        rows = rows_of(trainer.chat, source.chat(trainer, CHAT_ROWS, rng_seed))
+        trainer.chat_batch = ChatBatch(rows, size, rng_seed)
 
 
 def _memory(config: RunConfig, held: Held) -> Memory:
@@ -227,14 +227,14 @@ def _warm_up(
 
     A defender that thinks first, with weights of its own, imitates examples of that format.
     """
-    warm, address = config.warm_up, f"{config.seed}/warm-up"
+    warm, rng_seed = config.warm_up, f"{config.seed}/warm-up"
 
     def taught(trainer: Trainer, demos: Sequence[Demo]) -> Iterator[Metrics]:
         if demos and warm.steps:
             rate = LearningRate(warm.learning_rate, "cosine", min(10, warm.steps), warm.steps)
             budget = config.learner.optimizer.micro_batch_tokens
             sizes = SftConfig(warm.steps, warm.batch_size, budget)
-            yield from trainer.warm_up(demos, rate, sizes, address)
+            yield from trainer.warm_up(demos, rate, sizes, rng_seed)
 
     def steps() -> Iterator[Metrics]:
         attacker, defender = trained[Player.ATTACKER], trained[Player.DEFENDER]

@@ -49,9 +49,9 @@ class Path:
     logprobs: Callable[[Any, Batch, float], Tensor]
 
 
-def once(groups: Sequence[int], prompt: int, reply: int) -> int:
+def once(groups: Sequence[int], longest_prompt: int, longest_reply: int) -> int:
     """The cost of a batch in which every prompt runs once."""
-    return len(groups) * prompt + sum(groups) * reply
+    return len(groups) * longest_prompt + sum(groups) * longest_reply
 
 
 def shared_logprobs(model: Any, batch: Batch, temperature: float) -> Tensor:
@@ -103,14 +103,14 @@ def pair_cost(model: Any) -> float:
     return PAIR[config._attn_implementation] / float(config.hidden_size)
 
 
-def abreast(pair: float, groups: Sequence[int], prompt: int, reply: int) -> int:
+def abreast(pair: float, groups: Sequence[int], longest_prompt: int, longest_reply: int) -> int:
     """How many completions of a group share a row where that is cheapest; 1: none do.
 
     Each further one saves a prompt, but attention is computed between siblings too, and masked.
     """
 
     def cost(many: int) -> float:
-        places = prompt + many * reply
+        places = longest_prompt + many * longest_reply
         return _rows(groups, many) * places * (1 + pair * places)
 
     return min(range(1, max(groups) + 1), key=cost)
@@ -120,10 +120,12 @@ def _rows(groups: Sequence[int], many: int) -> int:
     return sum(-(-size // many) for size in groups)
 
 
-def packed_tokens(pair: float, groups: Sequence[int], prompt: int, reply: int) -> int:
+def packed_tokens(
+    pair: float, groups: Sequence[int], longest_prompt: int, longest_reply: int
+) -> int:
     """The cost of packed rows: each has its prompt and room for as many completions as any."""
-    many = abreast(pair, groups, prompt, reply)
-    return _rows(groups, many) * (prompt + many * reply)
+    many = abreast(pair, groups, longest_prompt, longest_reply)
+    return _rows(groups, many) * (longest_prompt + many * longest_reply)
 
 
 def packed_logprobs(pair: float, model: Any, batch: Batch, temperature: float) -> Tensor:
