@@ -1,6 +1,7 @@
 """Every test begins from the same global random state, so that none depends on those before it."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,38 @@ from hypothesis import settings
 
 settings.register_profile("any-machine", deadline=None)  # speed is measured in benchmarks
 settings.load_profile("any-machine")
+
+
+LONG = [
+    "players/test_sharded.py",
+    "players/test_ranks.py",
+    "test_real_judges.py",
+    "faults/test_kill.py",
+    "report/test_page.py",
+    "faults/test_corrupt.py",
+    "report/test_report.py",
+    "engines/test_served_policy.py",
+    "evals/test_runs.py",
+    "sameness/test_same.py",
+    "test_any_model.py",
+    "hostile/test_run_folder.py",
+    "transport/test_client.py",
+    "sameness/test_narrow_runs.py",
+    "runs/test_recipes.py",
+    "test_dialogue_runs.py",
+    "golden/test_digests.py",
+    "benchmarks/test_gpu_step.py",
+    "sameness/test_recalling.py",
+    "export/test_export.py",
+    "estimate/test_estimate.py",
+]
+"""Files of more than 15 seconds, the longest first."""
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the long files, so that no core waits for one that another began last."""
+    first = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: first.get(item.path, len(first)))
 
 
 @pytest.hookimpl(tryfirst=True)
