@@ -8,10 +8,9 @@ from math import sqrt
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
 
 from sparring.stats import rates
-from sparring.stats.rates import Counts, Estimate, Interval, Rate, Statistic
+from sparring.stats.rates import Counts, Estimate, Interval, Rate, Statistic, Z
 
 Rating = Hashable | None
 """One rater's rating of an item; None where there is none."""
@@ -111,7 +110,6 @@ def _kappa(rows_RK: Counts) -> Counts:
     return rates.ratio(alike_R - chance_R, 1 - chance_R)
 
 
-Z = float(norm.ppf(0.975))
 TRANSFER = (
     "A corrected rate holds as far as the judge errs here as often as on the replies it was "
     "calibrated on."

@@ -14,6 +14,8 @@ from scipy.stats import norm
 
 from sparring.types import UsageError
 
+Z = float(norm.ppf(0.975))
+"""Standard deviations on either side of a normal mean that hold 95 % of it."""
 RESAMPLES = 10_000
 _DEFINED = 0.95
 """The share of resamples that must define the statistic for their quantiles to be an interval."""
@@ -87,11 +89,10 @@ class Estimate:
 
 def wilson(successes: float, n: int) -> Interval:
     """Return the 95 % Wilson score interval; `successes` may be an effective count, not whole."""
-    z = norm.ppf(0.975)
     p = successes / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return (max(0.0, float(centre - half)), min(1.0, float(centre + half)))
+    centre = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
+    half = Z / (1 + Z * Z / n) * sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
+    return (max(0.0, centre - half), min(1.0, centre + half))
 
 
 def grouped(items: Iterable[tuple[str, Item]]) -> dict[str, list[Item]]:
