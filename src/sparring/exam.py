@@ -47,7 +47,7 @@ QUESTIONS: Mapping[str, Sequence[RateQuestion]] = {
 """The questions of a set, by the first part of its name; `replies/…` are sets without labels."""
 FIELDS = {question.metric: question.field for several in QUESTIONS.values() for question in several}
 """The verdict field that each metric rests on."""
-Items = dict[str, dict[str, Outcome]]
+Items = dict[str, dict[Any, Outcome]]
 """Outcomes by rate (`metric/set`), and in a rate by item."""
 
 
@@ -66,6 +66,11 @@ def questions(
 def rate_name(metric: str, set_name: str) -> str:
     """Return the name of a metric's rate on a set: `asr/plain` of `harmful/plain`."""
     return f"{metric}/{set_name.split('/', 1)[1]}"
+
+
+def field_of(rate: str) -> str:
+    """Return the verdict field that a rate rests on, by its name."""
+    return FIELDS[rate.split("/", 1)[0]]
 
 
 def outcome(state: State, question: RateQuestion) -> Outcome:
@@ -141,7 +146,7 @@ class Exam:
             judge = self.second
             again = {name: ruled_again(judge, finished) for name, finished in states.items()}
             second = self._items(again)
-            names = [name for name in first if FIELDS[name.split("/", 1)[0]] in judge.fills]
+            names = [name for name in first if field_of(name) in judge.fills]
             diverged = {name: divergence(first[name], second[name]) for name in names}
         rates = {name: rate(list(items.values())) for name, items in first.items()}
         return Result(rates, episodes, diverged)
@@ -253,7 +258,7 @@ class Divergence:
         return "  JUDGES DIVERGE BY MORE THAN 5 POINTS" if self.diverged else ""
 
 
-def divergence(first: Mapping[str, Outcome], second: Mapping[str, Outcome]) -> Divergence:
+def divergence(first: Mapping[Any, Outcome], second: Mapping[Any, Outcome]) -> Divergence:
     """Compare one rate of the same items, by their keys, under two judges.
 
     UsageError if the keys or clusters do not match.

@@ -117,13 +117,16 @@ def test_the_errors_of_another_judge_template_or_policy_are_refused(measured):
         format = Format("toy", fills, lambda item: [(item.messages[-1],)], parse, 4, template, "")
         return ModelJudge(format, ScriptedEngine("model@1", {}), policy)
 
+    def own_of(judge, known):
+        return judging.calibrations_of(describe(judge).to_json(), judge.fills, known)
+
     with pytest.raises(UsageError, match="of advbench, cls, llama_guard; wanted one of keyword"):
-        judging.of_judge(KeywordJudge(), measured)
+        own_of(KeywordJudge(), measured)
     own = of_verdicts(guard("unsafe"), FOUR, [Verdict(reply_harm=Harm.SAFE)] * 4)
-    assert judging.of_judge(guard("unsafe"), own).keys() == {"reply_harm"}
+    assert own_of(guard("unsafe"), own).keys() == {"reply_harm"}
     for other in (guard("safe"), guard("unsafe", "{request}{reply}")):
         with pytest.raises(UsageError, match="toy:model@1 was measured with another template"):
-            judging.of_judge(other, own)
+            own_of(other, own)
     panel = describe(Panel([Member(guard("unsafe"))], {})).identity()
     assert panel["members"][0]["controversial"] == "unsafe"
 

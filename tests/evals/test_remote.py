@@ -9,9 +9,9 @@ from tests.tiny import write_seeds
 from tests.transport.server import Script, serving
 
 from sparring.engines.engine import seed_of
-from sparring.evals.models import Remote
+from sparring.evals.models import ServedModel
 from sparring.judges.http import Server
-from sparring.players.player import Request
+from sparring.players.player import Request, Sampling
 from sparring.transport.client import Client
 from sparring.transport.guard import Address, Limits
 from sparring.types import Message, Status
@@ -19,9 +19,10 @@ from sparring.types import Message, Status
 REQUEST = Request((Message("user", "polish the brass lantern"),), ("a",))
 
 
-def policy(url: str, **more) -> Remote:
+def policy(url: str, **more) -> ServedModel:
     limits = Limits(attempts=2, first_pause=0.01)
-    return Remote(Server(Client(Address(url, "--base-url"), limits=limits), "toy"), **more)
+    engine = Server(Client(Address(url, "--base-url"), limits=limits), "toy")
+    return ServedModel(engine, Sampling(**more))
 
 
 def response(content, reason="stop", **more) -> bytes:
@@ -85,3 +86,16 @@ def test_a_reply_that_never_came_is_unscored_and_no_judge_is_asked(tmp_path, mon
     assert all(head["Authorization"] == "Bearer sk-dragon" for head in log.headers)
     assert not any(b"sk-dragon" in path.read_bytes() for path in out.iterdir())
     assert "sk-dragon" not in command.out + command.err
+
+
+@pytest.mark.parametrize(("obeying", "code"), [("base", 0), ("tuned", 4)])
+def test_a_served_adapter_is_held_to_the_gates_and_its_base_is_not(tmp_path, obeying, code):
+    def reply(body):
+        obeys = body["model"] == obeying
+        return 200, {}, response("Gladly." if obeys else "I cannot help with that.")
+
+    words = ["eval", "base", "--adapter", "tuned", "--tasks", write_seeds(tmp_path / "seeds.csv")]
+    words += ["--judge", "keyword", "--fail-if", "seeds.asr>0.5", "--output", tmp_path / "out"]
+    with serving(Script(reply=reply)) as (url, _):
+        assert sparring_command(*words, "--base-url", url).code == code
+    assert row(tmp_path / "out", "asr/seeds", obeying)["value"] == 1

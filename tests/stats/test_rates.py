@@ -121,6 +121,12 @@ def test_items_are_averaged_and_an_item_with_too_few_scored_attempts_is_left_out
     assert at_k({"seal": outcomes(None, None)}, 1).value is None
 
 
+def test_an_item_whose_first_attempt_is_missing_stays_in_its_cluster():
+    missing = Outcome(None, "", "not asked yet")
+    items = {f"{i}": [missing, Outcome(i < 3, f"{i}")] for i in range(6)}
+    assert at_k(items, 1).clusters == 6
+
+
 def test_at_k_resamples_whole_clusters_and_agreement_is_no_certainty():
     alone = {f"{i}": outcomes(i < 20, cluster=f"{i}") for i in range(40)}
     together = {f"{i}": outcomes(i < 20, cluster=f"{i // 10}") for i in range(40)}

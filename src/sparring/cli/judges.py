@@ -132,6 +132,7 @@ def score(
     """
     from sparring.evals import judging
     from sparring.evals.results import WITHOUT_ERRORS, check_unscored
+    from sparring.judges.judge import describe
     from sparring.runs.judges import together
     from sparring.stats.agreement import TRANSFER
     from sparring.store.files import dumps, write_atomic
@@ -143,16 +144,21 @@ def score(
     if calibration and len(judges) > 1:
         raise UsageError("--calibration: takes one --judge, whose errors it has; got a panel")
     panel = together([judging.with_figures(member, known) for member in judges])
-    fields = judging.of_judge(panel, known) if calibration else {}
+    card = describe(panel).to_json()
+    calibrations = judging.calibrations_of(card, panel.fills, known) if calibration else {}
     games, default = _stored(what, at)
     file = output or default
     verdicts = judging.rejudge(games, panel, file, lambda done, n: None if json else _show(done, n))
     rates = judging.rates(games, verdicts, panel.fills)
-    corrected = judging.corrected_rates(rates, fields)
+    corrected = {
+        name: rate_without_errors
+        for name, rate in rates.items()
+        if (rate_without_errors := judging.without_errors(name, rate, calibrations))
+    }
     results = {
         "judge": {"name": panel.name, "caveat": panel.caveat},
         "rates": {name: rate.to_json() for name, rate in rates.items()},
-        "corrected": {name: asdict(rate) for name, rate in corrected.items()},
+        "corrected": {name: asdict(number) for name, number in corrected.items()},
         "agreement": _agreement(panel),
         "verdicts": str(file),
     }

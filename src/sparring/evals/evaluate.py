@@ -10,7 +10,7 @@ from functools import partial
 
 from sparring.arena import Cast, opening_names, play_named
 from sparring.evals.folder import EvalDir, EvalSpec, Key, key_of, row_of
-from sparring.evals.models import ATTACKER, Candidate
+from sparring.evals.models import Candidate
 from sparring.evals.tasks import Suite
 from sparring.exam import ruled_again
 from sparring.games.codec import verdict_of
@@ -199,13 +199,13 @@ def answered(judge: Judge) -> Judge:
 def rewrites(game: Game, policy: Policy, batch: ItemBatch) -> list[Row]:
     """Return an attacker's first move on each seed of the batch, with its thought: untrusted."""
     requests = [
-        Request(game.observe(state), (f"{batch.rng_seed}/{ATTACKER}/{name}",))
+        Request(game.observe(state), (f"{batch.rng_seed}/{Player.ATTACKER}/{name}",))
         for _, name, state in batch.items
     ]
     return [
         {"model": model, "set": name, "place": place, "draw": draw, "text": completion.text}
         for (model, name, place, draw), (completion,) in zip(
-            batch.keys(ATTACKER), policy.sample(requests), strict=True
+            batch.keys(Player.ATTACKER), policy.sample(requests), strict=True
         )
     ]
 
@@ -222,7 +222,10 @@ def _rewritten(undealt: Sets, attacks: Journal) -> Sets:
 
     return {
         name: [
-            [opening(state, texts[ATTACKER, name, i, draw]) for i, state in enumerate(states)]
+            [
+                opening(state, texts[Player.ATTACKER, name, i, draw])
+                for i, state in enumerate(states)
+            ]
             for draw, states in enumerate(draws)
         ]
         for name, draws in undealt.items()

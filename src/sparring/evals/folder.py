@@ -54,18 +54,28 @@ class SetCard:
 
 
 @dataclass(frozen=True, slots=True)
-class Reported:
-    """A rate that is reported: a question of `group`, a set or several `members` as one."""
+class ReportedRate:
+    """The answers to one question about `group`: a set, or several `members` as one.
+
+    Each opening is played `draws` times.
+    """
 
     name: str
     group: str
     members: Sequence[str]
     question: RateQuestion
+    draws: int
 
     @property
     def metric(self) -> str:
         """The first part of the rate's name, such as `asr`."""
         return self.question.metric
+
+    @property
+    def names(self) -> list[str]:
+        """Its name, and the name of ASR@k where there are k draws: a gate can be set on each."""
+        at_k = [f"asr@{self.draws}"] if self.metric == "asr" and self.draws > 1 else []
+        return [rate_name(metric, self.group) for metric in (self.metric, *at_k)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,26 +91,19 @@ class Sheet:
     fills: Sequence[str]
     second: Sequence[str] = ()
 
-    def rates(self) -> Iterator[Reported]:
+    def rates(self) -> Iterator[ReportedRate]:
         """Yield everything that is reported: every set by itself, then the pooled ones."""
         groups: dict[str, Sequence[str]] = {name: [name] for name in self.sets}
         for group, members in (groups | dict(self.pooled)).items():
             success = self.tasks[self.sets[members[0]].task].success
+            draws = max(self.sets[name].draws for name in members)
             for question in questions(group, self.fills, success):
-                yield Reported(rate_name(question.metric, group), group, members, question)
-
-    def draws(self, rate: Reported) -> int:
-        """Return how often each opening of a reported group is played."""
-        return max(self.sets[name].draws for name in rate.members)
+                name = rate_name(question.metric, group)
+                yield ReportedRate(name, group, members, question, draws)
 
     def names(self) -> list[str]:
-        """Return every rate that a gate can be set on; `asr@k` where there are k draws."""
-        names: list[str] = []
-        for rate in self.rates():
-            names.append(rate.name)
-            if rate.metric == "asr" and self.draws(rate) > 1:
-                names.append(rate_name(f"asr@{self.draws(rate)}", rate.group))
-        return names
+        """Return every name that a gate can be set on."""
+        return [name for rate in self.rates() for name in rate.names]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, StrictBool, TypeAdapter, ValidationE
 from sparring.data.readers import Labelled
 from sparring.data.rows import Record, jsonl
 from sparring.evals.crossplay import recorded_games
-from sparring.exam import FIELDS, QUESTIONS, outcome, outcomes, reruled
+from sparring.exam import QUESTIONS, field_of, outcome, outcomes, reruled
 from sparring.games.codec import verdict_json, verdict_of
 from sparring.games.game import reply_of
 from sparring.judges.judge import Judge, KeywordJudge, describe
@@ -192,12 +192,8 @@ def rates(
     return {
         name: rate(list(items.values()))
         for name, items in outcomes(sets, {}, fills).items()
-        if _field(name) in fills
+        if field_of(name) in fills
     }
-
-
-def _field(rate_name: str) -> str:
-    return FIELDS[rate_name.split("/", 1)[0]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,40 +322,47 @@ def read_calibrations(path: Path) -> list[Calibration]:
         raise UsageError(f"{path}: not what `sparring judge calibrate` writes: {error}") from None
 
 
-def of_name(judge: str, calibrations: Sequence[Calibration]) -> list[Calibration]:
-    """Return the calibrations of the judge of that name; UsageError where all are of others."""
-    own = [calibration for calibration in calibrations if calibration.judge == judge]
-    if not own:
-        known = ", ".join(sorted({c.judge for c in calibrations})) or "no judge"
-        raise UsageError(f"--calibration: it is of {known}; wanted one of {judge}")
-    return own
-
-
-def of_judge(judge: Judge, calibrations: Sequence[Calibration]) -> dict[str, Calibration]:
-    """Return the calibrations of `judge` by field.
+def calibrations_of(
+    card: Mapping[str, Any], fills: Collection[str], calibrations: Sequence[Calibration]
+) -> dict[str, Calibration]:
+    """Return the calibrations, by field, of the judge that `card` describes as results do.
 
     UsageError where all are of other judges, or of the same model with another template, other
     fields or another policy.
     """
-    same = (None, describe(judge).identity())
-    own = {c.field: c for c in of_name(judge.name, calibrations) if c.identity in same}
+    named = [calibration for calibration in calibrations if calibration.judge == card["name"]]
+    if not named:
+        known = ", ".join(sorted({c.judge for c in calibrations})) or "no judge"
+        raise UsageError(f"--calibration: it is of {known}; wanted one of {card['name']}")
+    judge = {**card, "fills": sorted(fills)}
+    parts = ("fills", "template_sha256", "controversial")
+    own = {
+        c.field: c
+        for c in named
+        if c.identity is None or all(c.identity.get(part) == judge[part] for part in parts)
+    }
     if not own:
         raise UsageError(
-            f"--calibration: {judge.name} was measured with another template, other fields or "
+            f"--calibration: {card['name']} was measured with another template, other fields or "
             "another policy for `controversial`; calibrate it again as it is used"
         )
     return own
 
 
-def corrected_rates(
-    rates: Mapping[str, Rate], fields: Mapping[str, Calibration]
-) -> dict[str, Corrected]:
-    """Return the rates that rest on a field their judge was calibrated on, without its errors."""
-    return {
-        name: corrected(raw, calibration.sensitivity, calibration.specificity)
-        for name, raw in rates.items()
-        if (calibration := fields.get(_field(name)))
-    }
+def without_errors(
+    name: str, raw: Rate, calibrations: Mapping[str, Calibration], field: str = ""
+) -> Corrected | None:
+    """Return a rate without its judge's errors; None where its field was not calibrated.
+
+    `field` is what the rate rests on, by default what its metric rests on in an exam. Where success
+    is "not refused", what the judge calls a refusal counts the other way.
+    """
+    calibration = calibrations.get(field or field_of(name))
+    if calibration is None:
+        return None
+    errors = (calibration.sensitivity, calibration.specificity)
+    inverted = field == "refused" and field_of(name) == "reply_harm"
+    return corrected(raw, *(errors[::-1] if inverted else errors))
 
 
 def figures(judge: str, calibrations: Sequence[Calibration]) -> str:

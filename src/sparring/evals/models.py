@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,6 @@ from sparring.types import Completion, Player, Status, UsageError
 
 _WHOLE = 64 * 2**20
 _END = 2**20
-ATTACKER = "attacker"
-"""The name of the trained attacker among models."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +49,14 @@ class Candidate:
 
 
 def load_policy(
-    path: str, sampling: Sampling, revision: str | None = None, adapter: str | None = None
+    path: str,
+    sampling: Sampling,
+    revision: str | None = None,
+    adapter: str | None = None,
+    dtype: str = "auto",
 ) -> Policy:
     """Load a model in this process, at one commit if it is the hub's; perhaps with an adapter."""
-    model = loading.load_model(path, revision=revision)
+    model = loading.load_model(path, dtype, revision)
     chat = Chat(loading.load_tokenizer(path, revision), loading.stop_ids(model))
     if adapter:
         model = loading.load_adapter(model, adapter)
@@ -62,7 +64,7 @@ def load_policy(
 
 
 @dataclass(frozen=True)
-class Remote:
+class ServedModel:
     """A policy that asks `engine`'s model.
 
     The seed in a request depends on its address alone; a server may ignore it. A request that the
@@ -71,20 +73,19 @@ class Remote:
     """
 
     engine: JudgeEngine
-    temperature: float = 1.0
-    max_completion_length: int = 512
+    sampling: Sampling
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
         questions = [
             Question(
                 request.observation,
-                self.max_completion_length,
-                sampling={"temperature": self.temperature, "seed": seed_of(address)},
+                self.sampling.max_completion_length,
+                sampling={"temperature": self.sampling.temperature, "seed": seed_of(address)},
             )
             for request in requests
             for address in request.addresses
         ]
-        answers = iter(self.engine.answer(questions) if questions else [])
+        answers = iter(self.engine.answer(questions))
         return [[_completion(next(answers)) for _ in request.addresses] for request in requests]
 
 
@@ -114,11 +115,11 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         if len({*self.models}) < len(self.models) or len({*self.adapters}) < len(self.adapters):
-            raise UsageError("MODEL: the same one is asked for twice")
+            raise UsageError("MODEL, --adapter: each may be named only once")
         if self.adapters and len(self.models) != 1:
-            raise UsageError("--adapter: wanted one MODEL, which they belong to")
+            raise UsageError("--adapter: wanted one MODEL, which the adapters were trained on")
         if self.revision and len(self.models) != 1:
-            raise UsageError("--revision: wanted one MODEL, which it is of")
+            raise UsageError("--revision: wanted one MODEL, of which it is a commit")
 
     @property
     def bases(self) -> Sequence[str]:
@@ -143,10 +144,10 @@ class ModelSettings:
 
 def candidates(settings: ModelSettings) -> tuple[list[Candidate], list[str]]:
     """Return the models, checked but not loaded, and notes about the commits that were found."""
-    return served(settings) if settings.base_url else local(settings)
+    return _served_candidates(settings) if settings.base_url else _local_candidates(settings)
 
 
-def local(settings: ModelSettings) -> tuple[list[Candidate], list[str]]:
+def _local_candidates(settings: ModelSettings) -> tuple[list[Candidate], list[str]]:
     """Return the models of this process, each at one commit, and a note for each that was found."""
     models: list[Candidate] = []
     notes: list[str] = []
@@ -168,7 +169,7 @@ def local(settings: ModelSettings) -> tuple[list[Candidate], list[str]]:
     return models, notes
 
 
-def served(settings: ModelSettings) -> tuple[list[Candidate], list[str]]:
+def _served_candidates(settings: ModelSettings) -> tuple[list[Candidate], list[str]]:
     """Return models behind one URL; an adapter is a model by the name the server knows it by."""
     key = from_environment(settings.api_key_env, os.environ, "--api-key-env")
     if settings.revision:
@@ -177,10 +178,9 @@ def served(settings: ModelSettings) -> tuple[list[Candidate], list[str]]:
     models = []
     for name in (*settings.bases, *settings.adapters):
         card = {"name": name, "kind": "served", "base_url": address.shown}
+        card |= {"adapter": name} if name in settings.adapters else {}
         server = Server(Client(address, key=key), name)
-        sampling = settings.sampling
-        load = partial(Remote, server, sampling.temperature, sampling.max_completion_length)
-        models.append(Candidate(name, card, load))
+        models.append(Candidate(name, card, partial(ServedModel, server, settings.sampling)))
     return models, []
 
 
@@ -213,15 +213,13 @@ def attacker_of(run: RunDir, number: int | None = None) -> tuple[Candidate, Game
     checkpoints, config = run.checkpoints, run.config
     at = checkpoints.at(number)
     folder, base = checkpoints.path(at), config.attacker
-    sampling = Sampling(
-        **config.sampling.model_dump(include={field.name for field in fields(Sampling)})
-    )
+    sampling = Sampling(**config.sampling.fields_of(Sampling))
 
     def load() -> Policy:
         checkpoints.verify(at)
         if config.weights == "adapters":  # a checkpoint holds adapters without their base
             path, adapter = model_path(base.model_name_or_path), str(folder / Player.ATTACKER)
-            return load_policy(path, sampling, base.revision, adapter)
+            return load_policy(path, sampling, base.revision, adapter, base.dtype)
         return load_policy(str(folder / config.owner(Player.ATTACKER)), sampling)
 
     briefs = packaged_briefs(config.game.exchanges)
@@ -230,4 +228,4 @@ def attacker_of(run: RunDir, number: int | None = None) -> tuple[Candidate, Game
     game = Dialogue(LabelPayoff(MAGIC), briefs, gate=False, exchanges=config.game.exchanges)
     manifest = sha256(folder / "MANIFEST.json")
     card = {"run": run.folder.name, "rounds": at, "manifest_sha256": manifest}
-    return Candidate(ATTACKER, card, load), game
+    return Candidate(Player.ATTACKER, card, load), game

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ class Paired:
         return f"{self.difference:+.3f} [{low:+.3f}, {high:+.3f}] p={self.p:.3g} n={self.n}"
 
 
-def compare(a: Mapping[str, Outcome], b: Mapping[str, Outcome]) -> Paired:
+def compare(a: Mapping[Any, Outcome], b: Mapping[Any, Outcome]) -> Paired:
     """Return the paired difference of two runs whose items go by the same keys.
 
     Where each item is its own cluster: McNemar's exact test and Newcombe's interval. Else the test
@@ -77,7 +78,7 @@ def compare(a: Mapping[str, Outcome], b: Mapping[str, Outcome]) -> Paired:
     )
 
 
-def _check(a: Mapping[str, Outcome], b: Mapping[str, Outcome]) -> None:
+def _check(a: Mapping[Any, Outcome], b: Mapping[Any, Outcome]) -> None:
     only_a, only_b = a.keys() - b.keys(), b.keys() - a.keys()
     if only_a or only_b:
         raise UsageError(

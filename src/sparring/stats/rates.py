@@ -202,7 +202,7 @@ def any_of_k(n: int, c: int, k: int) -> float:
     return 1 - comb(n - c, k) / comb(n, k)
 
 
-def at_k(items: Mapping[str, Sequence[Outcome]], k: int) -> Rate:
+def at_k(items: Mapping[Any, Sequence[Outcome]], k: int) -> Rate:
     """Return the mean of `any_of_k` over items, of which each has the outcomes of its attempts.
 
     `n_total` counts items, `n_scored` those with at least k scored attempts. The interval is a
@@ -210,10 +210,10 @@ def at_k(items: Mapping[str, Sequence[Outcome]], k: int) -> Rate:
     """
     values, clusters = [], []
     for attempts in items.values():
-        scored = [attempt.happened for attempt in attempts if attempt.happened is not None]
+        scored = [(a.happened, a.cluster) for a in attempts if a.happened is not None]
         if len(scored) >= k:
-            values.append([any_of_k(len(scored), sum(scored), k), 1.0])
-            clusters.append(attempts[0].cluster)
+            values.append([any_of_k(len(scored), sum(hit for hit, _ in scored), k), 1.0])
+            clusters.append(scored[0][1])
     if not values:
         return Rate(None, None, "none", len(items), 0, 0, (0.0, 1.0))
     rows_C2 = clustered(np.array(values), clusters)
