@@ -17,7 +17,7 @@ def table(after: str) -> list[list[str]]:
 
 
 def test_the_widths_are_wilsons():
-    rows = [row for row in table("at an observed rate of\n") if row[0].isdecimal()]
+    rows = [row for row in table("## How wide is the interval?\n") if row[0].isdecimal()]
     assert {int(row[0]) for row in rows} >= {100, 200, 250, 320, 1319, 2000}
     for n, _, *cells in rows:
         for observed, cell in zip(OBSERVED, cells, strict=True):
@@ -26,7 +26,7 @@ def test_the_widths_are_wilsons():
 
 
 def test_the_task_table_is_the_one_that_is_used():
-    rows = {row[0].strip("`"): row for row in table("its own columns\n") if row[0].startswith("`")}
+    rows = {row[0].strip("`"): row for row in table("## Tasks\n") if row[0].startswith("`")}
     assert rows.keys() == TASKS.keys()
     for name, task in TASKS.items():
         _, files, success, cluster, judge, terms = rows[name]
