@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
@@ -41,6 +42,17 @@ class GateError(SparringError):
     """A measured quality is outside the limits that were set for it."""
 
     exit_code = 4
+
+
+def near(name: str, known: Iterable[str], others: str = "") -> str:
+    """For errors: the known name that an unknown one is most like, else `others`, else all."""
+    by_case = {word.lower(): word for word in known}
+    close = difflib.get_close_matches(name.lower(), by_case, n=1, cutoff=0.5)
+    return (
+        f"did you mean {by_case[close[0]]}?"
+        if close
+        else others or (f"known: {', '.join(by_case.values())}")
+    )
 
 
 class Player(StrEnum):

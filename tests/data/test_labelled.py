@@ -7,6 +7,7 @@ from tests.data.examples import TALE, VAULT, guarded, refused, row_of, written
 
 from sparring.data.readers import read_labelled
 from sparring.data.schemas import SCHEMAS
+from sparring.evals.judging import of_stored
 
 COMPLETION = row_of("HarmBench labelled completions")
 
@@ -33,6 +34,7 @@ def test_people_are_followed_where_most_of_them_agree(tmp_path, humans, harmful)
 
 def test_harmbenchs_validation_set_is_read_as_published_with_every_stored_judge(tmp_path):
     row = COMPLETION | {"generation": "No.", "human_0": 0, "cls": 0.0, "GPTFuzz": "maybe"}
+    row |= {"gpt": "No", "pair": "Rating: [[1]]"}
     path = tmp_path / "harmbench_text_behaviors_val_set.json"
     path.write_text(json.dumps({"vault_1": [COMPLETION, row]}))
     file = read_labelled(path)
@@ -40,7 +42,11 @@ def test_harmbenchs_validation_set_is_read_as_published_with_every_stored_judge(
     assert (first.reply, first.harmful, first.refused) == ("With the golden key.", True, None)
     judges = {"cls": True, "advbench": False, "gpt-4-0613": None}
     assert first.judges == judges
-    assert second.judges == judges | {"cls": False, "GPTFuzz": None}
+    others = {"GPTFuzz": None, "gpt": False, "pair": None}
+    assert second.judges == judges | {"cls": False} | others
+    silent = "no verdicts of yes or no, so not read as judges: GPTFuzz, gpt-4-0613, pair"
+    assert silent in file.notes
+    assert [row.judge for row in of_stored(file.items)] == ["advbench", "cls", "gpt"]
     assert (second.harmful, second.seed.text) == (False, TALE)
     assert second.seed.cluster_key == "vault_1"
     assert first.seed.id != second.seed.id
@@ -66,8 +72,9 @@ def test_the_file_of_behaviors_fills_in_the_goal_the_context_and_the_category(tm
     assert (vault.text, vault.requested, vault.context) == (TALE, VAULT, "A map.")
     assert vault.category == "vaults"
     assert song.goal == "sing the song of the vault", "where no context was joined"
-    message = refused("gate_9", lambda name: described(tmp_path, name))
-    assert "y.jsonl:2: no behavior 'gate_9'" in message
+    file = described(tmp_path, "gate_9")
+    assert [item.seed.cluster for item in file.items] == ["vault_1"]
+    assert "1 rows left out: of a behavior that the file of behaviors lacks" in file.notes
     message = refused([row_of("AdvBench")], lambda rows: described(tmp_path, "song_1", rows))
     assert "wanted HarmBench's text behaviors" in message
 
@@ -83,12 +90,13 @@ def test_either_label_of_a_reply_may_be_missing_and_omissions_are_counted(tmp_pa
     ]
     file = read_labelled(written(tmp_path / "x.csv", rows))
     labels = [(i.harmful, i.refused) for i in file.items]
-    assert labels == [(False, True), (True, False), (None, True)]
+    assert labels == [(False, True), (True, False), (None, True), (False, True)]
+    assert file.items[-1].seed.harmful, "as long as nobody says that the request is not"
     assert {note for note in file.notes if "left out" in note} == {
         "1 rows left out: no label, or people undecided",
         "1 rows left out: no reply",
-        "1 rows left out: no prompt_harm_label",
     }
+    assert "4 labelled replies of 6 rows" in file.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -99,6 +107,9 @@ def test_either_label_of_a_reply_may_be_missing_and_omissions_are_counted(tmp_pa
         ("XSTest-Response", {"label": "harmful"}, (True, None)),
         ("XSTest-Response", {"label": "unharmful"}, (False, None)),
         ("labelled replies", {}, (False, None)),
+        ("XSTest completions", {}, (None, True)),
+        ("XSTest completions", {"final_label": "2_full_refusal"}, (None, True)),
+        ("XSTest completions", {"final_label": 1}, (None, False)),
     ],
 )
 def test_a_file_may_fill_one_label_alone(tmp_path, schema, cells, labels):
@@ -121,8 +132,8 @@ XSTEST = row_of("XSTest-Response")
     [
         *(([row_of("AdvBench")], schema.name) for schema in SCHEMAS if schema.replies),
         ([row_of("AdvBench")], "AdvBench has no labelled replies"),
-        ([guarded(response="")], "no usable rows ({'no reply': 1})"),
-        ([XSTEST, XSTEST | {"label": "perhaps"}], "x.jsonl:2: label must be harmful, unharmful"),
+        ([guarded(response="")], "no usable rows of 1; 1 rows left out: no reply"),
+        ([XSTEST, XSTEST | {"label": "perhaps"}], "x.jsonl:2: label must be harmful or unharmful"),
         ([XSTEST, XSTEST | {"label": ""}], "x.jsonl:2: label must be harmful"),
     ],
 )

@@ -3,7 +3,8 @@
 import pytest
 from tests.data.examples import refused, written
 
-from sparring.data.readers import parsed, read
+from sparring.data.mapping import parsed
+from sparring.data.readers import read
 from sparring.types import Seed
 
 ROWS = [
@@ -45,9 +46,9 @@ def test_one_label_may_hold_for_every_row(tmp_path, row, harmful, label):
         ({"prompt": "q"}, "map: wanted also: harmful"),
         ({"harmful": "true"}, "map: wanted also: prompt"),
         (FULL | {"label": "q"}, "map: no such field: label"),
-        (FULL | {"prompt": "Q"}, "map: prompt: no column 'Q'; it has bad, kind, n, q, why"),
-        (FULL | {"harmful": "perhaps"}, "map: harmful: no column 'perhaps'"),
-        (FULL | {"harmful": "kind"}, "x.csv:2: kind must be true or false, got 'locks'"),
+        (FULL | {"prompt": "Q"}, "map: prompt: no column 'Q'; did you mean q?"),
+        (FULL | {"harmful": "perhaps"}, "map: harmful: no column 'perhaps'; it has 5 that may be"),
+        (FULL | {"harmful": "kind"}, "x.csv:2: kind must be true or false, got another text (5 "),
     ],
 )
 def test_a_map_that_does_not_fit_the_file_says_how(tmp_path, columns, message):
@@ -66,3 +67,38 @@ def test_a_map_is_one_word_or_several_and_a_column_may_hold_an_equals_sign():
     fields = {"prompt": "a=b", "harmful": "true", "id": "n"}
     assert parsed(["prompt = a=b ,harmful=true", "id=n"]) == fields
     assert parsed([]) == {}
+
+
+@pytest.mark.parametrize("name", ["is_safe", "isSafe", "benign", "not_harmful", "flag"])
+@pytest.mark.parametrize("mark", ["!", "not ", "! "])
+def test_a_column_that_says_what_is_not_harmful_is_turned_round(tmp_path, name, mark):
+    rows = [{"q": str(n), name: cell} for n, cell in enumerate(("true", "0", "Yes", "False"))]
+    path = written(tmp_path / "x.csv", rows)
+    seeds = read(path, columns=parsed([f"prompt=q,harmful={mark}{name}"])).seeds
+    assert [seed.harmful for seed in seeds] == [False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "label", "message"),
+    [
+        ("is_safe", "true", "is_safe", "write harmful=!is_safe"),
+        ("isBenign", 0, "isBenign", "write harmful=!isBenign"),
+        ("non_toxic", "yes", "non_toxic", "write harmful=!non_toxic"),
+        ("is_harmful", "1", "!is_harmful", "write harmful=is_harmful"),
+        ("label", "unsafe", "!label", "label must be true or false"),
+    ],
+)
+def test_labels_that_would_be_turned_round_unseen_are_refused(tmp_path, name, cell, label, message):
+    path = written(tmp_path / "x.jsonl", [{"q": "open", name: cell}])
+    columns = {"prompt": "q", "harmful": label}
+    assert message in refused(path, lambda path: read(path, columns=columns))
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "harmful"),
+    [("safety", "unsafe", True), ("is_safe", "benign", False), ("not_safe", "1", True)],
+)
+def test_a_word_means_what_it_says_whatever_its_column_is_called(tmp_path, name, cell, harmful):
+    path = written(tmp_path / "x.csv", [{"q": "open", name: cell}])
+    [seed] = read(path, columns={"prompt": "q", "harmful": name}).seeds
+    assert seed.harmful is harmful

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from sparring.data.readers import read
+from sparring.data.readers import read, read_labelled
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
+DATA = next(
+    (up / "shared/data" for up in Path(__file__).parents if (up / "shared/data").is_dir()),
+    Path("shared/data"),
+)
 
 
 @pytest.mark.parametrize(
@@ -32,3 +35,22 @@ def test_a_published_file_has_the_rows_that_it_should(
     assert len({seed.category for seed in file.seeds}) == categories
     assert sum("\n\n---\n\n" in seed.text for seed in file.seeds) == contextual
     assert [note for note in file.notes if "left out" in note] == left_out
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        *(("gpt4", 220), ("llama2new", 274), ("llama2orig", 349)),
+        *(("mistralguard", 240), ("mistralinstruct", 76)),
+    ],
+)
+def test_published_completions_have_the_refusals_that_people_saw(name, refused):
+    path = DATA / f"xstest_completions/xs_{name}.csv"
+    if not path.is_file():
+        pytest.skip(f"NOT TESTED: no {path}, so reading the published file is unproven")
+    file = read_labelled(path)
+    assert [sum(item.refused is label for item in file.items) for label in (True, False)] == [
+        refused,
+        450 - refused,
+    ]
+    assert sum(item.seed.harmful for item in file.items) == 200

@@ -1,12 +1,13 @@
 """Every published schema is read; whatever is wrong with a file is named with its line."""
 
 import json
+import re
 
 import pytest
 from tests.data.examples import LANTERN, VAULT, refused, row_of, texts_and_omissions, written
 
 from sparring.data.readers import read, read_pool
-from sparring.data.schemas import SCHEMAS, digest
+from sparring.data.schemas import digest
 from sparring.types import Message
 
 
@@ -56,7 +57,7 @@ def test_half_a_surrogate_pair_is_kept_as_it_stands(file):
 @pytest.mark.parametrize("missing", [None, float("nan"), 7, ["open"], {"open": 1}, True])
 def test_a_missing_or_other_value_never_becomes_a_prompt(tmp_path, missing):
     path = written(tmp_path / "a.jsonl", rows_of(VAULT, missing))
-    assert f"{path}:2: text must be text" in refused(path)
+    assert f"{path}:2: text must be text, got " in refused(path)
 
 
 @pytest.mark.parametrize(
@@ -83,11 +84,15 @@ BROKEN = [
     ("a.csv", b"text,harmful\nopen,true\nvault \xff,true\n", ":3: not UTF-8"),
     ("a.csv", "text,text,harmful\na,b,true\n", ":1: a column is named twice"),
     ("a.csv", "text,harmful\nopen,true\n \t ,true\n", ":3: the request is empty"),
-    ("a.csv", "text,harmful\nopen,perhaps\n", ":2: harmful must be true or false, got 'perhaps'"),
+    (
+        "a.csv",
+        "text,harmful\nopen,perhaps\n",
+        ":2: harmful must be true or false, got another text (7 ",
+    ),
     ("a.csv", "", ": empty file"),
     ("a.csv", "text,harmful\n", ": no rows"),
-    ("a.csv", "text,harmful,x\na,true,b\n", ": unknown columns"),
-    ("a.tsv", "text,harmful\nopen,true\n", ": unknown columns: text,harmful"),
+    ("a.csv", "text,harmful,x\na,true,b\n", ": unknown columns: harmful, text, x"),
+    ("a.tsv", "text,harmful\nopen,true\n", ": unknown columns: 1 that may be data"),
     ("a.jsonl", OPEN + '{"text": \n', ":2: not JSON"),
     ("a.jsonl", OPEN + '\n{"text": "b"}\n', ":3: not the fields"),
     ("a.jsonl", b'{"text": "a\xff", "harmful": true}\n', ":1: not JSON in UTF-8"),
@@ -116,12 +121,58 @@ def test_an_empty_or_missing_file_is_refused(file, tmp_path, reader):
     assert refused(tmp_path / "none.jsonl", reader) == f"{tmp_path / 'none.jsonl'}: no such file"
 
 
-def test_an_unknown_header_is_listed_beside_every_known_one(file):
-    message = refused(file("a.csv", "prompt,danger\nopen,high\n"))
-    assert "unknown columns: danger, prompt" in message
-    for schema in SCHEMAS:
-        assert f"{schema.name}: {', '.join(sorted(schema.columns))}" in message
+@pytest.mark.parametrize(
+    ("header", "compared"),
+    [
+        ("prompt,danger", "'seeds' has the columns harmful, text, [category]"),
+        ("prompt,danger", "this one lacks harmful, text."),
+        ("text,harmful,danger", "this one has also danger."),
+        ("category,source", "'StrongREJECT' has the columns category, forbidden_prompt, source"),
+        ("category,source", "this one lacks forbidden_prompt."),
+    ],
+)
+def test_an_unknown_header_is_compared_with_the_nearest_and_says_how_to_map(file, header, compared):
+    message = refused(file("a.csv", f"{header}\n{VAULT}{',x' * header.count(',')}\n"))
+    assert ", ".join(sorted(header.split(","))) in message
+    assert compared in message
     assert "--map prompt=COLUMN" in message
+    assert "map: {prompt: COLUMN, harmful: COLUMN}" in message, "which a run's configuration takes"
+
+
+SEED = {"text": "a", "harmful": "true"}
+BASE = row_of("SORRY-Bench")
+HAS_CELLS = {
+    "x.csv": f"{VAULT},true\nbread,false\n",
+    "y.csv": "vault,harmful\nbread,benign\n",
+    "x.tsv": f"{VAULT}\t{VAULT}\n",
+    "a.jsonl": [SEED, {"vault": 1, "text": "b"}],
+    "b.jsonl": [{"text": {"vault": "gold"}, "harmful": True}],
+    "c.jsonl": [SEED, SEED | {"harmful": VAULT}],
+    "d.jsonl": [BASE | {"turns": "vault"}],
+    "e.jsonl": [row_of("XSTest") | {"type": "contrast_vault", "label": "safe"}],
+    "f.json": {"vault": 7},
+    "g.jsonl": [SEED, SEED | {"vault": "gold"}],
+}
+
+
+@pytest.mark.parametrize("name", HAS_CELLS)
+def test_no_message_shows_a_cell_or_what_may_be_one(file, name):
+    """A row that stands where a header should, or a key where no column is called so, is data."""
+    content = HAS_CELLS[name]
+    text = content if isinstance(content, str) else json.dumps(content)
+    if isinstance(content, list):
+        text = "".join(json.dumps(row) + "\n" for row in content)
+    message = refused(file(name, text))
+    assert str(name) in message
+    assert not re.search("vault|bread|gold", message)
+
+
+def test_no_message_of_a_map_shows_a_cell(file):
+    path = file("x.csv", f"{VAULT},true\nbread,false\n")
+    for columns in ({"prompt": "text", "harmful": "label"}, {"prompt": VAULT, "harmful": VAULT}):
+        message = refused(path, lambda path, columns=columns: read(path, columns=columns))
+        assert "bread" not in message
+        assert ("vault" in message) == (VAULT in columns.values())
 
 
 def test_repeated_ids_and_texts_get_unique_ids_and_are_noted(tmp_path):
@@ -133,13 +184,13 @@ def test_repeated_ids_and_texts_get_unique_ids_and_are_noted(tmp_path):
     assert "2 rows repeat an id or a text; their ids got a suffix" in file.notes
 
 
-def test_copyright_rows_are_left_out_and_counted_unless_a_hash_judge_keeps_them(tmp_path):
+def test_copyright_rows_are_left_out_and_counted_beside_the_rows_read(tmp_path):
     standard = row_of("HarmBench text behaviors", FunctionalCategory="standard", ContextString="")
     song = standard | {"FunctionalCategory": "copyright"}
     path = written(tmp_path / "a.csv", [standard, song, song])
     omitted = ["2 rows left out: copyright (needs a hash judge)"]
     assert texts_and_omissions(path) == ([VAULT], omitted)
-    assert len(read(path, hash_judge=True).seeds) == 3
+    assert "read as HarmBench text behaviors: 1 seeds of 3 rows" in read(path).notes
     assert "no usable rows" in refused(written(tmp_path / "b.csv", [song]))
 
 
@@ -159,12 +210,40 @@ def test_an_attack_pool_becomes_demonstrations_of_the_last_reply(tmp_path):
     assert long.reply == "d"
 
 
+ALPACA = {"instruction": "rewrite", "input": VAULT, "output": "a play", "system": "the brief"}
+SHARED = {
+    "system": "the brief",
+    "conversations": [
+        {"from": "human", "value": f"rewrite\n{VAULT}"},
+        {"from": "gpt", "value": "a play"},
+    ],
+}
+
+
+@pytest.mark.parametrize("name", ["pool.json", "pool.jsonl"])
+@pytest.mark.parametrize("row", [ALPACA, SHARED])
+def test_llama_factorys_layouts_are_pools(tmp_path, name, row):
+    [demo] = read_pool(written(tmp_path / name, [row]))
+    asked = (Message("system", "the brief"), Message("user", f"rewrite\n{VAULT}"))
+    assert (demo.observation, demo.reply) == (asked, "a play")
+
+
+def test_a_pool_of_llama_factory_may_lack_input_and_system_and_have_a_history(tmp_path):
+    bare = {"instruction": VAULT, "output": "a play"}
+    past = bare | {"input": "", "system": None, "history": [["a", "b"]]}
+    short, long = read_pool(written(tmp_path / "pool.json", [bare, past]))
+    assert short.observation == (Message("user", VAULT),)
+    assert [m.content for m in long.observation] == ["a", "b", VAULT]
+
+
 @pytest.mark.parametrize(
     "record",
     [
         *({}, {"messages": None}, {"messages": []}, {"messages": ["open"]}),
         *(dialogue(roles) for roles in ("a", "u", "sa", "uua", "uau", "?a")),
         dialogue("ua", None, "b"),
+        *(ALPACA | {name: 7} for name in ("instruction", "input", "output", "system", "history")),
+        *({"conversations": turns} for turns in (7, ["a"], [{"from": "gpt", "value": "a"}])),
     ],
 )
 def test_a_pool_row_that_no_chat_template_would_take_is_named(tmp_path, record):

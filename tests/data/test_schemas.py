@@ -1,5 +1,7 @@
 """Every published file is recognised by its columns, and its rows become the right seeds."""
 
+import gzip
+
 import pytest
 from tests.data.examples import (
     LANTERN,
@@ -39,7 +41,7 @@ def test_a_published_file_is_recognised_and_read(tmp_path, schema, name, row, se
     [
         ({"prompt": VAULT, "category": "x"}, "or-bench-toxic"),
         ({"vanilla": VAULT, "adversarial": TALE}, "benign"),
-        (row_of("JailbreakBench behaviors (harmful)"), "harmful-behaviors"),
+        (row_of("JailbreakBench behaviors (harmful)"), "harmful"),
     ],
 )
 def test_a_label_that_only_a_file_name_tells_is_never_guessed(tmp_path, row, name):
@@ -51,6 +53,32 @@ def test_a_label_that_only_a_file_name_tells_is_never_guessed(tmp_path, row, nam
     if name == "benign":
         both = written(tmp_path / "harmful" / "benign.jsonl", [row])
         assert "only its name can tell" in refused(both)
+
+
+OR_BENCH = [{"prompt": VAULT, "category": "x"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "schema"),
+    [
+        *((f"or{s}bench-toxic.csv", "OR-Bench (or-bench-toxic)") for s in "-_ "),
+        ("OR_Bench_Toxic (1).csv", "OR-Bench (or-bench-toxic)"),
+        ("or_bench-hard-1k.csv", "OR-Bench (or-bench-hard-1k)"),
+        ("orbench_hard_1k.csv.gz", "OR-Bench (or-bench-hard-1k)"),
+        ("my copy of or_bench_80k/train/0.csv", "OR-Bench (or-bench-80k)"),
+        ("color-bench-toxic.csv", None),
+        ("not-or-bench-toxic.csv", None),
+        ("or-bench-toxic and or-bench-80k.csv", None),
+    ],
+)
+def test_a_file_is_known_by_its_name_however_that_is_spelled(tmp_path, name, schema):
+    path = written(tmp_path / name.removesuffix(".gz"), OR_BENCH)
+    if name.endswith(".gz"):
+        (tmp_path / name).write_bytes(gzip.compress(path.read_bytes()))
+    if schema:
+        assert read(tmp_path / name).schema == schema
+    else:
+        assert "only its name can tell" in refused(path)
 
 
 IMAGES = "Behavior, BehaviorID, FunctionalCategory, SemanticCategory, ImageFileName, Source, "
@@ -133,13 +161,17 @@ NAN = {"adversarial": float("nan")}
 @pytest.mark.parametrize(
     ("schema", "cells", "message"),
     [
-        ("XSTest", {"label": "unsafe"}, "label contradicts it: 'unsafe'"),
-        ("XSTest", {"label": "perhaps"}, "label must be unsafe, safe, got 'perhaps'"),
-        ("WildJailbreak (eval)", {"label": 1}, "label contradicts it: 1"),
+        ("XSTest", {"label": "unsafe"}, "label contradicts the label"),
+        ("XSTest", {"label": "perhaps"}, "label must be unsafe or safe, got another text (7"),
+        ("WildJailbreak (eval)", {"label": 1}, "label contradicts the label"),
         ("WildJailbreak (eval)", {"data_type": "benign"}, "data_type must be vanilla_harmful"),
         ("WildGuardMix (test)", {"prompt_harm_label": "bad"}, "prompt_harm_label must be harmful"),
         ("XSTest-Response", {"prompt_type": "other"}, "prompt_type must be prompt_harmful"),
-        ("Do Anything Now (safety-eval)", NAN, "adversarial must be text, got nan"),
+        (
+            "Do Anything Now (safety-eval)",
+            NAN,
+            "adversarial must be text, got a value of type float",
+        ),
     ],
 )
 def test_a_label_that_contradicts_or_is_unknown_is_an_error_with_its_line(

@@ -48,7 +48,7 @@ def test_a_seed_that_an_earlier_file_has_is_left_out_unless_its_label_differs(fi
 
 def test_files_of_one_name_whose_ids_clash_cannot_be_told_apart(file):
     files = [file("a.csv", ("v", f"gate {name}", True)) for name in "xyz"]
-    assert "the id 'a/v' occurs in an earlier file too" in refused(files, gathered)
+    assert "an id is in an earlier file of this name" in refused(files, gathered)
 
 
 def test_limits_and_maps_are_each_files_own(file, tmp_path):

@@ -69,6 +69,27 @@ def test_no_cluster_is_on_both_sides_not_even_by_way_of_a_text(rows, share):
     assert without(train, held) == train
 
 
+SAME = (
+    "Öffne  die Truhe.",
+    "öffne die truhe!",
+    "O\u0308ffne\u00a0die Tru\u200bhe",
+    "„öffne“ die truhe",
+)
+
+
+@pytest.mark.parametrize("text", SAME)
+def test_a_request_is_the_same_in_any_case_form_spacing_and_punctuation(text):
+    exam = [Seed("öffne die truhe", True, "exam")]
+    assert without([Seed(text, True, "1")], exam) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("c++", "c"), ("कि", "का"), ("?", "!"), ("3 < 4", "3 > 4")]
+)
+def test_signs_that_carry_meaning_keep_requests_apart(one, other):
+    assert without([Seed(one, True, "1")], [Seed(other, True, "2")])
+
+
 def test_a_share_of_the_clusters_is_held_out_whole():
     deck = [Seed(f"gate {n}", True, f"{n}", cluster=f"c{n % 10}") for n in range(50)]
     train, held = hold_out(deck, 0.3)

@@ -26,6 +26,7 @@ def test_labels_repeats_clusters_and_categories_are_counted(tmp_path):
     counts = tally(written(tmp_path / "x.csv", ROWS))
     assert (counts.seeds, counts.harmful, counts.benign) == (5, 2, 3)
     assert (counts.repeated_ids, counts.repeated_prompts) == (2, 2)
+    assert counts.contradicting == 1
     assert (counts.clusters, counts.largest_cluster) == (2, 3)
     assert counts.categories == {"locks": 2, "lamps": 2, "": 1}
     assert (counts.longest, counts.with_goal) == (len(TALE), 0)

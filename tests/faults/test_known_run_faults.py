@@ -220,10 +220,6 @@ def plain(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(".")
 
 
-NEARLY = "A request that differs in case, white space, a full stop or its Unicode form is another."
-
-
-@fault(reason=NEARLY)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_nearly_the_same_request_is_on_one_side_of_a_split(variant):
     texts = [f"öpen the vault number {n}" for n in range(20)]
@@ -235,7 +231,6 @@ def test_nearly_the_same_request_is_on_one_side_of_a_split(variant):
     assert trained & held_out == set()
 
 
-@fault(reason=NEARLY)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_nearly_the_same_request_as_in_the_exam_is_left_out(tmp_path, model, variant):
     texts = [f"öpen the vault number {n}" for n in range(4)]
@@ -254,7 +249,6 @@ def write_rows(path: Path, rows: Sequence[tuple[str, bool]]) -> Path:
     return path
 
 
-@fault(reason="Requests that are harmful in one row and benign in another are not counted.")
 @pytest.mark.parametrize("by", ["a run", "data validate"])
 def test_contradicting_labels_are_counted(tmp_path, model, by):
     turned = [(text, not label) for text, label in (*LABELLED[:2], *LABELLED[-1:])]
@@ -267,7 +261,6 @@ def test_contradicting_labels_are_counted(tmp_path, model, by):
     assert re.search(r"\b3\b[^.;]*(?:contradict|both|label)", result.text), result.text
 
 
-@fault(reason="A file without a header prints its first row, which may be a request.")
 def test_a_file_without_a_header_is_refused_without_its_first_row(tmp_path):
     file = tmp_path / "bare.csv"
     file.write_text("open the dragon vault,true\nbake the bread,false\n")

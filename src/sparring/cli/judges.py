@@ -80,18 +80,23 @@ def calibrate(
     replies = read_labelled(labelled, behaviors, limit)
     path = located(labelled)
     source = f"{Path(path).name}, {replies.schema}, sha256 {sha256(path)[:12]}"
-    calibrations = of_stored(replies.items, source) if stored or not judges else []
-    if not calibrations and not judges:
+    known = of_stored(replies.items, source) if stored or not judges else []
+    if not known and not judges:
         raise UsageError(f"{labelled}: no judge's verdicts stand in it; name one with --judge")
     note(*(() if json else replies.notes))
     states = [state_of(item) for item in replies.items]
-    for ruling in judges:
-        calibrations += of_verdicts(ruling, replies.items, ruling.rule(states), source)
+    asked = [
+        row
+        for ruling in judges
+        for row in of_verdicts(ruling, replies.items, ruling.rule(states), source)
+    ]
+    calibrations = [*known, *asked]
     _write(output, calibrations)
     written = {"calibrations": [asdict(row) for row in calibrations], "written": str(output)}
     answer(json, written, [*_table(calibrations), f"written    {output}"])
     note(*(with_figures(ruling, calibrations).caveat for ruling in judges))
-    check_unscored([calibration.accuracy for calibration in calibrations], max_unscored)
+    # What the file lacks of a stored judge's verdicts, asking again cannot cure.
+    check_unscored([calibration.accuracy for calibration in asked], max_unscored)
 
 
 def _write(output: Path, calibrations: Sequence[Calibration]) -> None:

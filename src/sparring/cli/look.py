@@ -142,7 +142,7 @@ def list_schemas(json: Json = False) -> None:
 @data_app.command("show")
 def show_data(file: Annotated[str, _FILE], map: Map = None, json: Json = False) -> None:
     """Which schema matches, how many of each label, repeats, clusters, categories."""
-    from sparring.data.readers import parsed
+    from sparring.data.mapping import parsed
     from sparring.data.tally import tally
 
     counts = tally(file, parsed(map or []))
@@ -159,7 +159,8 @@ def _tally_rows(counts: Tally) -> Iterator[tuple[str, str]]:
     yield "seeds", f"{counts.seeds}"
     yield "labels", f"{counts.harmful} harmful ({share:.1%}), {counts.benign} benign"
     yield "repeated ids", f"{counts.repeated_ids}"
-    yield "repeated prompts", f"{counts.repeated_prompts}"
+    yield "repeated prompts", f"{counts.repeated_prompts} (case, punctuation and spaces aside)"
+    yield "with both labels", f"{counts.contradicting} prompts"
     yield "clusters", f"{counts.clusters}, the largest of {counts.largest_cluster}"
     yield "with a goal of their own", f"{counts.with_goal}"
     yield "longest prompt", f"{counts.longest} characters"
@@ -177,9 +178,12 @@ def validate(
     map: Map = None,
 ) -> None:
     """Read files whole; exit code 2 with the file and line of the first thing that is wrong."""
-    from sparring.data.readers import parsed
+    from sparring.data.mapping import parsed
+    from sparring.data.readers import summary
     from sparring.data.tally import tally
 
     for file in files:
         counts = tally(file, parsed(map or []))
-        say(f"{file}: read as {counts.schema}: {counts.seeds} seeds")
+        read, *left = summary(file, counts.schema, counts.seeds, "seeds", counts.left_out)
+        both = [f"{counts.contradicting} requests have both labels"] if counts.contradicting else []
+        say(f"{file}: {'; '.join([read, *left, *both])}")

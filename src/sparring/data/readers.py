@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sparring.data.mapping import mapped
 from sparring.data.rows import Record, jsonl, records
-from sparring.data.schemas import SCHEMAS, STEPS, Replies, Schema, digest, label_of, match, text_of
+from sparring.data.schemas import (
+    SCHEMAS,
+    STEPS,
+    Replies,
+    Schema,
+    digest,
+    label_of,
+    match,
+    shown,
+    text_of,
+)
 from sparring.types import Demo, Message, Seed, UsageError
 
 T = TypeVar("T")
@@ -61,54 +72,6 @@ def _fetched(source: str, name: str, file: str, revision: str) -> Path:
         raise UsageError(f"{source}: could not be fetched: {error!s:.200}") from None
 
 
-FIELDS = ("prompt", "harmful", "id", "category", "goal", "context", "cluster")
-_FIXED = {"true": True, "false": False}
-
-
-def parsed(words: Sequence[str], field: str = "--map") -> dict[str, str]:
-    """`prompt=COLUMN,harmful=true` as a mapping; UsageError for any other form."""
-    mapping: dict[str, str] = {}
-    for word in (word for text in words for word in text.split(",") if word.strip()):
-        name, equals, value = (part.strip() for part in word.partition("="))
-        if not equals or not value or name not in FIELDS or name in mapping:
-            raise UsageError(
-                f"{field}: {word!r:.60}: wanted FIELD=COLUMN, each field once, of: "
-                f"{', '.join(FIELDS)} (harmful may be true or false for every row)"
-            )
-        mapping[name] = value
-    return mapping
-
-
-def mapped(path: Path, mapping: Mapping[str, str], columns: Set[str]) -> Schema:
-    """A schema for a file with these columns, other columns ignored.
-
-    `harmful` names a column of labels, or is `true` or `false` for every row; `id` and the rest
-    may be left out. UsageError where the file has no such column.
-    """
-    unknown = [name for name in mapping if name not in FIELDS]
-    absent = [name for name in FIELDS[:2] if name not in mapping]
-    if unknown or absent:
-        raise UsageError(
-            f"{path}: map: {'no such field' if unknown else 'wanted also'}: "
-            f"{', '.join(unknown or absent)} (fields: {', '.join(FIELDS)})"
-        )
-    harmful = mapping["harmful"]
-    fixed = None if harmful in columns else _FIXED.get(harmful.lower())
-    used = {name: mapping[name] for name in mapping if name != "harmful" or fixed is None}
-    for name, value in used.items():
-        if value not in columns:
-            header = ", ".join(sorted(map(str, columns)))
-            raise UsageError(f"{path}: map: {name}: no column {value!r:.60}; it has {header}")
-    return Schema(
-        name=f"mapped columns ({', '.join(f'{k}={v}' for k, v in mapping.items())})",
-        columns=frozenset(used.values()),
-        text=mapping["prompt"],
-        harmful={"column": harmful} if fixed is None else fixed,
-        more=True,
-        **{name: mapping[name] for name in FIELDS[2:] if name in mapping},
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class SeedFile:
     """The seeds of a file, the schema that matched, and what a reader of it should know."""
@@ -119,18 +82,15 @@ class SeedFile:
 
 
 def read(
-    path: Path | str,
-    limit: int | None = None,
-    columns: Mapping[str, str] | None = None,
-    hash_judge: bool = False,
+    path: Path | str, limit: int | None = None, columns: Mapping[str, str] | None = None
 ) -> SeedFile:
     """The seeds of a file with one of the known headers, or with `columns` mapped to fields.
 
     `path` may be `OWNER/NAME:FILE@REVISION` on the Hugging Face hub; no more rows are read than
-    `limit` seeds need. Copyright rows are left out unless there is a `hash_judge` for them.
-    UsageError names the file and the line. Rows a schema leaves out are counted in the notes.
+    `limit` seeds need. UsageError names the file and the line. Rows a schema leaves out are
+    counted in the notes.
     """
-    schema, rows, left_out = seed_rows(path, columns, hash_judge)
+    schema, rows, left_out = seed_rows(path, columns)
     seeds, notes = _first(path, schema, (seed for *_, seed in rows), limit, "seeds", left_out)
     notes += [schema.note] if schema.note else []
     return SeedFile(_unique(seeds, notes), schema.name, notes)
@@ -146,14 +106,22 @@ def _first(
 ) -> tuple[list[T], list[str]]:
     """(the items, up to `limit`; what a reader should know of them)."""
     taken = list(islice(items, limit or None))
-    if not taken:
-        raise UsageError(f"{path}: no usable rows ({dict(left_out)})")
-    left = [f"{n} rows left out: {reason}" for reason, n in left_out.items()]
-    return taken, [f"read as {schema.name}: {len(taken)} {kind}", *left]
+    return taken, summary(path, schema.name, len(taken), kind, left_out)
+
+
+def summary(
+    path: Path | str, schema: str, n: int, kind: str, left_out: Mapping[str, int]
+) -> list[str]:
+    """What was read of a file, and what was left out of how many rows; UsageError for nothing."""
+    rows = n + sum(left_out.values())
+    left = [f"{count} rows left out: {reason}" for reason, count in left_out.items()]
+    if not n:
+        raise UsageError(f"{path}: read as {schema}: no usable rows of {rows}; {'; '.join(left)}")
+    return [f"read as {schema}: {n} {kind}{f' of {rows} rows' if left else ''}", *left]
 
 
 def seed_rows(
-    source: Path | str, columns: Mapping[str, str] | None = None, hash_judge: bool = False
+    source: Path | str, columns: Mapping[str, str] | None = None, every_row: bool = False
 ) -> tuple[Schema, Iterator[SeedRow], Counter[str]]:
     """(the schema that matches; its rows one by one, in constant memory; rows left out, by reason).
 
@@ -171,12 +139,12 @@ def seed_rows(
     def rows() -> Iterator[SeedRow]:
         for where, row in chain([first], places):
             if not schema.fits(row.keys()):
-                known = schema.columns | schema.optional
-                odd = (schema.columns - row.keys()) | (row.keys() - known)
-                names = ", ".join(sorted(map(repr, odd)))
-                raise UsageError(f"{where}: not the fields of the first record: {names}")
+                odd = row.keys() - schema.columns - schema.optional
+                lacks = ", ".join(sorted(schema.columns - row.keys()))
+                wrong = f"lacks {lacks}" if lacks else f"has also {shown(odd)}"
+                raise UsageError(f"{where}: not the fields of the first record: it {wrong}")
             try:
-                seed = schema.seed(row, left_out, hash_judge)
+                seed = schema.seed(row, left_out, every_row)
             except ValueError as error:
                 raise UsageError(f"{where}: {error}") from None
             if seed:
@@ -205,14 +173,21 @@ def _unique(seeds: Sequence[Seed], notes: list[str]) -> list[Seed]:
 
 
 def read_pool(path: Path) -> list[Demo]:
-    """An attack pool: JSONL of {"messages": [{role, content}, …]} ending with the assistant."""
+    """An attack pool: JSONL of {"messages": [{role, content}, …]} ending with the assistant.
+
+    LLaMA-Factory's two layouts are read as well, also from a JSON list (`_messages`).
+    """
     demos: list[Demo] = []
-    for where, record in jsonl(path):
-        messages: Any = record.get("messages")
+    for where, record in records(path) if path.suffix == ".json" else jsonl(path):
+        try:
+            messages = _messages(record)
+        except (AttributeError, TypeError):  # of another shape within
+            messages = None
         if not _is_dialogue(messages):
             raise UsageError(
                 f'{where}: wanted {{"messages": [{{"role", "content"}}, …]}} with user and '
-                "assistant in turn, after a system message or none, up to the assistant's reply"
+                "assistant in turn, after a system message or none, up to the assistant's reply, "
+                "or LLaMA-Factory's instruction, input, output and system, or its conversations"
             )
         *before, last = messages
         observation = tuple(Message(m["role"], m["content"]) for m in before)
@@ -220,6 +195,23 @@ def read_pool(path: Path) -> list[Demo]:
     if not demos:
         raise UsageError(f"{path}: no rows")
     return demos
+
+
+_SPEAKERS = {"human": "user", "gpt": "assistant"}
+
+
+def _messages(record: Record) -> Any:
+    """The messages of a pool's row: its own, or those of LLaMA-Factory's alpaca and sharegpt."""
+    if "conversations" in record:
+        pairs = [(turn.get("from"), turn.get("value")) for turn in record["conversations"]]
+    elif "output" in record:
+        request = "\n".join(record[n] for n in ("instruction", "input") if record.get(n))
+        past = [*chain.from_iterable(record.get("history") or ()), request, record["output"]]
+        pairs = [(("human", "gpt")[place % 2], text) for place, text in enumerate(past)]
+    else:
+        return record.get("messages")
+    system = [("system", record["system"])] if record.get("system") else []
+    return [{"role": _SPEAKERS.get(r, r), "content": text} for r, text in [*system, *pairs]]
 
 
 def _is_dialogue(messages: Any) -> bool:
@@ -242,34 +234,22 @@ def gathered(sources: Sequence[Mapping[str, Any]]) -> tuple[list[Seed], list[str
     notes: list[str] = []
     for source in sources:
         file = read(source["path"], source.get("limit"), source.get("map"))
-        by_id = {seed.id: seed for seed in file.seeds}
-        again = {
-            name
-            for name, seed in by_id.items()
-            if name in taken
-            and (seed.text, seed.harmful) == (taken[name].text, taken[name].harmful)
-        }
-        clash = (by_id.keys() & taken.keys()) - again
-        for seed in file.seeds:
-            if seed.id not in again:
-                named = _behind(source["path"], seed, taken) if seed.id in clash else seed
-                taken[named.id] = named
-        remarks = list(file.notes)
-        if again:
-            remarks.append(f"{len(again)} rows stand in an earlier file too, and were left out")
-        if clash:
-            remarks.append(f"{len(clash)} ids are an earlier file's too; they got this file's name")
+        labels = {name: (seed.text, seed.harmful) for name, seed in taken.items()}
+        fresh = [s for s in file.seeds if labels.get(s.id) != (s.text, s.harmful)]
+        stem, remarks = Path(source["path"]).name.split(".")[0], list(file.notes)
+        if again := len(file.seeds) - len(fresh):
+            remarks.append(f"{again} rows stand in an earlier file too, and were left out")
+        if clashes := sum(seed.id in labels for seed in fresh):
+            remarks.append(f"{clashes} ids are an earlier file's too; they got this file's name")
+        for seed in fresh:
+            named = replace(seed, id=f"{stem}/{seed.id}") if seed.id in labels else seed
+            if named.id in taken:
+                raise UsageError(
+                    f"{source['path']}: an id is in an earlier file of this name; rename a file"
+                )
+            taken[named.id] = named
         notes += [f"{source['path']}: {remark}" for remark in remarks]
     return list(taken.values()), notes
-
-
-def _behind(path: Path | str, seed: Seed, taken: Mapping[str, Seed]) -> Seed:
-    name = f"{Path(path).name.split('.')[0]}/{seed.id}"
-    if name in taken:
-        raise UsageError(
-            f"{path}: the id {name!r:.80} occurs in an earlier file too; rename a file"
-        )
-    return replace(seed, id=name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +284,7 @@ def read_labelled(
     HarmBench names its behaviors by id alone: `behaviors`, its file of them, fills in each seed's
     goal, context and category. UsageError names the file and the line.
     """
-    schema, rows, left_out = seed_rows(path)
+    schema, rows, left_out = seed_rows(path, every_row=True)
     if schema.replies is None:
         known = ", ".join(s.name for s in SCHEMAS if s.replies)
         raise UsageError(f"{path}: {schema.name} has no labelled replies; wanted one of: {known}")
@@ -312,6 +292,10 @@ def read_labelled(
     items = _labelled(schema.replies, rows, by_id, left_out)
     labelled, notes = _first(path, schema, items, limit, "labelled replies", left_out)
     notes += [schema.note] if schema.note and not by_id else []
+    names = {name: False for item in labelled for name in item.judges}
+    names |= {name: True for item in labelled for name, v in item.judges.items() if v is not None}
+    if silent := sorted(name for name, has_verdicts in names.items() if not has_verdicts):
+        notes.append(f"no verdicts of yes or no, so not read as judges: {', '.join(silent):.300}")
     return LabelledFile(labelled, schema.name, notes)
 
 
@@ -320,10 +304,17 @@ def _labelled(
 ) -> Iterator[Labelled]:
     """The rows with a reply that has a label; `left_out` counts the others."""
     for where, row, seed in rows:
-        reply = text_of(replies.reply, row)
+        reply, described = text_of(replies.reply, row), seed
         if not reply:
             left_out["no reply"] += 1
             continue
+        if behaviors:
+            if seed.cluster not in behaviors:
+                left_out["of a behavior that the file of behaviors lacks"] += 1
+                continue
+            known = behaviors[seed.cluster]
+            described = replace(seed, goal=known.requested, context=known.context)
+            described = replace(described, category=known.category)
         try:
             harmful, refused = label_of(replies.harmful, row), label_of(replies.refused, row)
         except ValueError as error:
@@ -334,23 +325,12 @@ def _labelled(
         judges = STEPS[replies.judges](row) if replies.judges else {}
         # Other replies to the same text need other ids.
         name = digest(f"{seed.text}\n{reply}") if seed.id == digest(seed.text) else seed.id
-        described = _described(where, seed, behaviors) if behaviors else seed
         yield Labelled(replace(described, id=name), reply, harmful, refused, judges)
 
 
 def _behaviors(path: Path | str) -> dict[str, Seed]:
     """HarmBench's behaviors by id, those about copyright too."""
-    schema, rows, _ = seed_rows(path, hash_judge=True)
+    schema, rows, _ = seed_rows(path, every_row=True)
     if "BehaviorID" not in schema.columns or schema.replies:
         raise UsageError(f"{path}: read as {schema.name}; wanted HarmBench's text behaviors")
     return {seed.id: seed for *_, seed in rows}
-
-
-def _described(where: str, seed: Seed, behaviors: Mapping[str, Seed]) -> Seed:
-    """The seed with what the file of behaviors says of it."""
-    behavior = behaviors.get(seed.cluster)
-    if behavior is None:
-        raise UsageError(f"{where}: no behavior {seed.cluster!r:.80} in the file of behaviors")
-    return replace(
-        seed, goal=behavior.requested, context=behavior.context, category=behavior.category
-    )

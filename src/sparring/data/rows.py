@@ -57,8 +57,8 @@ def _csv(path: Path, delimiter: str) -> Iterator[Place]:
                 raise UsageError(f"{where}: a record of more than {MOST_RECORD:,} characters")
             if not header:
                 header = cells
-                if len(set(header)) < len(header):
-                    raise UsageError(f"{path}:1: a column is named twice: {', '.join(header)}")
+                if again := [n for n, name in enumerate(header, 1) if name in header[: n - 1]]:
+                    raise UsageError(f"{path}:1: a column is named twice: number {again[0]}")
             elif cells:
                 if len(cells) != len(header):
                     raise UsageError(
@@ -109,13 +109,17 @@ def jsonl(path: Path) -> Iterator[Place]:
 
 
 def _json(path: Path) -> Iterator[Place]:
-    """The records of a list, of JailbreakBench's artifacts, or of records or lists by name."""
+    """The records of a list, of JailbreakBench's artifacts, of records or lists by name; JSONL."""
     if path.stat().st_size > MOST_WHOLE:
         raise UsageError(
             f"{path}: more than {MOST_WHOLE:,} bytes of JSON, which is read whole; "
             "make it JSONL, one record a line"
         )
-    value = _loads(str(path), path.read_bytes())
+    raw = path.read_bytes()
+    if raw.lstrip()[:1] == b"{" and b"\n{" in raw:  # JSONL, as it is often called on the hub
+        yield from jsonl(path)
+        return
+    value = _loads(str(path), raw)
     if isinstance(value, dict) and value.keys() == {"parameters", "jailbreaks"}:
         value = value["jailbreaks"]
     if isinstance(value, dict):

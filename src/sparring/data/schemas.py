@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from importlib.resources import files
@@ -77,13 +78,13 @@ class Schema(BaseModel):
         names = [*sorted(self.columns), *(f"[{name}]" for name in sorted(self.optional))]
         return ", ".join([*names, "…"] if self.more else names)
 
-    def seed(self, row: Record, left_out: Counter[str], hash_judge: bool = False) -> Seed | None:
+    def seed(self, row: Record, left_out: Counter[str], every_row: bool = False) -> Seed | None:
         """A row's seed, or None where the schema leaves the row out, which `left_out` counts.
 
-        ValueError says what a row holds that it should not.
+        With `every_row` none is left out, and a request without a label is taken for harmful.
+        ValueError says what a row holds that it should not, but never the cell itself.
         """
-        reason = text_of(self.skip, row)
-        if reason and not (reason == NEEDS_HASH and hash_judge):
+        if not every_row and (reason := text_of(self.skip, row)):
             left_out[reason] += 1
             return None
         text = request(row, self.text) if isinstance(self.text, str) else text_of(self.text, row)
@@ -91,7 +92,7 @@ class Schema(BaseModel):
             raise ValueError("the request is empty")
         return Seed(
             text=text,
-            harmful=bool(label_of(self.harmful, row, needed=True)),
+            harmful=label_of(self.harmful, row, needed=not every_row) is not False,
             id=text_of(self.id, row) or digest(text),
             category=text_of(self.category, row),
             goal=text_of(self.goal, row),
@@ -116,11 +117,11 @@ def label_of(way: Way, row: Record, needed: bool = False) -> bool | None:
     if not isinstance(way, Mapping):
         return bool(way) if way is not None else None
     words, needed = way.get("words", LABELS), way.get("needed", needed)
-    own = "step" in way
-    value = STEPS[way["step"]](row) if own else label(row, way["column"], words, needed)
+    own, hint = "step" in way, way.get("hint", "")
+    value = STEPS[way["step"]](row) if own else label(row, way["column"], words, needed, hint)
     other = way.get("agrees_with")
     if other and label(row, other, words if own else LABELS) not in (None, value):
-        raise ValueError(f"{other} contradicts it: {row.get(other)!r:.40}")
+        raise ValueError(f"{other} contradicts the label that its other columns give")
     return value
 
 
@@ -132,8 +133,15 @@ def digest(text: str) -> str:
 def request(row: Record, name: str) -> str:
     """A column that must hold text: str() of a JSON null would be the prompt "None"."""
     if not isinstance(row[name], str):
-        raise ValueError(f"{name} must be text, got {row[name]!r:.40}")
+        raise ValueError(f"{name} must be text, got {kind_of(row[name])}")
     return str(row[name])
+
+
+def kind_of(value: Any) -> str:
+    """What stands in a cell, for errors, which never show the cell itself."""
+    if isinstance(value, str) and value.strip():
+        return f"another text ({len(value)} characters)"
+    return "nothing" if value is None or value == "" else f"a value of type {type(value).__name__}"
 
 
 def column(row: Record, name: str) -> str:
@@ -145,18 +153,17 @@ def column(row: Record, name: str) -> str:
 
 
 def label(
-    row: Record, name: str, words: Mapping[str, bool | None], needed: bool = False
+    row: Record, name: str, words: Mapping[str, bool | None], needed: bool = False, hint: str = ""
 ) -> bool | None:
     """A label in words or as a truth value; None where the column is empty.
 
-    ValueError for any other word, and for an empty column where the label is `needed`.
+    ValueError, which ends in the `hint`, for any other word, and for an empty column where the
+    label is `needed`.
     """
     word = column(row, name).strip().lower()
     if (word and word not in words) or (needed and not word):
-        between = " or " if needed and not word else ", "
-        choices = "true or false" if words == LABELS else between.join(words)
-        value = repr(row.get(name)) if needed and not word else repr(word)
-        raise ValueError(f"{name} must be {choices}, got {value:.40}")
+        choices = "true or false" if "true" in words else " or ".join(words)
+        raise ValueError(f"{name} must be {choices}, got {kind_of(row.get(name))}{hint}")
     return words.get(word)
 
 
@@ -169,7 +176,7 @@ def behavior_with_context(row: Record) -> str:
 def only_turn(row: Record) -> str:
     """SORRY-Bench's question, without the nulls beside it."""
     if not isinstance(row["turns"], list):
-        raise ValueError(f"turns must be a list, got {row['turns']!r:.40}")
+        raise ValueError(f"turns must be a list, got {kind_of(row['turns'])}")
     turns = [turn for turn in row["turns"] if turn is not None]
     if len(turns) != 1 or not isinstance(turns[0], str):
         raise ValueError(f"turns must hold one text, got {len(turns)}")
@@ -197,10 +204,8 @@ def majority(row: Record) -> bool | None:
 def stored_verdicts(row: Record) -> dict[str, bool | None]:
     """The verdict of every judge that stands beside the people's, in a column of its own."""
     own = next(s for s in SCHEMAS if s.name == "HarmBench labelled completions").columns
-    verdicts = {name: row[name] for name in sorted(row.keys() - own)}
     return {
-        name: bool(value) if isinstance(value, bool | int | float) and value in (0, 1) else None
-        for name, value in verdicts.items()
+        name: LABELS.get(column(row, name).strip().lower()) for name in sorted(row.keys() - own)
     }
 
 
@@ -243,27 +248,65 @@ WAYS: Mapping[str, Callable[[Record, str], str]] = {
 
 _TABLE = yaml.safe_load((files("sparring.data") / "schemas.yaml").read_text("utf-8"))
 LABELS: Mapping[str, bool] = _TABLE["words"]["labels"]
+TRUTHS = {word: LABELS[word] for word in ("true", "1", "yes", "false", "0", "no")}
+POLARITY: Mapping[str, bool] = _TABLE["words"]["names"]
 SCHEMAS: Sequence[Schema] = [Schema(**entry) for entry in _TABLE["schemas"]]
 REFUSED = {frozenset(columns.split(", ")): why for columns, why in _TABLE["refused"].items()}
-_MAP = "or say what its columns are: --map prompt=COLUMN,harmful=COLUMN|true|false,…"
+_NAMES = {name for s in SCHEMAS for name in s.columns | s.optional} | {"instruction", "question"}
+"""Names that no cell is likely to be: a first row that has one of them is a header."""
+_MAP = (
+    "name the columns that it has: --map prompt=COLUMN,harmful=COLUMN|true|false, or in a run "
+    "data.train=[{path: FILE, map: {prompt: COLUMN, harmful: COLUMN}}]"
+)
+
+
+def shown(columns: Set[str], header: Set[str] = frozenset()) -> str:
+    """The names of columns, for errors; what may be a cell of a file without a header is counted.
+
+    A name is one word, and stands in a `header` of which another name at least is a usual one.
+    """
+    names = sorted(map(str, columns))
+    usual = {str(name).lower() for name in header or columns} & _NAMES - LABELS.keys()
+    single = [name for name in names if usual and re.fullmatch(r"[^\W\d][\w.:-]{0,39}", name)]
+    hidden = len(names) - len(single)
+    others = f"{hidden} that may be data and are not shown (has the file a header?)"
+    return ", ".join([*single, *([others] if hidden else [])])
 
 
 def match(path: PurePath, columns: Set[str]) -> Schema:
-    """The schema of a file with these columns; UsageError lists the known ones."""
+    """The schema of a file with these columns; UsageError says what its own file would have."""
     if why := REFUSED.get(frozenset(columns)):
         raise UsageError(f"{path}: {why}")
     fitting = [schema for schema in SCHEMAS if schema.fits(columns)]
     if not fitting:
-        known = "\n".join(f"  {schema.name}: {schema.header}" for schema in SCHEMAS)
-        header = ", ".join(sorted(map(str, columns)))
-        raise UsageError(f"{path}: unknown columns: {header}\nknown headers:\n{known}\n{_MAP}")
-    names = {path.name.split(".")[0], *path.parts[-3:-1]}  # NAME/train/0000.parquet
-    matching = [schema for schema in fitting if not schema.named or schema.named in names]
+        raise UsageError(
+            f"{path}: unknown columns: {shown(columns)}\n{_compared(columns)}\nOr "
+            f"{_MAP}. `sparring data list` shows the {len(SCHEMAS)} known files"
+        )
+    places = [path.name.split(".")[0], *path.parts[-3:-1]]  # NAME/train/0000.parquet
+    matching = [s for s in fitting if not s.named or any(_spells(p, s.named) for p in places)]
     if len(matching) != 1:
         alike = " or ".join(schema.name for schema in fitting)
-        names_wanted = " or ".join(schema.named for schema in fitting)
+        names = " or ".join(schema.named for schema in fitting)
         raise UsageError(
             f"{path}: {alike}? The columns are the same, so that only its name can tell its "
-            f"labels; call the file, or its folder, {names_wanted}, {_MAP}"
+            f"labels; call the file, or its folder, {names}. Or {_MAP}"
         )
     return matching[0]
+
+
+def _spells(place: str, name: str) -> bool:
+    """Whether a file or folder has that name, whatever stands between its letters and around it."""
+    letters = r"[\W_]*".join(re.sub(r"[\W_]", "", name))
+    pattern = rf"(?<![^\W_])(?<!non[\W_])(?<!not[\W_]){letters}(?![^\W_])"
+    return bool(re.search(pattern, place, re.IGNORECASE))
+
+
+def _compared(columns: Set[str]) -> str:
+    """What a file lacks, or has too much, to be of the known file that it resembles most."""
+    nearest = max(SCHEMAS, key=lambda s: len(s.columns & columns) / len(s.columns | columns))
+    if 2 * len(nearest.columns & columns) < len(nearest.columns | columns):
+        nearest = next(schema for schema in SCHEMAS if schema.name == "seeds")
+    lacks, odd = nearest.columns - columns, columns - nearest.columns - nearest.optional
+    wrong = f"lacks {', '.join(sorted(lacks))}" if lacks else f"has also {shown(odd, columns)}"
+    return f"The file {nearest.name!r} has the columns {nearest.header}; this one {wrong}."

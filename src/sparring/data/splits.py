@@ -3,9 +3,35 @@
 from __future__ import annotations
 
 import random
+import sys
+import unicodedata
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 from sparring.types import Seed
+
+
+def plain(text: str) -> str:
+    """The request without case, punctuation, more than single spaces, and its Unicode form."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    words = unicodedata.normalize("NFKC", folded.translate(_unread())).split()
+    return " ".join(words) or text
+
+
+@cache
+def _unread() -> Mapping[int, None]:
+    """Punctuation, and characters that nobody sees."""
+    kinds = ((code, unicodedata.category(chr(code))) for code in range(sys.maxunicode + 1))
+    return {code: None for code, kind in kinds if kind[0] == "P" or kind == "Cf"}
+
+
+def contradicting(seeds: Sequence[Seed]) -> int:
+    """How many requests are labelled harmful in one place and benign in another."""
+    labels = defaultdict[str, set[bool]](set)
+    for seed in seeds:
+        labels[plain(seed.text)].add(seed.harmful)
+    return sum(len(both) > 1 for both in labels.values())
 
 
 def draw(seeds: Sequence[Seed], dealt: Mapping[bool, int], size: int, rng_seed: str) -> list[Seed]:
@@ -36,9 +62,9 @@ def _deal(deck: Sequence[Seed], start: int, size: int, rng_seed: str) -> list[Se
 def hold_out(seeds: Sequence[Seed], share: float) -> tuple[list[Seed], list[Seed]]:
     """(training, held out): a share of each label's families, at least one.
 
-    The same text, or a seed of the same cluster, is never in both. A function of the seeds alone:
-    runs that differ in their random seed hold out the same, so that they can be compared, and
-    what trains on one of them (`exploit`) is examined on what it never saw.
+    The same request (`plain`), or a seed of the same cluster, is never in both. A function of the
+    seeds alone: runs that differ in their random seed hold out the same, so that they can be
+    compared, and what trains on one of them (`exploit`) is examined on what it never saw.
     """
     family = _families(seeds)
     held: set[str] = set()
@@ -55,9 +81,10 @@ def _families(seeds: Sequence[Seed]) -> dict[str, str]:
     links: dict[str, set[str]] = {}
     for seed in seeds:
         linked = links.setdefault(f"text {seed.text}", set())
-        if seed.cluster:
-            linked.add(f"cluster {seed.cluster}")
-            links.setdefault(f"cluster {seed.cluster}", set()).add(f"text {seed.text}")
+        for group in (f"plain {plain(seed.text)}", seed.cluster and f"cluster {seed.cluster}"):
+            if group:
+                linked.add(group)
+                links.setdefault(group, set()).add(f"text {seed.text}")
     family: dict[str, str] = {}
     for text in sorted({seed.text for seed in seeds}):
         reached = [] if text in family else [f"text {text}"]
@@ -70,6 +97,6 @@ def _families(seeds: Sequence[Seed]) -> dict[str, str]:
 
 
 def without(seeds: Sequence[Seed], held: Sequence[Seed]) -> list[Seed]:
-    """The seeds that share neither text nor cluster with those held out."""
-    texts, clusters = {seed.text for seed in held}, {seed.cluster for seed in held} - {""}
-    return [s for s in seeds if s.text not in texts and s.cluster not in clusters]
+    """The seeds that share neither text (`plain`) nor cluster with those held out."""
+    texts, clusters = {plain(seed.text) for seed in held}, {seed.cluster for seed in held} - {""}
+    return [s for s in seeds if plain(s.text) not in texts and s.cluster not in clusters]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sparring.data.readers import seed_rows
-from sparring.types import UsageError
+from sparring.data.readers import seed_rows, summary
+from sparring.data.splits import plain
 
 _MOST_CATEGORIES = 10_000
 _OTHER = "…"
@@ -22,8 +22,9 @@ _OTHER = "…"
 class Tally:
     """The counts of one file.
 
-    `repeated_ids` and `repeated_prompts` count rows beyond the first of each, `clusters` counts
-    distinct ones, `left_out` is by reason, and `longest` is in characters.
+    `repeated_ids` and `repeated_prompts` count rows beyond the first of each, `contradicting` the
+    prompts that have both labels, `clusters` distinct ones; prompts that `plain` makes the same are
+    one. `left_out` is by reason, and `longest` is in characters.
     """
 
     schema: str
@@ -33,6 +34,7 @@ class Tally:
     with_goal: int
     repeated_ids: int
     repeated_prompts: int
+    contradicting: int
     clusters: int
     largest_cluster: int
     longest: int
@@ -42,22 +44,22 @@ class Tally:
 
 
 def tally(path: Path | str, columns: Mapping[str, str] | None = None) -> Tally:
-    """Read all of a file, keeping 24 bytes a row; UsageError names the file and the line."""
+    """Read all of a file, keeping 32 bytes a row; UsageError names the file and the line."""
     schema, rows, left_out = seed_rows(path, columns)
-    keys = array("Q")  # of each row the id, the text and the cluster, as digests
+    keys = array("Q")  # of each row the id, the text, the cluster and the label, as digests
     categories: Counter[str] = Counter()
     harmful = with_goal = longest = 0
     for *_, seed in rows:
-        keys.extend(map(_short, (seed.id, seed.text, seed.cluster_key)))
+        text = plain(seed.text)
+        keys.extend(map(_short, (seed.id, text, seed.cluster_key, f"{seed.harmful} {text}")))
         harmful += seed.harmful
         with_goal += bool(seed.goal)
         known = seed.category in categories or len(categories) < _MOST_CATEGORIES
         categories[seed.category if known else _OTHER] += 1
         longest = max(longest, len(seed.text))
-    if not keys:
-        raise UsageError(f"{path}: no usable rows ({dict(left_out)})")
-    columns_3N = np.asarray(keys).reshape(-1, 3).T
-    ids, texts, clusters = (np.unique(key, return_counts=True)[1] for key in columns_3N)
+    summary(path, schema.name, len(keys) // 4, "seeds", left_out)
+    columns_4N = np.asarray(keys).reshape(-1, 4).T
+    ids, texts, clusters, labels = (np.unique(key, return_counts=True)[1] for key in columns_4N)
     seeds = categories.total()
     return Tally(
         schema=schema.name,
@@ -67,6 +69,7 @@ def tally(path: Path | str, columns: Mapping[str, str] | None = None) -> Tally:
         with_goal=with_goal,
         repeated_ids=seeds - len(ids),
         repeated_prompts=seeds - len(texts),
+        contradicting=len(labels) - len(texts),
         clusters=len(clusters),
         largest_cluster=int(clusters.max()),
         longest=longest,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparring.data.splits import plain
 from sparring.exam import FIELDS, Items, Trial, crossplay, outcomes, questions, rate_name
 from sparring.players.player import Policy
 from sparring.runs import judges, recipes
@@ -194,8 +195,8 @@ def _whole(cell: Path) -> bool:
 
 
 def _check_unseen(entrant: Entrant, seeds: Sequence[Seed], place: str) -> None:
-    texts = {seed.text for seed in entrant.run.seeds}
-    if learned := sum(seed.text in texts for seed in seeds):
+    texts = {plain(seed.text) for seed in entrant.run.seeds}
+    if learned := sum(plain(seed.text) in texts for seed in seeds):
         raise UsageError(
             f"crossplay: {entrant.name} was trained on {learned} of the "
             f"{len(seeds)} held-out seeds of {place}, which are the test set; cross only runs with "

@@ -270,7 +270,7 @@ def of_stored(items: Sequence[Labelled], source: str = "") -> list[Calibration]:
     """Calibrate every judge whose verdicts on harm stand in the file; no model is asked."""
     labelled = [item for item in items if item.harmful is not None]
     calibrations = []
-    for name in sorted({name for item in items for name in item.judges}):
+    for name in sorted({n for item in items for n, v in item.judges.items() if v is not None}):
         ruled = []
         for item in labelled:
             verdict = item.judges.get(name)

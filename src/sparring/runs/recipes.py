@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -21,7 +20,7 @@ from sparring.runs.run import Objects, Run
 from sparring.settings import config as configuration
 from sparring.settings.config import RunConfig, merged, nested, parse
 from sparring.store.folder import RunDir
-from sparring.types import Seed, State, UsageError, Verdict
+from sparring.types import Seed, State, UsageError, Verdict, near
 
 
 @dataclass(frozen=True)
@@ -119,9 +118,7 @@ def known(name: str) -> Recipe:
     points = entry_points(group=PLUGINS)
     names = [*RECIPES, *sorted(points.names - RECIPES.keys())]
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
-        raise UsageError(f"recipe: no recipe {name!r:.40} and no such file; {hint}")
+        raise UsageError(f"recipe: no recipe {name!r:.40} and no such file; {near(name, names)}")
     matching = tuple(points.select(name=name))
     if len({point.value for point in matching}) > 1:
         plugins = " and ".join(sorted(map(_origin, matching)))

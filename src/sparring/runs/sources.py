@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from sparring.data.readers import gathered, read_pool
-from sparring.data.splits import hold_out, without
+from sparring.data.splits import contradicting, hold_out, without
 from sparring.diversity import strategy_entropy
 from sparring.exam import Exam
 from sparring.games.dialogue import Dialogue
@@ -182,6 +182,11 @@ def _own_seeds(
             notes.append(f"{twice} seeds of data.exam were left out of data.train")
     else:
         train, held_out = hold_out(seeds, config.exam.holdout)
+    if both := contradicting([*seeds, *held_out]):
+        notes.append(
+            f"{both} requests have both labels, harmful in one row and benign in another: in which "
+            "row is it wrong? Until that is mended a game pays for either"
+        )
     if not any(seed.harmful for seed in train):
         raise UsageError("data.train: no harmful seeds, so there is nothing to attack")
     if all(seed.harmful for seed in train):
