@@ -15,6 +15,7 @@ from tests.command import sparring_command
 from tests.report.written import Written, amend, pack
 
 from sparring import RunDir, write_report
+from sparring.pulse import beat
 from sparring.report.curves import MOST, blocks
 from sparring.report.escape import hidden, name, visible
 from sparring.report.page import ReportRequest, drawings, duration, html, labels, render
@@ -449,6 +450,21 @@ def test_a_tracker_that_is_not_installed_is_refused_and_not_just_warned_of(monke
     with pytest.raises(UsageError, match=r"saving.report_to: not installed: tensorboard"):
         Trackers.check(["tensorboard"])
     Trackers.check([])
+
+
+def test_work_that_prints_nothing_for_four_seconds_gives_a_sign_of_life(tmp_path, monkeypatch):
+    screen, now = io.StringIO(), 100.0
+    monkeypatch.setattr("sparring.report.progress.time.monotonic", lambda: now)
+    with ProgressWatch(Console(file=screen, width=200), 7, 3, Trackers([], tmp_path, "x")) as watch:
+        watch.phase("exam", 0, 1)
+        for now in (103.0, 105.0, 106.0, 110.0):
+            beat("sampling", int(now) - 100, 64)
+    beat("sampling", 64, 64)
+    assert screen.getvalue().splitlines() == [
+        "     0s  exam 0/1",
+        "     5s  sampling 5/64",
+        "    10s  sampling 10/64",
+    ]
 
 
 def test_without_a_terminal_every_round_is_one_line_without_escapes(tmp_path):

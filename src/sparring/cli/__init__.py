@@ -12,7 +12,8 @@ from typing import Annotated
 from typer import Argument, Option, Typer
 
 from sparring.cli import evals, judges, look, train
-from sparring.cli.speech import PASS_THROUGH, Json, RunFolders, console, end, print_json
+from sparring.cli.speech import PASS_THROUGH, Json, Pulse, RunFolders, console, end, print_json
+from sparring.pulse import watched
 
 app = Typer(
     add_completion=False,
@@ -84,7 +85,8 @@ def main() -> None:
     if os.environ.get("RANK", "0") != "0":  # of several processes of one run the first speaks
         sys.stdout = io.StringIO()
     try:
-        app()
+        with watched(Pulse()):
+            app()
     except (SparringError, OSError) as error:
         message = f"sparring: {error}\n"
         end(message if first_to_say(message) else "", getattr(error, "exit_code", 1))

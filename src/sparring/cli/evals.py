@@ -12,6 +12,7 @@ from typer import Argument, Option
 
 from sparring.cli import speech
 from sparring.cli.speech import Json, RunFolder, RunFolders, TrustEndpoints, answer, note, say
+from sparring.pulse import watched
 from sparring.types import UsageError
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ def _bars(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
         progress.TextColumn("{task.description:>24.24}", markup=False),
         *(progress.BarColumn(), progress.MofNCompleteColumn()),
         *(progress.TimeElapsedColumn(), progress.TimeRemainingColumn()),
+        progress.TextColumn("{task.fields[work]}", markup=False),
         console=screen,
         disable=hidden,
     )
@@ -157,14 +159,18 @@ def _bars(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
 
     def show(model: str, done: int, total: int) -> None:
         if model not in tasks:
-            tasks[model] = bars.add_task(line(Path(model).name), total=total)
+            tasks[model] = bars.add_task(line(Path(model).name), total=total, work="")
         bars.update(tasks[model], completed=done)
         tenth = 10 * done // max(total, 1)
         if hidden and not quiet and tenths.get(model) != tenth:
             note(f"{model}: {done}/{total}")
         tenths[model] = tenth
 
-    with bars:
+    def show_work(work: str, done: int, total: int) -> None:
+        for task in bars.task_ids[-1:]:
+            bars.update(task, work=line(f"{work} {done}/{total}"))
+
+    with bars, watched(speech.Pulse() if not screen.is_terminal else show_work):
         yield show
 
 

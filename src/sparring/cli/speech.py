@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from typer import Argument, Option
+
+from sparring.pulse import SILENCE
 
 if TYPE_CHECKING:
     from sparring.store.folder import RunDir
@@ -54,6 +57,19 @@ def note(*texts: str) -> None:
 
     for text in filter(None, texts):
         Console(stderr=True).print(safe(text), style="yellow", highlight=False, markup=False)
+
+
+class Pulse:
+    """Prints on stderr what is under way, a line every four seconds at most."""
+
+    def __init__(self) -> None:
+        self.started = self.printed = time.monotonic()
+
+    def __call__(self, work: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self.printed > SILENCE:
+            self.printed = now
+            note(f"{now - self.started:6.0f}s  {work} {done}/{total}")
 
 
 def run_dir(folder: Path) -> RunDir:

@@ -10,6 +10,7 @@ from typing import Any
 from sparring.judges.model_judge import Answer, OnAnswer, Question, Raw, ignore
 from sparring.players.chat import Chat, Vocabulary
 from sparring.players.loading import stop_ids
+from sparring.pulse import beat
 from sparring.types import Status
 
 
@@ -50,6 +51,7 @@ class InProcess:
                 finish(place, Answer(status=Status.TRUNCATED, calls=0, why=why))
         due = [place for place in range(len(questions)) if place not in answers]
         for chunk in self._chunks(questions, prompts, due):
+            beat("judging", len(answers), len(questions))
             new_ids = self._greedy([prompts[i] for i in chunk], questions[chunk[0]].max_tokens)
             for place, new in zip(chunk, new_ids, strict=True):
                 finish(place, self._answer(questions[place], len(prompts[place]), new))

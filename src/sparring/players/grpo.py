@@ -15,6 +15,7 @@ from sparring.players.fast import path_of
 from sparring.players.logprobs import Batch, Row, microbatches, pad
 from sparring.players.ranks import in_step
 from sparring.players.weights import Optimizer, Tensors
+from sparring.pulse import beat
 from sparring.types import Metrics, Player, Sample
 
 
@@ -254,6 +255,7 @@ class PlayerLoss:
         counts: list[Mapping[str, float]] = []
         with in_step(self.model):
             for i, batch in enumerate(self.batches):
+                beat("learning", i, len(self.batches))
                 logp_BT = self.path.logprobs(self.model, batch, self.config.temperature)
                 counts.append(self._backward(logp_BT, i, share))
         here = combined([*counts, *self.mismatch])

@@ -16,6 +16,7 @@ from sparring.players.chat import Chat
 from sparring.players.fast import begin
 from sparring.players.player import Request, Sampling
 from sparring.players.weights import Weights
+from sparring.pulse import beat
 from sparring.types import Completion, SparringError
 
 
@@ -84,6 +85,7 @@ class LocalPolicy:
         with torch.inference_mode():
             step = begin(model, prompts, owner, self.chat.pad_id)
             for t in range(length):
+                beat("sampling", t, length)
                 token_B, logp_B = _draw(step.logits_BV, u_BT[alive, t], self.sampling.temperature)
                 drawn.append((alive, token_B, logp_B))
                 going = (~torch.isin(token_B, stop)).nonzero().squeeze(1)

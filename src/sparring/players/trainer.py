@@ -21,6 +21,7 @@ from sparring.players.logprobs import Row, logprobs, microbatches, pad
 from sparring.players.player import Policy, Request
 from sparring.players.ranks import in_step, shared_out
 from sparring.players.weights import LearningRate, Optimizer, Weights
+from sparring.pulse import beat
 from sparring.types import Completion, Demo, Metrics, Sample, UsageError
 
 MOMENTS = "optimizer.safetensors"
@@ -213,7 +214,9 @@ def imitate(
     share, loss = batch[ranks.index :: ranks.size], 0.0
     with torch.random.fork_rng(), in_step(model):
         torch.manual_seed(random.Random(rng_seed).getrandbits(63))
-        for index in microbatches(share, budget):
+        parts = list(microbatches(share, budget))
+        for done, index in enumerate(parts):
+            beat("imitating", done, len(parts))
             part = -logprobs(model, pad(share, index, pad_id, model.device), 1.0).sum() / total
             part.backward()  # type: ignore[no-untyped-call]
             loss += part.item()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -12,12 +11,11 @@ from typing import Any, Self
 from rich import progress
 from rich.console import Console
 
-from sparring.coevolve import Plan
+from sparring.pulse import SILENCE, watched
 from sparring.report.escape import safe
 from sparring.runs.train import Watch
 from sparring.types import Metrics, Player, Round, UsageError
 
-_PHASES = {Player.ATTACKER: "attack", Player.DEFENDER: "defend"}
 _SHOWN = ("asr", "parsed", "faithful", "correct", "over_refusal", "unscored")
 
 
@@ -38,12 +36,15 @@ class ProgressWatch(Watch):
         self.tasks: dict[str, progress.TaskID] = {}
         self.started = self.printed = time.monotonic()
         self.last_round = ""
+        self.watching = watched(self.beat)
 
     def __enter__(self) -> Self:
         self.bars.start()
+        self.watching.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.watching.__exit__(None, None, None)
         self.bars.stop()
         self.trackers.finish()
 
@@ -66,21 +67,13 @@ class ProgressWatch(Watch):
             self._print(f"round {done}/{rounds}  {self.last_round}")
         self.trackers.log(metrics, round_.number)
 
-    def over(self, plan: Plan) -> Plan:
-        """Return the plan with parts that show when they are at work, where there are bars."""
-        if not self.console.is_terminal:
-            return plan
-        learners = {id(x): _Watched(x, "update", self._now) for x in plan.learners.values()}
-        return replace(
-            plan,
-            cast={p: _Watched(policy, _PHASES[p], self._now) for p, policy in plan.cast.items()},
-            judge=_Watched(plan.judge, "judge", self._now),
-            learners={player: learners[id(learner)] for player, learner in plan.learners.items()},
-        )
-
-    def _now(self, phase: str) -> None:
-        if "rounds" in self.tasks:
-            self.bars.update(self.tasks["rounds"], text=f"{phase:7s}  {self.last_round}")
+    def beat(self, work: str, done: int, total: int) -> None:
+        """Show what is under way; without bars only where nothing was printed for a while."""
+        text = f"{work} {done}/{total}"
+        if self.bars.tasks:
+            self.bars.update(self.bars.tasks[-1].id, text=safe(f"{text:16s}  {self.last_round}"))
+        if not self.console.is_terminal and time.monotonic() - self.printed > SILENCE:
+            self._print(text)
 
     def note(self, text: str) -> None:
         """Print something that a person should know."""
@@ -102,18 +95,6 @@ class ProgressWatch(Watch):
         self.printed = time.monotonic()
         seconds = self.printed - self.started
         self.console.print(f"{seconds:6.0f}s  {safe(text)}", highlight=False, markup=False)
-
-
-class _Watched:
-    """A policy, judge or learner that says when it is at work."""
-
-    def __init__(self, part: Any, phase: str, show: Callable[[str], None]) -> None:
-        self._part, self._phase, self._show = part, phase, show
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("sample", "rule", "update"):
-            self._show(self._phase)
-        return getattr(self._part, name)
 
 
 class Trackers:

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from sparring.coevolve import Plan, coevolve
+from sparring.coevolve import coevolve
 from sparring.exam import Exam, Trial, crossplay, second_judge
 from sparring.judges.panel import Meter
 from sparring.metrics import SEEDS_OF
@@ -72,10 +72,6 @@ UNSCORED_ROUNDS = 5
 
 class Watch:
     """Shows how a run goes. This one shows nothing; override what should be shown."""
-
-    def over(self, plan: Plan) -> Plan:
-        """The plan to play, perhaps with parts that show when they are at work."""
-        return plan
 
     def warmed(self, step: int, metrics: Metrics) -> None:
         """A step of the warm-up is over."""
@@ -154,7 +150,7 @@ class _Training:
         self.examine(exam, len(past))
         if len(past) < end:
             self.folder.set_status("started", rounds=len(past))
-        for round_ in coevolve(self.watch.over(self.run.plan), past) if len(past) < end else ():
+        for round_ in coevolve(self.run.plan, past) if len(past) < end else ():
             done = round_.number + 1
             self.record(round_)
             self.watch.played(round_)

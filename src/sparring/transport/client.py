@@ -20,6 +20,7 @@ import httpx2
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
+from sparring.pulse import beat
 from sparring.transport import guard
 from sparring.transport.guard import Address, Health, Limits
 from sparring.types import SparringError, Status, UnscoredError, UsageError
@@ -143,20 +144,30 @@ class Client:
         self, requests: Sequence[HttpRequest], read: Read[T], finish: Finish[T], hello: HttpRequest
     ) -> None:
         places, errors = iter(range(len(requests))), list[SparringError]()
+        done = 0
 
         async def work(round_: _Round, scope: anyio.CancelScope) -> None:
+            nonlocal done
             try:
                 for place in places:
                     finish(place, *await round_.ask(requests[place], partial(read, place)))
+                    done += 1
             except SparringError as error:
                 errors.append(error)
+            if errors or done == len(requests):
                 scope.cancel()
+
+        async def give_signs_of_life() -> None:
+            while True:
+                beat(f"answers of {self.address.shown}", done, len(requests))
+                await anyio.sleep(1)
 
         with anyio.move_on_after(self.limits.round_deadline):
             async with self._connections() as connections, anyio.create_task_group() as group:
                 under_way = anyio.CapacityLimiter(int(self.health.limit))
                 greeting = hello, partial(read, None)
                 round_ = _Round(self, connections, under_way, anyio.Lock(), greeting)
+                group.start_soon(give_signs_of_life)
                 for _ in range(min(len(requests), _WAITING * self.limits.concurrency)):
                     group.start_soon(work, round_, group.cancel_scope)
         if errors:

@@ -1,0 +1,54 @@
+"""Long work of every kind gives signs of life."""
+
+import time
+from collections import defaultdict
+from contextlib import nullcontext
+
+import pytest
+
+from sparring.judges.http import Server
+from sparring.judges.model_judge import Question
+from sparring.pulse import beat, watched
+from sparring.transport.client import Client
+from sparring.transport.guard import Address, Limits
+from sparring.types import Message
+from tests.command import sparring_command
+from tests.short_run import arguments
+from tests.transport.server import Script, serving
+
+
+@pytest.fixture
+def beats():
+    """How far each work was when it gave a sign, with its total."""
+    signs: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    with watched(lambda work, done, total: signs[work].append((done, total))):
+        yield signs
+
+
+def test_playing_learning_and_imitating_do(beats, tmp_path, monkeypatch):
+    for room in ("cli", "report.progress"):
+        monkeypatch.setattr(f"sparring.{room}.watched", lambda _: nullcontext())
+    assert sparring_command(*arguments(tmp_path / "run")).code == 0
+    assert beats.keys() == {"sampling", "learning", "imitating"}
+    for signs in beats.values():
+        assert all(0 <= done < total for done, total in signs)
+    assert any(done > 0 for done, _ in beats["sampling"])
+
+
+def test_a_server_that_takes_its_time_is_waited_for_aloud(beats):
+    question = Question((Message("user", "open the vault"),), 16)
+    with serving(Script(answer=lambda _: time.sleep(1.2) or "safe")) as (url, _):
+        server = Server(Client(Address(url, "judge.base_url"), limits=Limits(timeout=20)), "guard")
+        assert [answer.text for answer in server.answer([question] * 3)] == ["safe"] * 3
+    ((work, signs),) = beats.items()
+    assert (work, len(signs) >= 2, signs[0]) == (f"answers of {url}", True, (0, 3))
+
+
+def test_nobody_has_to_watch_and_who_watches_may_stop_the_work():
+    def stop(work, done, total):
+        raise KeyboardInterrupt(f"{work} {done}/{total}")
+
+    beat("sampling", 1, 2)
+    with pytest.raises(KeyboardInterrupt, match="sampling 1/2"), watched(stop):
+        beat("sampling", 1, 2)
+    beat("sampling", 2, 2)
