@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sparring.coevolve import Plan, coevolve
 from sparring.credit import standardized
-from sparring.memory.memory import Forgetful, Latest
+from sparring.memory.memory import Memory, Opposition
 from sparring.metrics import episode_metrics
 from sparring.schedules import alternate, always, solo
 from sparring.types import Player, State, Turn
@@ -133,7 +133,7 @@ def test_shaping_changes_what_is_taught_and_never_what_is_recorded():
     assert tenfold_taught == [10 * advantage for advantage in taught]
 
 
-class Diary(Forgetful):
+class Diary(Memory):
     """A memory that counts the episodes of each round."""
 
     def __init__(self):
@@ -144,7 +144,7 @@ class Diary(Forgetful):
         return {}
 
 
-class Guests(Latest):
+class Guests(Opposition):
     """A league whose second round is against a past defender."""
 
     def cast(self, number, turn, cast):

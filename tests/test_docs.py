@@ -13,7 +13,7 @@ import typer
 
 import sparring
 from sparring.cli import app
-from sparring.memory.experience import Entry, ExperiencePool, Rules, ucb, uniform
+from sparring.memory.experience import Entry, ExperiencePool, PoolLimits, ucb, uniform
 from sparring.runs import recipes
 from sparring.settings.config import RunConfig, from_words, parse
 from sparring.types import Player, Seed, State, Turn, Verdict
@@ -166,7 +166,7 @@ def test_the_arithmetic_on_the_page_of_ssp_is_the_pools():
     assert f"m = .25, n = 3, N = 100: {score:.3f}" in page
     means = [0.0]
     pool = ExperiencePool(
-        held=lambda seed, verdict: None, sampler=uniform, rules=Rules(), rng_seed=""
+        defence=lambda seed, verdict: None, score=uniform, limits=PoolLimits(), rng_seed=""
     )
     pool.entries[entry.key] = replace(entry, mean=0.0, visits=0)
     while not pool.entries[entry.key].asleep:

@@ -11,7 +11,7 @@ from sparring.arena import Cast, play
 from sparring.credit import Credit, Estimator, credit
 from sparring.games.game import Game
 from sparring.judges.judge import Judge
-from sparring.memory.memory import Forgetful, Latest, Memory, Opposition
+from sparring.memory.memory import Memory, Opposition
 from sparring.metrics import credit_metrics, seed_metrics, token_metrics
 from sparring.players.player import Learner
 from sparring.schedules import Schedule
@@ -40,8 +40,8 @@ class Plan:
     rounds: int
     rng_seed: str
     shape: Callable[[Sequence[Episode]], Sequence[Episode]] = list
-    memory: Memory = field(default_factory=Forgetful)
-    league: Opposition = field(default_factory=Latest)
+    memory: Memory = field(default_factory=Memory)
+    league: Opposition = field(default_factory=Opposition)
 
 
 def coevolve(plan: Plan, past: Sequence[Metrics] = ()) -> Iterator[Round]:

@@ -4,7 +4,7 @@ from tests.table import CANDLE, VAULT, after
 
 from sparring.games.game import tagged
 from sparring.games.payoffs import ScorePayoff
-from sparring.memory.experience import Entry, ExperiencePool, Rules, ucb
+from sparring.memory.experience import Entry, ExperiencePool, PoolLimits, ucb
 from sparring.types import Episode, Message, Player, State, Turn, Verdict
 
 A, D = Player.ATTACKER, Player.DEFENDER
@@ -16,7 +16,7 @@ def turn(attacks=1, replies=4, learns=(D,)):
 
 
 def pool(sampler=None, **rules):
-    return ExperiencePool(PAYOFF.held, sampler or ucb(0.5), Rules(**rules), "7/replay")
+    return ExperiencePool(PAYOFF.held, sampler or ucb(0.5), PoolLimits(**rules), "7/replay")
 
 
 def verdict(u):
@@ -41,7 +41,7 @@ def replayed(pool, us):
     """The replies to every replay of this round; `us(entry)` has their outcomes."""
     return [
         episode
-        for opening, entry in pool.dealt.items()
+        for opening, entry in pool.replays_by_opening.items()
         for episode in answered(entry.opening, opening, us(entry))
     ]
 

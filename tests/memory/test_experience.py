@@ -14,9 +14,9 @@ from sparring.arena import play
 from sparring.coevolve import Plan, coevolve
 from sparring.credit import credit, standardized
 from sparring.games.dialogue import Dialogue
-from sparring.games.game import reply_of
+from sparring.games.game import reply_of, tagged
 from sparring.games.payoffs import MAGIC, LabelPayoff
-from sparring.memory.experience import ExperiencePool, Rules, thompson, ucb, uniform
+from sparring.memory.experience import ExperiencePool, PoolLimits, thompson, ucb, uniform
 from sparring.metrics import episode_metrics
 from sparring.players.player import ScriptedPolicy
 from sparring.schedules import always, by_metric, solo
@@ -122,7 +122,7 @@ def test_a_few_that_are_awake_complete_their_opening_with_sleepers(reexamine, co
     drawn = set()
     for n in range(50):
         full.deal(n, TREE, openings(16))
-        dealt = Counter(entry.asleep for entry in full.dealt.values())
+        dealt = Counter(entry.asleep for entry in full.replays_by_opening.values())
         drawn.add((dealt[False], dealt[True]))
     assert drawn == counts
     two = holding(pool(), failed("a"), SLEEPERS[0])
@@ -133,8 +133,8 @@ def test_where_none_sleeps_the_few_that_are_awake_complete_their_opening_again()
     """Otherwise they would wait for ever, because an entry falls asleep only after visits."""
     full = holding(pool(ucb(0.0)), *(failed(f"a{m}", m) for m in (0.25, 0.125, 0.375)))
     _, replays = full.deal(0, TREE, openings(16))
-    assert [entry.mean for entry in full.dealt.values()] == [0.125, 0.25, 0.375, 0.125]
-    assert len(set(full.named)) == len(replays) == 4, "each a group of its own"
+    assert [entry.mean for entry in full.replays_by_opening.values()] == [0.125, 0.25, 0.375, 0.125]
+    assert len(set(full.replays_by_name)) == len(replays) == 4, "each a group of its own"
     full.add(0, replayed(full, lambda entry: [1, 0.5]))
     assert full.visits == 4
     # .125 → (.125 + .75) / 2 = .4375 → .59375
@@ -247,7 +247,7 @@ def rule(state):
 
 
 def remembering(**rules):
-    return ExperiencePool(LabelPayoff(MAGIC).held, ucb(0.5), Rules(**rules), "7/replay")
+    return ExperiencePool(LabelPayoff(MAGIC).held, ucb(0.5), PoolLimits(**rules), "7/replay")
 
 
 def rounds(schedule, number, defender=None):
@@ -343,3 +343,14 @@ def test_a_schedule_by_metric_does_not_see_replays():
     played = rounds(schedule, 4)
     assert [r.metrics["replay/share"] for r in played] == [0, 0.25, 0.25, 0.25]
     assert [r.turn.learns for r in played] == [{D}] * 4
+
+
+def test_a_second_reply_that_does_not_parse_is_unscored_and_not_the_reply_before_it():
+    game = Dialogue(LabelPayoff(MAGIC), BRIEFS, gate=False, exchanges=2, reply_format=1.0)
+    parses = tagged("plan", "never")
+    defender = ScriptedPolicy(lambda seen, _: parses if len(seen) == 2 else "<think> unfinished")
+    players, widths = cast(attacks("open it"), defender), {A: 1, D: 2}
+    full = ExperiencePool(LabelPayoff(MAGIC).held, uniform, PoolLimits(), "7/replay")
+    played = play(game, [game.open(VAULT)], players, ScriptedJudge(lambda state: HELD), widths, "0")
+    assert [episode.returns for episode in played] == [{D: -1.0}] * 2
+    assert full.add(0, played)["replay/admitted"] == 0

@@ -17,7 +17,7 @@ from sparring.exam import Trial
 from sparring.games.game import attack_of, reply_of, tagged
 from sparring.games.matrix import KNOWN
 from sparring.memory.league import League, nash, uniform
-from sparring.memory.memory import Latest
+from sparring.memory.memory import Opposition
 from sparring.metrics import episode_metrics
 from sparring.schedules import always, solo
 from sparring.types import Completion, Player, State, Turn
@@ -75,13 +75,13 @@ def casts(league, turn, rounds):
     return [league.cast(number, turn, dict(league.players)) for number in rounds]
 
 
-@pytest.mark.parametrize("made", [Latest(), league(), league(0, 1, share=0)])
+@pytest.mark.parametrize("made", [Opposition(), league(), league(0, 1, share=0)])
 def test_where_nobody_is_kept_or_drawn_everybody_meets_the_present_opponent(made):
     players = {p: Aging(p) for p in Player}
     for number in range(20):
         cast, turn, metrics = made.cast(number, BOTH, players)
         assert (cast == players, turn is BOTH, metrics) == (True, True, {})
-    if isinstance(made, Latest):
+    if isinstance(made, Opposition):
         assert not any(made.keeps(number) for number in range(20))
         assert (made.keep(0), made.state()) == (None, {})
 

@@ -47,7 +47,9 @@ class Rounds(RuleBasedStateMachine):
         dealt = [each.deal(self.number, now, games) for each in self.pools]
         fresh, replays = dealt[0]
         assert dealt == [(fresh, replays)] * len(dealt), "the resumed pool deals otherwise"
-        assert set(self.pool.dealt) == set(range(len(fresh), len(fresh) + len(replays)))
+        assert set(self.pool.replays_by_opening) == set(
+            range(len(fresh), len(fresh) + len(replays))
+        )
         self.promises(width, seeds * width, fresh, replays)
         episodes = []
         for i, state in enumerate(fresh):
@@ -61,14 +63,14 @@ class Rounds(RuleBasedStateMachine):
         metrics = [each.add(self.number, episodes) for each in self.pools]
         assert metrics == metrics[:1] * len(metrics)
         assert metrics[0]["replay/visits"] == self.scored
-        assert metrics[0]["replay/share"] <= self.pool.rules.replay_share
+        assert metrics[0]["replay/share"] <= self.pool.limits.replay_share
         self.number += 1
 
     def promises(self, width, groups, fresh, replays):
         """A label has as many groups as it had, and not too many of them are replays."""
-        limits, dealt = self.pool.rules, list(self.pool.dealt.values())
+        limits, dealt = self.pool.limits, list(self.pool.replays_by_opening.values())
         assert [entry.opening for entry in dealt] == list(replays)
-        assert list(self.pool.named.values()) == dealt
+        assert list(self.pool.replays_by_name.values()) == dealt
         most = limits.replay_share * groups
         for label in (True, False):
             entries = [e for e in dealt if e.seed.harmful == label]
@@ -93,7 +95,7 @@ class Rounds(RuleBasedStateMachine):
     @invariant()
     def keeps_within_its_capacity(self):
         if hasattr(self, "pools"):
-            assert len(self.pool.entries) <= self.pool.rules.capacity
+            assert len(self.pool.entries) <= self.pool.limits.capacity
             assert self.pool.visits == self.scored
 
     @invariant()
@@ -101,7 +103,7 @@ class Rounds(RuleBasedStateMachine):
         for key, entry in self.pool.entries.items() if hasattr(self, "pools") else ():
             assert entry.key == key
             assert 0 <= entry.mean <= 1
-            limits = self.pool.rules
+            limits = self.pool.limits
             slept = entry.mean >= limits.retire_at and entry.visits >= limits.retire_after
             assert entry.asleep or not slept or entry.visits == 0
 
@@ -114,7 +116,7 @@ class Rounds(RuleBasedStateMachine):
         for label, n in awake.items():
             drawn = self.pool.draw(bool(label), 9, f"look/{self.number}")
             assert sum(not e.asleep for e in drawn) <= n
-            assert sum(e.asleep for e in drawn) <= ceil(self.pool.rules.reexamine * 9)
+            assert sum(e.asleep for e in drawn) <= ceil(self.pool.limits.reexamine * 9)
 
 
 Rounds.TestCase.settings = settings(max_examples=40, stateful_step_count=12, deadline=None)

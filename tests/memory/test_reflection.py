@@ -51,7 +51,7 @@ class Recorder:
 def remembering(*entries):
     """A pool that replays these entries."""
     full = holding(pool(replay_share=0.9), *entries)
-    full.named = {opening_names([entry.opening])[0]: entry for entry in entries}
+    full.replays_by_name = {opening_names([entry.opening])[0]: entry for entry in entries}
     return full
 
 

@@ -1,7 +1,8 @@
 """The experience pool: attacks that beat the defender are dealt again until it holds.
 
-The pool of SSP (arXiv:2601.10589), whose limits `Rules` sets. An entry is an attack with the reply
-that it won against; u is how well the defence did in a group of replies, 0 (beaten) to 1 (held).
+The pool of SSP (arXiv:2601.10589), whose limits `PoolLimits` sets. An entry is an attack with the
+reply that it won against; u is how well the defence did in a group of replies, 0 (beaten) to 1
+(held).
 
 | event | condition | effect |
 |---|---|---|
@@ -16,6 +17,7 @@ UCB score = (1 − m) + c · sqrt(ln(1 + N) / (1 + n)), with N the visits of all
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 import random
@@ -30,12 +32,12 @@ from scipy.stats import beta
 from sparring.arena import opening_names
 from sparring.games.codec import seed_of, verdict_of
 from sparring.games.game import conversation
-from sparring.memory.memory import Dealt
+from sparring.memory.memory import Memory, OpeningsAndReplays
 from sparring.types import Episode, Message, Metrics, Player, Seed, State, Turn, Verdict
 
 Key = tuple[str, tuple[Message, ...]]
 """What makes two attacks the same entry: the seed's id, and what the defender saw."""
-Held = Callable[[Seed, Verdict], float | None]
+Defence = Callable[[Seed, Verdict], float | None]
 """u: how well the defence did, 0 (beaten) to 1 (held); None where the judge could not rule."""
 
 
@@ -80,35 +82,40 @@ def entry_of(row: Mapping[str, Any]) -> Entry:
     return Entry(**{**row, "seed": seed, "seen": seen, "ruling": ruling})
 
 
-Sampler = Callable[[Entry, int, float], float]
+Score = Callable[[Entry, int, float], float]
 """From an entry, all visits so far and a uniform random number to a score; the highest is drawn."""
 
 
-def uniform(entry: Entry, visits: int, u: float) -> float:
+def uniform(entry: Entry, visits: int, uniform_number: float) -> float:
     """Every entry is equally likely."""
-    return u
+    return uniform_number
 
 
-def ucb(c: float) -> Sampler:
+def ucb(c: float) -> Score:
     """(1 − m) + c · sqrt(ln(1 + N) / (1 + n)): hard entries, and those rarely visited.
 
     UCB1 (Auer, Cesa-Bianchi & Fischer 2002) with SSP's reward, the defence's failure.
     """
 
-    def score(entry: Entry, visits: int, u: float) -> float:
+    def score(entry: Entry, visits: int, uniform_number: float) -> float:
         return (1 - entry.mean) + c * math.sqrt(math.log1p(visits) / (1 + entry.visits))
 
     return score
 
 
-def thompson(entry: Entry, visits: int, u: float) -> float:
+def thompson(entry: Entry, visits: int, uniform_number: float) -> float:
     """A draw of the failure rate from Beta(1 + (n + 1)(1 − m), 1 + (n + 1)m), by inversion."""
     weight = entry.visits + 1
-    return float(beta.ppf(u, 1 + weight * (1 - entry.mean), 1 + weight * entry.mean))
+    return float(beta.ppf(uniform_number, 1 + weight * (1 - entry.mean), 1 + weight * entry.mean))
+
+
+def score_named(sampler: str, c: float) -> Score:
+    """Return the score of that name in the settings; `c` is that of `ucb`."""
+    return {"uniform": uniform, "ucb": ucb(c), "thompson": thompson}[sampler]
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class PoolLimits:
     """The limits of a pool, as in the table above.
 
     `replay_share` is the largest share of the defender's groups that are replays, and `reexamine`
@@ -131,29 +138,29 @@ def unaided(width: int) -> int:
 
 
 @dataclass
-class ExperiencePool:
-    """A `Memory` that holds failures and replays them.
+class ExperiencePool(Memory):
+    """A memory that holds failures and replays them.
 
-    `dealt` and `named` are this round's replays, by the index of their opening and by its name in
-    addresses; both are empty between rounds.
+    `replays_by_opening` and `replays_by_name` are this round's replays, by the index of their
+    opening and by its name in addresses; both are empty between rounds.
     """
 
-    held: Held
-    sampler: Sampler
-    rules: Rules
+    defence: Defence
+    score: Score
+    limits: PoolLimits
     rng_seed: str
     entries: dict[Key, Entry] = field(default_factory=dict)
     visits: int = 0
-    dealt: dict[int, Entry] = field(default_factory=dict)
-    named: dict[str, Entry] = field(default_factory=dict)
+    replays_by_opening: dict[int, Entry] = field(default_factory=dict)
+    replays_by_name: dict[str, Entry] = field(default_factory=dict)
 
-    def deal(self, number: int, turn: Turn, openings: Sequence[State]) -> Dealt:
+    def deal(self, number: int, turn: Turn, openings: Sequence[State]) -> OpeningsAndReplays:
         """Replace up to `replay_share` of the defender's groups, within each seed label.
 
         An opening that the attacker forks into several groups makes way for as many replays, so
         each label has as many groups as planned.
         """
-        self.dealt, self.named = {}, {}
+        self.replays_by_opening, self.replays_by_name = {}, {}
         if Player.DEFENDER not in turn.learns:
             return openings, ()
         width = turn.widths.get(Player.ATTACKER, 1)
@@ -162,7 +169,7 @@ class ExperiencePool:
         replays: list[Entry] = []
         for harmful in (True, False):
             places = [i for i, state in enumerate(openings) if state.seed.harmful == harmful]
-            most = math.floor(self.rules.replay_share * sum(sizes[i] for i in places))
+            most = math.floor(self.limits.replay_share * sum(sizes[i] for i in places))
             block = max((sizes[i] for i in places), default=1)
             drawn = self.draw(harmful, most, f"{self.rng_seed}/{number}/{harmful}", block)
             filled = 0
@@ -175,8 +182,8 @@ class ExperiencePool:
         fresh = [state for i, state in enumerate(openings) if i not in replaced]
         again = [entry.opening for entry in replays]
         names = opening_names([*fresh, *again])[len(fresh) :]
-        self.dealt = dict(enumerate(replays, len(fresh)))
-        self.named = dict(zip(names, replays, strict=True))
+        self.replays_by_opening = dict(enumerate(replays, len(fresh)))
+        self.replays_by_name = dict(zip(names, replays, strict=True))
         return fresh, again
 
     def draw(self, harmful: bool, most: int, address: str, block: int = 1) -> list[Entry]:
@@ -187,16 +194,20 @@ class ExperiencePool:
         the active ones complete it again, from the highest score on.
         """
         candidates = [entry for entry in self.entries.values() if entry.seed.harmful == harmful]
-        u = {e.key: random.Random(f"{address}/{e.key!r}").random() for e in candidates}
+        # The key's repr is part of the address: a renamed field of `Message` would change draws.
+        uniform_numbers = {
+            e.key: random.Random(f"{address}/{e.key!r}").random() for e in candidates
+        }
 
-        def score(entry: Entry) -> tuple[float, float]:
-            return self.sampler(entry, self.visits, u[entry.key]), u[entry.key]
+        def rank(entry: Entry) -> tuple[float, float]:
+            number = uniform_numbers[entry.key]
+            return self.score(entry, self.visits, number), number
 
-        active = sorted((e for e in candidates if not e.asleep), key=score, reverse=True)
-        retired = [e for e in candidates if e.asleep and self.rules.reexamine]
-        retired.sort(key=lambda entry: u[entry.key])
+        active = sorted((e for e in candidates if not e.asleep), key=rank, reverse=True)
+        retired = [e for e in candidates if e.asleep and self.limits.reexamine]
+        retired.sort(key=lambda entry: uniform_numbers[entry.key])
         chance = random.Random(f"{address}/reexamine").random()
-        share = block * math.floor(self.rules.reexamine * most / block + chance)
+        share = block * math.floor(self.limits.reexamine * most / block + chance)
         reexamined = min(share, len(retired), most)
         active = active[: most - reexamined]
         reexamined += min(-len(active) % block, most - reexamined - len(active))
@@ -209,26 +220,26 @@ class ExperiencePool:
         admitted, replayed = 0, list[float]()
         groups = _groups(episodes)
         for opening, games, earlier_rulings in groups:
-            group = games
-            if opening in self.dealt and self.rules.reflect:
-                group = [e for e in games if e.state.path[-1] < unaided(len(games))]
-            us = {i: u for i, episode in enumerate(group) if (u := self._u(episode)) is not None}
-            if not us:
+            replay = self.replays_by_opening.get(opening)
+            n = unaided(len(games)) if replay and self.limits.reflect else math.inf
+            counted = [episode for episode in games if episode.state.path[-1] < n]
+            scored = [(u, episode) for episode in counted if (u := self._u(episode)) is not None]
+            if not scored:
                 continue
-            seed = group[0].state.seed
-            before = [u for ruling in earlier_rulings if (u := self.held(seed, ruling)) is not None]
-            mean = fmean([*us.values(), *before])
-            failure = _entry(group[min(us, key=lambda i: us[i])], mean)
-            if opening in self.dealt:
-                self._visit(self.dealt[opening].key, failure)
+            _, failed = min(scored, key=lambda pair: pair[0])
+            before = [self.defence(failed.state.seed, ruling) for ruling in earlier_rulings]
+            mean = fmean([*(u for u, _ in scored), *(u for u in before if u is not None)])
+            failure = _entry(failed, mean)
+            if replay:
+                self._visit(replay.key, failure)
                 replayed.append(mean)
-            elif mean < self.rules.admit_below:
+            elif mean < self.limits.admit_below:
                 known = self.entries.get(failure.key)
                 if not known or known.asleep:
                     self.entries[failure.key] = failure
                     admitted += 1
-        evicted = sorted(self.entries.values(), key=lambda entry: -entry.mean)
-        for entry in evicted[: max(0, len(self.entries) - self.rules.capacity)]:
+        excess = len(self.entries) - self.limits.capacity
+        for entry in heapq.nlargest(excess, self.entries.values(), key=lambda e: e.mean):
             del self.entries[entry.key]
         asleep = sum(entry.asleep for entry in self.entries.values())
         metrics: Metrics = {
@@ -236,25 +247,28 @@ class ExperiencePool:
             "replay/asleep": asleep,
             "replay/visits": self.visits,
             "replay/admitted": float(admitted),
-            "replay/share": sum(o in self.dealt for o, *_ in groups) / max(1, len(groups)),
+            "replay/share": sum(o in self.replays_by_opening for o, *_ in groups)
+            / max(1, len(groups)),
         }
-        self.dealt, self.named = {}, {}
+        self.replays_by_opening, self.replays_by_name = {}, {}
         return metrics | ({"replay/held": fmean(replayed)} if replayed else {})
 
     def _u(self, episode: Episode) -> float | None:
-        """How well the defence did; None where the game is unscored or does not train it."""
-        if not episode.returns or Player.DEFENDER not in episode.returns:
-            return None
-        return self.held(episode.state.seed, episode.state.verdict)
+        """How well the defence did; None where the game is unscored or does not train it.
+
+        The last ruling of a game whose last reply does not parse is on the reply before it.
+        """
+        trains = episode.state.ruled and Player.DEFENDER in (episode.returns or {})
+        return self.defence(episode.state.seed, episode.state.verdict) if trains else None
 
     def _visit(self, key: Key, failure: Entry) -> None:
         before = self.entries[key]
         self.visits += 1
-        if before.asleep and failure.mean < self.rules.admit_below:
+        if before.asleep and failure.mean < self.limits.admit_below:
             self.entries[key] = failure
             return
         mean, visits = (before.mean + failure.mean) / 2, before.visits + 1
-        retired = mean >= self.rules.retire_at and visits >= self.rules.retire_after
+        retired = mean >= self.limits.retire_at and visits >= self.limits.retire_after
         asleep = before.asleep or retired
         self.entries[key] = replace(before, mean=mean, visits=visits, asleep=asleep)
 

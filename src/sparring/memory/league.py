@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from sparring.arena import Cast
 from sparring.exam import Trial, crossplay
 from sparring.games.matrix import zero_sum
+from sparring.memory.memory import Opposition
 from sparring.players.player import Policy
 from sparring.types import Metrics, Player, Turn
 
@@ -55,8 +56,8 @@ class Versioned(Policy, Protocol):
 
 
 @dataclass
-class League:
-    """Past selves play those who do not learn; an `Opposition`.
+class League(Opposition):
+    """Past selves play those who do not learn.
 
     A share of rounds, drawn by address, is played against one past self. Where both players
     would learn, a coin decides who is replaced, and only the other one learns in that round.

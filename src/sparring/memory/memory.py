@@ -1,25 +1,24 @@
-"""Protocols of replay memory and of a league of past opponents.
+"""What a run may keep of its rounds: a memory of games, and past selves as opponents.
 
-The methods as they stand here remember nothing: `Forgetful` and `Latest` are made of them.
+The two classes here keep nothing. The experience pool and the league override their methods.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from sparring.arena import Cast
 from sparring.types import Episode, Metrics, State, Turn
 
-Dealt = tuple[Sequence[State], Sequence[State]]
-"""(fresh openings, replays)"""
+OpeningsAndReplays = tuple[Sequence[State], Sequence[State]]
 
 
-class Memory(Protocol):
+class Memory:
     """What a run remembers from round to round; its state is saved with the checkpoints."""
 
-    def deal(self, number: int, turn: Turn, openings: Sequence[State]) -> Dealt:
-        """Replace some fresh openings by replays; returns those that remain, and the replays.
+    def deal(self, number: int, turn: Turn, openings: Sequence[State]) -> OpeningsAndReplays:
+        """Replace some fresh openings by replays; return those that remain, and the replays.
 
         They are played in this order, and kept apart because a round is measured on the fresh
         openings alone.
@@ -39,11 +38,7 @@ class Memory(Protocol):
         return
 
 
-class Forgetful(Memory):
-    """A `Memory` that remembers nothing."""
-
-
-class Opposition(Protocol):
+class Opposition:
     """Decides whom a round is played against, and which selves are kept for later rounds."""
 
     def cast(self, number: int, turn: Turn, cast: Cast) -> tuple[Cast, Turn, Metrics]:
@@ -55,7 +50,7 @@ class Opposition(Protocol):
         return False
 
     def keep(self, number: int) -> None:
-        """Called at the start of round `number`: keep the present selves if `keeps(number)`."""
+        """At the start of round `number`, keep the present selves if `keeps(number)`."""
         return
 
     def state(self) -> dict[str, Any]:
@@ -65,7 +60,3 @@ class Opposition(Protocol):
     def load(self, state: Mapping[str, Any], selves: Sequence[int]) -> None:
         """Go on from what `state()` returned; `selves` are the rounds that have kept selves."""
         return
-
-
-class Latest(Opposition):
-    """No league: every round is played by the present selves."""

@@ -65,7 +65,7 @@ class Reflecting:
         if len(request.addresses) < 2:
             return None
         system = tuple(message for message in request.observation if message.role == "system")
-        for name, entry in self.pool.named.items():
+        for name, entry in self.pool.replays_by_name.items():
             if f"/{name}/{Player.DEFENDER}/" in request.addresses[0]:
                 return system + self.wording.hint(entry)
         return None

@@ -16,10 +16,10 @@ from sparring.games.game import Game
 from sparring.games.payoffs import MAGIC, LabelPayoff, Payoff, ScorePayoff, SelfRedTeamPayoff
 from sparring.judges.judge import Judge
 from sparring.judges.panel import shared
-from sparring.memory.experience import ExperiencePool, Held, Rules, Sampler, thompson, ucb, uniform
+from sparring.memory.experience import Defence, ExperiencePool, PoolLimits, score_named
 from sparring.memory.league import League, nash
 from sparring.memory.league import uniform as uniform_opponents
-from sparring.memory.memory import Forgetful, Latest, Memory, Opposition
+from sparring.memory.memory import Memory, Opposition
 from sparring.memory.reflection import Reflecting
 from sparring.metrics import SEEDS_OF, episode_metrics
 from sparring.players.ranks import launched
@@ -95,7 +95,7 @@ def _measure(
 
 def _reflecting(players: Cast, memory: Memory, source: Source) -> Cast:
     """The cast, the defender reflecting on its replays if that is set."""
-    if not (isinstance(memory, ExperiencePool) and memory.rules.reflect):
+    if not (isinstance(memory, ExperiencePool) and memory.limits.reflect):
         return players
     defender = Reflecting(players[Player.DEFENDER], memory, source.wording)
     return {**players, Player.DEFENDER: defender}
@@ -138,23 +138,21 @@ def _add_chat_batch(config: RunConfig, trainer: Trainer, source: Source) -> None
         trainer.chat_batch = ChatBatch(rows, size, rng_seed)
 
 
-def _memory(config: RunConfig, held: Held) -> Memory:
-    """The experience pool, or none; `held` says how well the defence did."""
+def _memory(config: RunConfig, defence: Defence) -> Memory:
+    """The experience pool, or none; `defence` says how well the defender did in a game."""
     pool = config.memory.experience
-    samplers: Mapping[str, Sampler] = {
-        "uniform": uniform,
-        "ucb": ucb(pool.ucb_c),
-        "thompson": thompson,
-    }
-    if pool.sampler in samplers:
-        rules = Rules(**pool.fields_of(Rules))
-        return ExperiencePool(held, samplers[pool.sampler], rules, f"{config.seed}/replay")
+    if pool.sampler != "none":
+        score, limits = (
+            score_named(pool.sampler, pool.ucb_c),
+            PoolLimits(**pool.fields_of(PoolLimits)),
+        )
+        return ExperiencePool(defence, score, limits, f"{config.seed}/replay")
     if pool.reflect:  # otherwise the setting would be ignored without a word
         raise UsageError(
             "memory.experience.reflect: there is no pool whose failures could be shown; set "
             "memory.experience.sampler=ucb, or leave it out"
         )
-    return Forgetful()
+    return Memory()
 
 
 def _league(
@@ -170,7 +168,7 @@ def _league(
     """
     league = config.memory.league
     if league.opponents == "latest":
-        return Latest()
+        return Opposition()
     harmful = [seed for seed in seeds if seed.harmful]
     openings = [game.open(harmful[k % len(harmful)]) for k in range(league.trials)]
     return League(
