@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparring.games.game import attacks_of
+from sparring.stats.rates import grouped
 from sparring.types import Episode, Metrics, Player, UsageError
 
 if TYPE_CHECKING:
@@ -135,21 +136,12 @@ def _grams(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
 def _matched(texts: Sequence[Counter[tuple[str, ...]]]) -> list[int]:
     """How many of each text's n-grams its references have, clipped to the most in one reference.
 
-    Clipping only affects the text that has an n-gram most often, by what it has beyond the text
-    that comes second; so one pass over all texts is enough, instead of one for each.
+    Only the text that has an n-gram most often has more of it than the best of its references,
+    which is the text that comes second.
     """
-    most: dict[tuple[str, ...], tuple[int, int, int]] = {}
-    for i, counts in enumerate(texts):
-        for gram, n in counts.items():
-            first, owner, second = most.get(gram, (0, i, 0))
-            if n > first:
-                most[gram] = (n, i, first)
-            elif n > second:
-                most[gram] = (first, owner, n)
-    matched = [counts.total() for counts in texts]
-    for first, owner, second in most.values():
-        matched[owner] -= first - second
-    return matched
+    counts = grouped((gram, n) for text in texts for gram, n in text.items())
+    second = {gram: sorted([0, *several])[-2] for gram, several in counts.items()}
+    return [sum(min(n, second[gram]) for gram, n in text.items()) for text in texts]
 
 
 def siblings(episodes: Iterable[Episode]) -> dict[int, dict[int, Episode]]:

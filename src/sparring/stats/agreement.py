@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
@@ -44,12 +45,7 @@ def kappa(
 
 def alpha_of(counts: Mapping[tuple[Any, ...], int]) -> Estimate:
     """Return `alpha` of items that are counted by their ratings; each is its own cluster."""
-    values = _values(counts)
-    rated = {ratings: times for ratings, times in counts.items() if _paired(ratings)}
-    if not rated:
-        return rates.estimate(np.empty((0, 0)), _alpha, 0)
-    kinds = np.array([_coincidences(ratings, values) for ratings in rated])
-    return rates.of_kinds(kinds, list(rated.values()), _alpha, sum(rated.values()))
+    return alpha(list(Counter(counts).elements()))
 
 
 def _agreement(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import comb, sqrt
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ Counts = NDArray[np.float64]
 Statistic = Callable[[Counts], Counts]
 """Turns the counts_RK of R samples into R numbers; NaN where a sample does not define one."""
 Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +96,12 @@ def wilson(successes: float, n: int) -> Interval:
     return (max(0.0, centre - half), min(1.0, centre + half))
 
 
-def grouped(items: Iterable[tuple[str, Item]]) -> dict[str, list[Item]]:
-    """Collect (cluster, item) pairs into lists by cluster, in the order of their first items."""
-    clusters: dict[str, list[Item]] = {}
-    for cluster, item in items:
-        clusters.setdefault(cluster, []).append(item)
-    return clusters
+def grouped(items: Iterable[tuple[Key, Item]]) -> dict[Key, list[Item]]:
+    """Collect (key, item) pairs into lists by key, in the order of their first items."""
+    groups: dict[Key, list[Item]] = {}
+    for key, item in items:
+        groups.setdefault(key, []).append(item)
+    return groups
 
 
 def rate(outcomes: Sequence[Outcome]) -> Rate:
@@ -136,26 +137,20 @@ def _clustered_interval(rows_C2: Counts, n: int) -> tuple[str, Interval]:
 def estimate(rows_CK: Counts, statistic: Statistic, n: int, seed: int = 0) -> Estimate:
     """Return `statistic` of all rows together, with a percentile bootstrap over the rows.
 
-    Each row holds the K counts of one cluster; the draws depend on `seed` alone.
+    Each row holds the K counts of one cluster; the draws depend on `seed` alone. Clusters with the
+    same counts are exchangeable, so how often each of the J kinds is drawn is multinomial: 10,000
+    resamples cost the number of kinds, not of clusters.
     """
     rows_CK = np.asarray(rows_CK, dtype=float)
     if not rows_CK.size:
         return Estimate(None, None, "none", 0, 0)
     # In the order of their first rows: rows of the other sign then have the same draws.
-    times_J = Counter(map(tuple, rows_CK.tolist()))
-    return of_kinds(np.array(list(times_J)), list(times_J.values()), statistic, n, seed)
-
-
-def of_kinds(
-    kinds_JK: Counts, times: Sequence[int], statistic: Statistic, n: int, seed: int = 0
-) -> Estimate:
-    """Return the same as `estimate`, of rows of J kinds that occur `times` times each.
-
-    Clusters with the same counts are exchangeable, so how often each kind is drawn is
-    multinomial: 10,000 resamples cost the number of kinds, not of clusters.
-    """
-    times_J = np.asarray(times)
-    clusters = int(times_J.sum())
+    kinds = Counter(map(tuple, rows_CK.tolist()))
+    kinds_JK, times_J, clusters = (
+        np.array(list(kinds)),
+        np.array(list(kinds.values())),
+        len(rows_CK),
+    )
     value = float(statistic((times_J @ kinds_JK)[None])[0])
     if np.isnan(value):
         return Estimate(None, None, "none", n, clusters)
@@ -172,11 +167,8 @@ def of_kinds(
 
 def clustered(rows_NK: Counts, clusters: Sequence[str]) -> Counts:
     """Sum the rows of items by cluster."""
-    places: dict[str, int] = {}
-    at = np.array([places.setdefault(name, len(places)) for name in clusters], dtype=int)
-    out_CK = np.zeros((len(places), rows_NK.shape[1]))
-    np.add.at(out_CK, at, rows_NK)
-    return out_CK
+    rows = grouped(zip(clusters, rows_NK, strict=True)).values()
+    return np.array([np.sum(of_cluster, axis=0) for of_cluster in rows])
 
 
 def ratio(above_R: Counts, below_R: Counts) -> Counts:
