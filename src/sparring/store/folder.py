@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 
 from sparring.games import codec
-from sparring.settings.config import RunConfig, load_yaml, parse
+from sparring.settings.config import RunConfig, load_yaml, parse, to_yaml
 from sparring.store import files
 from sparring.store import records as r
 from sparring.store.checkpoints import Checkpoints
@@ -127,6 +128,14 @@ class RunDir:
         """The run's own settings."""
         return parse(load_yaml(self.config_yaml, str(self.folder / "config.yaml")))
 
+    def play_on(self, rounds: int) -> None:
+        """Let the run have `rounds` rounds if it has fewer: it will end with another cross-play."""
+        config = self.config
+        if self.writer and config.rounds < rounds:
+            longer = config.model_copy(update={"rounds": rounds})
+            files.write_atomic(self.folder / "config.yaml", to_yaml(longer).encode())
+            self._crossplay.unlink(missing_ok=True)
+
     @property
     def environment(self) -> r.Environment | None:
         """The versions and the machine that the run was begun with, where they are recorded."""
@@ -188,11 +197,31 @@ class RunDir:
         openings = files.sha256(self._openings) if self._openings.is_file() else "missing"
         return {"rounds.jsonl": digest.hexdigest(), "exams/openings.jsonl.gz": openings}
 
-    def write_transcript(self, round_: Round) -> None:
-        """Write every game of a round, as untrusted text."""
-        path = self.folder / "transcripts" / f"round_{round_.number:06d}.jsonl.gz"
-        if self.writer:
-            files.write_packed(path, map(codec.episode_json, round_.episodes))
+    def write_transcript(
+        self, round_: Round, strategy: Callable[[State], str] = lambda _: "", most: int = 2**63
+    ) -> None:
+        """Write every game of a round, as untrusted text, with the name of its strategy.
+
+        Where all transcripts would be more than `most` bytes, the oldest leave.
+        """
+        if not self.writer:
+            return
+        path, sizes = self._transcript(round_.number), self._transcript_bytes
+        rows = (codec.episode_json(e) | {"strategy": strategy(e.state)} for e in round_.episodes)
+        files.write_packed(path, rows)
+        sizes[round_.number] = path.stat().st_size
+        while sum(sizes.values()) > most and len(sizes) > 1:
+            oldest = min(sizes)
+            self._transcript(oldest).unlink()
+            del sizes[oldest]
+
+    def _transcript(self, number: int) -> Path:
+        return self.folder / "transcripts" / f"round_{number:06d}.jsonl.gz"
+
+    @cached_property
+    def _transcript_bytes(self) -> dict[int, int]:
+        """The sizes of the transcripts by the number of their round."""
+        return {number: path.stat().st_size for number, path in self.transcripts().items()}
 
     def transcripts(self) -> dict[int, Path]:
         """Return the transcripts by the number of their round, ascending."""
@@ -260,15 +289,15 @@ def _rows(
 
 def read_games(
     path: Path, reply_format: bool = False, most: int | None = None
-) -> Iterator[tuple[str, State]]:
-    """Yield the set ('' in transcripts) and the state of every game in a file: untrusted text.
+) -> Iterator[tuple[str, Episode]]:
+    """Yield every game in a file, with its set or its strategy ('': none): untrusted text.
 
     Of a file with more than `most` bytes of text only the beginning, of a missing file nothing.
     With `reply_format` an empty reply is one that did not parse.
     """
     with files.reading(path):
         for row in files.read_packed(path, most) if path.exists() else ():
-            yield str(row.get("set", "")), codec.state_of(row, reply_format=reply_format)
+            yield str(row.get("set", row.get("strategy", ""))), codec.episode_of(row, reply_format)
 
 
 def environment() -> dict[str, Any]:
