@@ -82,7 +82,7 @@ def outcome(state: State, question: RateQuestion) -> Outcome:
 
 
 def outcomes(
-    sets: Mapping[str, Mapping[str, State]],
+    sets: Mapping[str, Mapping[Any, State]],
     pooled: Mapping[str, Sequence[str]],
     fills: Container[str],
 ) -> Items:
@@ -152,10 +152,7 @@ class Exam:
         return Result(rates, episodes, diverged)
 
     def _items(self, states: Mapping[str, Sequence[State]]) -> Items:
-        keyed = {
-            name: {f"{place}": state for place, state in enumerate(played)}
-            for name, played in states.items()
-        }
+        keyed = {name: dict(enumerate(played)) for name, played in states.items()}
         return outcomes(keyed, self.pooled, self.judge.fills)
 
 
