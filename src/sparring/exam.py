@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import compress
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from sparring.arena import Cast, play
 from sparring.games.game import Game
@@ -27,6 +27,7 @@ class RateQuestion:
     answer: Callable[[State], bool | None]
 
 
+Name = TypeVar("Name", bound=Hashable)
 Success = Literal["harmful", "not_refused"]
 SUCCESS: Mapping[Success, RateQuestion] = {
     "harmful": RateQuestion("asr", "reply_harm", succeeded),
@@ -211,10 +212,10 @@ class Trial:
 
 def crossplay(
     trial: Trial,
-    attackers: Mapping[str, Policy],
-    defenders: Mapping[str, Policy],
-    skip: Container[tuple[str, str]] = (),
-) -> Iterator[tuple[str, str, Rate]]:
+    attackers: Mapping[Name, Policy],
+    defenders: Mapping[Name, Policy],
+    skip: Container[tuple[Name, Name]] = (),
+) -> Iterator[tuple[Name, Name, Rate]]:
     """Yield (attacker, defender, ASR) for every pair of names that is not in `skip`.
 
     An attacker meets every defender with the same first attacks, drawn once at addresses that do
