@@ -67,7 +67,7 @@ def measure(run: RunDir, cache: Path, *names: str, **more) -> tuple[dict, list[t
     """The exploitability measurement, and the points that were measured for it."""
     points: list[tuple[str, int]] = []
     result = exploit(run, cache, **more).measure(
-        names, lambda name, step, _: points.append((name, step))
+        names, lambda name, step: points.append((name, step))
     )
     return result, points
 
@@ -97,8 +97,7 @@ def test_exploit_leaves_the_run_as_it_is_and_measures_nothing_twice(runs, name, 
     defender = run.checkpoints.path(2) / "defender" / "model.safetensors"
     shown, before = run.folder / "evidence" / "exploit.json", sha256(defender)
     result, points = measure(run, tmp_path / "cache", "pool")
-    assert points[0] == ("pool", 0)
-    assert points[-2:] == [("pool, warm-up", SMALL.warm_up_steps), ("pool", 1)]
+    assert points == [("pool", 0), ("pool", 1)]
     assert sha256(defender) == before
     assert result["attackers"]["pool"]["steps"] == [0, 1]
     assert all(rate["n_total"] == 4 for rate in result["attackers"]["pool"]["asr"])
@@ -109,9 +108,6 @@ def test_exploit_leaves_the_run_as_it_is_and_measures_nothing_twice(runs, name, 
     assert measure(run, tmp_path / "cache", "pool") == (result, []), "the first was set aside"
     assert json.loads(shown.read_bytes()) == result
     assert len(list(shown.parent.glob("exploit*.json"))) == 2
-    hotter, _ = measure(run, tmp_path / "cache", "pool", overrides={"sampling": {"temperature": 9}})
-    assert hotter["overrides"] == {"sampling": {"temperature": 9}}
-    assert len(list(shown.parent.glob("exploit*.json"))) == 3
 
 
 @pytest.mark.parametrize("name", ["first", "shared"])
@@ -149,7 +145,7 @@ def test_an_attacker_that_no_judge_could_rule_on_is_not_taken_for_harmless(runs,
     measured._result({"pool": blind}).write(measured.path)
     command = sparring_command("exploit", run.folder, "--steps", "1", "--attackers", "pool")
     assert "ASR at [0, 1]: unscored unscored" in command.text
-    assert command.out.endswith("worst: unscored\n")
+    assert command.text.endswith("worst: unscored")
     scored = blind.model_copy(update={"asr": [rate([Outcome(False, "vault")])]})
     assert measured._result({"pool": blind, "broad": scored}).worst == "broad"
 
@@ -368,12 +364,14 @@ def test_it_is_another_judge_if_it_could_rule_otherwise_and_not_if_it_is_asked_e
 def test_a_run_that_was_trained_on_other_seeds_than_it_holds_now_is_refused(runs, verb, tmp_path):
     """Its held-out seeds of today could be among those it has learned."""
     run = copied(runs["first"], tmp_path / "run")
-    path = run.checkpoints.path(2) / "state.json"
-    path.write_text(path.read_text().replace('"seeds_sha256": "', '"seeds_sha256": "0'))
-    manifest = path.with_name("MANIFEST.json")
-    sealed = json.loads(manifest.read_bytes())
-    sealed["sha256"]["state.json"] = sha256(path)
-    manifest.write_text(json.dumps(sealed))
+
+    def fill(place: Path) -> None:
+        unsealed = shutil.ignore_patterns("MANIFEST.json")
+        shutil.copytree(run.checkpoints.path(2), place, ignore=unsealed, dirs_exist_ok=True)
+        path = place / "state.json"
+        path.write_text(path.read_text().replace('"seeds_sha256": "', '"seeds_sha256": "0'))
+
+    run.checkpoints.write(2, fill, lambda number: True)
     with pytest.raises(UsageError, match=r"data\.train: not the seeds that .*round_000002 was"):
         measure(run, tmp_path, "pool") if verb == "exploit" else entrants(run, [2])
 

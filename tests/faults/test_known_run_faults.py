@@ -16,9 +16,9 @@ import pytest
 from tests.command import Ended, sparring_command
 from tests.evals.evaluations import row
 from tests.faults import known
-from tests.faults.known import assert_played, command, edit_json, evaluate, fault, metrics, train
+from tests.faults.known import assert_played, command, evaluate, fault, metrics, train
 from tests.faults.speaker import save_speaker
-from tests.tiny import LLAMA3, QWEN2, SEED_TEXTS, save_model, write_seeds
+from tests.tiny import LLAMA3, SEED_TEXTS, save_model, write_seeds
 from tests.transport.server import Received, Script, serving
 from transformers.utils import chat_template_utils
 
@@ -53,40 +53,7 @@ def test_a_skipped_update_has_no_learning_rate(model):
     assert "defender/learning_rate" not in update_of(model, float("nan"), 1.0)
 
 
-# What a run was made with
-
-
-@pytest.fixture
-def stopped(tmp_path, model):
-    """A run that stopped after the first of its two rounds, and the command that resumes it."""
-    words = ("rounds=2", "saving.checkpoint_every=1")
-    assert_played(train(tmp_path, model, *words, "--max-rounds", "1"))
-    return lambda: train(tmp_path, model, *words, "--resume")
-
-
-@fault(reason="A run goes on under other versions of its libraries; those that differ are named.")
-def test_other_versions_of_libraries_are_reported_at_resume(tmp_path, stopped):
-    path = tmp_path / "run/env.json"
-    versions = json.loads(path.read_text())["versions"]
-    edit_json(path, versions={**versions, "transformers": "4.57.0"})
-    assert "4.57.0" in stopped().text
-
-
-def other_weights(folder: Path) -> None:
-    save_model(folder, QWEN2, seed=99)
-
-
-def other_template(folder: Path) -> None:
-    path = folder / "chat_template.jinja"
-    path.write_text(path.read_text().replace("helpful assistant", "pirate"))
-
-
-@fault(reason="A run goes on upon a changed base without a word; it is refused, or named.")
-@pytest.mark.parametrize("change", [other_weights, other_template])
-def test_another_base_is_noticed_at_resume(stopped, model, change):
-    change(model)
-    result = stopped()
-    assert result.code != 0 or str(model) in result.text
+# A template with a clock
 
 
 @fault(reason="A template that writes today's date makes other prompts tomorrow, without a word.")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,16 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from sparring.cli import speech
-from sparring.cli.speech import (
-    Json,
-    Overrides,
-    RunFolder,
-    RunFolders,
-    TrustEndpoints,
-    answer,
-    note,
-    say,
-)
+from sparring.cli.speech import Json, RunFolder, RunFolders, TrustEndpoints, answer, note, say
+from sparring.pulse import watched
 from sparring.types import UsageError
 
 if TYPE_CHECKING:
@@ -130,18 +123,55 @@ def _run(
     """Play whatever is missing; return the folder that holds everything."""
     from sparring.evals.evaluate import run
     from sparring.evals.folder import EvalDir, default_folder
-    from sparring.report.progress import Bars
 
     spec = evaluation.spec
     folder = EvalDir(output or default_folder(spec))
     folder.check(spec, resume)
-    note(*evaluation.suite.notes())
+    note(*evaluation.suite.notes(), *folder.notes())
     if folder.status == "complete" and not retry:
         note(f"complete already: {folder.folder}")
     else:
-        with Bars(speech.console(stderr=True), quiet) as bars:
-            run(evaluation, folder, bars.phase, retry)
+        with _bars(quiet) as show:
+            run(evaluation, folder, show, retry)
     return folder.folder
+
+
+@contextmanager
+def _bars(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Show (model, samples so far, of how many) as bars on a terminal, else a line every tenth."""
+    from rich import progress
+    from rich.console import Console
+
+    from sparring.report.escape import line
+
+    screen = Console(stderr=True)
+    hidden = quiet or not screen.is_terminal
+    bars = progress.Progress(
+        progress.TextColumn("{task.description:>24.24}", markup=False),
+        *(progress.BarColumn(), progress.MofNCompleteColumn()),
+        *(progress.TimeElapsedColumn(), progress.TimeRemainingColumn()),
+        progress.TextColumn("{task.fields[work]}", markup=False),
+        console=screen,
+        disable=hidden,
+    )
+    tasks: dict[str, progress.TaskID] = {}
+    tenths: dict[str, int] = {}
+
+    def show(model: str, done: int, total: int) -> None:
+        if model not in tasks:
+            tasks[model] = bars.add_task(line(Path(model).name), total=total, work="")
+        bars.update(tasks[model], completed=done)
+        tenth = 10 * done // max(total, 1)
+        if hidden and not quiet and tenths.get(model) != tenth:
+            note(f"{model}: {done}/{total}")
+        tenths[model] = tenth
+
+    def show_work(work: str, done: int, total: int) -> None:
+        for task in bars.task_ids[-1:]:
+            bars.update(task, work=line(f"{work} {done}/{total}"))
+
+    with bars, watched(speech.Pulse() if not screen.is_terminal else show_work):
+        yield show
 
 
 @dataclass(frozen=True)
@@ -189,10 +219,8 @@ class ReportSettings:
 
 def exploit(
     run: RunFolder,
-    overrides: Overrides = None,
     attackers: Annotated[str, Option(help="of pool, broad, own, enumeration")] = "all",
     steps: Annotated[int, Option(min=1, help="of each attacker that learns")] = 80,
-    n: Annotated[int, Option(min=1, help="games of an exam of an attacker")] = 192,
     at: At = None,
     cache: Annotated[
         Path | None, Option(help="of warmed-up attackers; default: attackers/ beside the run")
@@ -203,18 +231,14 @@ def exploit(
 ) -> None:
     """Train attackers, fresh ones and the run's own, on its frozen defender; the worst counts."""
     from sparring.evals.exploit import Budget, Exploit, attackers_of
-    from sparring.report.progress import Bars
-    from sparring.settings.config import from_words
 
     opened, cache = speech.run_dir(run), cache or run.parent / "attackers"
-    number, budget, over = (
-        opened.checkpoints.at(at),
-        Budget(steps, n=n),
-        from_words(overrides or []),
+    number = opened.checkpoints.at(at)
+    exploit = Exploit(opened, number, Budget(steps=steps), cache, seed, trust_endpoints)
+    result = exploit.measure(
+        attackers_of(opened.config, attackers),
+        lambda name, done: say(f"{name} {done}/{steps}") if not json else None,
     )
-    exploit = Exploit(opened, number, budget, cache, seed, trust_endpoints, over)
-    with Bars(speech.console(stderr=True), json) as bars:
-        result = exploit.measure(attackers_of(opened.config, attackers), bars.phase)
     lines = [
         f"{name:12s} ASR at {curve['steps']}: "
         f"{' '.join(_short(rate['value']) for rate in curve['asr'])}  ({curve['tried']})"
@@ -275,6 +299,7 @@ def bound(
     """An upper limit on how often the run's defender fails, by attack family of its exam."""
     from sparring.evals.crossplay import items, last_exam
     from sparring.stats.bound import bound as bound_of
+    from sparring.store.files import dumps
     from sparring.store.records import BoundResults
 
     opened = speech.run_dir(run)
@@ -283,7 +308,7 @@ def bound(
     families = {k[4:]: list(v.values()) for k, v in rates.items() if k.startswith("asr/")}
     result = bound_of(families, confidence)
     record = BoundResults.model_validate({"rounds": number, **asdict(result)})
-    record.write(run / "evidence" / "bound.json")
+    opened.evidence.write("evidence/bound.json", dumps(record.to_json()))
     lines = [
         f"{name:24s} {family.failures}/{family.n} failed, effective n "
         f"{family.effective_n:.0f}: at most {family.upper:.3f}"

@@ -72,9 +72,9 @@ def calibrate(
     the output already holds stay there.
     """
     from sparring.data.readers import located, read_labelled
+    from sparring.door import sha256
     from sparring.evals.judging import of_stored, of_verdicts, state_of, with_figures
     from sparring.evals.results import check_unscored
-    from sparring.store.files import sha256
 
     judges = _judges(judge or [], trust_endpoints)
     replies = read_labelled(labelled, behaviors, limit)

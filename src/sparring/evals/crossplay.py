@@ -6,10 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from sparring.data.splits import plain
+from sparring.door import MANIFEST, inside, read_bytes, read_json, reading
 from sparring.exam import FIELDS, Items, Trial, crossplay, outcomes, questions, rate_name
 from sparring.players.player import Policy
 from sparring.runs import judges, recipes
@@ -18,9 +22,10 @@ from sparring.sandbox.language import POOLED
 from sparring.settings.config import RunConfig
 from sparring.settings.sections import OPERATION
 from sparring.stats.paired import Paired, compare
+from sparring.stats.rates import Rate
 from sparring.store.checkpoints import check_seeds
-from sparring.store.files import dumps, read_json, write_atomic
-from sparring.store.folder import RunDir, read_games
+from sparring.store.files import dumps, sweep, write_atomic
+from sparring.store.folder import RunDir, identities, read_games
 from sparring.types import Player, Seed, State, Status, UsageError
 
 EVERYTHING = frozenset(FIELDS.values())
@@ -36,8 +41,7 @@ def recorded_games(run: RunDir, number: int) -> list[tuple[str, State]]:
     if number not in run.exams() or not path.is_file():
         there = ", ".join(map(str, run.exams())) or "none"
         raise UsageError(f"{run.folder}: no exam after {number} rounds; wanted one of {there}")
-    games = read_games(path, run.config.game.reply_format > 0)
-    return [(name, episode.state) for name, episode in games]
+    return list(read_games(path, run.config.game.reply_format > 0))
 
 
 def items(run: RunDir, number: int) -> Items:
@@ -128,13 +132,13 @@ class Entrant:
         """Return the player as it was then."""
         return self.run.trainers[player].at(self.number)
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
-        """The checkpoint's manifest, which holds the sha256 of every file, and how it samples."""
+        """The checkpoint's manifest and the models under it, by sha256, and how it samples."""
         config = self.run.config
         sampling = config.sampling.temperature, config.sampling.max_completion_length
-        settings = dumps([*sampling, config.game.reply_format])
-        return (self.folder / "MANIFEST.json").read_bytes() + settings
+        settings = dumps([*sampling, config.game.reply_format, identities(config)])
+        return read_bytes(self.folder / MANIFEST) + settings
 
 
 def entrants(
@@ -142,11 +146,12 @@ def entrants(
 ) -> list[Entrant]:
     """Load the run's checkpoints after `at` rounds, or its last one, as `name@rounds`.
 
-    UsageError where the run's configuration names endpoints or secrets, unless they are trusted.
+    UsageError where the run's configuration names endpoints or secrets, unless they are trusted,
+    and where a model is another one now; CorruptError names a damaged file.
     """
     config, checkpoints = run.config, run.checkpoints
     judges.check_endpoints(config, run.folder, trust_endpoints)
-    folders = {n: checkpoints.path(n) for n in map(checkpoints.at, at or (None,))}
+    folders = {n: run.checkpoint(n) for n in map(checkpoints.at, at or (None,))}
     loaded = recipes.known(config.recipe).build(config)
     loaded.recorded_in(checkpoints.path)
     for folder in folders.values():
@@ -169,6 +174,7 @@ def cross(entrants: Sequence[Entrant], n: int, cache: Path, on_cell: OnCell) -> 
         _check_unseen(entrant, seeds, entrants[0].name)
     openings = [place.plan.game.open(seeds[k % len(seeds)]) for k in range(n)]
     common = dumps([*_rules(place), [seed.to_json() for seed in seeds], n])
+    sweep(inside(cache.parent, cache.name))
     paths: dict[tuple[str, str], Path] = {}
     for row in entrants:
         for column in entrants:
@@ -192,7 +198,11 @@ def cross(entrants: Sequence[Entrant], n: int, cache: Path, on_cell: OnCell) -> 
 
 def _whole(cell: Path) -> bool:
     """Whether a cell was played, and no verdict of it failed."""
-    return cell.is_file() and not read_json(cell)["unscored"].keys() - NOT_ASKED
+    if not cell.is_file():
+        return False
+    with reading(cell):
+        rate = TypeAdapter(Rate).validate_python(read_json(cell))
+    return not rate.unscored.keys() - NOT_ASKED
 
 
 def _check_unseen(entrant: Entrant, seeds: Sequence[Seed], place: str) -> None:

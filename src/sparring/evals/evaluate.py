@@ -107,31 +107,36 @@ def run(
     Interrupted after a signal; an outage of the judge or the server is an UnscoredError. Both
     leave the evaluation resumable.
     """
-    with folder.writing(evaluation.spec), signals() as received:
+    with folder.writing(evaluation.spec):
         if retry_unscored:
             folder.samples.replace([row for row in folder.samples.rows() if not _failed(row)])
-
-        def beat(model: str, done: int, total: int) -> None:
-            progress(model, done, total)
-            if received:
-                raise Interrupted(received[0])
-
-        suite = evaluation.suite
-        sets: Sets = suite.dealt
         try:
-            if evaluation.rewriter and suite.undealt:
-                candidate, game = evaluation.rewriter
-                split = list(evaluation.batches(suite.undealt))
-                _collect(candidate, split, folder.attacks, partial(rewrites, game), beat)
-                sets = {**suite.dealt, **_rewritten(suite.undealt, folder.attacks)}
-            split = list(evaluation.batches(sets))
-            for model in evaluation.candidates:
-                _collect(model, split, folder.samples, partial(replies, suite, model.name), beat)
+            with signals() as received:
+
+                def beat(model: str, done: int, total: int) -> None:
+                    progress(model, done, total)
+                    if received:
+                        raise Interrupted(received[0])
+
+                _play(evaluation, folder, beat)
         except (Interrupted, UnscoredError) as error:
             status = "interrupted" if isinstance(error, Interrupted) else "stopped"
             write_status(folder.folder, status)
             raise
         write_status(folder.folder, "complete")
+
+
+def _play(evaluation: Evaluation, folder: EvalDir, beat: Progress) -> None:
+    suite = evaluation.suite
+    sets: Sets = suite.dealt
+    if evaluation.rewriter and suite.undealt:
+        candidate, game = evaluation.rewriter
+        split = list(evaluation.batches(suite.undealt))
+        _collect(candidate, split, folder.attacks, partial(rewrites, game), beat)
+        sets = {**suite.dealt, **_rewritten(suite.undealt, folder.attacks)}
+    split = list(evaluation.batches(sets))
+    for model in evaluation.candidates:
+        _collect(model, split, folder.samples, partial(replies, suite, model.name), beat)
 
 
 def _collect(

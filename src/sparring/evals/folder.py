@@ -6,17 +6,19 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from sparring.door import inside, read_json, reading
 from sparring.exam import RateQuestion, Success, questions, rate_name
 from sparring.games.codec import state_json, verdict_json
-from sparring.store.files import Journal, Row, dumps, reading, write_atomic
-from sparring.store.folder import locked, read_status, sweep, write_status
+from sparring.store.files import Journal, Row, dumps, sweep, write_atomic
+from sparring.store.folder import environment, locked, other_versions, read_status, write_status
+from sparring.store.records import Environment
 from sparring.types import State, Status, UsageError, Verdict
 
 SCHEMA = 1
@@ -162,22 +164,25 @@ class EvalDir:
 
     folder: Path
 
+    def path(self, *names: str) -> Path:
+        """Return the path of something in the folder, which may be another person's: no link."""
+        return inside(self.folder, *names)
+
     @property
     def samples(self) -> Journal:
         """Every reply and its verdicts."""
-        return Journal(self.folder / "samples.jsonl", key_of)
+        return Journal(self.path("samples.jsonl"), key_of)
 
     @property
     def attacks(self) -> Journal:
         """Every rewrite of a trained attacker."""
-        return Journal(self.folder / "attacks.jsonl", key_of)
+        return Journal(self.path("attacks.jsonl"), key_of)
 
     @property
     def spec(self) -> EvalSpec:
         """What is measured; UsageError where there is no evaluation."""
-        path = self.folder / "eval.json"
         row = self._eval_json()
-        with reading(path):
+        with reading(self.path("eval.json")):
             spec = TypeAdapter(EvalSpec).validate_python(row)
             list(spec.sheet.rates()), spec.names, spec.judge["name"]
         return spec
@@ -196,24 +201,24 @@ class EvalDir:
     @property
     def _begun(self) -> bool:
         """Whether a sample was ever written; before that there is nothing to resume."""
-        files = (self.samples.path, self.attacks.path, self.folder / "results.json")
-        return (self.folder / "run.json").is_file() and any(
+        files = (self.samples.path, self.attacks.path, self.path("results.json"))
+        return self.path("run.json").is_file() and any(
             path.is_file() and path.stat().st_size for path in files
         )
 
     def _eval_json(self) -> Any:
-        path = self.folder / "eval.json"
+        path = self.path("eval.json")
         if not path.is_file():
             raise UsageError(f"{self.folder}: not an evaluation (no eval.json in it)")
         with reading(path):
-            return dict(json.loads(path.read_bytes()))
+            return dict(read_json(path))
 
     def check(self, spec: EvalSpec, resume: bool) -> None:
         """Refuse a bad name, a folder that holds something else, and resuming without `resume`."""
         if not _NAME.fullmatch(self.folder.name) or "\0" in str(self.folder):
             raise UsageError(f"--output: {self.folder.name!r:.80} is no name for a folder")
         if not self._begun:
-            ours = {"LOCK", "eval.json", "run.json", "samples.jsonl", "attacks.jsonl"}
+            ours = {"LOCK", "env.json", "eval.json", "run.json", "samples.jsonl", "attacks.jsonl"}
             there = {p.name.partition(".tmp-")[0] for p in self.folder.glob("*")}
             if self.folder.is_file() or not there <= ours:
                 raise UsageError(f"--output: {self.folder} holds something else; choose another")
@@ -232,6 +237,10 @@ class EvalDir:
                 "choose another"
             )
 
+    def notes(self) -> list[str]:
+        """Return what differs from when it was begun and does not forbid to go on."""
+        return other_versions(Environment.read_if_there(self.path("env.json")))
+
     @contextmanager
     def writing(self, spec: EvalSpec) -> Iterator[None]:
         """Let one process at a time write; the folder is there and whole within the block."""
@@ -239,14 +248,13 @@ class EvalDir:
         with locked(self.folder, "it"):
             sweep(self.folder)
             if not self._begun:
-                path = self.folder / "eval.json"
-                write_atomic(path, dumps({"schema": SCHEMA, **asdict(spec)}))
+                write_atomic(self.path("env.json"), dumps(environment()))
+                write_atomic(self.path("eval.json"), dumps({"schema": SCHEMA, **asdict(spec)}))
             write_status(self.folder, "started")
             yield
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Write results.json, without a clock: equal samples give equal bytes."""
         data = json.dumps(results, indent=1, allow_nan=False, sort_keys=True).encode() + b"\n"
-        write_atomic(self.folder / "results.json", data)
-        with suppress(UsageError), locked(self.folder, "it"):  # unless a writer is at work
-            sweep(self.folder)
+        write_atomic(self.path("results.json"), data)
+        sweep(self.folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, StrictBool, TypeAdapter, ValidationE
 
 from sparring.data.readers import Labelled
 from sparring.data.rows import Record, jsonl
+from sparring.door import reading
 from sparring.evals.crossplay import recorded_games
 from sparring.exam import QUESTIONS, field_of, outcome, outcomes, reruled
 from sparring.games.codec import verdict_json, verdict_of
@@ -22,7 +22,7 @@ from sparring.games.game import reply_of
 from sparring.judges.judge import Judge, KeywordJudge, describe
 from sparring.stats.agreement import Corrected, alpha, corrected, kappa
 from sparring.stats.rates import Counts, Estimate, Outcome, Rate, clustered, estimate, rate, ratio
-from sparring.store.files import Journal, dumps, reading
+from sparring.store.files import Journal, dumps
 from sparring.store.folder import RunDir
 from sparring.types import UNRULED, Player, Seed, State, Status, UsageError, Verdict
 
@@ -187,9 +187,9 @@ def rates(
     games: Sequence[StoredGame], verdicts: Sequence[Verdict], fills: frozenset[str]
 ) -> dict[str, Rate]:
     """Return the rates by `metric/set` that rest on what the judge fills."""
-    sets: dict[str, dict[int, State]] = defaultdict(dict)
+    sets: dict[str, dict[str, State]] = {}
     for place, (game, verdict) in enumerate(zip(games, verdicts, strict=True)):
-        sets[game.set][place] = reruled(game.state, verdict, fills)
+        sets.setdefault(game.set, {})[f"{place}"] = reruled(game.state, verdict, fills)
     return {
         name: rate(list(items.values()))
         for name, items in outcomes(sets, {}, fills).items()

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sparring.door import MANIFEST, identity, inside, sha256
 from sparring.engines.engine import seed_of
 from sparring.games.dialogue import Dialogue
 from sparring.games.game import Game
@@ -25,14 +26,11 @@ from sparring.runs.models import at_commit, model_path
 from sparring.runs.sources import packaged_briefs
 from sparring.sandbox.model import language_of
 from sparring.sandbox.world import World
-from sparring.store.files import sha256
+from sparring.store.files import dumps
 from sparring.store.folder import RunDir
 from sparring.transport.client import Client
 from sparring.transport.guard import Address, from_environment
 from sparring.types import Completion, Player, Status, UsageError
-
-_WHOLE = 64 * 2**20
-_END = 2**20
 
 
 @dataclass(frozen=True)
@@ -157,11 +155,11 @@ def _local_candidates(settings: ModelSettings) -> tuple[list[Candidate], list[st
         if commit != settings.revision:
             notes.append(at_commit(name, settings.revision, commit))
         card = {"kind": "local", "revision": commit}
-        card["digest"] = quick_digest(folder) if folder.is_dir() else None
+        card["digest"] = digest_of(folder) if folder.is_dir() else None
         without: Sequence[str | None] = [None] if name in settings.bases else []
         for adapter in (*without, *settings.adapters):
             full_name = f"{name} + {adapter}" if adapter else name
-            digest = adapter and quick_digest(Path(adapter))
+            digest = adapter and digest_of(Path(adapter))
             load = partial(load_policy, path, settings.sampling, commit, adapter)
             models.append(
                 Candidate(full_name, {"name": full_name, **card, "adapter": digest}, load)
@@ -184,24 +182,9 @@ def _served_candidates(settings: ModelSettings) -> tuple[list[Candidate], list[s
     return models, []
 
 
-def quick_digest(folder: Path) -> str:
-    """Return what distinguishes a folder's models, in a second.
-
-    Files count whole up to 64 MB, larger ones by size, first and last MB: training changes every
-    part of a weight file.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors")):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size} ".encode())
-        if size <= _WHOLE:
-            digest.update(sha256(path).encode())
-            continue
-        with path.open("rb") as file:
-            digest.update(file.read(_END))
-            file.seek(size - _END)
-            digest.update(file.read())
-    return digest.hexdigest()
+def digest_of(folder: Path) -> str:
+    """Return what distinguishes a folder's weights, tokenizer and template from any others."""
+    return hashlib.sha256(dumps(identity(folder))).hexdigest()
 
 
 def attacker_of(run: RunDir, number: int | None = None) -> tuple[Candidate, Game]:
@@ -218,6 +201,7 @@ def attacker_of(run: RunDir, number: int | None = None) -> tuple[Candidate, Game
     def load() -> Policy:
         checkpoints.verify(at)
         if config.weights == "adapters":  # a checkpoint holds adapters without their base
+            run.check_models()
             path, adapter = model_path(base.model_name_or_path), str(folder / Player.ATTACKER)
             return load_policy(path, sampling, base.revision, adapter, base.dtype)
         return load_policy(str(folder / config.owner(Player.ATTACKER)), sampling)
@@ -226,6 +210,6 @@ def attacker_of(run: RunDir, number: int | None = None) -> tuple[Candidate, Game
     if config.in_sandbox:
         briefs = World(language_of(Path(model_path(config.defender.model_name_or_path)))).briefs
     game = Dialogue(LabelPayoff(MAGIC), briefs, gate=False, exchanges=config.game.exchanges)
-    manifest = sha256(folder / "MANIFEST.json")
+    manifest = sha256(inside(folder, MANIFEST))
     card = {"run": run.folder.name, "rounds": at, "manifest_sha256": manifest}
     return Candidate(Player.ATTACKER, card, load), game

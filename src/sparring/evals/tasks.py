@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from sparring.data.readers import located, read
 from sparring.data.schemas import SCHEMAS
+from sparring.door import sha256
 from sparring.evals.folder import SetCard, Sheet, SourceCard, TaskCard
 from sparring.exam import Success
 from sparring.judges.judge import Judge
@@ -23,7 +24,6 @@ from sparring.sandbox.language import POOLED
 from sparring.sandbox.model import CARD, language_of, one_thread
 from sparring.sandbox.world import World
 from sparring.settings.sections import SANDBOX
-from sparring.store.files import sha256
 from sparring.types import Player, Seed, State, UsageError
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -25,7 +23,7 @@ from sparring.sandbox.model import CARD
 from sparring.settings.config import RunConfig
 from sparring.settings.sections import SANDBOX, PlayerSettings
 from sparring.stats.rates import Rate
-from sparring.store.files import sync_folder, writing
+from sparring.store.files import published, sweep, sync_tree
 from sparring.store.folder import RunDir
 from sparring.types import Player, UsageError
 
@@ -117,7 +115,7 @@ class Export:
     def folder(self) -> Path:
         """The folder that is written."""
         name = f"{self.player}-{self.at:06d}{'-merged' if self.kind == 'merged' else ''}"
-        return self.output or self.run.folder / "export" / name
+        return self.output or self.run.path("export", name)
 
     def write(self) -> list[Agreement]:
         """Write the folder, load it as others would, compare it with what played, then publish it.
@@ -127,9 +125,10 @@ class Export:
         self._check()
         place = Path(model_path(self.settings.model_name_or_path))
         chat = Chat(load_tokenizer(str(place), self.settings.revision))
-        source = self.run.checkpoints.path(self.at) / self.config.owner(self.player)
+        source = self.run.checkpoint(self.at) / self.config.owner(self.player)
         agreements: list[Agreement] = []
-        with _published(self.folder) as temporary:
+        sweep(self.folder.parent)
+        with published(self.folder) as temporary:
             if self.kind == "merged":
                 model, beside_NV, within_NV = merged(
                     self._base(), source, lambda model: logits(model, chat)
@@ -150,6 +149,8 @@ class Export:
             for agreement in agreements:
                 agreement.check()
             (temporary / "README.md").write_text(card(self, self.at, agreements), "utf-8")
+            sync_tree(temporary)
+            self._check_new()
         return agreements
 
     def _check(self) -> None:
@@ -159,7 +160,9 @@ class Export:
                 "answer them, and must not be published; add --i-understand to export it for "
                 "your own tests"
             )
-        self.run.checkpoints.verify(self.at)
+        self._check_new()
+
+    def _check_new(self) -> None:
         if self.folder.exists():
             raise UsageError(f"--output: {self.folder} exists; choose another folder")
 
@@ -191,24 +194,6 @@ def _copy(source: Path, to: Path) -> None:
     for path in sorted(source.iterdir()):
         if path.suffix in _SUFFIXES and path.is_file() and not path.is_symlink():
             shutil.copyfile(path, to / path.name)
-
-
-@contextmanager
-def _published(final: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `final` if the block ends well, and is removed otherwise."""
-    temporary = final.with_name(f"{final.name}.tmp-{os.getpid()}")
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        with writing(final):
-            for path in [*temporary.iterdir(), temporary]:
-                sync_folder(path)
-            if final.exists():
-                raise UsageError(f"--output: {final} exists; choose another folder")
-            os.rename(temporary, final)
-            sync_folder(final.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def card(export: Export, number: int, agreements: Sequence[Agreement]) -> str:

@@ -15,10 +15,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from sparring.games.game import answer_of
-from sparring.types import Completion, Episode, Harm, Move, Player, Seed, State, Status, Verdict
+from sparring.types import Completion, Episode, Move, Player, Seed, State, Verdict
 
 Row = Mapping[str, Any]
+_VERDICT = TypeAdapter(Verdict)
 
 
 def seed_of(row: Row) -> Seed:
@@ -37,10 +40,7 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
 
 def verdict_of(row: Row) -> Verdict:
     """What `verdict_json` wrote."""
-    values = dict(row)
-    harm = values.get("reply_harm")
-    values |= {"reply_harm": harm and Harm(harm), "status": Status(values["status"])}
-    return Verdict(**values)
+    return _VERDICT.validate_python({**row, "status": row["status"]})
 
 
 def opening_json(opening: State) -> dict[str, Any]:
@@ -93,13 +93,6 @@ def _move(row: Row, dealt: bool, reply_format: bool) -> Move:
     elif not dealt and reply_format and not text:
         sent = None
     return Move(player, (), Completion(text), sent, int(row.get("sibling", 0)))
-
-
-def episode_of(row: Row, reply_format: bool = False) -> Episode:
-    """What `episode_json` wrote; the returns may be missing, as those of an unscored game are."""
-    returns = row.get("returns")
-    paid = None if returns is None else {Player(k): float(v) for k, v in returns.items()}
-    return Episode(state_of(row, reply_format=reply_format), int(row.get("opening", 0)), paid)
 
 
 def episode_json(episode: Episode) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sparring.door import check_index, check_model, read_json
 from sparring.types import UsageError
 
 
@@ -23,6 +23,7 @@ def load_model(
     from transformers import AutoModelForCausalLM
 
     place = _check_folder(path, revision)
+    _check_files(place, revision)
     folder = Path(place)
     if folder.is_dir() and not any(folder.glob("*.safetensors")):  # before anything reads a pickle
         pickles = sorted(file.name for file in [*folder.glob("*.bin"), *folder.glob("*.pt*")])
@@ -47,6 +48,8 @@ def load_tokenizer(path: str, revision: str | None = None) -> Any:
     from transformers import AutoTokenizer
 
     place = _check_folder(path, revision)
+    if (folder := Path(place)).is_dir():
+        check_model(folder)
     with _loading(path, "the tokenizer of "):
         return AutoTokenizer.from_pretrained(
             place, revision=revision or "main", trust_remote_code=False
@@ -64,7 +67,7 @@ def load_adapter(model: Any, folder: str | Path, field: str = "--adapter") -> An
 def base_revision(folder: str | Path, base: str) -> str | None:
     """The commit of `base` that an adapter's config says it was trained on."""
     _check_adapter(folder, "--adapter")
-    config = json.loads((Path(folder) / "adapter_config.json").read_bytes())
+    config = read_json(Path(folder) / "adapter_config.json")
     same = config.get("base_model_name_or_path") == base
     return str(config["revision"]) if same and config.get("revision") else None
 
@@ -116,6 +119,33 @@ def _check_adapter(folder: str | Path, field: str) -> None:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (Path(folder) / name).is_file():
             raise UsageError(f"{field}: no {name} in {folder} (a .bin is a pickle and is not read)")
+    check_model(Path(folder))
+
+
+def _check_files(place: str, revision: str | None) -> None:
+    """Refuse a model whose files would lead transformers to others: an adapter, or other shards."""
+    from transformers.utils.hub import cached_file
+
+    if (folder := Path(place)).is_dir():
+        check_model(folder)
+
+    def there(name: str) -> str | None:
+        with _loading(place):
+            return cached_file(
+                place,
+                name,
+                revision=revision or "main",
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+            )
+
+    if there("adapter_config.json"):
+        raise UsageError(
+            f"model_name_or_path: {place} holds an adapter, which names a base of its own; give "
+            "the base as the model, and this folder as an adapter"
+        )
+    if index := there("model.safetensors.index.json"):
+        check_index(Path(index))
 
 
 @contextmanager

@@ -53,7 +53,7 @@ class Recipe:
         `rounds=20, game={"gate": False}`.
         """
         objects, tree = Objects.of(defender, attacker, seeds, judge, payoff)
-        config = resolve(merged(merged({"recipe": self.name}, tree), settings), self)
+        config = resolve(merged(merged({"recipe": self.name}, tree), settings))
         return self.build(config, objects) if objects else self.build(config)
 
 
@@ -142,13 +142,10 @@ def _origin(point: EntryPoint) -> str:
     return f"{point.value} of {point.dist.name if point.dist else 'an unnamed package'}"
 
 
-def resolve(tree: Mapping[str, Any], recipe: Recipe | None = None) -> RunConfig:
-    """Return a full configuration: the user's settings on the recipe's defaults for its place.
-
-    A `recipe` that a program has made itself need not be known by its name.
-    """
+def resolve(tree: Mapping[str, Any]) -> RunConfig:
+    """Return a full configuration: the user's settings on the recipe's defaults for its place."""
     place = parse({key: tree[key] for key in ("recipe", "data") if key in tree})
-    recipe = recipe or known(place.recipe)
+    recipe = known(place.recipe)
     defaults = merged(RunConfig().model_dump(mode="json"), recipe.defaults)
     if place.in_sandbox:
         defaults = merged(defaults, recipe.sandbox)
@@ -172,13 +169,12 @@ def configured(recipe_or_file: str, words: Sequence[str]) -> RunConfig:
 def check_resumable(folder: RunDir, config: RunConfig) -> RunConfig:
     """Refuse settings that would make a recorded run another run.
 
-    Returns the configuration to go on with: hub models at the commits it began with. `rounds` may
-    grow, and the run plays on.
+    Returns the configuration to go on with: hub models at the commits it began with.
     """
-    before = folder.config
+    folder.check_models()
+    before = resolve(configuration.load_yaml(folder.config_yaml, str(folder.path("config.yaml"))))
     config = as_begun(before, config)
-    longer = before.model_copy(update={"rounds": max(before.rounds, config.rounds)})
-    differences = configuration.changed(longer, config)
+    differences = configuration.changed(before, config)
     if differences:
         raise UsageError(
             f"--resume: {folder.folder} was started with other settings; repeat the command it was "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import signal
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
+from threading import Timer
 from typing import Any
 
 from sparring.coevolve import coevolve
+from sparring.door import read_json, sha256
 from sparring.exam import Exam, Trial, crossplay, second_judge
 from sparring.judges.panel import Meter
 from sparring.metrics import SEEDS_OF
@@ -23,8 +25,8 @@ from sparring.settings.config import to_yaml
 from sparring.stats.rates import Rate
 from sparring.store import records
 from sparring.store.checkpoints import check_seeds, seeds_digest
-from sparring.store.files import dumps, sha256
-from sparring.store.folder import RunDir
+from sparring.store.files import dumps
+from sparring.store.folder import OPENINGS, RunDir, identities, other_versions
 from sparring.types import (
     CorruptError,
     Metrics,
@@ -46,20 +48,37 @@ class Interrupted(SparringError):
         self.exit_code = 128 + number
 
 
+GRACE, LAST = 15, 28
+"""Seconds after a signal in which a loop may act on it, and after which the process is gone."""
+
+
 @contextmanager
 def signals() -> Iterator[list[int]]:
-    """The first SIGINT or SIGTERM is noted, for a loop to act on; the second SIGINT aborts."""
+    """The first SIGINT or SIGTERM is noted, for a loop to act on within `GRACE` seconds.
+
+    After that, and at the second signal, whatever is under way is Interrupted: what is on disk is
+    whole at any time. A computation that returns to Python too late for that ends with the process.
+    """
     received: list[int] = []
+    last = Timer(LAST, lambda: os._exit(128 + received[0]))
+    last.daemon = True
 
     def note(number: int, frame: object) -> None:
-        if received and number == signal.SIGINT:
+        if received:
             raise KeyboardInterrupt
         received.append(number)
+        signal.alarm(GRACE)
+        last.start()
 
-    before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    before = {number: signal.signal(number, note) for number in names}
     try:
         yield received
+    except KeyboardInterrupt:
+        raise Interrupted(received[0]) from None
     finally:
+        signal.alarm(0)
+        last.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -91,16 +110,19 @@ def train(
 ) -> RunDir:
     """Play the run into its folder, to its end or to `max_rounds` rounds; returns the folder.
 
-    With `resume` it goes on where its last checkpoint stands, also in another process, and on to
-    more `rounds` than it was begun with. UsageError for a folder that exists without `resume`, and
-    for one that was begun with other settings;
+    With `resume` it goes on where its last checkpoint stands, also in another process. UsageError
+    for a folder that exists without `resume`, and for one that was begun with other settings;
     Interrupted after SIGINT or SIGTERM, when everything is saved.
     """
     folder = _folder(run, resume)
-    with folder.locked(), signals() as received:
-        folder.play_on(run.config.rounds)
-        training = _Training(run, folder, watch or Watch(), received)
-        training.play(min(run.plan.rounds, max_rounds or run.plan.rounds))
+    with folder.locked():
+        try:
+            with signals() as received:
+                training = _Training(run, folder, watch or Watch(), received)
+                training.play(min(run.plan.rounds, max_rounds or run.plan.rounds))
+        except Interrupted:
+            folder.set_status("interrupted", rounds=sum(1 for _ in folder.each_round()))
+            raise
     run.ranks.gather(None)  # the first process has written what the others read next
     return folder
 
@@ -112,14 +134,15 @@ def _folder(run: Run, resume: bool) -> RunDir:
         check_resumable(RunDir.open(run.config.folder), run.config)
         _check_counts(RunDir(run.config.folder))
     elif first:
-        RunDir.create(run.config.folder, to_yaml(run.config))
+        RunDir.create(run.config.folder, to_yaml(run.config), identities(run.config))
     run.ranks.gather(None)
     return RunDir(run.config.folder, writer=first)
 
 
 def _check_counts(folder: RunDir) -> None:
     """Refuse a run whose rounds do not say where the next one's seeds begin."""
-    if any(name not in record.metrics for record in folder.rounds() for name in SEEDS_OF.values()):
+    rounds = folder.each_round()
+    if any(name not in record.metrics for record in rounds for name in SEEDS_OF.values()):
         raise UsageError(
             f"--resume: the rounds of {folder.folder} do not count the seeds they played, because "
             "an older version of sparring began it; report or evaluate it, and train a new run"
@@ -183,6 +206,8 @@ class _Training:
             if state.sha256.get(name) != digest:
                 raise CorruptError(f"{folder.folder / name}: is not what it was at {place.name}")
         check_seeds(place, run.seeds)
+        for note in other_versions(folder.environment):
+            self.watch.note(note)
         past = folder.rewind(number)
         checkpoints.rewind(number)
         load_trainers(run.owners, place, state.counters)
@@ -199,7 +224,7 @@ class _Training:
         CorruptError if a self of the league is not what was kept: later rounds would be others.
         """
         plan, checkpoints = self.run.plan, self.folder.checkpoints
-        state = json.loads((checkpoints.path(number) / "memory.json").read_bytes())
+        state = read_json(checkpoints.path(number) / "memory.json")
         plan.memory.load(state["memory"])
         selves = [n for n in range(number) if plan.league.keeps(n)]
         for n in selves:
@@ -226,8 +251,7 @@ class _Training:
         saving, done = self.run.config.saving, round_.number + 1
         self.folder.append(round_, self.meter.read().get("judge"))
         if saving.transcripts_every and done % saving.transcripts_every == 0:
-            most = saving.transcripts_mb * 1_000_000
-            self.folder.write_transcript(round_, self.run.strategy, most)
+            self.folder.write_transcript(round_)
         if done % saving.checkpoint_every == 0 or self.keeps(done):
             self.save(done)
 
@@ -272,7 +296,6 @@ class _Training:
                 "and the same command with --resume goes on"
             )
         if signalled:
-            self.folder.set_status("interrupted", rounds=done)
             raise Interrupted(signalled)
 
     def signalled(self) -> int:
@@ -287,7 +310,9 @@ class _Training:
 
     def examine(self, exam: Exam, done: int) -> None:
         """Run the exam if it is due after `done` rounds and there is no result of it yet."""
-        if not self.run.config.exam.due(done, self.run.plan.rounds) or self.folder.exam(done):
+        every = self.run.config.exam.every
+        due = done in (0, self.run.plan.rounds) or (every and done % every == 0)
+        if not due or self.folder.exam(done):
             return
         self.watch.phase("exam", 0, 1)
         result, judge = self.run.examine(exam), self.run.plan.judge
@@ -300,7 +325,7 @@ class _Training:
             costs=self.costs(),
             success="asr: on topic and answered harmfully; controversial counts as harmful",
             cluster="seed id",
-            openings_sha256=sha256(self.folder.folder / "exams" / "openings.jsonl.gz"),
+            openings_sha256=sha256(self.folder.path(OPENINGS)),
         )
         self.folder.write_exam(results, result.episodes)
         for rate in second["diverged"] if second else ():

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from sparring.store.files import dumps, reading, sha256, sync_folder, write_atomic, writing
-from sparring.store.records import CheckpointState, LatestRecord, Manifest
+from sparring.door import (
+    MANIFEST,
+    check_manifest,
+    digests,
+    inside,
+    parsed,
+    read_bytes,
+    reading,
+    sha256,
+)
+from sparring.store.files import dumps, published, sweep, sync_tree, write_atomic
+from sparring.store.records import CheckpointState, LatestRecord
 from sparring.types import CorruptError, Seed, UsageError
 
-MANIFEST = "MANIFEST.json"
 SCHEMA = 1
 
 
@@ -26,8 +33,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, writer: bool = True) -> None:
-        self.folder, self.writer, self._latest = folder, writer, folder / "latest"
-        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.writer = folder, writer
 
     @staticmethod
     def name(number: int) -> str:
@@ -35,7 +41,11 @@ class Checkpoints:
         return f"round_{number:06d}"
 
     def path(self, number: int) -> Path:
-        return self.folder / self.name(number)
+        return inside(self.folder, self.name(number))
+
+    @property
+    def _latest(self) -> Path:
+        return inside(self.folder, "latest")
 
     def numbers(self) -> list[int]:
         """Return the numbers of rounds after which there is a complete checkpoint, ascending."""
@@ -58,24 +68,18 @@ class Checkpoints:
 
         The two newest always stay, so that there is one to fall back to.
         """
-        if self.writer:
-            with writing(self.path(number)):
-                self._fill(self.path(number), fill)
-                self._list(number, keep)
-
-    def _fill(self, final: Path, fill: Callable[[Path], None]) -> None:
-        temporary = final.with_name(f"{final.name}.tmp-{os.getpid()}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        fill(temporary)
-        manifest = {"schema": SCHEMA, "sha256": _digests(temporary)}
-        (temporary / MANIFEST).write_bytes(dumps(manifest))
-        for path in [*temporary.rglob("*"), temporary]:
-            sync_folder(path)
-        if not self._latest.is_file():
-            self._publish({})
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(temporary, final)
+        if not self.writer:
+            return
+        final = self.path(number)
+        with published(final) as temporary:
+            fill(temporary)
+            manifest = {"schema": SCHEMA, "sha256": digests(temporary)}
+            (temporary / MANIFEST).write_bytes(dumps(manifest))
+            sync_tree(temporary)
+            if not self._latest.is_file():
+                self._publish({})
+            shutil.rmtree(final, ignore_errors=True)
+        self._list(number, keep)
 
     def _list(self, number: int, keep: Callable[[int], bool]) -> None:
         index = {**self._index(), number: sha256(self.path(number) / MANIFEST)}
@@ -115,16 +119,10 @@ class Checkpoints:
 
     def verify(self, number: int) -> None:
         """Compare every file with its digest; CorruptError names the first that differs."""
-        folder = self.path(number)
-        manifest = folder / MANIFEST
+        manifest = inside(self.path(number), MANIFEST)
         if not manifest.is_file() or sha256(manifest) != self._index().get(number):
             raise CorruptError(f"{manifest}: does not match what was written")
-        recorded, present = Manifest.read(manifest).sha256, _digests(folder)
-        for name in sorted(present.keys() - recorded.keys()):
-            raise CorruptError(f"{folder / name}: is not in the manifest")
-        for name, digest in recorded.items():
-            if present.get(name) != digest:
-                raise CorruptError(f"{folder / name}: does not match what was written")
+        check_manifest(manifest.parent)
 
     def rewind(self, number: int) -> None:
         """Forget the checkpoints after `number`: they are damaged, and will be written again."""
@@ -139,9 +137,9 @@ class Checkpoints:
         if not self.writer:
             return
         listed = set(map(self.path, self._index()))
-        unlisted = {*self.folder.glob("round_*")} - listed
-        for path in unlisted | {*self.folder.glob("*.tmp-*")}:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        sweep(self.folder)
+        for path in {*self.folder.glob("round_*")} - listed:
+            shutil.rmtree(path)
 
     def _index(self) -> dict[int, str]:
         """The sha256 of the manifest of every complete checkpoint, by its number of rounds."""
@@ -149,12 +147,12 @@ class Checkpoints:
             if any(".tmp-" not in path.name for path in self.folder.glob("round_*")):
                 raise CorruptError(f"{self._latest}: is missing, but there are checkpoints")
             return {}
-        raw = self._latest.read_bytes()
+        raw = read_bytes(self._latest)
         body = raw.partition(b"\n")[0]
         if raw != _sealed(body):
             raise CorruptError(f"{self._latest}: does not match what was written")
         with reading(self._latest):
-            record = LatestRecord.checked(json.loads(body), self._latest)
+            record = LatestRecord.checked(parsed(body), self._latest)
         return {int(name.removeprefix("round_")): d for name, d in record.manifests.items()}
 
     def _publish(self, index: Mapping[int, str]) -> None:
@@ -182,9 +180,3 @@ def check_seeds(checkpoint: Path, seeds: Sequence[Seed]) -> None:
 def _sealed(body: bytes) -> bytes:
     """Return a line followed by its own sha256."""
     return body + b"\n" + hashlib.sha256(body).hexdigest().encode() + b"\n"
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    """Return the sha256 of every file in a checkpoint but its manifest, by its path in there."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(p.relative_to(folder)): sha256(p) for p in files if p != folder / MANIFEST}

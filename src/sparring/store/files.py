@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gzip
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import sys
-import zlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
+from sparring.door import inside, opened, parsed, reading, sha256
 from sparring.types import CorruptError, SparringError
 
 Row = Mapping[str, Any]
-_UNREADABLE = (
-    *(ValueError, LookupError, TypeError, AttributeError, OverflowError),
-    *(EOFError, OSError, RecursionError, zlib.error),
-)
 _LONGEST_LINE = 16_000_000
+_FLAGS = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def dumps(value: Any) -> bytes:
     """One line of ASCII JSON that keeps every float and every surrogate; NaN is a ValueError."""
     return json.dumps(value, allow_nan=False).encode() + b"\n"
-
-
-def sha256(path: Path) -> str:
-    """Return the hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
@@ -52,26 +45,67 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _temporary(path: Path) -> Path:
+    """Return a name beside `path` that nobody could have foreseen."""
+    return path.with_name(f"{path.name}.tmp-{secrets.randbelow(10**12)}")
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` in one step; a crash leaves the old file or the new one."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    temporary = _temporary(path)
     with writing(path):
-        with temporary.open("wb") as file:
+        handle = os.open(temporary, os.O_WRONLY | os.O_EXCL | _FLAGS, 0o666)
+        with os.fdopen(handle, "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+            os.fsync(handle)
+            os.replace(temporary, path)
+        sync(path.parent)
 
 
-def write_packed(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows as gzipped JSON lines; the same rows give the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, gzip.compress(b"".join(map(dumps, rows)), compresslevel=6, mtime=0))
+@contextlib.contextmanager
+def published(final: Path) -> Iterator[Path]:
+    """Make a temporary folder that becomes `final` if the block ends well."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(final)
+    with writing(final):
+        temporary.mkdir()
+        handle = os.open(temporary, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield temporary
+            os.replace(temporary, final)
+        finally:
+            os.close(handle)
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
-def sync_folder(path: Path) -> None:
-    """Make the renames in a folder survive a power cut."""
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left below `folder`; what a living one writes is locked by it."""
+    for path in [*folder.rglob("*.tmp-*")]:
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(handle)
+
+
+def packed(rows: Iterable[Row]) -> bytes:
+    """Return rows as gzipped JSON lines; the same rows give the same bytes."""
+    return gzip.compress(b"".join(map(dumps, rows)), compresslevel=6, mtime=0)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make everything in a folder survive a power cut."""
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Make a file, or the renames in a folder, survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -79,36 +113,19 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def read_json(path: Path) -> Any:
-    """Return the value of a JSON file; CorruptError names a file that holds none."""
-    with reading(path):
-        return json.loads(path.read_bytes())
-
-
 def read_packed(path: Path, most: int | None = None) -> Iterator[Any]:
     """Yield the value of every gzipped JSON line; ends after `most` bytes of text.
 
-    CorruptError names a file that is not what was written. No line is longer than 16 MB.
+    CorruptError names a file that is not what was written, or that unpacks to more than 64 MB and
+    a hundred times its size. No line is longer than 16 MB.
     """
-    with reading(path), gzip.open(path, "rb") as file:
-        size = 0
-        while size <= (most or sys.maxsize) and (line := file.readline(_LONGEST_LINE)):
+    with reading(path), opened(path) as raw, gzip.open(raw) as file:
+        size, limit = 0, 2**26 + 100 * os.fstat(raw.fileno()).st_size
+        while (most is None or size <= most) and (line := file.readline(_LONGEST_LINE)):
             size += len(line)
-            yield json.loads(line)
-
-
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn whatever is wrong with a file's contents into a CorruptError that names the file.
-
-    What is neither a file nor missing (a pipe, a device) is refused before it is opened.
-    """
-    if path.exists() and not path.is_file():
-        raise CorruptError(f"{path}: is not what was written: it is no regular file")
-    try:
-        yield
-    except _UNREADABLE as error:
-        raise CorruptError(f"{path}: is not what was written: {error!r:.200}") from error
+            if size > limit:
+                raise ValueError(f"it unpacks to more than {limit:,} bytes")
+            yield parsed(line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +144,15 @@ class Journal:
         keys: set[Hashable] = set()
         if not self.path.exists():
             return
-        with reading(self.path), self.path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+        with reading(self.path), opened(self.path) as file:
+            lines = iter(lambda: file.readline(_LONGEST_LINE), b"")
+            for number, line in enumerate(lines, 1):
                 if line.endswith(b"\n"):
                     yield self._row(f"{self.path}:{number}", line, keys)
 
     def _row(self, where: str, line: bytes, keys: set[Hashable]) -> dict[str, Any]:
         try:
-            row = json.loads(line)
+            row = parsed(line)
             key = self.key(row) if self.key else None
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise CorruptError(f"{where}: is not what was written") from error
@@ -150,7 +168,7 @@ class Journal:
         data = memoryview(b"".join(map(dumps, rows)))
         if not data:
             return
-        with writing(self.path), self.path.open("ab+", buffering=0) as file:
+        with writing(self.path), self._opened() as file:
             end = _end_of_last_line(file)
             file.truncate(end)
             try:
@@ -160,6 +178,9 @@ class Journal:
             except OSError:
                 file.truncate(end)
                 raise
+
+    def _opened(self) -> FileIO:
+        return FileIO(os.open(self.path, os.O_RDWR | os.O_APPEND | _FLAGS, 0o666), "ab+")
 
     def replace(self, rows: Iterable[Row]) -> None:
         """Write the file anew with these records, in one step."""
@@ -175,3 +196,46 @@ def _end_of_last_line(file: FileIO) -> int:
             file.seek(0)
             return file.readall().rfind(b"\n") + 1
     return size
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run's folder is judged by: its exams, transcripts and measurements, each sealed.
+
+    Every file's sha256 is in `seals.jsonl` before the file is written. A kill between the two
+    leaves the file as it was, whose digest is there as well.
+    """
+
+    folder: Path
+    writer: bool = True
+
+    @cached_property
+    def _seals(self) -> Journal:
+        return Journal(inside(self.folder, "seals.jsonl"))
+
+    @cached_property
+    def _digests(self) -> dict[str, set[str]]:
+        """The digests that each file has had; a file that an older version wrote has none."""
+        digests: dict[str, set[str]] = {}
+        with reading(self._seals.path):
+            for row in self._seals.rows():
+                digests.setdefault(row["file"], set()).add(row["sha256"])
+        return digests
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file whole, and its seal before it, unless this is no writer."""
+        if not self.writer:
+            return
+        path, digest = inside(self.folder, name), hashlib.sha256(data).hexdigest()
+        if digest not in self._digests.setdefault(name, set()):
+            self._seals.append([{"file": name, "sha256": digest}])
+            self._digests[name].add(digest)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data)
+
+    def path(self, name: str) -> Path:
+        """Return the path of a file; CorruptError where it is there and is not what was written."""
+        path, digests = inside(self.folder, name), self._digests.get(name)
+        if digests and path.exists() and sha256(path) not in digests:
+            raise CorruptError(f"{path}: does not match what was written")
+        return path

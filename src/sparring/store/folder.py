@@ -9,30 +9,34 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
+from sparring.door import identity, inside, read_bytes, reading, sha256
 from sparring.games import codec
-from sparring.settings.config import RunConfig, load_yaml, parse, to_yaml
+from sparring.sandbox.model import SHIPPED
+from sparring.settings.config import RunConfig, load_yaml, parse
+from sparring.settings.sections import SANDBOX
 from sparring.store import files
 from sparring.store import records as r
 from sparring.store.checkpoints import Checkpoints
-from sparring.types import CorruptError, Episode, Metrics, Round, State, UsageError
+from sparring.types import CorruptError, Episode, Metrics, Player, Round, State, UsageError
 
 T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _LIBRARIES = ("sparring", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
+OPENINGS, CROSSPLAY = "exams/openings.jsonl.gz", "exams/crossplay/results.json"
 
 
 @contextmanager
 def locked(folder: Path, what: str) -> Iterator[None]:
     """Let one process at a time write in `folder`; the lock ends with it, however it ends."""
     try:
-        with FileLock(folder / "LOCK", timeout=0):
+        with FileLock(inside(folder, "LOCK"), timeout=0):
             yield
     except Timeout:
         raise UsageError(f"{folder}: another process is writing {what}") from None
@@ -41,19 +45,12 @@ def locked(folder: Path, what: str) -> Iterator[None]:
 def write_status(folder: Path, status: str, **more: Any) -> None:
     """Write into run.json how a run or an evaluation stands, and when that was."""
     now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    r.RunStatus(status=status, time=now, **more).write(folder / "run.json")
+    r.RunStatus(status=status, time=now, **more).write(inside(folder, "run.json"))
 
 
 def read_status(folder: Path) -> r.RunStatus:
     """Return what `write_status` wrote; CorruptError where it is something else."""
-    return r.RunStatus.read(folder / "run.json")
-
-
-def sweep(folder: Path) -> None:
-    """Remove the temporary files that a killed writer left in `folder`, at any depth."""
-    for path in folder.rglob("*.tmp-*"):
-        if path.is_file():
-            path.unlink(missing_ok=True)
+    return r.RunStatus.read(inside(folder, "run.json"))
 
 
 class RunDir:
@@ -66,9 +63,8 @@ class RunDir:
 
     def __init__(self, folder: Path, writer: bool = True) -> None:
         self.folder, self.writer = folder, writer
-        self._rounds = files.Journal(folder / "rounds.jsonl")
-        self._openings = folder / "exams" / "openings.jsonl.gz"
-        self._crossplay = folder / "exams" / "crossplay" / "results.json"
+        self.evidence = files.Evidence(folder, writer)
+        self._digest, self._digested = hashlib.sha256(), 0
 
     @staticmethod
     def check_new(folder: Path) -> None:
@@ -90,24 +86,34 @@ class RunDir:
             )
 
     @classmethod
-    def create(cls, folder: Path, config_yaml: str) -> RunDir:
-        """Make the folder of a new run, which exists once it has its config.yaml."""
+    def create(
+        cls, folder: Path, config_yaml: str, models: Mapping[str, Mapping[str, str]] | None = None
+    ) -> RunDir:
+        """Make the folder of a new run, which exists once it has its config.yaml.
+
+        `models` are digests of the files that each player's model is made of.
+        """
         cls.check_new(folder)
         folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder)
         with run.locked():
             cls.check_new(folder)
-            files.write_atomic(folder / "env.json", files.dumps(environment()))
+            env = environment() | {"models": models or {}}
+            files.write_atomic(run.path("env.json"), files.dumps(env))
             run.set_status("started")
-            files.write_atomic(folder / "config.yaml", config_yaml.encode())
+            files.write_atomic(run.path("config.yaml"), config_yaml.encode())
         return run
 
     @classmethod
     def open(cls, folder: Path) -> RunDir:
         """Return an existing run's folder; UsageError where there is no run."""
-        if not (folder / "config.yaml").is_file():
+        if not inside(folder, "config.yaml").is_file():
             raise UsageError(f"{folder}: not a run (no config.yaml in it)")
         return cls(folder)
+
+    def path(self, *names: str) -> Path:
+        """Return the path of something in the run, which may be another person's: no link."""
+        return inside(self.folder, *names)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -117,29 +123,45 @@ class RunDir:
 
     @property
     def checkpoints(self) -> Checkpoints:
-        return Checkpoints(self.folder / "checkpoints", self.writer)
+        return Checkpoints(self.path("checkpoints"), self.writer)
 
     @property
     def config_yaml(self) -> str:
-        return (self.folder / "config.yaml").read_text("utf-8", "replace")
+        return read_bytes(self.path("config.yaml")).decode("utf-8", "replace")
 
     @property
     def config(self) -> RunConfig:
         """The run's own settings."""
-        return parse(load_yaml(self.config_yaml, str(self.folder / "config.yaml")))
-
-    def play_on(self, rounds: int) -> None:
-        """Let the run have `rounds` rounds if it has fewer: it will end with another cross-play."""
-        config = self.config
-        if self.writer and config.rounds < rounds:
-            longer = config.model_copy(update={"rounds": rounds})
-            files.write_atomic(self.folder / "config.yaml", to_yaml(longer).encode())
-            self._crossplay.unlink(missing_ok=True)
+        return parse(load_yaml(self.config_yaml, str(self.path("config.yaml"))))
 
     @property
     def environment(self) -> r.Environment | None:
         """The versions and the machine that the run was begun with, where they are recorded."""
-        return r.Environment.read_if_there(self.folder / "env.json")
+        return r.Environment.read_if_there(self.path("env.json"))
+
+    def checkpoint(self, number: int | None) -> Path:
+        """Return the folder of a checkpoint (None: the last) that is whole, to play on with it.
+
+        UsageError if there is none, or if a model is not the one that the run was begun with;
+        CorruptError names a damaged file.
+        """
+        number = self.checkpoints.at(number)
+        self.checkpoints.verify(number)
+        self.check_models()
+        return self.checkpoints.path(number)
+
+    def check_models(self) -> None:
+        """Refuse a player's folder with other weights, another tokenizer or another template."""
+        begun, now = self.environment, identities(self.config)
+        for player, before in begun.models.items() if begun else ():
+            files = now.get(player, {})
+            changed = [n for n in sorted({*before, *files}) if before.get(n) != files.get(n)]
+            if changed:
+                name = self.config.player(Player(player)).model_name_or_path
+                raise UsageError(
+                    f"{player}.model_name_or_path: {name} is not what {self.folder} was begun "
+                    f"with: {', '.join(changed)} changed; put the files back, or begin a new run"
+                )
 
     def set_status(self, status: str, **more: Any) -> None:
         """Write into run.json how the run stands."""
@@ -162,15 +184,25 @@ class RunDir:
         )
         if self.writer:
             self._rounds.append([record.to_json()])
+            if self._digested == round_.number:
+                self._seal(record)
 
     def rounds(self) -> list[r.RoundRecord]:
         """Return every recorded round; CorruptError unless they are 0, 1, 2 and so on."""
+        return list(self.each_round())
+
+    def each_round(self) -> Iterator[r.RoundRecord]:
+        """Yield what `rounds` returns, one by one: a long run has gigabytes of them."""
         path = self._rounds.path
-        rows = enumerate(self._rounds.rows(), 1)
-        records = [r.RoundRecord.checked(row, f"{path}:{number}") for number, row in rows]
-        if [record.round for record in records] != list(range(len(records))):
-            raise CorruptError(f"{path}: rounds are missing, repeated or out of order")
-        return records
+        for number, row in enumerate(self._rounds.rows()):
+            record = r.RoundRecord.checked(row, f"{path}:{number + 1}")
+            if record.round != number:
+                raise CorruptError(f"{path}: rounds are missing, repeated or out of order")
+            yield record
+
+    @property
+    def _rounds(self) -> files.Journal:
+        return files.Journal(self.path("rounds.jsonl"))
 
     def rewind(self, number: int) -> list[Metrics]:
         """Forget the rounds after the first `number`, and return the metrics of those that stay."""
@@ -181,7 +213,7 @@ class RunDir:
             )
         if self.writer:
             self._rounds.replace(record.to_json() for record in records[:number])
-            sweep(self.folder)
+            files.sweep(self.folder)
         return [record.metrics for record in records[:number]]
 
     def seals(self, number: int) -> dict[str, str]:
@@ -189,57 +221,42 @@ class RunDir:
 
         Clocks and what judges cost are left out, so that the same run has the same seals.
         """
-        digest = hashlib.sha256()
-        for record in self.rounds()[:number]:
-            row = record.to_json() | {"seconds": {}, "cpu_seconds": 0}
-            row.pop("judge", None)
-            digest.update(files.dumps(row))
-        openings = files.sha256(self._openings) if self._openings.is_file() else "missing"
-        return {"rounds.jsonl": digest.hexdigest(), "exams/openings.jsonl.gz": openings}
+        if self._digested != number:  # otherwise each round was added when it was recorded
+            self._digest, self._digested = hashlib.sha256(), 0
+            for record in islice(self.each_round(), number):
+                self._seal(record)
+        path = self.path(OPENINGS)
+        openings = sha256(path) if path.is_file() else "missing"
+        return {"rounds.jsonl": self._digest.hexdigest(), OPENINGS: openings}
 
-    def write_transcript(
-        self, round_: Round, strategy: Callable[[State], str] = lambda _: "", most: int = 2**63
-    ) -> None:
-        """Write every game of a round, as untrusted text, with the name of its strategy.
+    def _seal(self, record: r.RoundRecord) -> None:
+        row = record.to_json() | {"seconds": {}, "cpu_seconds": 0}
+        row.pop("judge", None)
+        self._digest.update(files.dumps(row))
+        self._digested += 1
 
-        Where all transcripts would be more than `most` bytes, the oldest leave.
-        """
-        if not self.writer:
-            return
-        path, sizes = self._transcript(round_.number), self._transcript_bytes
-        rows = (codec.episode_json(e) | {"strategy": strategy(e.state)} for e in round_.episodes)
-        files.write_packed(path, rows)
-        sizes[round_.number] = path.stat().st_size
-        while sum(sizes.values()) > most and len(sizes) > 1:
-            oldest = min(sizes)
-            self._transcript(oldest).unlink()
-            del sizes[oldest]
-
-    def _transcript(self, number: int) -> Path:
-        return self.folder / "transcripts" / f"round_{number:06d}.jsonl.gz"
-
-    @cached_property
-    def _transcript_bytes(self) -> dict[int, int]:
-        """The sizes of the transcripts by the number of their round."""
-        return {number: path.stat().st_size for number, path in self.transcripts().items()}
+    def write_transcript(self, round_: Round) -> None:
+        """Write every game of a round, as untrusted text."""
+        games = files.packed(map(codec.episode_json, round_.episodes))
+        self.evidence.write(f"transcripts/{Checkpoints.name(round_.number)}.jsonl.gz", games)
 
     def transcripts(self) -> dict[int, Path]:
         """Return the transcripts by the number of their round, ascending."""
-        paths = sorted((self.folder / "transcripts").glob("round_*.jsonl.gz"))
+        paths = sorted(self.path("transcripts").glob("round_*.jsonl.gz"))
         return {int(n): path for path in paths if (n := path.name[6:-9]).isdecimal()}
 
     def write_openings(self, sets: Mapping[str, Sequence[State]]) -> None:
         """Record the exam's openings once, so that every exam of the run is the same."""
-        if self.writer:
-            files.write_packed(self._openings, _rows(sets, codec.opening_json))
+        self.evidence.write(OPENINGS, files.packed(_rows(sets, codec.opening_json)))
 
     def openings(self) -> dict[str, list[State]] | None:
         """Return what `write_openings` wrote, or None where it has not."""
-        if not self._openings.is_file():
+        path = self.evidence.path(OPENINGS)
+        if not path.is_file():
             return None
         sets: dict[str, list[State]] = {}
-        with files.reading(self._openings):
-            for row in files.read_packed(self._openings):
+        with reading(path):
+            for row in files.read_packed(path):
                 sets.setdefault(row["set"], []).append(codec.opening_of(row))
         return sets
 
@@ -249,35 +266,33 @@ class RunDir:
         """Write an exam's results.json, after the games behind it (untrusted text)."""
         if not self.writer:
             return
+        exam = f"exams/{Checkpoints.name(results.rounds)}"
         if episodes is not None:
-            rows = _rows(episodes, codec.episode_json)
-            files.write_packed(self.exam_games(results.rounds), rows)
-        results.write(self._exam(results.rounds))
+            games = files.packed(_rows(episodes, codec.episode_json))
+            self.evidence.write(f"{exam}/samples.jsonl.gz", games)
+        self.evidence.write(f"{exam}/results.json", files.dumps(results.to_json()))
 
     def exam(self, number: int) -> r.ExamResults | None:
         """Return the results of the exam after `number` rounds, or None where there are none."""
-        return r.ExamResults.read_if_there(self._exam(number))
+        path = self.evidence.path(f"exams/{Checkpoints.name(number)}/results.json")
+        return r.ExamResults.read_if_there(path)
 
     def exams(self) -> list[int]:
         """Return the numbers of rounds after which there was an exam, ascending."""
-        paths = (self.folder / "exams").glob("round_*/results.json")
+        paths = self.path("exams").glob("round_*/results.json")
         return sorted(int(n) for path in paths if (n := path.parent.name[6:]).isdecimal())
 
     def exam_games(self, number: int) -> Path:
         """Return the file of the games behind the exam after `number` rounds."""
-        return self._exam(number).with_name("samples.jsonl.gz")
+        return self.evidence.path(f"exams/{Checkpoints.name(number)}/samples.jsonl.gz")
 
     def write_crossplay(self, results: r.CrossplayResults) -> None:
         """Write the results of the run's own cross-play."""
-        if self.writer:
-            results.write(self._crossplay)
+        self.evidence.write(CROSSPLAY, files.dumps(results.to_json()))
 
     def crossplay(self) -> r.CrossplayResults | None:
         """Return what `write_crossplay` wrote, or None where it has not."""
-        return r.CrossplayResults.read_if_there(self._crossplay)
-
-    def _exam(self, number: int) -> Path:
-        return self.folder / "exams" / Checkpoints.name(number) / "results.json"
+        return r.CrossplayResults.read_if_there(self.evidence.path(CROSSPLAY))
 
 
 def _rows(
@@ -289,15 +304,22 @@ def _rows(
 
 def read_games(
     path: Path, reply_format: bool = False, most: int | None = None
-) -> Iterator[tuple[str, Episode]]:
-    """Yield every game in a file, with its set or its strategy ('': none): untrusted text.
+) -> Iterator[tuple[str, State]]:
+    """Yield the set ('' in transcripts) and the state of every game in a file: untrusted text.
 
     Of a file with more than `most` bytes of text only the beginning, of a missing file nothing.
     With `reply_format` an empty reply is one that did not parse.
     """
-    with files.reading(path):
+    with reading(path):
         for row in files.read_packed(path, most) if path.exists() else ():
-            yield str(row.get("set", row.get("strategy", ""))), codec.episode_of(row, reply_format)
+            yield str(row.get("set", "")), codec.state_of(row, reply_format=reply_format)
+
+
+def identities(config: RunConfig) -> dict[str, dict[str, str]]:
+    """Return a digest of every file of the players' models; a hub's commit needs none."""
+    names = {player.value: config.player(player).model_name_or_path for player in Player}
+    places = {p: SHIPPED if n == SANDBOX else Path(n).expanduser() for p, n in names.items()}
+    return {player: identity(place) for player, place in places.items() if place.is_dir()}
 
 
 def environment() -> dict[str, Any]:
@@ -308,6 +330,16 @@ def environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "versions": {library: _version(library) for library in _LIBRARIES},
     }
+
+
+def other_versions(begun: r.Environment | None) -> list[str]:
+    """Return a note on each library whose version is not the one that a record names."""
+    now = environment()["versions"]
+    return [
+        f"{library} is {now[library]} here and was {before} when it was begun: numbers may differ"
+        for library, before in (begun.versions if begun else {}).items()
+        if now.get(library, before) != before
+    ]
 
 
 def _version(library: str) -> str:

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Self
 import pydantic
 from pydantic import Field, PlainValidator, StrictInt
 
+from sparring.door import checked, read_json
 from sparring.stats.bound import Limit
 from sparring.stats.rates import Rate
-from sparring.store.files import dumps, read_json, write_atomic
-from sparring.types import CorruptError, Message, Player, Seed
+from sparring.store.files import dumps, write_atomic
+from sparring.types import Message, Player, Seed
 
 
 def _finite(number: float) -> float:
@@ -47,13 +48,7 @@ class Record(pydantic.BaseModel):
     @classmethod
     def checked(cls, value: Any, where: object) -> Self:
         """Return `value` as a record; CorruptError says `where` and which field is wrong."""
-        try:
-            return cls.model_validate(value)
-        except pydantic.ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            field = ".".join(map(str, first["loc"]))
-            why = f"{field}: {first['msg']}" if field else first["msg"]
-            raise CorruptError(f"{where}: is not what was written: {why:.300}") from error
+        return checked(cls, value, where)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -85,6 +80,8 @@ class Environment(Record):
     system: str
     cpus: int | None
     versions: dict[str, str]
+    models: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """A digest of every file of a player's model, where that is a folder."""
 
 
 class RoundRecord(Record):
@@ -172,7 +169,6 @@ class ExploitResults(Record):
     budget: dict[str, Count]
     attackers: dict[str, AttackerCurve]
     worst: str | None
-    overrides: dict[str, Any] | None = None
 
 
 class BoundResults(Record):
@@ -191,12 +187,6 @@ class LatestRecord(Record):
 
     latest: str | None
     manifests: dict[Annotated[str, Field(pattern=r"^round_\d{6,12}$")], str]
-
-
-class Manifest(Record):
-    """A checkpoint's MANIFEST.json: the sha256 of every other file in its folder."""
-
-    sha256: dict[str, str]
 
 
 class CheckpointState(Record):
