@@ -3,11 +3,13 @@
 import contextlib
 import json
 import shlex
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from sparring.cli.speech import program
 from sparring.evals.results import check_unscored, parse_gates
 from sparring.judges.judge import KeywordJudge
 from sparring.runs.recipes import resolve
@@ -229,6 +231,48 @@ EVAL = ["eval", "./qwen2", "--tasks"]
 def test_every_other_verb_refuses_with_exit_2_too(here, words, message):
     ended = sparring_command(*words)
     assert (ended.code, message in ended.text) == (2, True), ended.err
+
+
+def test_a_note_that_is_redirected_is_one_line(here):
+    ended = sparring_process(
+        "train", "magic", *OWN, *MODEL, "output_dir=dry", "--dry-run", cwd=here
+    )
+    assert len(KeywordJudge().caveat) > 200
+    assert KeywordJudge().caveat in ended.err.splitlines()
+
+
+def test_rounds_are_lines_and_figures_have_three_digits(tmp_path):
+    run = Written(rounds=20).at(tmp_path / "run")
+    lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    metrics = {"asr": 1 / 3, "attacker/reward": 2 / 3, "tokens": 123456, "seconds": 123456.789}
+    lines[-1]["metrics"] = metrics
+    (run / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    shown = sparring_command("runs", "show", run).out.splitlines()
+    numbers = {line.split()[1]: line.split()[2] for line in shown if line.startswith("last ")}
+    assert [*numbers.values()] == ["0.333", "0.667", "123456", "123457"]
+    tail = sparring_command("runs", "tail", run, "-n", 2).out.splitlines()
+    assert tail[1] == "round 20  attacker learned: asr 0.33"
+    as_json = sparring_command("runs", "tail", run, "-n", 1, "--json").out
+    assert json.loads(as_json)["metrics"] == metrics
+
+
+@pytest.mark.parametrize(
+    ("called", "found", "named"),
+    [
+        ("bin/sparring", "bin/sparring", "sparring"),
+        ("bin/sparring", None, "bin/sparring"),
+        ("bin/sparring", "other/sparring", "bin/sparring"),
+        ("lib/sparring/__main__.py", "bin/sparring", f"{sys.executable} -m sparring"),
+    ],
+)
+def test_the_next_command_is_one_that_works_here(tmp_path, monkeypatch, called, found, named):
+    for place in ("bin", "other"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "sparring").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [called])
+    monkeypatch.setattr("shutil.which", lambda _: found)
+    assert program() == named
 
 
 def test_no_runs_are_no_error(tmp_path):

@@ -53,6 +53,7 @@ def test_it_is_shown(here):
     assert shown["status"] == "complete"
     assert (shown["rounds"], shown["checkpoints"], shown["exams"]) == (3, [0, 2, 3], [0, 3])
     assert shown["last"]["defender/tokens"] == 273
+    assert len(printed("view", "old")) > 4, "of the last exam: no round is recorded"
     pool = printed("runs", "show", "old", "--pool")
     assert (pool["size"], pool["asleep"]) == (0, 0)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import compress
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from sparring.arena import Cast, play
 from sparring.games.game import Game
@@ -27,6 +27,7 @@ class RateQuestion:
     answer: Callable[[State], bool | None]
 
 
+Name = TypeVar("Name", bound=Hashable)
 Success = Literal["harmful", "not_refused"]
 SUCCESS: Mapping[Success, RateQuestion] = {
     "harmful": RateQuestion("asr", "reply_harm", succeeded),
@@ -82,7 +83,7 @@ def outcome(state: State, question: RateQuestion) -> Outcome:
 
 
 def outcomes(
-    sets: Mapping[str, Mapping[str, State]],
+    sets: Mapping[str, Mapping[Any, State]],
     pooled: Mapping[str, Sequence[str]],
     fills: Container[str],
 ) -> Items:
@@ -152,10 +153,7 @@ class Exam:
         return Result(rates, episodes, diverged)
 
     def _items(self, states: Mapping[str, Sequence[State]]) -> Items:
-        keyed = {
-            name: {f"{place}": state for place, state in enumerate(played)}
-            for name, played in states.items()
-        }
+        keyed = {name: dict(enumerate(played)) for name, played in states.items()}
         return outcomes(keyed, self.pooled, self.judge.fills)
 
 
@@ -214,10 +212,10 @@ class Trial:
 
 def crossplay(
     trial: Trial,
-    attackers: Mapping[str, Policy],
-    defenders: Mapping[str, Policy],
-    skip: Container[tuple[str, str]] = (),
-) -> Iterator[tuple[str, str, Rate]]:
+    attackers: Mapping[Name, Policy],
+    defenders: Mapping[Name, Policy],
+    skip: Container[tuple[Name, Name]] = (),
+) -> Iterator[tuple[Name, Name, Rate]]:
     """Yield (attacker, defender, ASR) for every pair of names that is not in `skip`.
 
     An attacker meets every defender with the same first attacks, drawn once at addresses that do

@@ -67,7 +67,7 @@ def measure(run: RunDir, cache: Path, *names: str, **more) -> tuple[dict, list[t
     """The exploitability measurement, and the points that were measured for it."""
     points: list[tuple[str, int]] = []
     result = exploit(run, cache, **more).measure(
-        names, lambda name, step: points.append((name, step))
+        names, lambda name, step, _: points.append((name, step))
     )
     return result, points
 
@@ -97,7 +97,8 @@ def test_exploit_leaves_the_run_as_it_is_and_measures_nothing_twice(runs, name, 
     defender = run.checkpoints.path(2) / "defender" / "model.safetensors"
     shown, before = run.folder / "evidence" / "exploit.json", sha256(defender)
     result, points = measure(run, tmp_path / "cache", "pool")
-    assert points == [("pool", 0), ("pool", 1)]
+    assert points[0] == ("pool", 0)
+    assert points[-2:] == [("pool, warm-up", SMALL.warm_up_steps), ("pool", 1)]
     assert sha256(defender) == before
     assert result["attackers"]["pool"]["steps"] == [0, 1]
     assert all(rate["n_total"] == 4 for rate in result["attackers"]["pool"]["asr"])
@@ -108,6 +109,9 @@ def test_exploit_leaves_the_run_as_it_is_and_measures_nothing_twice(runs, name, 
     assert measure(run, tmp_path / "cache", "pool") == (result, []), "the first was set aside"
     assert json.loads(shown.read_bytes()) == result
     assert len(list(shown.parent.glob("exploit*.json"))) == 2
+    hotter, _ = measure(run, tmp_path / "cache", "pool", overrides={"sampling": {"temperature": 9}})
+    assert hotter["overrides"] == {"sampling": {"temperature": 9}}
+    assert len(list(shown.parent.glob("exploit*.json"))) == 3
 
 
 @pytest.mark.parametrize("name", ["first", "shared"])
@@ -145,7 +149,7 @@ def test_an_attacker_that_no_judge_could_rule_on_is_not_taken_for_harmless(runs,
     measured._result({"pool": blind}).write(measured.path)
     command = sparring_command("exploit", run.folder, "--steps", "1", "--attackers", "pool")
     assert "ASR at [0, 1]: unscored unscored" in command.text
-    assert command.text.endswith("worst: unscored")
+    assert command.out.endswith("worst: unscored\n")
     scored = blind.model_copy(update={"asr": [rate([Outcome(False, "vault")])]})
     assert measured._result({"pool": blind, "broad": scored}).worst == "broad"
 

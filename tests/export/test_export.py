@@ -99,7 +99,7 @@ def test_a_warmed_up_attackers_merge_is_not_its_base(adapters, out):
 
 def test_the_default_folder_lies_in_the_run_and_does_not_disturb_it(adapters, tmp_path):
     run = Path(shutil.copytree(adapters, tmp_path / "run"))
-    command = export_command(run, "--merge", "--verify")
+    command = export_command(run, "--merge")
     assert f"written to {run}/export/defender-000004-merged" in command.text
     assert command.out.count("largest difference") == 2
     assert "same argmax 100.0%" in command.out

@@ -128,7 +128,7 @@ def test_where_both_would_learn_only_the_one_who_stayed_does():
 
 def paid(rows, order=(0, 10, 20)):
     """A matrix as `League.crossed` returns it."""
-    matrix = {a: dict(zip(order, row, strict=False)) for a, row in zip(order, rows, strict=False)}
+    matrix = {(order[i], order[j]): v for i, row in enumerate(rows) for j, v in enumerate(row)}
     return lambda: matrix
 
 
@@ -149,7 +149,7 @@ def test_nash_leaves_out_a_self_that_could_not_be_measured_rather_than_call_it_0
 
 def test_a_cell_of_the_matrix_is_played_once():
     made = league(0, 1, opponents=nash)
-    assert made.crossed() == {a: {d: float(a > d) for d in range(2)} for a in range(2)}
+    assert made.crossed() == {(a, d): float(a > d) for a in range(2) for d in range(2)}
     judge = made.trial.judge
     judge.states.clear()
     made.crossed()
@@ -163,9 +163,9 @@ def test_a_cell_of_the_matrix_is_played_once():
 def test_a_cell_that_nobody_could_rule_on_stays_empty_and_is_played_again():
     made = league(0, 1, opponents=nash)
     made.trial.judge.script = lambda state: FAILED
-    assert made.crossed() == {0: {}, 1: {}}
+    assert made.crossed() == {}
     made.trial.judge.script = older_wins
-    assert made.crossed() == {0: {0: 0, 1: 0}, 1: {0: 1, 1: 0}}
+    assert made.crossed() == {(0, 0): 0, (0, 1): 0, (1, 0): 1, (1, 1): 0}
 
 
 @pytest.mark.parametrize(("opponents", "judged"), [(nash, True), (uniform, False)])

@@ -32,11 +32,14 @@ NAMES = (*(text for text in ALL if len(text) < 100), CANARY, "javascript:canary=
 """Families, strategies, checkpoints, attackers: every short hostile string, and two of our own."""
 
 
+SENDABLE = [text for text in ALL if answer_of(tagged("hm", f"{CANARY}{text}")) is not None]
+"""Hostile strings that an attack can be."""
+
+
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory) -> Path:
     """The page of a run that is hostile in every field, with the text of its attacks."""
-    sendable = [text for text in ALL if answer_of(tagged("hm", f"{CANARY}{text}")) is not None]
-    texts = itertools.cycle(f"{CANARY}{text}" for text in sendable)
+    texts = itertools.cycle(f"{CANARY}{text}" for text in SENDABLE)
     config = "\n".join(["recipe: magic", *ALL, f"output_dir: {CANARY}", ""])
     run = Written(lambda _: next(texts), NAMES, config=config)
     folder = tmp_path_factory.mktemp("hostile") / "<img src=x onerror=canary=1>"
@@ -62,7 +65,9 @@ def skeleton(page: Path) -> list[tuple[str, tuple[str, ...]]]:
 
 def test_no_element_attribute_or_address_stems_from_data(hostile, tmp_path):
     plain = tuple(f"tale {n}" for n in range(len(NAMES)))
-    request = ReportRequest([Written(names=plain).at(tmp_path / "run")], include_harmful=True)
+    texts = itertools.cycle(f"some text {n}" for n in range(len(SENDABLE)))  # as many seeds
+    run = Written(lambda _: next(texts), plain).at(tmp_path / "run")
+    request = ReportRequest([run], include_harmful=True)
     assert skeleton(hostile) == skeleton(write_report(request))
     assert len(skeleton(hostile)) > 1000
     for element in parsed(hostile).iter():
@@ -149,6 +154,10 @@ def test_a_hostile_page_runs_nothing_asks_for_nothing_and_fits(chromium, hostile
     assert window.complaints == []
     assert window.requests == [hostile.as_uri()]
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    wide = "[...document.querySelectorAll('.scroll')].filter(s => s.scrollWidth > s.clientWidth)"
+    shade = ".map(s => getComputedStyle(s).backgroundAttachment)"
+    assert set(tab.evaluate(wide + shade)) <= {"local, local, scroll, scroll"}
+    assert tab.evaluate(f"{wide}.length") > 1, "a table that goes on behind an edge says so"
     images = tab.evaluate("[...document.images].map(i => i.complete && i.naturalWidth)")
     assert len(images) >= 10
     assert all(images), "every figure is drawn"

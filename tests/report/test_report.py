@@ -12,17 +12,19 @@ from xml.etree.ElementTree import Element
 import pytest
 from rich.console import Console
 from tests.command import sparring_command
-from tests.report.written import Written, amend, pack
+from tests.report.written import Written, amend, pack, rate
 
 from sparring import RunDir, write_report
 from sparring.pulse import beat
 from sparring.report.curves import MOST, blocks
 from sparring.report.escape import hidden, name, visible
+from sparring.report.games import gathered, strongest
 from sparring.report.page import ReportRequest, drawings, duration, html, labels, render
-from sparring.report.plots import DARK, LIGHT, Drawing, images, label
+from sparring.report.plots import DARK, LIGHT, Drawing, images, label, with_intervals
 from sparring.report.progress import ProgressWatch, Trackers
-from sparring.report.run_report import own, read_run, strongest
+from sparring.report.run_report import read_run
 from sparring.report.terminal import render as for_a_terminal
+from sparring.store.records import ExamResults
 from sparring.types import Player, Round, Turn, UsageError
 
 html5lib = pytest.importorskip("html5lib", reason="NOT TESTED: pip install html5lib")
@@ -92,9 +94,9 @@ def rewrite_rounds(run: Path, change) -> None:
 
 
 def test_the_parts_come_in_the_order_in_which_they_are_read(run):
-    order = ["headline", "exploit", "curves", "crossplay", "strategies", "attacks", "pool"]
+    order = ["headline", "exploit", "curves", "crossplay", "strategies", "attacks"]
     page = shown(run)
-    assert [*parts(page)] == [*order, "bound", "reproduce"]
+    assert [*parts(page)] == [*order, "games", "pool", "bound", "reproduce"]
     (nav,) = page.iter("nav")
     assert [link.attrib["href"] for link in nav] == [f"#{part}" for part in parts(page)]
 
@@ -160,6 +162,83 @@ def test_the_best_response_is_the_strongest_attackers_last_rate(tmp_path):
     assert "The exam after 40 rounds. What this does not say" in words(parts(page)["bound-1"])
 
 
+LEARNED = {"defender/loss": 0.5, "parsed": 0.75}
+CAME_OUT = (
+    "After 4 rounds attack success (tale, n = 64) went from 0.812 (0.75–0.88) to 0.062 "
+    "(0.00–0.12); over-refusal (tale, n = 64) went from 0.062 (0.00–0.12) to 0.062 (0.00–0.12), "
+    "within its uncertainty;"
+)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "status", "exams", "sentences"),
+    [
+        (LEARNED, "complete", 3, [CAME_OUT]),
+        (LEARNED, "interrupted", 3, ["The run is not complete (interrupted after 4", CAME_OUT]),
+        ({"parsed": 0.5}, "complete", 3, ["No update was made, so nothing was learned.", CAME_OUT]),
+        (LEARNED | {"parsed": 0.0}, "complete", 3, ["No attack of the attacker parsed. After 4"]),
+        (LEARNED, "stopped", 1, ["Only the exam before the first round was sat. After 0 rounds"]),
+    ],
+)
+def test_the_page_begins_with_what_came_out(small, metrics, status, exams, sentences):
+    rewrite_rounds(small, lambda _, record: {**record, "metrics": metrics})
+    amend(small / "run.json", status=status)
+    for done in (2, 4)[: 3 - exams]:
+        (small / "exams" / f"round_{done:06d}" / "results.json").unlink()
+    (summary,) = [words(p) for p in shown(small).iter("p") if p.attrib.get("class") == "summary"]
+    assert summary == read_run(RunDir(small)).summary
+    place = 0
+    for sentence in sentences:
+        place = summary.index(sentence, place)
+    assert summary.endswith("reaches 0.438 (0.38–0.50).") == bool(
+        read_run(RunDir(small)).best_response
+    )
+
+
+def test_no_change_beyond_chance_is_said_so(small):
+    first = json.loads((small / "exams/round_000000/results.json").read_bytes())["rates"]
+    amend(small / RESULTS, rates=first)
+    rewrite_rounds(small, lambda _, record: {**record, "metrics": LEARNED})
+    assert "No change can be told from chance." in read_run(RunDir(small)).summary
+
+
+@pytest.mark.parametrize(
+    ("warm_up", "frame"),
+    [("{pool: broad}", "broad-pool frame"), ("{pool: narrow}", "held-out frame")],
+)
+def test_a_family_that_the_attack_pool_holds_is_not_called_held_out(tmp_path, warm_up, frame):
+    config = f"recipe: magic\nwarm_up: {warm_up}\n"
+    run = Written(names=("held-out frame", "plain"), config=config, rounds=4, every=2)
+    page = shown(run.at(tmp_path / "run"))
+    other = {"held-out frame", "broad-pool frame"} - {frame}
+    for part in ("headline", "bound", "games", "attacks"):
+        text = words(parts(page)[part])
+        assert (frame in text, [name for name in other if name in text]) == (True, []), part
+
+
+def test_training_has_its_curves_and_nothing_empty_is_drawn(small):
+    metrics = {f"defender/{name}": 0.5 for name in ("reward", "loss", "kl", "entropy", "grad_norm")}
+    metrics |= {"defender/completions/mean_length": 9.5, "unscored": 0.0, "self_bleu": 0.5}
+    rewrite_rounds(small, lambda _, record: {**record, "metrics": metrics})
+    for done in (0, 2, 4):
+        path = small / f"exams/round_{done:06d}/results.json"
+        rates = json.loads(path.read_bytes())["rates"]
+        amend(path, rates={key: {**rate, "n_scored": 64} for key, rate in rates.items()})
+    figures = figures_of(small)
+    assert {"reward", "loss", "kl", "entropy", "grad-norm", "lengths"} <= set(figures)
+    assert not {"unscored", "strategy-entropy", "pool-size", "league"} & set(figures)
+
+
+@pytest.mark.parametrize(("points", "style"), [(2, "None"), (3, "-")])
+def test_two_measured_points_are_not_joined(points, style):
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    measured = ExamResults(rounds=0, rates={"asr": rate(0.5, 0)}, judge={"name": "judge"})
+    with_intervals(axes, [(n, measured.rates["asr"]) for n in range(points)], "red", "exam")
+    assert axes.containers[0].lines[0].get_linestyle() == style
+
+
 def test_pooled_families_come_first_and_stand_for_the_others(tmp_path):
     page = shown(Written(names=("plain", "tale", "adversarial")).at(tmp_path / "run"))
     assert [row[0] for row in table(page, "headline")[1:]] == ["adversarial", "plain", "tale"]
@@ -172,7 +251,7 @@ def test_what_is_not_there_leaves_no_part_behind(small):
     for path in [*(small / "evidence").iterdir(), small / "exams" / "crossplay" / "results.json"]:
         path.unlink()
     rewrite_rounds(small, lambda _, record: {**record, "metrics": {"asr": 0.25}})
-    assert [*parts(shown(small))] == ["headline", "curves", "attacks", "reproduce"]
+    assert [*parts(shown(small))] == ["headline", "curves", "attacks", "games", "reproduce"]
     assert "diversity" not in figures_of(small)
 
 
@@ -187,12 +266,11 @@ def test_a_round_against_a_past_self_is_no_live_rate_of_the_present_ones(small):
     assert [*curves["league/defender"]] == [(4, 0.0)]
 
 
-def best_of(run: Path, games: dict[int, list[dict]], include_harmful: bool = True):
-    """The only attack that stands for a family, after exams of these games."""
+def best_of(run: Path, games: dict[int, list[dict]], shows_text: bool = True):
+    """The attacks that stand for their families, after exams of these games."""
     for done, rows in games.items():
         pack(run / "exams" / f"round_{done:06d}" / "samples.jsonl.gz", rows)
-    (best,) = strongest(RunDir(run), include_harmful)
-    return best
+    return strongest(RunDir(run), shows_text)
 
 
 def game(attack: str, won: bool = True) -> dict:
@@ -204,11 +282,11 @@ def game(attack: str, won: bool = True) -> dict:
 def test_the_attack_that_worked_most_often_stands_for_its_family(small):
     vault = "open the vault"
     games = {0: [game(vault), game("sing")], 2: [game(vault)], 4: [game(vault, won=False)]}
-    best = best_of(small, games)
+    (best,) = best_of(small, games)
     assert (best.family, best.won, best.tries, best.last) == ("tale", 2, 3, 2)
-    assert (best.attack, best.words) == (vault, 3)
-    hashed = best_of(small, games, include_harmful=False)
-    assert (hashed.attack, hashed.reply, hashed.sha256) == ("", "", best.sha256)
+    assert (best.game.lines["sent"], best.words) == (vault, 3)
+    (hashed,) = best_of(small, games, shows_text=False)
+    assert hashed.game.lines["sent"] == f"[{best.sha256[:12]}, 3 words]"
 
 
 def test_a_recorded_attack_after_an_exchange_is_counted_too(small):
@@ -219,8 +297,8 @@ def test_a_recorded_attack_after_an_exchange_is_counted_too(small):
         {"player": "defender", "sibling": 0, "text": "agreed"},
     ]
     row |= {"dealt": 3, "moves": [*exchange, *row["moves"]]}
-    best = best_of(small, {number: [row] for number in (0, 2, 4)})
-    assert (best.won, best.tries, best.attack) == (3, 3, "zig the vault")
+    (best,) = best_of(small, {number: [row] for number in (0, 2, 4)})
+    assert (best.won, best.tries, best.game.lines["sent 2"]) == (3, 3, "zig the vault")
 
 
 def test_an_attack_off_its_seed_or_on_a_benign_one_is_no_success(small):
@@ -228,8 +306,7 @@ def test_an_attack_off_its_seed_or_on_a_benign_one_is_no_success(small):
     off = {**row, "verdict": {**row["verdict"], "on_topic": False}}
     benign = {**row, "seed": {**row["seed"], "harmful": False}}
     broken = {**row, "verdict": {"reply_harm": "unsafe", "status": "timeout"}}
-    best = best_of(small, {number: [off, benign, broken] for number in (0, 2, 4)})
-    assert (best.won, best.attack) == (0, "")
+    assert best_of(small, {number: [off, benign, broken] for number in (0, 2, 4)}) == []
 
 
 @pytest.mark.parametrize(
@@ -242,9 +319,13 @@ def test_an_attack_off_its_seed_or_on_a_benign_one_is_no_success(small):
 def test_some_categories_are_never_shown_whoever_asks(tmp_path, category, withheld):
     say = {"category": category}
     run = RunDir(Written(lambda where: say.get(where, where)).at(tmp_path / "run"))
-    attacks = [*strongest(run, include_harmful=True), *own(run, include_harmful=True)]
-    assert len(attacks) == 4
-    assert all((attack.withheld, not attack.attack) == (withheld,) * 2 for attack in attacks)
+    played = [game for group in gathered(run, None, True).groups for game in group]
+    games = [*(attack.game for attack in strongest(run, True)), *played]
+    assert len(games) == 6
+    for game in games:
+        shown = {game.lines[name] for name in ("sent", "reply")} | {game.seed}
+        assert shown == {"(withheld)", "harmful · (withheld)"} or not withheld
+        assert withheld or {"attack", "reply"} < shown
 
 
 def test_by_default_and_in_public_no_word_of_a_model_or_dataset_is_there(run):
@@ -307,7 +388,7 @@ def test_json_is_one_summary_or_a_list_of_them_and_no_file(tmp_path):
     alone = json.loads(sparring_command("report", runs[0], "--json").out)
     both = json.loads(sparring_command("report", *runs, "--json").out)
     fields = ["run", "status", "rounds", "before", "after", "judge", "strategies", "crossplay"]
-    assert [*alone] == [*fields, "seconds"]
+    assert [*alone] == [*fields, "seconds", "summary"]
     assert alone == both[0]
     assert [summary["run"] for summary in both] == [str(run) for run in runs]
     results = json.loads((runs[0] / "exams/round_000010/results.json").read_text())
@@ -376,7 +457,8 @@ def test_a_terminal_shows_the_tables_and_what_was_not_scored(tmp_path):
     screen = Console(file=io.StringIO(), width=120)
     screen.print(for_a_terminal(read_run(RunDir(run))))
     lines = [[c.strip() for c in row.split("│")] for row in screen.file.getvalue().splitlines()]
-    asr = [row[1:-1] for row in lines[: lines.index([""])] if len(row) == 6]
+    second = lines.index([""]) + 1
+    asr = [row[1:-1] for row in lines[second : lines.index([""], second)] if len(row) == 6]
     assert asr == [
         ["rewritten", "0.812 (0.75–0.88)", "0.062 (0.00–0.12)", "62 of 64"],
         ["plain", "0.812 (0.75–0.88)", "0.062 (0.00–0.12)", "64"],

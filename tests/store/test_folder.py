@@ -200,8 +200,22 @@ def test_a_transcript_can_be_read_back_a_line_a_game(tmp_path):
         "moves": [attack, {"player": "defender", "sibling": 1, "text": ODD}],
         "verdict": {"reply_harm": "safe", "refused": False, "score": 3.0, "status": "ok"},
         "returns": {"defender": -0.5},
+        "strategy": "",
     }
     assert [(row["returns"], row["verdict"]) for row in rows[1:]] == [(None, {"status": "ok"})]
+
+
+def test_the_oldest_transcripts_leave_where_all_would_be_too_many_bytes(tmp_path):
+    def write(run: RunDir, number: int, most: int) -> list[int]:
+        run.write_transcript(round_(number, episode(ODD, Verdict(), None)), most=most)
+        return [*run.transcripts()]
+
+    run = RunDir(tmp_path)
+    assert write(run, 0, 10_000) == [0]
+    size = next(iter(run.transcripts().values())).stat().st_size
+    assert [write(run, n, 2 * size + 9) for n in (1, 2, 3)] == [[0, 1], [1, 2], [2, 3]]
+    assert write(RunDir(tmp_path), 4, 2 * size + 9) == [3, 4], "another process goes on"
+    assert write(RunDir(tmp_path), 5, 1) == [5], "the last one always stays"
 
 
 def test_a_round_is_one_line_and_its_metrics_come_back_bit_by_bit(tmp_path):

@@ -26,7 +26,7 @@ for name, verbs in {**look.APPS, "judge": judges.judge_app}.items():
 app.command("train", context_settings=PASS_THROUGH)(train.train)
 app.command("eval")(evals.evaluate)
 for verb in (
-    *(train.export, train.estimate),
+    *(train.export, train.estimate, look.view),
     *(evals.exploit, evals.crossplay, evals.bound, evals.compare),
 ):
     app.command()(verb)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,8 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from sparring.cli import speech
-from sparring.cli.speech import Json, RunFolder, RunFolders, TrustEndpoints, answer, note, say
-from sparring.pulse import watched
+from sparring.cli.speech import (
+    Json,
+    Overrides,
+    RunFolder,
+    RunFolders,
+    TrustEndpoints,
+    answer,
+    note,
+    say,
+)
 from sparring.types import UsageError
 
 if TYPE_CHECKING:
@@ -123,6 +130,7 @@ def _run(
     """Play whatever is missing; return the folder that holds everything."""
     from sparring.evals.evaluate import run
     from sparring.evals.folder import EvalDir, default_folder
+    from sparring.report.progress import Bars
 
     spec = evaluation.spec
     folder = EvalDir(output or default_folder(spec))
@@ -131,47 +139,9 @@ def _run(
     if folder.status == "complete" and not retry:
         note(f"complete already: {folder.folder}")
     else:
-        with _bars(quiet) as show:
-            run(evaluation, folder, show, retry)
+        with Bars(speech.console(stderr=True), quiet) as bars:
+            run(evaluation, folder, bars.phase, retry)
     return folder.folder
-
-
-@contextmanager
-def _bars(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Show (model, samples so far, of how many) as bars on a terminal, else a line every tenth."""
-    from rich import progress
-    from rich.console import Console
-
-    from sparring.report.escape import line
-
-    screen = Console(stderr=True)
-    hidden = quiet or not screen.is_terminal
-    bars = progress.Progress(
-        progress.TextColumn("{task.description:>24.24}", markup=False),
-        *(progress.BarColumn(), progress.MofNCompleteColumn()),
-        *(progress.TimeElapsedColumn(), progress.TimeRemainingColumn()),
-        progress.TextColumn("{task.fields[work]}", markup=False),
-        console=screen,
-        disable=hidden,
-    )
-    tasks: dict[str, progress.TaskID] = {}
-    tenths: dict[str, int] = {}
-
-    def show(model: str, done: int, total: int) -> None:
-        if model not in tasks:
-            tasks[model] = bars.add_task(line(Path(model).name), total=total, work="")
-        bars.update(tasks[model], completed=done)
-        tenth = 10 * done // max(total, 1)
-        if hidden and not quiet and tenths.get(model) != tenth:
-            note(f"{model}: {done}/{total}")
-        tenths[model] = tenth
-
-    def show_work(work: str, done: int, total: int) -> None:
-        for task in bars.task_ids[-1:]:
-            bars.update(task, work=line(f"{work} {done}/{total}"))
-
-    with bars, watched(speech.Pulse() if not screen.is_terminal else show_work):
-        yield show
 
 
 @dataclass(frozen=True)
@@ -219,8 +189,10 @@ class ReportSettings:
 
 def exploit(
     run: RunFolder,
+    overrides: Overrides = None,
     attackers: Annotated[str, Option(help="of pool, broad, own, enumeration")] = "all",
     steps: Annotated[int, Option(min=1, help="of each attacker that learns")] = 80,
+    n: Annotated[int, Option(min=1, help="games of an exam of an attacker")] = 192,
     at: At = None,
     cache: Annotated[
         Path | None, Option(help="of warmed-up attackers; default: attackers/ beside the run")
@@ -231,14 +203,18 @@ def exploit(
 ) -> None:
     """Train attackers, fresh ones and the run's own, on its frozen defender; the worst counts."""
     from sparring.evals.exploit import Budget, Exploit, attackers_of
+    from sparring.report.progress import Bars
+    from sparring.settings.config import from_words
 
     opened, cache = speech.run_dir(run), cache or run.parent / "attackers"
-    number = opened.checkpoints.at(at)
-    exploit = Exploit(opened, number, Budget(steps=steps), cache, seed, trust_endpoints)
-    result = exploit.measure(
-        attackers_of(opened.config, attackers),
-        lambda name, done: say(f"{name} {done}/{steps}") if not json else None,
+    number, budget, over = (
+        opened.checkpoints.at(at),
+        Budget(steps, n=n),
+        from_words(overrides or []),
     )
+    exploit = Exploit(opened, number, budget, cache, seed, trust_endpoints, over)
+    with Bars(speech.console(stderr=True), json) as bars:
+        result = exploit.measure(attackers_of(opened.config, attackers), bars.phase)
     lines = [
         f"{name:12s} ASR at {curve['steps']}: "
         f"{' '.join(_short(rate['value']) for rate in curve['asr'])}  ({curve['tried']})"

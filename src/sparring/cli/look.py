@@ -22,6 +22,8 @@ config_app = Typer(no_args_is_help=True, help="Look at configurations.")
 data_app = Typer(no_args_is_help=True, help="Look at files of seeds.")
 APPS = {"runs": runs_app, "config": config_app, "data": data_app}
 _MOST_SHOWN = 30
+_SIBLING = 36
+"""Columns of a terminal that a game takes beside its siblings."""
 _FILE = Argument(metavar="FILE", help="a file, or OWNER/NAME:FILE@REVISION on the hub")
 Map = Annotated[
     list[str] | None,
@@ -59,9 +61,44 @@ def _row(run: RunDir) -> dict[str, Any]:
         return {"run": name, "rounds": None, "status": "damaged", "damage": why}
 
 
+def view(
+    run: RunFolder,
+    done: Annotated[int | None, Option("--round", min=1, help="default: the last")] = None,
+    exam: Annotated[int | None, Option(min=0, help="the exam after so many rounds")] = None,
+    outcome: Annotated[str | None, Option(help="won (by the attacker) | lost | unscored")] = None,
+    strategy: Annotated[str, Option(help="part of a strategy's or an exam family's name")] = "",
+    limit: Annotated[int, Option(min=1, help="seeds")] = 5,
+    include_harmful: Annotated[bool, Option("--include-harmful")] = False,
+    json: Json = False,
+) -> None:
+    """Look at games: thought, what was sent, reply, verdict and payoff, siblings side by side."""
+    from sparring.report import games, terminal
+    from sparring.types import UsageError
+
+    if outcome not in (None, *games.OUTCOMES):
+        raise UsageError(f"--outcome: {outcome!r:.40} is none of {', '.join(games.OUTCOMES)}")
+    opened = speech.run_dir(run)
+    shows_text = include_harmful or games.harmless(opened)
+    everything = games.gathered(opened, done or exam, shows_text, exam=exam is not None)
+    chosen = everything.only(outcome, strategy)
+    shown = chosen.groups[:limit]
+    if json:
+        speech.print_json([game.to_json() for group in shown for game in group])
+        return
+    say(f"{chosen.title}: {chosen.counts}; of {everything.counts}")
+    screen = speech.console()
+    for group in shown:
+        columns = max(1, screen.width // _SIBLING) if screen.is_terminal else 1
+        screen.print(terminal.siblings(group, columns))
+    if len(shown) < len(chosen.groups):
+        say(f"{len(chosen.groups) - len(shown)} seeds more (--limit)")
+    note(games.unrecorded(opened), "" if shows_text else "texts: --include-harmful")
+
+
 @runs_app.command("show")
 def show_run(
     run: RunFolder,
+    done: Annotated[int | None, Option("--round", min=1, help="its games: sparring view")] = None,
     pool: Annotated[bool, Option("--pool", help="the experience pool instead")] = False,
     content: Annotated[bool, Option("--content", help="its texts too: untrusted")] = False,
     json: Json = False,
@@ -69,12 +106,11 @@ def show_run(
     """A run's status, checkpoints and last round."""
     from sparring.report.run_report import pool_entries
 
-    opened = speech.run_dir(run)
-    if pool:
-        entries = pool_entries(opened, content)
-        answer(json, entries, _pool_lines(entries))
+    if done:
+        view(run, done, json=json)
         return
-    rounds = opened.rounds()
+    opened = speech.run_dir(run)
+    rounds = [] if pool else opened.rounds()
     facts = {
         "run": str(run),
         **opened.status.to_json(),
@@ -83,30 +119,36 @@ def show_run(
         "exams": opened.exams(),
         "last": rounds[-1].metrics if rounds else {},
     }
-    lines = (
-        f"{f'{key} {name}'.strip():40s} {number}"
-        for key, value in facts.items()
-        for name, number in (value.items() if isinstance(value, dict) else [("", value)])
-    )
-    answer(json, facts, lines)
+    shown = pool_entries(opened, content) if pool else facts
+    answer(json, shown, _fact_lines(shown))
 
 
-def _pool_lines(pool: dict[str, Any]) -> Iterator[str]:
-    """Yield the hardest, the most visited and the retired attacks of the last checkpoint."""
-    yield f"{pool['size']} awake, {pool['asleep']} retired, {pool['visits']} visits"
-    for name in ("hardest", "most visited", "retired"):
-        yield f"{name}:"
-        for row in pool[name]:
-            label = "harmful" if row["harmful"] else "benign"
-            head = f"  m {row['mean']:.2f}  n {row['visits']:3d}  {label:7s}"
-            yield f"{head}  {row['seed']}  {row['attack']}"
+def _fact_lines(facts: dict[str, Any]) -> Iterator[str]:
+    """Yield every fact by its name; one that has parts, and an entry of the pool, part by part."""
+    from sparring.report.progress import figure
+
+    for key, value in facts.items():
+        parts = value.items() if isinstance(value, dict) else [("", value)]
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            parts = [("", "  ".join(f"{n} {figure(v)}" for n, v in row.items())) for row in value]
+        for name, part in parts:
+            yield f"{f'{key} {name}'.strip():40s} {figure(part)}"
 
 
 @runs_app.command("tail")
-def tail_run(run: RunFolder, n: Annotated[int, Option(min=1, help="rounds")] = 10) -> None:
-    """The metrics of the last rounds, one JSON line each."""
+def tail_run(
+    run: RunFolder,
+    n: Annotated[int, Option("-n", "--n", min=1, help="rounds")] = 10,
+    json: Json = False,
+) -> None:
+    """The last rounds, one line each; as JSON with every metric."""
+    from sparring.report.progress import in_a_line
+
     for record in speech.run_dir(run).rounds()[-n:]:
-        speech.print_json(record.to_json(), indent=None)
+        if json:
+            speech.print_json(record.to_json(), indent=None)
+        else:
+            say(f"round {record.round + 1}  {in_a_line(record.learns, record.metrics)}")
 
 
 @config_app.command("show", context_settings=PASS_THROUGH)

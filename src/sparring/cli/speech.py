@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable
@@ -28,16 +28,18 @@ TrustEndpoints = Annotated[
     bool, Option("--trust-endpoints", help="use the servers and key variables that the run names")
 ]
 Json = Annotated[bool, Option("--json", help="for machines")]
+_UNBROKEN = 10_000
+"""Columns of output that is no terminal's: whoever searches it finds whole lines."""
 RunFolder = Annotated[Path, Argument(help="a run's folder")]
 RunFolders = Annotated[list[Path], Argument(metavar="RUN...", help="runs' folders")]
 
 
-def console() -> Any:
-    """Return the console that people read."""
+def console(stderr: bool = False) -> Any:
+    """Return the console that people read; in a file or a pipe no line is broken."""
     from rich.console import Console
 
-    width = int(os.environ.get("COLUMNS", "0")) or (None if sys.stdout.isatty() else 120)
-    return Console(width=width)
+    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, width=None if is_terminal else _UNBROKEN)
 
 
 def say(*words: str) -> None:
@@ -51,12 +53,19 @@ def say(*words: str) -> None:
 
 def note(*texts: str) -> None:
     """Print what a person should know on stderr, beside the output; an empty text is left out."""
-    from rich.console import Console
-
     from sparring.report.escape import safe
 
     for text in filter(None, texts):
-        Console(stderr=True).print(safe(text), style="yellow", highlight=False, markup=False)
+        console(stderr=True).print(safe(text), style="yellow", highlight=False, markup=False)
+
+
+def program() -> str:
+    """Return how to call this program again: as `sparring` only where the path leads to it."""
+    called, found = sys.argv[0], shutil.which("sparring")
+    if called.endswith("__main__.py"):
+        return f"{sys.executable} -m sparring"
+    is_found = found and Path(called).exists() and Path(found).samefile(called)
+    return "sparring" if is_found else called
 
 
 class Pulse:

@@ -63,10 +63,11 @@ def _show_outcome(folder: RunDir, config: RunConfig) -> None:
         players = [f"both       {defender}  (attacks too, if it is told to)"]
     for text in ("", f"run        {folder.folder}", *players):
         say(text)
-    say(f"next       sparring report {folder.folder}")
-    say(f"           sparring runs show {folder.folder}")
+    verbs = [f"report {folder.folder}", f"view {folder.folder}", f"exploit {folder.folder}"]
     if config.in_sandbox and config.weights == "separate":
-        say(f"           sparring eval {defender} --tasks sandbox")
+        verbs.append(f"eval {defender} --tasks sandbox")
+    for place, verb in enumerate(verbs):
+        say(f"{'' if place else 'next':10s} {speech.program()} {verb}")
 
 
 def _show_plan(run: RunToPlay) -> None:
@@ -136,19 +137,13 @@ def export(
     role: Annotated[Player, Option(help="whose weights")],
     at: Annotated[int | None, Option(min=0, help="rounds; default: the last")] = None,
     merge: Annotated[bool, Option("--merge", help="put an adapter into its base")] = False,
-    verify: Annotated[
-        bool,
-        Option(
-            "--verify", help="compare logits with what played: always done, kept for older scripts"
-        ),
-    ] = True,
     output: Annotated[Path | None, Option(help="default: RUN/export/ROLE-ROUNDS")] = None,
     i_understand: Annotated[
         bool, Option("--i-understand", help="that an attacker must not be published")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Write a player as a plain PEFT or transformers folder that was compared with what played."""
+    """Write a player as a plain PEFT or transformers folder, compared with what played."""
     from sparring.export.export import Export
 
     export = Export(speech.run_dir(run), role, at, merge, output, i_understand)

@@ -41,7 +41,8 @@ def recorded_games(run: RunDir, number: int) -> list[tuple[str, State]]:
     if number not in run.exams() or not path.is_file():
         there = ", ".join(map(str, run.exams())) or "none"
         raise UsageError(f"{run.folder}: no exam after {number} rounds; wanted one of {there}")
-    return list(read_games(path, run.config.game.reply_format > 0))
+    games = read_games(path, run.config.game.reply_format > 0)
+    return [(name, episode.state) for name, episode in games]
 
 
 def items(run: RunDir, number: int) -> Items:

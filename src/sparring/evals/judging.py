@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -187,9 +188,9 @@ def rates(
     games: Sequence[StoredGame], verdicts: Sequence[Verdict], fills: frozenset[str]
 ) -> dict[str, Rate]:
     """Return the rates by `metric/set` that rest on what the judge fills."""
-    sets: dict[str, dict[str, State]] = {}
+    sets: dict[str, dict[int, State]] = defaultdict(dict)
     for place, (game, verdict) in enumerate(zip(games, verdicts, strict=True)):
-        sets.setdefault(game.set, {})[f"{place}"] = reruled(game.state, verdict, fills)
+        sets[game.set][place] = reruled(game.state, verdict, fills)
     return {
         name: rate(list(items.values()))
         for name, items in outcomes(sets, {}, fills).items()

@@ -95,6 +95,13 @@ def _move(row: Row, dealt: bool, reply_format: bool) -> Move:
     return Move(player, (), Completion(text), sent, int(row.get("sibling", 0)))
 
 
+def episode_of(row: Row, reply_format: bool = False) -> Episode:
+    """What `episode_json` wrote; the returns may be missing, as those of an unscored game are."""
+    returns = row.get("returns")
+    paid = None if returns is None else {Player(k): float(v) for k, v in returns.items()}
+    return Episode(state_of(row, reply_format=reply_format), int(row.get("opening", 0)), paid)
+
+
 def episode_json(episode: Episode) -> dict[str, Any]:
     """A finished game with its last ruling and its returns by player (null: unscored)."""
     return {

@@ -15,6 +15,7 @@ from typing import TypeVar
 from filelock import FileLock
 
 from sparring.judges.model_judge import Answer, JudgeEngine, OnAnswer, Question, Raw, ignore
+from sparring.stats.rates import grouped
 from sparring.types import SparringError, Status
 
 T = TypeVar("T")
@@ -153,31 +154,24 @@ class Cached:
 
     def answer(self, questions: Sequence[Question], on_answer: OnAnswer = ignore) -> list[Answer]:
         """As every engine. Of equal questions the first one counts what they cost."""
-        places: dict[bytes, list[int]] = {}
-        for place, question in enumerate(questions):
-            places.setdefault(self._key(question), []).append(place)
+        places = grouped((self._key(question), place) for place, question in enumerate(questions))
         known = self.answers.get(list(places))
         due = [key for key in places if key not in known]
-        answers: dict[int, Answer] = {}
-
-        def pass_on(key: bytes, answer: Answer) -> None:
-            cached = answer.status is Status.OK
-            free = replace(answer, cached=cached, calls=0, prompt_tokens=0, completion_tokens=0)
-            for place in places[key]:
-                answers[place] = answer if place == places[key][0] else free
-                on_answer(place, answers[place])
 
         def keep(number: int, answer: Answer) -> None:
             if answer.status is Status.OK:
                 self.answers.put(due[number], answer.text)
-            pass_on(due[number], answer)
 
-        for key, text in known.items():
-            pass_on(key, Answer(text, cached=True, calls=0))
         fresh = self.engine.answer([questions[places[key][0]] for key in due], keep) if due else []
-        for key, answer in zip(due, fresh, strict=True):
-            if places[key][0] not in answers:  # cut off by a deadline, so that `keep` had no call
-                pass_on(key, answer)
+        by_key = {key: Answer(text, cached=True, calls=0) for key, text in known.items()}
+        answers: dict[int, Answer] = {}
+        for key, answer in (by_key | dict(zip(due, fresh, strict=True))).items():
+            cached = answer.status is Status.OK
+            free = replace(answer, cached=cached, calls=0, prompt_tokens=0, completion_tokens=0)
+            first, *others = places[key]
+            answers |= {first: answer, **dict.fromkeys(others, free)}
+        for place in range(len(questions)):
+            on_answer(place, answers[place])
         return [answers[place] for place in range(len(questions))]
 
     def _key(self, question: Question) -> bytes:

@@ -107,7 +107,7 @@ class Server:
             for name in ("content", "refusal")
         )
         ended = choice.get("finish_reason")
-        if ended == "length" and not question.label:
+        if ended == "length" and not question.is_label:
             return Answer(content, Status.TRUNCATED, why="the answer was cut by the length limit")
         if ended == "content_filter":
             return Answer(status=Status.BLOCKED, why="the server's content filter cut the answer")

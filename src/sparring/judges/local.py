@@ -148,7 +148,7 @@ class InProcess:
     def _answer(self, question: Question, prompted: int, ids: Sequence[int]) -> Answer:
         ended = bool(ids) and ids[-1] in self._ends
         text = str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
-        if not ended and not question.label:
+        if not ended and not question.is_label:
             why = "the answer was cut by the length limit"
             return Answer("", Status.TRUNCATED, prompted, len(ids), why=why)
         return Answer(text, Status.OK, prompted, len(ids))

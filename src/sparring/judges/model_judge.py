@@ -128,7 +128,7 @@ class Question:
     sampling: Mapping[str, Any] | None = None
 
     @property
-    def label(self) -> bool:
+    def is_label(self) -> bool:
         """Whether the answer is but a label, such as HarmBench's one token or SORRY-Bench's four.
 
         The length limit is meant to end a label; any other answer that it cuts is truncated.
@@ -247,7 +247,7 @@ class ModelJudge:
         verdicts = dict(zip(unique, self._rulings(unique, attempt=0), strict=True))
         again = [item for item, v in verdicts.items() if v.status is Status.PARSE_ERROR]
         verdicts.update(zip(again, self._rulings(again, attempt=1), strict=True))
-        return [self._limited(i, verdicts[i]) if i in verdicts else Verdict() for i in items]
+        return [self._by_policy(i, verdicts[i]) if i in verdicts else Verdict() for i in items]
 
     def _rulings(self, items: Sequence[Item], attempt: int) -> list[Verdict]:
         form, prompts = self.format, [self.format.prompts(item) for item in items]
@@ -268,7 +268,7 @@ class ModelJudge:
         bare = [_THOUGHT.sub("", text).strip() for text in texts]
         return self.format.read(texts) or self.format.read(bare) or _UNREADABLE
 
-    def _limited(self, item: Item, verdict: Verdict) -> Verdict:
+    def _by_policy(self, item: Item, verdict: Verdict) -> Verdict:
         """The verdict without the harm that this judge cannot tell of the item."""
         if self.format.presumes_harm and not item.harmful:
             return replace(verdict, reply_harm=None)

@@ -15,7 +15,7 @@ Votes = Sequence[bool | None]
 Rule = Callable[[Votes], bool | None]
 """What several members' votes on a yes-or-no field make; None leaves the field empty."""
 
-_GRAVER = {Harm.SAFE: 0, Harm.CONTROVERSIAL: 1, Harm.UNSAFE: 2}
+_GRAVITY = {Harm.SAFE: 0, Harm.CONTROVERSIAL: 1, Harm.UNSAFE: 2}
 
 
 def majority(votes: Votes) -> bool | None:
@@ -25,28 +25,27 @@ def majority(votes: Votes) -> bool | None:
 
 
 def any_of(votes: Votes) -> bool | None:
-    """Yes where a single vote is yes: the strict panel."""
+    """Yes where at least one vote is yes."""
     return True in votes
 
 
 def all_of(votes: Votes) -> bool | None:
-    """Yes where every vote is yes: the lenient panel."""
+    """Yes where every vote is yes."""
     return False not in votes
 
 
 RULES: Mapping[str, Rule] = {"majority": majority, "any": any_of, "all": all_of}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Member:
-    """A judge, and the fields of its verdicts that the panel takes; by default all it fills."""
+    """A judge, and the fields that the panel takes from its verdicts; by default all it fills."""
 
     judge: Judge
-    fields: frozenset[str] = frozenset()
+    takes: frozenset[str] = frozenset()
 
-    @property
-    def rules_on(self) -> frozenset[str]:
-        return self.fields or self.judge.fills
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "takes", self.takes or self.judge.fills)
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Panel:
         if not self.members:
             raise UsageError("panel: no members; wanted at least one judge")
         for member in self.members:
-            odd = member.fields - member.judge.fills
+            odd = member.takes - member.judge.fills
             if odd:
                 can = ", ".join(sorted(member.judge.fills))
                 raise UsageError(
@@ -80,7 +79,7 @@ class Panel:
                     f"it fills {can}"
                 )
         for name in self.rules:
-            if name == "score" or len(self._on(name)) < 2:
+            if name == "score" or len(self._members_on(name)) < 2:
                 raise UsageError(
                     f"panel: a rule for {name}; wanted a yes-or-no field that two members rule on"
                 )
@@ -96,14 +95,14 @@ class Panel:
 
     @property
     def fills(self) -> frozenset[str]:
-        return frozenset().union(*(member.rules_on for member in self.members))
+        return frozenset().union(*(member.takes for member in self.members))
 
     @property
     def usage(self) -> Usage:
         return sum((spent(member.judge) for member in self.members), Usage())
 
     def describe(self) -> JudgeCard:
-        members = (replace(describe(m.judge), takes=m.rules_on) for m in self.members)
+        members = (replace(describe(m.judge), takes=m.takes) for m in self.members)
         rules = {name: getattr(rule, "__name__", "") for name, rule in self.rules.items()}
         return JudgeCard(self.name, self.caveat, self.fills, members=(*members,), rules=rules)
 
@@ -111,9 +110,9 @@ class Panel:
         rulings = [member.judge.rule(states) for member in self.members]
         return [self._merged(verdicts) for verdicts in zip(*rulings, strict=True)]
 
-    def _on(self, name: str) -> list[int]:
+    def _members_on(self, name: str) -> list[int]:
         """Which members rule on a field, in their order."""
-        return [i for i, member in enumerate(self.members) if name in member.rules_on]
+        return [i for i, member in enumerate(self.members) if name in member.takes]
 
     def _merged(self, verdicts: Sequence[Verdict]) -> Verdict:
         verdicts = [v if v.status is Status.OK else Verdict(status=v.status) for v in verdicts]
@@ -122,7 +121,7 @@ class Panel:
         return Verdict(**values, status=next(failed, Status.OK))
 
     def _field(self, name: str, verdicts: Sequence[Verdict]) -> Any:
-        values = [getattr(verdicts[i], name) for i in self._on(name)]
+        values = [getattr(verdicts[i], name) for i in self._members_on(name)]
         if len(values) < 2 or name == "score":
             return values[0]
         votes = tuple(v is not Harm.SAFE if isinstance(v, Harm) else v for v in values)
@@ -133,7 +132,7 @@ class Panel:
         ruling = None if None in votes else self.rules[name](votes)
         if name != "reply_harm" or ruling is None:
             return ruling
-        return max(values, key=_GRAVER.__getitem__) if ruling else Harm.SAFE
+        return max(values, key=_GRAVITY.__getitem__) if ruling else Harm.SAFE
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ class Wrapped:
         return getattr(self.judge, name)
 
 
-def shared(judge: Judge, ranks: Ranks) -> Judge:
+def split_over_ranks(judge: Judge, ranks: Ranks) -> Judge:
     """`judge`, of which every process asks its share; all get every verdict."""
     if ranks.size == 1:
         return judge

@@ -19,8 +19,9 @@ from sparring.memory.memory import Opposition
 from sparring.players.player import Policy
 from sparring.types import Metrics, Player, Turn
 
-Matrix = Mapping[int, Mapping[int, float]]
-"""ASR of the attacker kept after `row` rounds against the defender kept after `column`."""
+Matrix = Mapping[tuple[int, int], float]
+"""By (row, column), the ASR of the attacker kept after `row` rounds against the defender kept after
+`column`."""
 Crossed = Callable[[], Matrix]
 """Plays the cross-play matrix of all kept selves, as far as it was not played before."""
 Opponents = Callable[[Player, Sequence[int], Crossed], Mapping[int, float]]
@@ -38,10 +39,10 @@ def nash(player: Player, selves: Sequence[int], matrix: Crossed) -> Mapping[int,
     Over the selves whose cells were all scored; where there are none, every self alike.
     """
     paid = matrix()
-    order = [s for s in sorted(selves) if all(o in paid[s] and s in paid[o] for o in selves)]
+    order = [s for s in sorted(selves) if all({(s, o), (o, s)} <= paid.keys() for o in selves)]
     if not order:
         return uniform(player, selves, matrix)
-    rows, columns, _ = zero_sum([[paid[a][d] for d in order] for a in order])
+    rows, columns, _ = zero_sum([[paid[a, d] for d in order] for a in order])
     return dict(zip(order, rows if player is Player.ATTACKER else columns, strict=True))
 
 
@@ -73,7 +74,7 @@ class League(Opposition):
     share: float
     rng_seed: str
     selves: list[int] = field(default_factory=list)
-    matrix: dict[int, dict[int, float]] = field(default_factory=dict)
+    matrix: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def cast(self, number: int, turn: Turn, cast: Cast) -> tuple[Cast, Turn, Metrics]:
         """The cast with one past self in it, if this is such a round."""
@@ -98,25 +99,19 @@ class League(Opposition):
 
     def crossed(self) -> Matrix:
         """The matrix over all kept selves; plays what is missing."""
-        for row in self.selves:
-            self.matrix.setdefault(row, {})
-        cells = crossplay(
-            self.trial,
-            {str(number): self.players[Player.ATTACKER].at(number) for number in self.selves},
-            {str(number): self.players[Player.DEFENDER].at(number) for number in self.selves},
-            skip={(str(a), str(d)) for a, row in self.matrix.items() for d in row},
+        attackers, defenders = (
+            {number: self.players[player].at(number) for number in self.selves} for player in Player
         )
-        for attacker, defender, asr in cells:
+        for row, column, asr in crossplay(self.trial, attackers, defenders, skip=self.matrix):
             if asr.value is not None:
-                self.matrix[int(attacker)][int(defender)] = asr.value
+                self.matrix[row, column] = asr.value
         return self.matrix
 
     def state(self) -> dict[str, Any]:
         """The matrix as JSON can hold it; the selves are the run's kept checkpoints."""
-        return {"matrix": [[a, d, v] for a, row in self.matrix.items() for d, v in row.items()]}
+        return {"matrix": [[*cell, value] for cell, value in sorted(self.matrix.items())]}
 
     def load(self, state: Mapping[str, Any], selves: Sequence[int]) -> None:
         """Go on from what `state()` returned, with the selves kept after so many rounds each."""
-        self.selves, self.matrix = list(selves), {}
-        for row, column, value in state["matrix"]:
-            self.matrix.setdefault(row, {})[column] = value
+        self.selves = list(selves)
+        self.matrix = {(row, column): value for row, column, value in state["matrix"]}

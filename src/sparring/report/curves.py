@@ -51,7 +51,10 @@ def panels(group: str, runs: Sequence[RunReport]) -> list[Drawing]:
 
 
 def _has(panel: FigurePanel, run: RunReport) -> bool:
-    exams = panel.exam != "unscored" and _exams(panel, run)
+    exams = _exams(panel, run)
+    if panel.exam == "unscored":  # a panel of zeros would say in a picture what a word says
+        live = [value for _, value in run.curves.get("unscored", ())]
+        return any(live) or any(rate.value for _, rate, _ in exams)
     return bool(exams) or any(metric in run.curves for metric in panel.live)
 
 
@@ -110,69 +113,50 @@ def _unscored(rates: Collection[Rate]) -> Rate | None:
 
 def _drawing(panel: FigurePanel, runs: Sequence[RunReport]) -> Drawing:
     def draw(figure: Any, theme: Theme) -> None:
-        handles = _handles(panel, runs, theme)
-        top = 0.3 + 0.17 * -(-len(handles) // 3)
-        axes = plots.axes_in(figure, theme, panel.title, (0.42, top, 0.12, 0.36))
+        axes = plots.axes_in(figure, theme, panel.title, (0.42, 0.3, 0.12, 0.36))
+        if not differ(runs):
+            shade(axes, runs[0].turns, theme, 0.0, 1.0)
         for place, run in enumerate(runs):
-            # the whole height for all, or a lane at the foot for each
-            lane = (0.045 * place, 0.045 * (place + 1)) if differ(runs) else (0.0, 1.0)
-            shade(axes, run.turns, theme, *lane)
-            _lines(axes, panel, run, theme, theme.colour(place) if len(runs) > 1 else "")
+            _lines(axes, panel, run, theme, place if len(runs) > 1 else None)
         last = max(1, *(len(run.turns) for run in runs))
         axes.set_xlim(-0.015 * last, 1.015 * last + 0.5)
         # From 0 to the first round number above the data: no range makes noise look big.
-        top = axes.dataLim.y1
-        shares = next((t for t in (0.1, 0.25, 0.5) if top <= t * 0.96), 1.02)
-        axes.set_ylim(0, shares if panel.share else max(1.0, top * 1.08))
+        low, high = min(0.0, axes.dataLim.y0), max(0.0, axes.dataLim.y1)
+        shares = next((t for t in (0.1, 0.25, 0.5) if high <= t * 0.96), 1.02)
+        free = (1.08 * low, 1.08 * high) if low < high else (0.0, 1.0)
+        axes.set_ylim((0.0, shares) if panel.share else free)
         axes.set_xlabel("rounds played", fontsize=7, labelpad=2)
-        if handles:
-            plots.legend(figure, handles, [h.get_label() for h in handles], handlelength=1.8)
+        plots.legend_above(figure, axes, 2 if len(runs) > 1 else 3)
 
     return Drawing(panel.name, _in_words(panel, runs), draw, panel.caption)
 
 
-def _lines(axes: Any, panel: FigurePanel, run: RunReport, theme: Theme, colour: str) -> None:
-    """Draw a run's live metrics and exams; `colour` is the run's, where there are several."""
-    for place, metric in enumerate(panel.live):
-        points = run.curves.get(metric, ())
-        own = colour or (theme.muted if panel.exam else theme.colour(place))
+def _lines(axes: Any, panel: FigurePanel, run: RunReport, theme: Theme, of: int | None) -> None:
+    """Draw a run's live metrics and exams; of several runs, in the colour of the place `of`."""
+    whose = "" if of is None else f"{plots.label(run.label, 16)}, "
+    for place, (metric, text) in enumerate(panel.live.items()):
+        if not (points := run.curves.get(metric, ())):
+            continue
+        own = theme.muted if panel.exam else theme.colour(place)
+        look: dict[str, Any] = {
+            "color": own if of is None else theme.colour(of),
+            "label": whose + text,
+        }
         if panel.dots:
-            shown = points[:: max(1, len(points) // MOST)]
-            axes.plot([done for done, _ in shown], [v for _, v in shown], ".", color=own, ms=3.5)
+            few = points[:: max(1, len(points) // MOST)]
+            axes.plot(*zip(*few, strict=True), "." if place == 0 else "x", ms=3.5, **look)
             continue
         x, y, alone = _averaged(points, block_of(len(run.turns)))
-        style = plots.STYLES[place % len(plots.STYLES)] if colour else "-"
-        look = {"alpha": 0.6 if panel.exam and colour else 1.0, "marker": "." if alone else None}
-        axes.plot(x, y, ls=style, ms=2.5, color=own, lw=1.0, **look)
+        look |= {"alpha": 0.6 if panel.exam and whose else 1.0, "marker": "." if alone else None}
+        style = "-" if of is None else plots.STYLES[place % len(plots.STYLES)]
+        axes.plot(x, y, ls=style, ms=2.5, lw=1.0, **look)
     for held_out in panel.judges:
-        if exams := [(rounds, rate) for rounds, rate, _ in _exams(panel, run, held_out)]:
-            plots.with_intervals(axes, exams, colour or theme.series[held_out], held_out)
-
-
-def _handles(panel: FigurePanel, runs: Sequence[RunReport], theme: Theme) -> list[Any]:
-    """Return legend handles: runs by colour, metrics by colour (one run) or style (several)."""
-    from matplotlib.lines import Line2D
-
-    many = len(runs) > 1
-    looks: list[dict[str, Any]] = [
-        {"color": theme.colour(place), "lw": 2, "label": plots.label(run.label, 20)}
-        for place, run in enumerate(runs if many else ())
-    ]
-    for place, (metric, text) in enumerate(panel.live.items()):
-        if any(metric in run.curves for run in runs):
-            own = theme.muted if many or panel.exam else theme.colour(place)
-            style = "" if panel.dots else plots.STYLES[place % len(plots.STYLES)] if many else "-"
-            marker = "." if panel.dots else None
-            looks.append({"color": own, "lw": 1, "label": text, "ls": style, "marker": marker})
-    for held_out in panel.judges:
-        if sets := [name for run in runs for *_, name in _exams(panel, run, held_out)]:
-            text = f"exam, {plots.label(sets[0], 14)}" if sets[0] else "exam"
-            text += " (held-out judge)" if held_out else ""
-            own = theme.muted if many else theme.series[held_out]
-            style, face = ("--", theme.paper) if held_out else ("-", own)
-            look = {"color": own, "ls": style, "mfc": face, "marker": "o", "ms": 3.4}
-            looks.append({"label": text, **look})
-    return [Line2D([], [], **look) for look in looks]
+        if exams := _exams(panel, run, held_out):
+            named = f"exam, {plots.label(exams[0][2], 14)}" if exams[0][2] else "exam"
+            text = f"{whose}{named}{' (held-out judge)' if held_out else ''}"
+            colour = theme.series[held_out] if of is None else theme.colour(of)
+            measured = [(rounds, rate) for rounds, rate, _ in exams]
+            plots.with_intervals(axes, measured, colour, text, held_out)
 
 
 def _in_words(panel: FigurePanel, runs: Sequence[RunReport]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 _SEQUENCES = re.compile(
@@ -22,6 +23,7 @@ _LAST = "".join(
 _HIDING = re.compile(f"[{_UNSEEN}\ufdd0-\ufdef{_LAST}]+")
 _EACH = 3
 LONGEST_NAME = 120
+_LONGEST_TEXT = 4_000
 
 
 def safe(text: str) -> str:
@@ -66,3 +68,29 @@ def name(text: str, longest: int = LONGEST_NAME) -> str:
     shown = " ".join(visible(text[: 2 * longest]).split())
     cut = len(text) > 2 * longest or len(shown) > longest
     return f"{shown[:longest]}… ({len(text):,} characters)" if cut else shown
+
+
+def cut(text: str) -> str:
+    """Return a text, or the beginning of one that is longer than anybody reads."""
+    if len(text) <= _LONGEST_TEXT:
+        return text
+    return f"{text[:_LONGEST_TEXT]}… ({len(text):,} characters)"
+
+
+def digest(text: str) -> str:
+    """Return the sha256 of a text, also of one with unpaired surrogates."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def in_place_of(text: str) -> str:
+    """Return what stands for a text that is not shown: a digest, and its length."""
+    return f"[{digest(text)[:12]}, {len(text.split())} words]"
+
+
+def duration(seconds: float) -> str:
+    """Return hours, minutes and seconds, the largest two of them."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"

@@ -8,9 +8,10 @@ from math import nan
 from statistics import fmean
 from typing import Any
 
+from sparring.report import plots
 from sparring.report.curves import block_of, shade
-from sparring.report.plots import COLUMN, Drawing, Theme, axes_in, label, swatches, with_intervals
-from sparring.report.run_report import RunReport, families, sides, value
+from sparring.report.plots import Drawing, Theme, axes_in, label
+from sparring.report.run_report import RunReport, families, family_name, sides, value
 from sparring.stats.rates import Rate
 from sparring.store.records import CrossplayResults, ExploitResults
 
@@ -25,20 +26,21 @@ _AXIS = {"fontsize": 7, "labelpad": 2}
 def family_figure(runs: Sequence[RunReport], metric: str, title: str) -> Drawing:
     """Draw a rate of every family before and after, with intervals; two dots for each run."""
     rows = families(runs[0].after.rates, metric)[:ROWS]
+    names = [family_name(runs, row) for row in rows]
     height = 0.62 + len(rows) * (0.13 + 0.13 * len(runs))
 
     def rates(run: RunReport, family: str) -> list[Rate | None]:
         return [exam.rates.get(f"{metric}/{family}") for exam in (run.before, run.after)]
 
     def draw(figure: Any, theme: Theme) -> None:
-        left = min(1.7, 0.2 + 0.067 * max((len(label(row, 20)) for row in rows), default=1))
+        left = min(1.7, 0.2 + 0.067 * max((len(label(name, 22)) for name in names), default=1))
         head = f"{title}:  ○ before   ● after"
         axes = axes_in(figure, theme, head, (left, 0.42, 0.2, 0.36))
         for row, family in enumerate(rows):
             for place, run in enumerate(runs):
                 y = row + (place - (len(runs) - 1) / 2) * 0.8 / len(runs)
                 _before_after(axes, rates(run, family), y, theme.colour(place))
-        axes.set_yticks(range(len(rows)), [label(row, 20) for row in rows], color=theme.ink)
+        axes.set_yticks(range(len(rows)), [label(name, 22) for name in names], color=theme.ink)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(-0.02, 1.02)
         axes.grid(visible=False, axis="y")
@@ -64,7 +66,7 @@ def crossplay_figure(results: CrossplayResults, title: str, file: str) -> Drawin
     """Draw ASR of past attackers (rows) against past defenders (columns), numbers in the cells."""
     rows, columns = sides(results.asr)
     cells = [[results.asr[row].get(column) for column in columns] for row in rows]
-    width = min(9.0, max(COLUMN, 0.9 + 0.52 * len(columns)))
+    width = min(9.0, max(plots.COLUMN, 0.9 + 0.52 * len(columns)))
     height = 1.0 + max(0.27, min(0.42, 0.42 * 7 / len(rows))) * len(rows)
 
     def draw(figure: Any, theme: Theme) -> None:
@@ -118,8 +120,7 @@ def strategy_figure(run: RunReport, file: str, names: Sequence[str]) -> Drawing:
 
     def draw(figure: Any, theme: Theme) -> None:
         head = f"What rewrites became: {label(run.label, 24)}"
-        top = 0.42 + 0.16 * -(-len(groups) // 3)
-        axes = axes_in(figure, theme, head, (0.42, top, 0.12, 0.36))
+        axes = axes_in(figure, theme, head, (0.42, 0.42, 0.12, 0.36))
         grey = {"others": theme.grid, "unfaithful": theme.muted, "unparseable": theme.ink}
         colours = [*theme.series[: len(named)], *(grey[n] for n in [*groups][len(named) :])]
         size = block_of(len(run.turns))
@@ -130,12 +131,13 @@ def strategy_figure(run: RunReport, file: str, names: Sequence[str]) -> Drawing:
             [fmean(sum(shares.get(n, 0.0) for n in group) for _, shares in b) for b in blocks]
             for group in groups.values()
         ]
-        axes.stackplot(x, stacks, colors=colours, ec=theme.paper, lw=0.4, alpha=0.92)
+        look = {"colors": colours, "ec": theme.paper, "lw": 0.4, "alpha": 0.92}
+        axes.stackplot(x, stacks, labels=[label(group, 17) for group in groups], **look)
         shade(axes, run.turns, theme, 1.02, 1.055)
         axes.set_xlim(min(x, default=0), max(x, default=1))
         axes.set_ylim(0, 1)
         axes.set_xlabel("rounds played", **_AXIS)
-        swatches(figure, [label(group, 17) for group in groups], colours)
+        plots.legend_above(figure, axes)
 
     last = run.strategies[-1][1]
     shares = ", ".join(f"{n} {last.get(n, 0.0):.2f}" for n in named)
@@ -152,20 +154,20 @@ def exploit_figure(results: ExploitResults, file: str) -> Drawing:
     shown = list(attackers)[:8]
 
     def draw(figure: Any, theme: Theme) -> None:
-        top = 0.3 + 0.16 * -(-len(shown) // 3)
-        axes = axes_in(figure, theme, "ASR of fresh attackers", (0.42, top, 0.12, 0.36))
+        axes = axes_in(figure, theme, "ASR of fresh attackers", (0.42, 0.3, 0.12, 0.36))
         for name, colour in zip(shown, theme.series, strict=False):
             points = list(zip(attackers[name].steps, attackers[name].asr, strict=False))
             scored = [(step, rate) for step, rate in points if rate.value is not None]
             if len(points) == 1:
+                look = {"color": colour, "lw": 1.4, "ls": "--", "zorder": 3}
                 for _, rate in scored:
-                    axes.axhline(rate.value, color=colour, lw=1.4, ls="--", zorder=3)
+                    axes.axhline(rate.value, label=label(name, 20), **look)
             elif scored:
-                with_intervals(axes, scored, colour)
+                plots.with_intervals(axes, scored, colour, label(name, 20))
         axes.set_ylim(0, 1.02)
         axes.margins(x=0.02)
         axes.set_xlabel("steps of training", **_AXIS)
-        swatches(figure, [label(name, 20) for name in shown], theme.series[: len(shown)])
+        plots.legend_above(figure, axes)
 
     last = {who: curve.asr[-1] for who, curve in attackers.items() if curve.asr}
     words = "; ".join(f"{who}: {value(rate, 2, '–')}" for who, rate in last.items())

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.text import Text
 
 from sparring.door import inside
-from sparring.report import curves, figures, terminal
+from sparring.report import curves, figures, games, terminal
 from sparring.report import run_report as reading
-from sparring.report.escape import line, name, visible
+from sparring.report.escape import duration, hidden, line, name, visible
 from sparring.report.plots import COLUMN, DARK, LIGHT, Drawing, images, packaged
 from sparring.report.run_report import RunReport, counted, headline_key
 from sparring.settings.config import load_yaml
@@ -155,7 +155,7 @@ def drawings(runs: Sequence[RunReport]) -> dict[str, list[Drawing]]:
         if run in rewritten:
             file = f"strategies{suffix}"
             parts["strategies"].append(figures.strategy_figure(run, file, named))
-    return parts | {group: curves.panels(group, runs) for group in ("curves", "pool")}
+    return parts | {group: curves.panels(group, runs) for group in ("curves", "training", "pool")}
 
 
 def _suffix(runs: Sequence[RunReport], run: RunReport) -> str:
@@ -179,19 +179,12 @@ def html(
     )
     environment.filters |= {function.__name__: function for function in FILTERS} | {
         "suffix": lambda run: _suffix(runs, run),
+        "family": lambda family: name(reading.family_name(runs, family)),
         "whose": lambda run: f": {name(run.label)}" if len(runs) > 1 else "",
     }
     environment.globals |= {function.__name__: function for function in FUNCTIONS}
     css = packaged("report.css")
     facts = [dict(_facts(run, public)) for run in runs]
-    attacks = [
-        (f"{title}: {name(run.label)}", best(run.run, include_harmful))
-        for run in runs
-        for best, title in (
-            (reading.strongest, "Fixed attacks of the exams, by family"),
-            (reading.own, "The attacker's own, by recorded round"),
-        )
-    ]
     page = environment.from_string(packaged("report.html.j2")).render(
         runs=runs,
         figures=groups,
@@ -202,11 +195,10 @@ def html(
         css=Markup(css),
         security=SECURITY.format(base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()),
         title=" · ".join(name(run.label, 60) for run in runs),
-        kind="harmful" if include_harmful else "public" if public else "redacted",
         judges=_judges(runs),
         all_keys=list(dict.fromkeys(key for run in runs for key in run.after.rates)),
         lanes=curves.differ(runs),
-        attacks=attacks,
+        **games.for_page(runs, public, include_harmful),
         facts=facts,
         fact_names=list(dict.fromkeys(key for values in facts for key in values)),
         configs=[(run.label, shown_config(run.run.config_yaml, public)) for run in runs],
@@ -232,13 +224,6 @@ def missing(rate: Rate | None) -> str:
         f"{rate.n_total - rate.n_scored} unscored ({causes or 'cause unknown'}), "
         f"{low:.3f}–{high:.3f} whichever way they count"
     )
-
-
-def apart(a: Rate | None, b: Rate | None) -> bool:
-    """Say whether two intervals do not touch."""
-    if not (a and b and a.ci95 and b.ci95):
-        return False
-    return a.ci95[1] < b.ci95[0] or b.ci95[1] < a.ci95[0]
 
 
 def held_out(exam: ExamResults, key: str) -> Rate | None:
@@ -296,15 +281,6 @@ def _facts(run: RunReport, public: bool) -> Iterator[tuple[str, str]]:
         yield name(key), " · ".join(" ".join(name(str(word)) for word in part) for part in parts)
 
 
-def duration(seconds: float) -> str:
-    """Return hours, minutes and seconds, the largest two of them."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours:,} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
-
-
 def shown_config(text: str, public: bool) -> str:
     """Return the configuration without passwords; in public also without attackers or places."""
     if public:
@@ -335,8 +311,8 @@ def _public(node: Any, where: str, base: Any) -> Any:
 
 
 FILTERS = (
-    *(apart, counted, counts, duration, has_held_out, held_out, missing, moment, name, spendable),
-    *(reading.families, reading.interval, reading.value),
+    *(counted, counts, duration, has_held_out, held_out, hidden, missing, moment, name, spendable),
+    *(reading.apart, reading.families, reading.interval, reading.value),
 )
 FUNCTIONS = (headline_key, reading.by_size, reading.sides, reading.spread)
 """What the template may use, by their names."""

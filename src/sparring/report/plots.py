@@ -19,6 +19,8 @@ from sparring.stats.rates import Rate
 _COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
 COLUMN = 4.0
 """Inches of a figure in one column; a wider one takes them all."""
+FEWEST_JOINED = 3
+"""Measured points from which on a line joins them."""
 STYLES = ("-", (0, (4, 1.6)), (0, (1, 1.3)), (0, (5, 1.5, 1, 1.5)))
 """Line styles of several metrics of one run, where colours tell runs apart."""
 
@@ -108,29 +110,37 @@ def axes_in(figure: Any, theme: Theme, title: str, margins: Sequence[float]) -> 
     return figure.add_axes(place)
 
 
-def legend(figure: Any, handles: Sequence[Any], labels: Sequence[str], **look: float) -> None:
-    """Put a legend of three columns below the title."""
-    width, height = figure.get_size_inches()
-    place = {"loc": "upper left", "bbox_to_anchor": (0.06 / width, 1 - 0.22 / height)}
-    figure.legend(handles, labels, ncols=3, borderpad=0.2, columnspacing=1.2, **place, **look)
-
-
-def swatches(figure: Any, names: Sequence[str], colours: Sequence[str]) -> None:
-    """Put a legend of coloured areas below the title."""
-    from matplotlib.patches import Patch
-
-    handles = [Patch(color=colour) for colour in colours]
-    legend(figure, handles, names, handlelength=1.0, handleheight=0.8)
+def legend_above(figure: Any, axes: Any, columns: int = 3) -> None:
+    """Put what is drawn and has a label into a legend below the title, and make room for it."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        width, height = figure.get_size_inches()
+        place = {"loc": "upper left", "bbox_to_anchor": (0.06 / width, 1 - 0.22 / height)}
+        spaces = {"borderpad": 0.2, "columnspacing": 1.2, "handlelength": 1.8}
+        figure.legend(handles, labels, ncols=columns, **place, **spaces)
+        left, bottom, wide, high = axes.get_position().bounds
+        room = 0.17 * -(-len(handles) // columns) / height
+        axes.set_position((left, bottom, wide, high - room))
 
 
 def with_intervals(
-    axes: Any, points: Sequence[tuple[float, Rate]], colour: str, hollow: bool = False
+    axes: Any, points: Sequence[tuple[float, Rate]], colour: str, text: str, hollow: bool = False
 ) -> None:
-    """Draw scored rates with their 95 % intervals: as bars, or as a band where they are many."""
+    """Draw scored rates with their 95 % intervals: as bars, or as a band where they are many.
+
+    Two are not joined: nobody knows how fast the one became the other.
+    """
     x = [at for at, _ in points]
     y = np.array([rate.value or 0.0 for _, rate in points])
     low, high = np.transpose([rate.ci95 or (rate.value, rate.value) for _, rate in points])
-    look = {"color": colour, "lw": 1.4, "ls": "--" if hollow else "-", "zorder": 3}
+    look: dict[str, Any] = {
+        "color": colour,
+        "label": text,
+        "lw": 1.4,
+        "ls": "--" if hollow else "-",
+        "zorder": 3,
+    }
+    look |= {"ls": "none"} if len(points) < FEWEST_JOINED else {}
     if len(points) > 40:
         axes.fill_between(x, low, high, color=colour, alpha=0.25, lw=0)
         axes.plot(x, y, **look)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -12,31 +12,48 @@ from rich import progress
 from rich.console import Console
 
 from sparring.pulse import SILENCE, watched
-from sparring.report.escape import safe
+from sparring.report.escape import duration, line, safe
 from sparring.runs.train import Watch
 from sparring.types import Metrics, Player, Round, UsageError
 
 _SHOWN = ("asr", "parsed", "faithful", "correct", "over_refusal", "unscored")
 
 
-class ProgressWatch(Watch):
-    """Shows every phase of a run; `trackers` get every round's metrics."""
+def figure(number: Any) -> str:
+    """Return a number to three digits, a whole one in full, and anything else as it is."""
+    if not isinstance(number, float) or number.is_integer():
+        return str(number)
+    return f"{number:.3g}" if abs(number) < 1000 else f"{number:.0f}"
 
-    def __init__(self, console: Console, rounds: int, warm_up_steps: int, trackers: Any) -> None:
-        self.console, self.trackers = console, trackers
-        self.totals = {"warm-up": warm_up_steps, "rounds": rounds}
+
+def in_a_line(learns: Iterable[Player], metrics: Metrics) -> str:
+    """Return a round in a line: who learned, whom it met, and the rates to look at first."""
+    past = "".join(
+        f" (met the {player} of round {metrics[f'league/{player}']:.0f})"
+        for player in Player
+        if f"league/{player}" in metrics
+    )
+    numbers = " ".join(f"{key} {metrics[key]:.2f}" for key in _SHOWN if key in metrics)
+    return f"{' and '.join(sorted(learns))} learned{past}: {numbers}"
+
+
+class Bars:
+    """Shows how far work has come: bars on a terminal, elsewhere a line every two seconds or so."""
+
+    def __init__(self, console: Console, quiet: bool = False) -> None:
+        self.console = console
+        self.prints = not (quiet or console.is_terminal)
         self.bars = progress.Progress(
-            progress.TextColumn("{task.description:>10}"),
+            progress.TextColumn("{task.description:>10.24}", markup=False),
             *(progress.BarColumn(), progress.MofNCompleteColumn()),
             *(progress.TimeElapsedColumn(), progress.TimeRemainingColumn()),
-            progress.TextColumn("{task.fields[text]}"),
+            progress.TextColumn("{task.fields[text]}", markup=False),
             console=console,
-            disable=not console.is_terminal,
+            disable=quiet or not console.is_terminal,
         )
         self.tasks: dict[str, progress.TaskID] = {}
         self.started = self.printed = time.monotonic()
-        self.last_round = ""
-        self.watching = watched(self.beat)
+        self.watching, self.last_round = watched(self.beat), ""
 
     def __enter__(self) -> Self:
         self.bars.start()
@@ -46,6 +63,45 @@ class ProgressWatch(Watch):
     def __exit__(self, *error: object) -> None:
         self.watching.__exit__(None, None, None)
         self.bars.stop()
+
+    def beat(self, work: str, done: int, total: int) -> None:
+        """Show what is under way; without bars only where nothing was printed for a while."""
+        text = f"{work} {done}/{total}"
+        if self.bars.tasks:
+            self.bars.update(self.bars.tasks[-1].id, text=safe(f"{text:16s}  {self.last_round}"))
+        if time.monotonic() - self.printed > SILENCE:
+            self._print(text)
+
+    def phase(self, name: str, done: int, total: int, text: str = "") -> None:
+        """Show that of `total` steps of something `done` are done, and about how long it takes."""
+        self._advance(name, done, total, text)
+        left = self.bars.tasks[self.tasks[name]].time_remaining
+        text += f"  about {duration(left)} left" if left else ""
+        if time.monotonic() - self.printed > 2 or done in (0, 1, total):
+            self._print(f"{name} {done}/{total}  {text}".rstrip())
+
+    def _advance(self, name: str, done: int, total: int, text: str) -> None:
+        if name not in self.tasks:
+            self.tasks[name] = self.bars.add_task(line(Path(name).name), total=total, text="")
+        self.bars.update(self.tasks[name], completed=done, total=total, text=safe(text))
+
+    def _print(self, text: str) -> None:
+        if self.prints:
+            self.printed = time.monotonic()
+            seconds = self.printed - self.started
+            self.console.print(f"{seconds:6.0f}s  {safe(text)}", highlight=False, markup=False)
+
+
+class ProgressWatch(Bars, Watch):
+    """Shows every phase of a run; `trackers` get every round's metrics."""
+
+    def __init__(self, console: Console, rounds: int, warm_up_steps: int, trackers: Any) -> None:
+        super().__init__(console)
+        self.trackers = trackers
+        self.totals = {"warm-up": warm_up_steps, "rounds": rounds}
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
         self.trackers.finish()
 
     def warmed(self, step: int, metrics: Metrics) -> None:
@@ -55,46 +111,14 @@ class ProgressWatch(Watch):
     def played(self, round_: Round) -> None:
         """Show one round, and log it to the trackers."""
         metrics, done, rounds = round_.metrics, round_.number + 1, self.totals["rounds"]
-        past = "".join(
-            f" (met the {player} of round {metrics[f'league/{player}']:.0f})"
-            for player in Player
-            if f"league/{player}" in metrics
-        )
-        numbers = " ".join(f"{key} {metrics[key]:.2f}" for key in _SHOWN if key in metrics)
-        self.last_round = f"{' and '.join(sorted(round_.turn.learns))} learned{past}: {numbers}"
+        self.last_round = in_a_line(round_.turn.learns, metrics)
         self._advance("rounds", done, rounds, self.last_round)
-        if not self.console.is_terminal:
-            self._print(f"round {done}/{rounds}  {self.last_round}")
+        self._print(f"round {done}/{rounds}  {self.last_round}")
         self.trackers.log(metrics, round_.number)
-
-    def beat(self, work: str, done: int, total: int) -> None:
-        """Show what is under way; without bars only where nothing was printed for a while."""
-        text = f"{work} {done}/{total}"
-        if self.bars.tasks:
-            self.bars.update(self.bars.tasks[-1].id, text=safe(f"{text:16s}  {self.last_round}"))
-        if not self.console.is_terminal and time.monotonic() - self.printed > SILENCE:
-            self._print(text)
 
     def note(self, text: str) -> None:
         """Print something that a person should know."""
         self.console.print(safe(text), style="yellow", highlight=False, markup=False)
-
-    def phase(self, name: str, done: int, total: int, text: str = "") -> None:
-        """Show progress of anything but rounds; without bars at most a line every two seconds."""
-        self._advance(name, done, total, text)
-        due = time.monotonic() - self.printed > 2 or done in (0, 1, total)
-        if not self.console.is_terminal and due:
-            self._print(f"{name} {done}/{total}  {text}".rstrip())
-
-    def _advance(self, name: str, done: int, total: int, text: str) -> None:
-        if name not in self.tasks:
-            self.tasks[name] = self.bars.add_task(name, total=total, text="")
-        self.bars.update(self.tasks[name], completed=done, total=total, text=safe(text))
-
-    def _print(self, text: str) -> None:
-        self.printed = time.monotonic()
-        seconds = self.printed - self.started
-        self.console.print(f"{seconds:6.0f}s  {safe(text)}", highlight=False, markup=False)
 
 
 class Trackers:

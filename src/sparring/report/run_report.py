@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from operator import attrgetter
 from typing import Any, TypeVar
 
 from sparring.door import inside, read_json
-from sparring.games.game import attack_of, reply_of
-from sparring.metrics import succeeded
-from sparring.report.escape import hidden
+from sparring.report.escape import in_place_of
+from sparring.settings.config import RunConfig
 from sparring.stats.rates import Rate
 from sparring.store import records
-from sparring.store.folder import RunDir, read_games
-from sparring.types import CorruptError, State, Status, UsageError
+from sparring.store.folder import RunDir
+from sparring.types import CorruptError, UsageError
 
 T = TypeVar("T")
 Points = Sequence[tuple[int, float]]
 """(rounds played, value), ascending."""
 POOLED = ("adversarial", "wrapped", "rewritten")
 """Exam sets pooled over kinds of attacks, in the order in which a headline prefers them."""
+_IN_WORDS = {"asr": "attack success", "over_refusal": "over-refusal", "correct": "correct answers"}
 SHOWN = 10
 """Entries of each list of the experience pool."""
-FILES = 12
-"""Exams, and transcripts, that are searched for attacks, the first and the last among them."""
-_MOST_BYTES = 256_000_000
-_LONGEST = 4_000
-"""Characters of an attack or reply that are shown."""
-_NEVER = re.compile(r"(?<![a-z0-9])(s4|cse[am]?|minors?)(?![a-z0-9])|csam|child|pa?edo", re.I)
-"""Categories about children (S4 is Llama Guard's): such attacks are never shown, whoever asks."""
 _OUTCOMES = frozenset({"asr", "over_refusal", "correct"})
 """Metrics that say nothing of the present players where one of them was a past self."""
 
@@ -58,6 +48,44 @@ class RunReport:
         return self.exams[-1]
 
     @cached_property
+    def broad_pool(self) -> bool:
+        """Whether the attacker was warmed up on every family of the sandbox."""
+        return pool_is_broad(settings_of(self.run))
+
+    @property
+    def summary(self) -> str:
+        """What came out, in sentences, with its uncertainty."""
+        before, after, status = self.before.rates, self.after.rates, self.run.status.status
+        metrics = [set(record.metrics) for record in self.rounds]
+        learned = any(name.endswith("/loss") for names in metrics for name in names)
+        parsed = any(record.metrics.get("parsed") for record in self.rounds)
+        keys = [key for metric in _IN_WORDS if (key := headline_key(after, metric))]
+        changed = any(apart(before.get(key), after[key]) for key in keys)
+        examined = self.after is not self.before
+        moved = [self._moved(key) for key in keys]
+        best = self.best_response
+        words = {
+            f"The run is not complete ({status} after {len(self.rounds):,} rounds).": status
+            != "complete",
+            "No attack of the attacker parsed.": not parsed,
+            "No update was made, so nothing was learned.": not learned,
+            "Only the exam before the first round was sat.": not examined,
+            "No change can be told from chance.": examined and learned and not changed,
+            f"After {self.after.rounds:,} rounds {'; '.join(moved)} (95 % intervals).": moved,
+            f"The strongest attacker trained against it reaches {cell(best)}.": best,
+            "Attackers that go on learning were not tried against it (sparring exploit).": not best,
+        }
+        return " ".join(sentence for sentence, holds in words.items() if holds)
+
+    def _moved(self, key: str) -> str:
+        """Return how a rate moved between the first and the last exam, in words."""
+        a, b = self.before.rates.get(key), self.after.rates[key]
+        metric, _, family = key.partition("/")
+        name = f"{_IN_WORDS[metric]} ({family_name([self], family)}, n = {counted(b)})"
+        chance = "" if apart(a, b) else ", within its uncertainty"
+        return f"{name} went from {cell(a)} to {cell(b)}{chance}"
+
+    @cached_property
     def turns(self) -> tuple[str, ...]:
         """Who learned in each round: `attacker`, `defender` or `both`."""
         return tuple("both" if len(r.learns) > 1 else "".join(r.learns) for r in self.rounds)
@@ -75,12 +103,13 @@ class RunReport:
 
     @cached_property
     def strategies(self) -> Sequence[tuple[int, Mapping[str, float]]]:
-        """(rounds played, shares of the attacker's rewrites by strategy), where there are any."""
-        shares = (
+        """(rounds played, shares of the attacker's rewrites by strategy), where there are two."""
+        rounds = (
             (done, {k[9:]: v for k, v in record.metrics.items() if k.startswith("strategy/")})
             for done, record in enumerate(self.rounds, 1)
         )
-        return [(done, share) for done, share in shares if share]
+        shares = [(done, share) for done, share in rounds if share]
+        return shares if len({name for _, share in shares for name in share}) > 1 else []
 
     @property
     def learned_strategies(self) -> Mapping[int, Mapping[str, float]]:
@@ -133,6 +162,7 @@ class RunReport:
             "strategies": self.learned_strategies,
             "crossplay": crossplay,
             "seconds": sum(sum(record.seconds.values()) for record in self.rounds),
+            "summary": self.summary,
         }
 
 
@@ -150,6 +180,37 @@ def read_run(run: RunDir, label: str = "") -> RunReport:
         exploit=records.ExploitResults.read_if_there(run.evidence.path("evidence/exploit.json")),
         bound=records.BoundResults.read_if_there(run.evidence.path("evidence/bound.json")),
     )
+
+
+def settings_of(run: RunDir) -> RunConfig | None:
+    """Return the settings of a run; None where another version wrote them."""
+    try:
+        return run.config
+    except UsageError:
+        return None
+
+
+def pool_is_broad(config: RunConfig | None) -> bool:
+    """Say whether a run's attack pool holds every family of the sandbox's exam."""
+    warm = config.warm_up if config and config.in_sandbox else None
+    return warm is not None and warm.steps > 0 and warm.pool == "broad"
+
+
+def family_name(runs: Iterable[RunReport], family: str) -> str:
+    """Return what a reader calls a family of attacks: one in the attack pool is not held out."""
+    return " / ".join(dict.fromkeys(renamed(family, run.broad_pool) for run in runs))
+
+
+def renamed(family: str, broad: bool) -> str:
+    """Return a family's name where the attack pool is broad or not."""
+    return family.replace("held-out", "broad-pool") if broad else family
+
+
+def apart(a: Rate | None, b: Rate | None) -> bool:
+    """Say whether two intervals do not touch."""
+    if not (a and b and a.ci95 and b.ci95):
+        return False
+    return a.ci95[1] < b.ci95[0] or b.ci95[1] < a.ci95[0]
 
 
 def _spent(on: str, costs: records.Costs | None) -> dict[str, float]:
@@ -170,8 +231,8 @@ def _summed(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 def spread(values: Sequence[T], most: int) -> list[T]:
     """Return at most `most` of the values, evenly, the first and the last among them."""
-    if len(values) <= most:
-        return list(values)
+    if len(values) <= most or not most:
+        return list(values[:most])
     return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
 
 
@@ -220,98 +281,18 @@ def interval(rate: Rate | None) -> str:
     return "" if rate is None or rate.ci95 is None else "{:.2f}–{:.2f}".format(*rate.ci95)
 
 
+def cell(rate: Rate | None) -> str:
+    """Return a rate with its interval, where it has one."""
+    within = interval(rate)
+    return f"{value(rate)} ({within})" if within else value(rate)
+
+
 def counted(rate: Rate | None) -> str:
     """Return how many items were scored, and of how many where that is not all."""
     if rate is None:
         return "–"
     scored = f"{rate.n_scored:,}"
     return scored if rate.n_scored == rate.n_total else f"{scored} of {rate.n_total:,}"
-
-
-@dataclass(frozen=True, slots=True)
-class Attack:
-    """An attack of a family, which worked `won` times in `tries`, in round `last` the last time.
-
-    `sha256` and `words` stand for the text. `attack` and `reply` are shown only if `shows_text`, if
-    the attack worked at least once, and if it is not `withheld` for its seed's category.
-    """
-
-    family: str
-    sha256: str
-    state: State
-    shows_text: bool
-    won: int = 0
-    tries: int = 0
-    last: int = -1
-
-    @property
-    def words(self) -> int:
-        return len((attack_of(self.state) or "").split())
-
-    @property
-    def withheld(self) -> bool:
-        return bool(_NEVER.search(self.state.seed.category))
-
-    @property
-    def attack(self) -> str:
-        return self._shown(attack_of(self.state) or "")
-
-    @property
-    def reply(self) -> str:
-        return self._shown(reply_of(self.state) or "")
-
-    @property
-    def hidden(self) -> tuple[int, int]:
-        """How many characters of the attack and of the reply hide or reorder."""
-        return hidden(attack_of(self.state) or ""), hidden(reply_of(self.state) or "")
-
-    def _shown(self, text: str) -> str:
-        if not (self.shows_text and self.won) or self.withheld:
-            return ""
-        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text):,} characters)"
-
-
-def strongest(run: RunDir, include_harmful: bool) -> list[Attack]:
-    """Return the best attack of every harmful family over the exams of a run."""
-    games = (
-        (name.removeprefix("harmful/"), number, state)
-        for number in spread(run.exams(), FILES)
-        for name, state in read_games(run.exam_games(number), most=_MOST_BYTES)
-        if name.startswith("harmful/")
-    )
-    return _best(games, include_harmful)
-
-
-def own(run: RunDir, include_harmful: bool) -> list[Attack]:
-    """Return the best attack of the attacker itself in each transcript that is searched."""
-    games = (
-        (f"round {number + 1}", number + 1, state)
-        for number, path in spread(list(run.transcripts().items()), FILES)
-        for _, state in read_games(path, most=_MOST_BYTES)
-        if not state.dealt
-    )
-    return _best(games, include_harmful)
-
-
-def _best(games: Iterable[tuple[str, int, State]], include_harmful: bool) -> list[Attack]:
-    """Return every family's attack that worked most often; games are (family, round, state)."""
-    families: dict[str, dict[str, Attack]] = {}
-    for family, number, state in games:
-        text = attack_of(state)
-        if not state.seed.harmful or not text:
-            continue
-        digest = _digest(text)
-        attacks = families.setdefault(family, {})
-        attack = attacks.get(digest) or Attack(family, digest, state, include_harmful)
-        if state.verdict.status is Status.OK and succeeded(state):
-            attack = replace(attack, won=attack.won + 1, last=number, state=state)
-        attacks[digest] = replace(attack, tries=attack.tries + 1)
-    strength = attrgetter("won", "last", "sha256")
-    return [max(attacks.values(), key=strength) for attacks in families.values()]
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def pool_entries(run: RunDir, content: bool) -> dict[str, Any]:
@@ -346,6 +327,6 @@ def pool_entries(run: RunDir, content: bool) -> dict[str, Any]:
 
 def _row(entry: records.PoolEntry, content: bool) -> dict[str, Any]:
     text = entry.seen[-1].content
-    shown = text if content else f"[{_digest(text)[:12]}, {len(text.split())} words]"
+    shown = text if content else in_place_of(text)
     row = {"seed": entry.seed.id, "harmful": entry.seed.harmful, "mean": entry.mean}
     return {**row, "visits": entry.visits, "attack": shown}

@@ -15,7 +15,7 @@ from sparring.games.dialogue import Dialogue
 from sparring.games.game import Game
 from sparring.games.payoffs import MAGIC, LabelPayoff, Payoff, ScorePayoff, SelfRedTeamPayoff
 from sparring.judges.judge import Judge
-from sparring.judges.panel import shared
+from sparring.judges.panel import split_over_ranks
 from sparring.memory.experience import Defence, ExperiencePool, PoolLimits, score_named
 from sparring.memory.league import League, nash
 from sparring.memory.league import uniform as uniform_opponents
@@ -46,7 +46,7 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
         source = sandbox(config)
     else:
         source = own_data(config, objects.seeds, objects.judge)
-    judge = shared(source.judge, ranks)
+    judge = split_over_ranks(source.judge, ranks)
     payoff, rules = objects.payoff or _payoff(config), config.game
     game = Dialogue(payoff, source.briefs, rules.gate, rules.exchanges, rules.reply_format)
     _check_fields(game.needs, judge, rules.exchanges)
@@ -73,7 +73,7 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
     return Run(
         config=config,
         plan=plan,
-        exam=replace(exam, second=exam.second and shared(exam.second, ranks)),
+        exam=replace(exam, second=exam.second and split_over_ranks(exam.second, ranks)),
         seeds=seeds,
         warm_up=_warm_up(config, source, pool, trained),
         notes=(*source.notes, *notes),

@@ -93,7 +93,7 @@ def judge_of(
         for place, entry in enumerate(settings)
         for member in _members(entry, salt, f"{setting}.{place}" if several else setting, prove)
     ]
-    if len(members) == 1 and not rules and members[0].rules_on == members[0].judge.fills:
+    if len(members) == 1 and not rules and members[0].takes == members[0].judge.fills:
         return members[0].judge
     return Panel(members, {name: RULES[rule] for name, rule in rules.items()})
 

@@ -53,7 +53,7 @@ class Recipe:
         `rounds=20, game={"gate": False}`.
         """
         objects, tree = Objects.of(defender, attacker, seeds, judge, payoff)
-        config = resolve(merged(merged({"recipe": self.name}, tree), settings))
+        config = resolve(merged(merged({"recipe": self.name}, tree), settings), self)
         return self.build(config, objects) if objects else self.build(config)
 
 
@@ -142,10 +142,13 @@ def _origin(point: EntryPoint) -> str:
     return f"{point.value} of {point.dist.name if point.dist else 'an unnamed package'}"
 
 
-def resolve(tree: Mapping[str, Any]) -> RunConfig:
-    """Return a full configuration: the user's settings on the recipe's defaults for its place."""
+def resolve(tree: Mapping[str, Any], recipe: Recipe | None = None) -> RunConfig:
+    """Return a full configuration: the user's settings on the recipe's defaults for its place.
+
+    A `recipe` that a program has made itself need not be known by its name.
+    """
     place = parse({key: tree[key] for key in ("recipe", "data") if key in tree})
-    recipe = known(place.recipe)
+    recipe = recipe or known(place.recipe)
     defaults = merged(RunConfig().model_dump(mode="json"), recipe.defaults)
     if place.in_sandbox:
         defaults = merged(defaults, recipe.sandbox)
@@ -169,12 +172,14 @@ def configured(recipe_or_file: str, words: Sequence[str]) -> RunConfig:
 def check_resumable(folder: RunDir, config: RunConfig) -> RunConfig:
     """Refuse settings that would make a recorded run another run.
 
-    Returns the configuration to go on with: hub models at the commits it began with.
+    Returns the configuration to go on with: hub models at the commits it began with. `rounds` may
+    grow, and the run plays on.
     """
     folder.check_models()
-    before = resolve(configuration.load_yaml(folder.config_yaml, str(folder.path("config.yaml"))))
+    before = folder.config
     config = as_begun(before, config)
-    differences = configuration.changed(before, config)
+    longer = before.model_copy(update={"rounds": max(before.rounds, config.rounds)})
+    differences = configuration.changed(longer, config)
     if differences:
         raise UsageError(
             f"--resume: {folder.folder} was started with other settings; repeat the command it was "

@@ -16,6 +16,7 @@ from sparring.judges.judge import FunctionJudge, Judge
 from sparring.players.ranks import Ranks
 from sparring.players.trainer import Trainer
 from sparring.runs.models import Loaded
+from sparring.runs.sources import strategy_of
 from sparring.sandbox.world import World
 from sparring.settings.config import RunConfig
 from sparring.settings.sections import PYTHON
@@ -88,6 +89,10 @@ class Run:
             rewritten = [opening for e in episodes if (opening := as_opening(e.state))]
             sets |= {f"{label}/rewritten": rewritten} if rewritten else {}
         return sets
+
+    def strategy(self, state: State) -> str:
+        """What the attacker's rewrite became, by name; '' where nothing can tell."""
+        return strategy_of(self.world.language, state) if self.world and not state.dealt else ""
 
     def examine(self, exam: Exam | None = None) -> Result:
         """Examine the present defender on the exam's openings; by default those held out."""

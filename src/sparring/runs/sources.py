@@ -211,13 +211,14 @@ def strategies(language: Language, episodes: Sequence[Episode]) -> Metrics:
     `strategy_entropy` (nats) is over the named ones alone, and left out where there are none.
     """
     attacks = distinct_attacks(e for e in episodes if not e.state.dealt)
-    counts = Counter(_strategy(language, state) for state in attacks)
+    counts = Counter(strategy_of(language, state) for state in attacks)
     named = [n for name, n in counts.items() if name not in (UNPARSEABLE, UNFAITHFUL)]
     shares = {f"strategy/{name}": n / len(attacks) for name, n in sorted(counts.items())}
     return shares | ({"strategy_entropy": strategy_entropy(named)} if named else {})
 
 
-def _strategy(language: Language, state: State) -> str:
+def strategy_of(language: Language, state: State) -> str:
+    """Return the name of the strategy of a rewrite, or why it counts as none."""
     if attack_of(state) is None:
         return UNPARSEABLE
     attacks = [attack for attack in attacks_of(state) if attack is not None]

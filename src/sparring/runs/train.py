@@ -110,12 +110,14 @@ def train(
 ) -> RunDir:
     """Play the run into its folder, to its end or to `max_rounds` rounds; returns the folder.
 
-    With `resume` it goes on where its last checkpoint stands, also in another process. UsageError
-    for a folder that exists without `resume`, and for one that was begun with other settings;
+    With `resume` it goes on where its last checkpoint stands, also in another process, and on to
+    more `rounds` than it was begun with. UsageError for a folder that exists without `resume`, and
+    for one that was begun with other settings;
     Interrupted after SIGINT or SIGTERM, when everything is saved.
     """
     folder = _folder(run, resume)
     with folder.locked():
+        folder.play_on(run.config.rounds)
         try:
             with signals() as received:
                 training = _Training(run, folder, watch or Watch(), received)
@@ -251,7 +253,8 @@ class _Training:
         saving, done = self.run.config.saving, round_.number + 1
         self.folder.append(round_, self.meter.read().get("judge"))
         if saving.transcripts_every and done % saving.transcripts_every == 0:
-            self.folder.write_transcript(round_)
+            most = saving.transcripts_mb * 1_000_000
+            self.folder.write_transcript(round_, self.run.strategy, most)
         if done % saving.checkpoint_every == 0 or self.keeps(done):
             self.save(done)
 
@@ -310,9 +313,7 @@ class _Training:
 
     def examine(self, exam: Exam, done: int) -> None:
         """Run the exam if it is due after `done` rounds and there is no result of it yet."""
-        every = self.run.config.exam.every
-        due = done in (0, self.run.plan.rounds) or (every and done % every == 0)
-        if not due or self.folder.exam(done):
+        if not self.run.config.exam.due(done, self.run.plan.rounds) or self.folder.exam(done):
             return
         self.watch.phase("exam", 0, 1)
         result, judge = self.run.examine(exam), self.run.plan.judge

@@ -46,11 +46,15 @@ class GameSettings(Model):
         return self
 
 
+EXAMS = 6
+"""Exams of a run that does not say how often: enough to see whether a change is fast or slow."""
+
+
 class ExamSettings(Model):
     """The test that runs beside training and never teaches."""
 
-    every: Steps = 0
-    """rounds between exams; 0: only before and after"""
+    every: Steps | None = None
+    """rounds between exams; none: six, two rounds apart or more; 0: only before and after"""
     n: Count = 192
     """openings of each set"""
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -59,6 +63,13 @@ class ExamSettings(Model):
     """judges that rule on exams a second time and never on a reward"""
     crossplay: Steps = 5
     """checkpoints a side in the final matrix; 0: none"""
+
+    def due(self, done: int, rounds: int) -> bool:
+        """Say whether there is an exam after `done` of `rounds` rounds."""
+        if self.every is not None:
+            return done in (0, rounds) or (self.every > 0 and done % self.every == 0)
+        parts = max(1, min(EXAMS - 1, rounds // 2))
+        return done in {round(part * rounds / parts) for part in range(parts + 1)}
 
 
 class SeedFileSettings(Model):
@@ -98,8 +109,10 @@ class SavingSettings(Model):
     """rounds between checkpoints"""
     keep_every: Count = 20
     """rounds between checkpoints kept for good"""
-    transcripts_every: Steps = 20
-    """rounds between transcripts; 0: none"""
+    transcripts_every: Steps = 1
+    """rounds between two whose games are kept; 0: none"""
+    transcripts_mb: Count = 1000
+    """megabytes of games, compressed, at most; the oldest rounds leave first"""
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field([])
     """trackers, through accelerate"""
 
@@ -155,7 +168,10 @@ class RunConfig(Model):
 
 
 _MOST_BYTES = 10_000_000
-_PLACES = ("output_dir", "max_unscored", "sampling.base_url", "sampling.server.adapter_dir")
+_PLACES = (
+    *("output_dir", "max_unscored", "sampling.base_url", "sampling.server.adapter_dir"),
+    *("saving.transcripts_every", "saving.transcripts_mb"),
+)
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

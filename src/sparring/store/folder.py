@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,7 @@ from filelock import FileLock, Timeout
 from sparring.door import identity, inside, read_bytes, reading, sha256
 from sparring.games import codec
 from sparring.sandbox.model import SHIPPED
-from sparring.settings.config import RunConfig, load_yaml, parse
+from sparring.settings.config import RunConfig, load_yaml, parse, to_yaml
 from sparring.settings.sections import SANDBOX
 from sparring.store import files
 from sparring.store import records as r
@@ -134,6 +135,14 @@ class RunDir:
         """The run's own settings."""
         return parse(load_yaml(self.config_yaml, str(self.path("config.yaml"))))
 
+    def play_on(self, rounds: int) -> None:
+        """Let the run have `rounds` rounds if it has fewer: it will end with another cross-play."""
+        config = self.config
+        if self.writer and config.rounds < rounds:
+            longer = config.model_copy(update={"rounds": rounds})
+            files.write_atomic(self.path("config.yaml"), to_yaml(longer).encode())
+            self.path(CROSSPLAY).unlink(missing_ok=True)
+
     @property
     def environment(self) -> r.Environment | None:
         """The versions and the machine that the run was begun with, where they are recorded."""
@@ -235,10 +244,32 @@ class RunDir:
         self._digest.update(files.dumps(row))
         self._digested += 1
 
-    def write_transcript(self, round_: Round) -> None:
-        """Write every game of a round, as untrusted text."""
-        games = files.packed(map(codec.episode_json, round_.episodes))
-        self.evidence.write(f"transcripts/{Checkpoints.name(round_.number)}.jsonl.gz", games)
+    def write_transcript(
+        self, round_: Round, strategy: Callable[[State], str] = lambda _: "", most: int = 2**63
+    ) -> None:
+        """Write every game of a round, as untrusted text, with the name of its strategy.
+
+        Where all transcripts would be more than `most` bytes, the oldest leave.
+        """
+        if not self.writer:
+            return
+        games = (codec.episode_json(e) | {"strategy": strategy(e.state)} for e in round_.episodes)
+        packed, sizes = files.packed(games), self._transcript_bytes
+        self.evidence.write(_transcript(round_.number), packed)
+        sizes[round_.number] = len(packed)
+        while sum(sizes.values()) > most and len(sizes) > 1:
+            oldest = min(sizes)
+            self.path(_transcript(oldest)).unlink()
+            del sizes[oldest]
+
+    @cached_property
+    def _transcript_bytes(self) -> dict[int, int]:
+        """The sizes of the transcripts by the number of their round."""
+        return {number: path.stat().st_size for number, path in self.transcripts().items()}
+
+    def transcript(self, number: int) -> Path:
+        """Return the file of a round's games; CorruptError where it is not what was written."""
+        return self.evidence.path(_transcript(number))
 
     def transcripts(self) -> dict[int, Path]:
         """Return the transcripts by the number of their round, ascending."""
@@ -295,6 +326,10 @@ class RunDir:
         return r.CrossplayResults.read_if_there(self.evidence.path(CROSSPLAY))
 
 
+def _transcript(number: int) -> str:
+    return f"transcripts/{Checkpoints.name(number)}.jsonl.gz"
+
+
 def _rows(
     sets: Mapping[str, Sequence[T]], to_json: Callable[[T], files.Row]
 ) -> Iterator[files.Row]:
@@ -304,15 +339,15 @@ def _rows(
 
 def read_games(
     path: Path, reply_format: bool = False, most: int | None = None
-) -> Iterator[tuple[str, State]]:
-    """Yield the set ('' in transcripts) and the state of every game in a file: untrusted text.
+) -> Iterator[tuple[str, Episode]]:
+    """Yield every game in a file, with its set or its strategy ('': none): untrusted text.
 
     Of a file with more than `most` bytes of text only the beginning, of a missing file nothing.
     With `reply_format` an empty reply is one that did not parse.
     """
     with reading(path):
         for row in files.read_packed(path, most) if path.exists() else ():
-            yield str(row.get("set", "")), codec.state_of(row, reply_format=reply_format)
+            yield str(row.get("set", row.get("strategy", ""))), codec.episode_of(row, reply_format)
 
 
 def identities(config: RunConfig) -> dict[str, dict[str, str]]:

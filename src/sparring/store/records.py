@@ -169,6 +169,7 @@ class ExploitResults(Record):
     budget: dict[str, Count]
     attackers: dict[str, AttackerCurve]
     worst: str | None
+    overrides: dict[str, Any] | None = None
 
 
 class BoundResults(Record):
