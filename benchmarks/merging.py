@@ -17,8 +17,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sparring.export.compare import compare
-from sparring.export.export import merged
+from sparring.export.export import compare, merged
 
 SIZES = ((2, 128), (8, 256), (24, 512), (32, 512))
 """(layers, hidden size) of each model."""

@@ -38,7 +38,7 @@ def turn(folder: Path) -> None:
     import torch
 
     torch.set_num_threads(1)
-    ranks = launched()
+    ranks = launched(600)
     playing = rounds(folder, texts(folder, 20, SEEDS), Task(), ranks)
     round_ = next(playing)
     spent = []

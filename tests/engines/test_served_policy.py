@@ -1,5 +1,10 @@
 """A vLLM server's completions are trained on as drawn, if it serves the learner's weights."""
 
+import sys
+import threading
+import types
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -8,17 +13,19 @@ from tests.tiny import QWEN2, save_model
 
 from sparring.engines.engine import (
     PROBE_TOKENS,
+    PROBES,
     Publishing,
     ServedPolicy,
     digest_of,
     seed_of,
     serves,
 )
-from sparring.engines.vllm import VllmServer
+from sparring.engines.vllm import VllmHere, VllmServer
 from sparring.players.chat import Chat
 from sparring.players.loading import load_model, load_tokenizer, stop_ids
 from sparring.players.logprobs import logprobs, pad
 from sparring.players.player import Request, Sampling
+from sparring.players.ranks import ALONE, Ranks
 from sparring.players.weights import LearningRate, Optimizer, adapters
 from sparring.types import Message, Player, SparringError, UsageError
 
@@ -37,12 +44,12 @@ REQUESTS = [
 class Table:
     """The policies of both players, on one server."""
 
-    def __init__(self, path, url, folder, temperature=1.0, keep=4, limit=1e-3):
+    def __init__(self, path, url, folder, temperature=1.0, keep=4, limit=1e-3, ranks=ALONE):
         base = load_model(str(path))
         self.own = adapters(base, dict.fromkeys(Player, LORA), torch_seed=5)
         self.chat = Chat(load_tokenizer(str(path)), stop_ids(base))
         server = VllmServer(url, str(path), concurrency=3, outage=20, first_pause=0.05)
-        self.publishing = Publishing(server, folder, keep, limit)
+        self.publishing = Publishing(server, folder, keep, limit, ranks)
         self.sampling = Sampling(temperature, 12)
 
     def sample(self, player=D, requests=REQUESTS):
@@ -134,6 +141,54 @@ def test_the_same_address_draws_the_same_on_the_same_weights(table):
     assert len({c.token_ids for c in first[0]}) == 3
     table.learn(rate=0.1)
     assert table.sample()[0] != first[0]
+
+
+class Thread(Ranks):
+    """A rank that is a thread of this process."""
+
+    together, values = threading.Barrier(2, timeout=60), [None, None]
+
+    def gather(self, value):
+        self.values[self.index] = value
+        self.together.wait()
+        values = list(self.values)
+        self.together.wait()
+        return values
+
+
+def test_of_several_processes_one_publishes_for_all(path, served, tmp_path):
+    vllm, url = served
+    tables = [Table(path, url, tmp_path / "a", ranks=Thread(n, 2), keep=2) for n in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        for requests in (REQUESTS, [], REQUESTS):  # the second process may have none of its own
+            for table in tables:
+                table.learn(rate=3e-2)
+            shares = [pool.submit(tables[0].sample), pool.submit(tables[1].sample, D, requests)]
+            mine, others = [share.result() for share in shares]
+            assert others == (mine if requests else [])
+    probes = [request for request in vllm.requests if request["max_tokens"] == PROBE_TOKENS]
+    assert len(probes) == 3 * len(PROBES)
+    assert vllm.most_loaded == 2
+    assert sorted(vllm.roots) == sorted(path.name for path in (tmp_path / "a").iterdir())
+
+
+@pytest.mark.parametrize(("many", "launcher"), [(True, "external_launcher"), (False, None)])
+def test_an_engine_in_process_runs_on_the_device_of_its_own_rank(monkeypatch, many, launcher):
+    """A launcher's processes would all take the first device; vLLM reads their local ranks."""
+    settings = []
+    fake = types.ModuleType("vllm")
+    fake.LLM = lambda **named: (
+        settings.append(named)
+        or types.SimpleNamespace(llm_engine=types.SimpleNamespace(add_lora=settings.append))
+    )
+    request = types.ModuleType("vllm.lora.request")
+    request.LoRARequest = lambda *args: args
+    monkeypatch.setitem(sys.modules, "vllm", fake)
+    monkeypatch.setitem(sys.modules, "vllm.lora.request", request)
+    monkeypatch.setattr("sparring.engines.vllm.find_spec", lambda name: True)
+    VllmHere("base", 4, 2, 0.4, one_of_many=many).load("defender-v1", "folder")
+    assert settings[0]["distributed_executor_backend"] == launcher
+    assert settings[1] == ("defender-v1", 1, "folder")
 
 
 def test_no_request_sends_nothing(table, vllm):

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from sparring.estimate import estimate as needed
-from sparring.estimate.estimate import CARDS, load_of, memory, rounds_of
+from sparring.estimate.estimate import CARDS, card, load_of, memory, rounds_of
 from sparring.estimate.shape import KNOWN, TABLE, shape_of
 from sparring.players.fast import recompute
 from sparring.players.loading import load_model
@@ -213,7 +213,7 @@ BIG = ("--params=70B", "--gpu=h100", "learner.optimizer.gradient_checkpointing=t
         ((*BIG, "weights=separate"), 0, ["weights=adapters needs less"], ["cards if they shared"]),
         (("--params", "9B"), 2, ["known: 1.5B, 7B, 14B, 70B"], []),
         (("--gpu", "voodoo2"), 2, ["no card 'voodoo2'; known: b200"], []),
-        ((SEEDS, "defender.model_name_or_path=./nowhere"), 2, ["no config.json in ./nowhere"], []),
+        ((SEEDS, "defender.model_name_or_path=./nowhere"), 2, ["no model at ./nowhere"], []),
     ],
 )
 def test_a_person_reads_whether_it_fits_and_what_to_do(words, code, shown, hidden):
@@ -226,10 +226,12 @@ def test_a_person_reads_whether_it_fits_and_what_to_do(words, code, shown, hidde
 def test_every_card_and_shape_has_its_source():
     assert all(row["source"] for rows in TABLE.values() for row in rows.values())
     assert all(known.tflops and known.terabytes for known in CARDS.values())
-    assert needed.card("H100") is CARDS["h100"]
-    assert needed.card("78GiB").gib == 78
-    with pytest.raises(UsageError, match="or GiB"):
-        needed.card("-3")
+    assert card("H100") is CARDS["h100"]
+    assert card("78GiB").gib == card("78 GB").gib == 78
+    assert card("4090") is card("NVIDIA GeForce RTX 4090") is CARDS["rtx4090"]
+    for name in ("-3", "3090", "6000", "1e3"):
+        with pytest.raises(UsageError, match="or at most 512 GiB"):
+            card(name)
 
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()

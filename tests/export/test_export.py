@@ -15,7 +15,7 @@ from tests.hostile.test_run_folder import ONLY_IN_GAMES, hostile_run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparring.export import export
-from sparring.export.compare import Agreement
+from sparring.export.export import Agreement
 from sparring.sandbox.model import SHIPPED
 from sparring.store.folder import RunDir
 from sparring.types import Player

@@ -11,8 +11,7 @@ from safetensors.torch import load_file
 from tests.tiny import FAMILIES, save_model
 from transformers import AutoModelForCausalLM
 
-from sparring.export.compare import LIMITS, PROMPTS, compare, logits
-from sparring.export.export import merged
+from sparring.export.export import LIMITS, PROMPTS, compare, logits, merged
 from sparring.players.chat import Chat
 from sparring.players.loading import load_model, load_tokenizer
 from sparring.players.weights import adapters

@@ -27,6 +27,10 @@ from sparring.players.chat import Chat
 from sparring.players.grpo import Grpo, GrpoConfig
 from sparring.players.loading import load_model, load_tokenizer
 from sparring.players.weights import LearningRate, Optimizer, Weights
+from sparring.runs import recipes
+from sparring.runs.build import build
+from sparring.runs.train import Watch
+from sparring.runs.train import train as play
 from sparring.types import Completion, Message, Metrics, Player, Sample, Seed
 
 model = known.model
@@ -42,15 +46,37 @@ def update_of(model: Path, *advantages: float) -> Metrics:
     return learner.update([Sample(Player.DEFENDER, completion, a) for a in advantages])
 
 
-@fault(reason="An update that is skipped for a NaN gradient leaves no word in the log.")
-def test_a_metric_reports_a_skipped_update(model):
-    values = update_of(model, float("nan"), 1.0)
-    assert any("skip" in name or "nan" in name for name in values), sorted(values)
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_metric_reports_a_skipped_update_and_no_learning_rate(model, broken):
+    values = update_of(model, broken, 1.0)
+    assert values["defender/update_skipped"] == 1
+    assert "defender/learning_rate" not in values
 
 
-@fault(reason="A learning rate is logged for a step that was not taken; it has none.")
-def test_a_skipped_update_has_no_learning_rate(model):
-    assert "defender/learning_rate" not in update_of(model, float("nan"), 1.0)
+def test_a_skipped_update_and_two_policies_are_warned_of(tmp_path, model, monkeypatch):
+    signs = {"attacker/update_skipped": 1.0, "attacker/sampling_alarm": 1.0}
+    monkeypatch.setattr(Grpo, "update", lambda *_: signs)
+    names = [f"{player}.model_name_or_path={model}" for player in Player]
+    seeds = f"data.train=[{{path: {write_seeds(tmp_path / 'seeds.csv')}}}]"
+    words = (*known.SHORT, *names, seeds, f"output_dir={tmp_path / 'run'}", "rounds=2")
+    notes: list[str] = []
+    watch = Watch()
+    watch.note = notes.append
+    play(build(recipes.configured("magic", words)), watch=watch)
+    text = "\n".join(notes)
+    assert "attacker: the gradient was not finite" in text
+    assert "attacker: the log-probabilities of sampling and learning differ" in text
+
+
+def test_in_bfloat16_the_first_pass_gives_the_old_log_probabilities(tmp_path, model):
+    dtypes = [f"{player}.dtype=bfloat16" for player in Player]
+    assert_played(train(tmp_path, model, "learner.beta=0.01", "rounds=2", *dtypes))
+    rounds = [values for values in metrics(tmp_path) if "attacker/loss" in values]
+    assert rounds
+    for values in rounds:
+        assert values["attacker/importance_sampling_ratio/mean"] == pytest.approx(1, abs=1e-6)
+        assert values["attacker/sampling_ratio/mean"] == pytest.approx(1, abs=0.05)
+        assert 1e-6 < values["attacker/sampling_logp_difference/mean"] < 0.05
 
 
 # A template with a clock
@@ -256,7 +282,6 @@ def test_an_invisible_answer_does_not_parse(tmp_path, model):
     assert metrics(tmp_path)[0]["parsed"] == 0
 
 
-@fault(reason="The name of a card with 24 GB, 4090, is read as 4,090 GiB; it is a name or refused.")
-def test_the_name_of_a_card_is_no_size():
-    result = sparring_command("estimate", "magic", "--gpu", "4090")
-    assert result.code == 2 or not re.search("4,?090(?:[.]0)? GiB", result.text), result.text
+@pytest.mark.parametrize(("name", "shown"), [("4090", "RTX 4090"), ("3090", "no card '3090'")])
+def test_the_name_of_a_card_is_no_size(name, shown):
+    assert shown in sparring_command("estimate", "magic", "--gpu", name).text

@@ -68,7 +68,7 @@ class Recorder(Optimizer):
     def step(self):
         self.gradient = gradient_of(self.weights.model)
         self.weights.model.zero_grad()
-        return 1.0
+        return {"grad_norm": 1.0}
 
 
 def gradient_of(model):

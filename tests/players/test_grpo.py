@@ -134,6 +134,11 @@ def test_passes_over_a_batch_are_updates_on_the_same_old_logprobs():
         results.append((learns.optimizer.weights.snapshot(), metrics))
     (left, left_metrics), (right, right_metrics) = results
     assert same_bits(left, right)
+    # How far sampling was from learning is of the first pass, which is another one's here.
+    assert left_metrics["defender/sampling_logp_difference/mean"] < 1e-5
+    assert right_metrics.pop("defender/sampling_alarm") == 1
+    del left_metrics["defender/sampling_logp_difference/mean"]
+    del right_metrics["defender/sampling_logp_difference/mean"]
     assert left_metrics == right_metrics
 
 

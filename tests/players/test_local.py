@@ -1,5 +1,6 @@
 """A local model's samples depend only on its weights, the prompt and the address."""
 
+import copy
 import random
 from collections import Counter
 
@@ -27,7 +28,7 @@ from sparring.players.logprobs import logprobs
 from sparring.players.player import Request
 from sparring.players.weights import Weights
 from sparring.sandbox.model import SHIPPED
-from sparring.types import SparringError
+from sparring.types import SparringError, UsageError
 
 pytestmark = pytest.mark.numeric
 
@@ -235,11 +236,13 @@ def test_a_token_of_no_probability_is_never_drawn():
 
 @pytest.mark.parametrize("temperature", [1.0, 0.0])
 def test_a_model_that_computes_nan_is_an_error_and_not_a_harmless_reply(temperature):
-    model = lively()
+    sampler = policy(lively(), temperature)
     with torch.no_grad():
-        model.model.layers[1].mlp.down_proj.weight[3, 17] = float("nan")
+        sampler.weights.model.model.layers[1].mlp.down_proj.weight[3, 17] = float("nan")
     with pytest.raises(SparringError, match=r"14 of 14 completions .* \(NaN\)"):
-        policy(model, temperature).sample(requests())
+        sampler.sample(requests())
+    with pytest.raises(UsageError, match=r"cannot be played: its logits are not numbers"):
+        policy(copy.deepcopy(sampler.weights.model))
 
 
 def test_other_weights_draw_something_else_also_while_they_are_held():

@@ -1,14 +1,19 @@
 """Weights of a model or an adapter survive holding, saving and reading to the bit."""
 
+import ast
 import copy
+import functools
 
 import pytest
 import torch
 from peft import PeftModel
 from tests.close import assert_close_sums
+from tests.players.by_hand import network
 from tests.players.lively import (
+    batch_of,
     changed,
     everything,
+    flat,
     lively,
     logits,
     louder,
@@ -21,8 +26,10 @@ from tests.players.lively import (
 )
 from transformers import AutoModelForCausalLM
 
+from sparring.players.fast import path_of
 from sparring.players.loading import load_model, load_tokenizer, stop_ids
 from sparring.players.local import LocalPolicy
+from sparring.players.logprobs import logprobs
 from sparring.players.weights import LearningRate, Optimizer, Weights, adapters
 from sparring.sandbox.model import untrained
 from sparring.types import Player, UsageError
@@ -277,3 +284,41 @@ def test_an_adapter_is_merged_only_while_it_decodes_and_never_in_bfloat16(
     policy(own).sample(requests())
     assert states == [{inside}]
     assert merged_into(own) == {()}
+
+
+ON_TIED = {
+    "head": {"target_modules": ["q_proj", "lm_head"]},
+    "embedding": {"target_modules": ["q_proj", "embed_tokens"]},
+    "both, by a pattern": {"target_modules": ".*(proj|head|tokens)"},
+    "head in full": {"modules_to_save": ["lm_head"]},
+    "embedding in full": {"modules_to_save": ["embed_tokens"]},
+    "some tokens": {"trainable_token_indices": [*range(70, 100)]},
+    "a bare matrix": {"target_modules": [], "target_parameters": ["mlp.down_proj.weight"]},
+}
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+@pytest.mark.parametrize("lora", ON_TIED.values(), ids=ON_TIED)
+def test_an_adapter_on_tied_weights_samples_as_it_learns(lora, family):
+    model, lora = lively(), {**PLAIN, "target_modules": ["q_proj"], **lora}
+    if family == "gpt_neox":  # where the matrices have other names
+        sizes = {"vocab_size": len(words()), "tie_word_embeddings": True, "rotary_pct": 1.0}
+        model = louder(network("gpt_neox", **sizes), 3, 10)
+        names = {"lm_head": "embed_out", "embed_tokens": "embed_in", "q_proj": "query_key_value"}
+        names |= {"proj|head|tokens": "value|embed_out|embed_in", "down_proj": "dense_4h_to_h"}
+        text = functools.reduce(lambda text, pair: text.replace(*pair), names.items(), str(lora))
+        lora = ast.literal_eval(text)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    own = adapters(model, dict.fromkeys(Player, lora), torch_seed=5)[DEFENDER]
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(8)
+        for p in own.parameters.values():
+            p.add_(torch.randn_like(p) * 0.1)
+    drawn = flat(policy(own).sample(requests()))
+    batch, way = batch_of(drawn), path_of(own.model)
+    sampled = [logp for completion in drawn for logp in completion.logprobs]
+    with torch.no_grad():
+        for learn in (logprobs, way.logprobs):
+            learned = learn(own.model, batch, 1.0)[batch.mask_BT.bool()]
+            assert_close_sums(learned.tolist(), sampled, scale=10.0)

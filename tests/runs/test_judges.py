@@ -79,7 +79,7 @@ class FirstOfTwo:
 def test_each_process_pays_for_its_share_of_what_the_runs_judge_and_the_exams_are_asked(
     model, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("sparring.runs.build.launched", FirstOfTwo)
+    monkeypatch.setattr("sparring.runs.build.launched", lambda _: FirstOfTwo())
     paid = ScriptedJudge(lambda state: HELD)
     monkeypatch.setattr("sparring.runs.sources.judge_of", lambda *args: paid)
     keyword = {"kind": "keyword"}

@@ -110,7 +110,9 @@ def estimate(
     json: Json = False,
 ) -> None:
     """Memory and time of a run before it is begun; reads a config, never weights."""
-    from sparring.estimate import estimate as estimating
+    from sparring.estimate import fitting
+    from sparring.estimate.estimate import Shares
+    from sparring.estimate.estimate import card as card_called
     from sparring.estimate.shape import KNOWN
     from sparring.runs.models import model_path
     from sparring.runs.recipes import configured
@@ -122,9 +124,9 @@ def estimate(
     if params and config.in_sandbox:
         config = configured(what, [_OWN_SEEDS, *(overrides or [])])
     model = params or model_path(config.defender.model_name_or_path)
-    card, shares = estimating.card(gpu), estimating.Shares(mfu, bandwidth)
-    result = estimating.estimate(config, model, card, prompt_tokens, shares)
-    answer(json, result.to_json(), estimating.lines(result))
+    card, shares = card_called(gpu), Shares(mfu, bandwidth)
+    result = fitting.estimate(config, model, card, prompt_tokens, shares)
+    answer(json, result.to_json(), fitting.lines(result))
     if result.times and not json:
         note(
             f"times assume {mfu:.0%} of the card's rate and {bandwidth:.0%} of its bandwidth, full "

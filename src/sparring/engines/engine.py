@@ -8,6 +8,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +18,7 @@ import torch
 from sparring.players.chat import Chat
 from sparring.players.logprobs import Row, logprobs, pad
 from sparring.players.player import Request, Sampling
+from sparring.players.ranks import ALONE, Ranks
 from sparring.players.weights import Tensors, Weights
 from sparring.types import Completion, Message, SparringError, UsageError
 
@@ -180,12 +182,17 @@ class Publishing:
     adapters are loaded; the least recently used one leaves first. `limit` is the most by which
     the engine's log-probabilities may differ from the learner's, in nats, mean over the probe's
     tokens.
+
+    The first of several `ranks` writes every adapter, and hands it to the engine that they share;
+    with `one_each` every rank hands it to an engine of its own. All call `publish` together.
     """
 
     engine: SamplingEngine
     folder: Path
     keep: int = 4
     limit: float = 0.05
+    ranks: Ranks = ALONE
+    one_each: bool = False
     names: dict[str, str] = field(default_factory=dict)
     """By digest: what was published once comes back under its own name, and only that does."""
     loaded: list[str] = field(default_factory=list)
@@ -203,13 +210,15 @@ class Publishing:
 
         SparringError if what it serves is not what the learner has.
         """
-        if not self._begun:  # what a killed process of this run left behind goes
+        writes = self.ranks.index == 0
+        hands_over = writes or self.one_each
+        if not self._begun and writes:  # what a killed process of this run left behind goes
             for name, folder in self.engine.adapters().items():
                 if folder.parent == self.folder:
                     self.engine.unload(name)
             shutil.rmtree(self.folder, ignore_errors=True)
-            self._begun = True
-        digest = digest_of(weights, self.folder)
+        self._begun = True
+        digest = self.ranks.gather(digest_of(weights, self.folder))[0]
         # Role and version; a past self has no version of its own. The digest makes the name unique
         # even where a killed run comes to the same version again by another way.
         age = "past" if weights.held else f"v{weights.version}"
@@ -219,11 +228,18 @@ class Publishing:
         else:
             while len(self.loaded) >= self.keep:
                 oldest = self.loaded.pop(0)
-                self.engine.unload(oldest)
-                shutil.rmtree(self.folder / oldest)
-            weights.save(self.folder / name)
-            self.engine.load(name, self.folder / name)
-            self._verify(weights, chat, temperature, name)
+                if hands_over:
+                    self.engine.unload(oldest)
+                if writes:
+                    shutil.rmtree(self.folder / oldest)
+            if writes:
+                weights.save(self.folder / name)
+            self.ranks.gather(None)  # the folder is whole
+            if hands_over:
+                self.engine.load(name, self.folder / name)
+            self.ranks.gather(None)  # a shared engine has it
+            if hands_over:
+                self._verify(weights, chat, temperature, name)
         self.loaded.append(name)
         return name
 
@@ -287,9 +303,9 @@ class ServedPolicy:
     publishing: Publishing
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        version = self.weights.version
-        return completions(requests, self.chat, self.sampling, version, self._draw)
-
-    def _draw(self, prompts: Sequence[SeededPrompt], how: Decoding) -> list[Drawn]:
-        name = self.publishing.publish(self.weights, self.chat, how.temperature)
-        return self.publishing.engine.draw(name, prompts, how)
+        name = ""
+        # Of several processes also those publish that have nothing to sample themselves.
+        if any(r.addresses for r in requests) or self.publishing.ranks.size > 1:
+            name = self.publishing.publish(self.weights, self.chat, self.sampling.temperature)
+        draw = partial(self.publishing.engine.draw, name)
+        return completions(requests, self.chat, self.sampling, self.weights.version, draw)

@@ -32,8 +32,9 @@ class VllmHere:
     """A `SamplingEngine`. The base is read from `model` a second time, into vLLM's own memory.
 
     The learner's share of the card is what `memory` (a share) leaves. vLLM's "auto" takes a base
-    stored in float32 as bfloat16. Adapters are found by an
-    integer in vLLM, which is never used twice.
+    stored in float32 as bfloat16. Adapters are found by an integer in vLLM, which is never used
+    twice. With `one_of_many` a launcher started this process beside others: the engine then takes
+    the device of its local rank, where it would take the first one, as they all would.
     """
 
     model: str
@@ -42,6 +43,7 @@ class VllmHere:
     memory: float
     dtype: str = "auto"
     revision: str | None = None
+    one_of_many: bool = False
     _adapters: dict[str, Any] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
@@ -60,6 +62,7 @@ class VllmHere:
             model=self.model,
             revision=self.revision,
             dtype=self.dtype,
+            distributed_executor_backend="external_launcher" if self.one_of_many else None,
             enable_lora=True,
             max_lora_rank=next((rank for rank in _RANKS if rank >= self.rank), self.rank),
             max_loras=2,

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from sparring.estimate.shape import TABLE, Shape, shape_of
+from sparring.estimate.shape import TABLE, Shape
 from sparring.players.logprobs import PIECE
 from sparring.schedules import solo
 from sparring.settings.config import RunConfig
 from sparring.types import Player, Turn, UsageError
 
 GIB = 2**30
+MOST_TOKENS = 16_384
+"""Padded tokens of a micro-batch where memory sets no other limit."""
+PROMPT = 512
+"""Tokens of a prompt, where nobody knows better."""
+LARGEST = 512
+"""GiB of a card; a larger number is the name of one."""
 RESERVED = 2.0
 """GiB of a card that no tensor gets: the driver's context, kernels and fragmentation."""
 
@@ -42,16 +48,21 @@ CARDS: Mapping[str, Card] = {name: Card(**row) for name, row in TABLE["cards"].i
 
 
 def card(name: str) -> Card:
-    """Look up a card by name, or make one of `name` GiB of which nothing else is known."""
-    if name.lower() in CARDS:
-        return CARDS[name.lower()]
-    try:
-        gib = float(name.lower().removesuffix("gib"))
-    except ValueError:
-        gib = 0.0
-    if not 0 < gib < 1e6:
-        raise UsageError(f"--gpu: no card {name!r:.40}; known: {', '.join(CARDS)}, or GiB")
-    return Card(f"{gib:g} GiB", gib)
+    """Look up a card by name, or make one of `name` GiB of which nothing else is known.
+
+    A name may leave out its maker's letters, as 4090 does.
+    """
+    short = re.sub(r"(?<=\w)[ _-]|nvidia|geforce|gi?b$", "", name.lower())
+    names = {key: key.replace("-", "") for key in CARDS}
+    number = float(short) if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", short) else 0.0
+    if 0 < number <= LARGEST:
+        return Card(f"{number:g} GiB", number)
+    for key, known in names.items():
+        if known == short or (number and known.endswith(short)):
+            return CARDS[key]
+    raise UsageError(
+        f"--gpu: no card {name!r:.40}; known: {', '.join(CARDS)}, or at most {LARGEST} GiB"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +84,7 @@ class Load:
     reference: bool
     checkpointing: bool
     updates: int
+    kept: int
 
 
 def load_of(config: RunConfig, prompt: int) -> Load:
@@ -81,7 +93,7 @@ def load_of(config: RunConfig, prompt: int) -> Load:
     return Load(
         prompt=prompt,
         completion=config.sampling.max_completion_length,
-        micro_batch_tokens=optimizer.micro_batch_tokens,
+        micro_batch_tokens=optimizer.micro_batch_tokens or MOST_TOKENS,
         batch_tokens=config.sampling.batch_tokens,
         adapters=config.weights == "adapters",
         models=2 if config.weights == "separate" else 1,
@@ -89,7 +101,18 @@ def load_of(config: RunConfig, prompt: int) -> Load:
         reference=config.learner.beta > 0,
         checkpointing=optimizer.gradient_checkpointing,
         updates=optimizer.updates_per_batch,
+        kept=_checkpoints(config),
     )
+
+
+def _checkpoints(config: RunConfig) -> int:
+    """How many checkpoints lie on disk when the run ends: milestones, past selves, the newest."""
+    league = config.memory.league
+    periods = {config.saving.keep_every}
+    if league.opponents != "latest":
+        periods.add(league.keep_every)
+    kept = {n for every in periods for n in range(0, config.rounds + 1, every)}
+    return len(kept | {config.rounds}) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +127,7 @@ class CardMemory:
     activations: int
     logits: int
     cache: int
+    checkpoint: int
 
     @property
     def standing(self) -> int:
@@ -128,6 +152,8 @@ def memory(shape: Shape, load: Load) -> CardMemory:
     `logits`: those of one piece, as the head writes them and in float32, each with its gradient.
     `cache`: keys and values, 2 x layers x key-value heads x head width x bytes for each token
     (arXiv:2211.05102, section 2; grouped queries arXiv:2305.13245).
+    `checkpoint`: trained weights, moments and float32 copies on disk, which pass through the
+    machine's memory.
     """
     bytes_per_parameter = 12 if shape.trained_bytes < 4 * shape.trained else 8
     saved = shape.saved
@@ -143,6 +169,7 @@ def memory(shape: Shape, load: Load) -> CardMemory:
         activations=load.micro_batch_tokens * saved,
         logits=piece * 2 * (shape.itemsize + 4),
         cache=load.batch_tokens * shape.cache,
+        checkpoint=load.learners * (shape.trained_bytes + shape.trained * bytes_per_parameter),
     )
 
 
@@ -262,98 +289,3 @@ def decode_seconds(shape: Shape, load: Load, rows: int, bandwidth: float) -> flo
     cache = rows * (load.prompt + load.completion / 2) * shape.cache
     read = math.ceil(rows / rows_per_batch) * shape.itemsize * shape.multiplied + cache
     return load.completion * read / bandwidth
-
-
-@dataclass(frozen=True)
-class RunEstimate:
-    """The needs of a run on a card; `times` are by kind of round, none where rates are unknown."""
-
-    model: str
-    weights: str
-    shape: Shape
-    load: Load
-    card: Card
-    memory: CardMemory
-    times: tuple[tuple[Work, Seconds], ...]
-
-    @property
-    def fits(self) -> bool:
-        """Whether the run's peak is below what tensors may fill of the card."""
-        return self.memory.peak <= self.card.usable * GIB
-
-    def to_json(self) -> dict[str, Any]:
-        """The estimate as JSON, sizes in bytes and times in seconds."""
-        return {
-            "model": self.model,
-            "parameters": self.shape.parameters,
-            "trained": self.shape.trained,
-            "weights": self.weights,
-            "card": asdict(self.card) | {"usable": self.card.usable},
-            "bytes": asdict(self.memory) | {"peak": self.memory.peak},
-            "fits": self.fits,
-            "seconds": {w.name: asdict(time) | {"total": time.total} for w, time in self.times},
-        }
-
-
-def estimate(config: RunConfig, model: str, card: Card, prompt: int, shares: Shares) -> RunEstimate:
-    """Estimate a configuration on a model, given by its name in `KNOWN`, its folder or hub name."""
-    lora = config.defender.lora.model_dump() if config.weights == "adapters" else None
-    shape = shape_of(model, config.defender.dtype, lora, config.defender.revision)
-    load = load_of(config, prompt)
-    works = rounds_of(config) if card.tflops else []
-    times = tuple((work, seconds(shape, load, work, card, shares)) for work in works)
-    return RunEstimate(model, config.weights, shape, load, card, memory(shape, load), times)
-
-
-def lines(result: RunEstimate) -> Iterator[str]:
-    """The estimate for a person: a line for each part of memory and for each kind of round."""
-    shape, load, need = result.shape, result.load, result.memory
-    checkpointing = f"{'with' if load.checkpointing else 'without'} gradient checkpointing"
-    trained = "adapters" if load.adapters else "weights"
-    models, learners = (
-        f"1 {noun}" if n == 1 else f"{n} {noun}s"
-        for n, noun in ((load.models, "model"), (load.learners, "learner"))
-    )
-    sizes = asdict(need) | {"KV cache": need.cache, "peak": need.peak}
-    reasons = {
-        "weights": f"{models}, {8 * shape.itemsize} bits",
-        "adapters": f"2 x {shape.trained:,} parameters" if load.adapters else "",
-        "optimizer": f"{learners}, {trained} in float32",
-        "reference": f"{learners}, as RL began" if load.reference else "",
-        "gradients": "one learner at a time",
-        "activations": f"{load.micro_batch_tokens:,} tokens, {checkpointing}",
-        "logits": "a piece at a time",
-        "KV cache": f"{load.batch_tokens:,} tokens decoding together",
-        "peak": _fit(result),
-    }
-    yield (
-        f"{result.model}: {shape.parameters:,} parameters, {result.weights}; {result.card.name}; "
-        f"{load.prompt} + {load.completion} tokens"
-    )
-    for name, reason in reasons.items():
-        if reason:
-            yield f"{name:12s} {sizes[name] / GIB:9.2f} GiB   {reason}"
-    for work, time in result.times:
-        parts = f"prefill {time.prefill:.0f}, decode {time.decode:.0f}, update {time.update:.0f}"
-        yield f"{time.total:8.0f} s of the card a round: {work.name}; {parts}"
-
-
-def _fit(result: RunEstimate) -> str:
-    """Whether it fits, or how many cards would hold the standing part in equal shares.
-
-    Only a frozen base is ever sharded over cards.
-    """
-    room = result.card.usable * GIB
-    if result.fits:
-        return f"fits: {result.card.usable:g} GiB can be used"
-    excess = f"too much for {result.card.usable:g} GiB"
-    if result.weights != "adapters":
-        return f"{excess}; weights=adapters needs less, and cards can share its base (FSDP2)"
-    moving = result.memory.peak - result.memory.standing
-    if moving >= room:
-        return (
-            f"{excess} on any number of cards: lower learner.optimizer.micro_batch_tokens or "
-            "sampling.batch_tokens, or set learner.optimizer.gradient_checkpointing=true"
-        )
-    cards = math.ceil(result.memory.standing / (room - moving))
-    return f"{excess}: {cards} cards if they shared weights (FSDP2)"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from sparring.types import UsageError
+from sparring.players.loading import load_config
+from sparring.settings.config import RunConfig
 
 TABLE = yaml.safe_load((files("sparring.estimate") / "known.yaml").read_text("utf-8"))
 KNOWN: Mapping[str, Mapping[str, Any]] = {
@@ -46,13 +47,19 @@ class Shape:
     itemsize: int
 
 
+def shape_for(config: RunConfig, model: Any) -> Shape:
+    """The shape of a run's defender: `model` is what `shape_of` takes."""
+    lora = config.defender.lora.model_dump() if config.weights == "adapters" else None
+    return shape_of(model, config.defender.dtype, lora, config.defender.revision)
+
+
 def shape_of(
-    model: str,
+    model: Any,
     dtype: str = "auto",
     lora: Mapping[str, Any] | None = None,
     revision: str | None = None,
 ) -> Shape:
-    """Count the sizes of a name in `KNOWN`, a model's folder or a hub name; no weights are read.
+    """Count the sizes of a name in `KNOWN`, a folder, a hub name or a config; reads no weights.
 
     With `lora` (PEFT's names) an adapter is trained and the base is not. "auto" is the config's
     own dtype, and bfloat16 where the config has none.
@@ -60,7 +67,7 @@ def shape_of(
     import torch
     from transformers import AutoModelForCausalLM
 
-    config = _config(model, revision)
+    config = _config(model, revision) if isinstance(model, str) else copy.deepcopy(model)
     kind = (config.dtype if dtype == "auto" else getattr(torch, dtype)) or torch.bfloat16
     _register_attention()
     with torch.device("meta"):
@@ -95,24 +102,8 @@ def shape_of(
 def _config(model: str, revision: str | None) -> Any:
     from transformers import AutoConfig
 
-    if model in KNOWN:
-        return AutoConfig.for_model(**KNOWN[model])
-    path = Path(model).expanduser()
-    local = model.startswith((".", "/", "~")) or model.count("/") != 1
-    if local and not (path / "config.json").is_file():
-        raise UsageError(
-            f"model_name_or_path: no config.json in {model} (wanted a model's folder, a hub name, "
-            f"or --params {' | '.join(KNOWN)})"
-        )
-    try:
-        return AutoConfig.from_pretrained(
-            path if local else model, revision=revision or "main", trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
-        raise UsageError(
-            f"model_name_or_path: cannot read the config of {model}: {reason}"
-        ) from None
+    known = KNOWN.get(model)
+    return AutoConfig.for_model(**known) if known else load_config(model, revision)
 
 
 def _with_lora(network: Any, lora: Mapping[str, Any]) -> Any:
@@ -147,7 +138,8 @@ def _forward_bytes(network: Any) -> tuple[int, int]:
     del output  # the graph lives until the sum is taken
     with torch.no_grad():
         layers = network(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values.layers
-    return saved_bytes, sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+    growing = [layer for layer in layers if hasattr(layer, "keys")]  # a state does not grow
+    return saved_bytes, sum(layer.keys.nbytes + layer.values.nbytes for layer in growing)
 
 
 def _register_attention() -> None:

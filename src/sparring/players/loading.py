@@ -43,6 +43,19 @@ def load_model(
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
 
+def load_config(path: str, revision: str | None = None) -> Any:
+    """The settings of a model, whose weights are not read."""
+    from transformers import AutoConfig
+
+    place = _check_folder(path, revision)
+    if (folder := Path(place)).is_dir():
+        check_model(folder)
+    with _loading(path, "the config of "):
+        return AutoConfig.from_pretrained(
+            place, revision=revision or "main", trust_remote_code=False
+        )
+
+
 def load_tokenizer(path: str, revision: str | None = None) -> Any:
     """The tokenizer beside a model."""
     from transformers import AutoTokenizer

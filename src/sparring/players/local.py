@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sparring.players.chat import Chat
-from sparring.players.fast import begin
+from sparring.players.fast import begin, check_playable
 from sparring.players.player import Request, Sampling
 from sparring.players.weights import Weights
 from sparring.pulse import beat
@@ -29,11 +29,17 @@ def uniforms(address: str, n: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LocalPolicy:
-    """A policy that samples from `weights` through `chat`, with transformers."""
+    """A policy that samples from `weights` through `chat`, with transformers.
+
+    UsageError for a model that cannot be sampled from.
+    """
 
     weights: Weights
     chat: Chat
     sampling: Sampling
+
+    def __post_init__(self) -> None:
+        check_playable(self.weights.model)
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
         prompts = self.chat.prompts([request.observation for request in requests])

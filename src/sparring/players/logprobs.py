@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -44,7 +46,9 @@ Head = Callable[[Tensor], Tensor]
 PIECE = 2**26
 """Logits that may exist at once: 256 MiB in float32."""
 
-_SEPARABLE: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+
+ATTENTION = frozenset({"full_attention", "sliding_attention"})
+"""The kinds of layers whose whole past is the keys and values of a cache."""
 
 
 def causal(model: Any) -> Any:
@@ -52,16 +56,95 @@ def causal(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def kinds(model: Any) -> set[str]:
+    """The kinds of this language model's layers, as transformers' caches call them."""
+    from transformers.cache_utils import get_layer_types_and_kwargs
+
+    return set(get_layer_types_and_kwargs(model.config.get_text_config())[0])
+
+
+def attends(model: Any) -> bool:
+    """Whether every layer of the model is attention over a cache, full or within a window."""
+    config = model.config.get_text_config()
+    plain = config._attn_implementation in ("sdpa", "eager") and not config.is_encoder_decoder
+    return plain and kinds(model) <= ATTENTION
+
+
+def logits_kept(model: Any, tokens: int) -> dict[str, int]:
+    """The argument for logits of the last `tokens` alone, for models that take it."""
+    takes = "logits_to_keep" in inspect.signature(causal(model).forward).parameters
+    return {"logits_to_keep": tokens} if takes else {}
+
+
+Row = tuple[tuple[int, ...], tuple[int, ...]]
+"""Prompt ids and completion ids."""
+
+PROBE: tuple[Row, ...] = (
+    ((4, 5, 6, 7, 8, 9), (1, 2, 3)),
+    ((3, 2), (5,)),
+    ((4, 5, 6, 7, 8, 9), (7, 6)),
+)
+"""A batch of two prompts that a model is tried with."""
+
+Trial = Callable[[Any], tuple[Tensor, Tensor]]
+"""Runs a model in some way; returns what that way computes and what a bare forward pass does."""
+
+_TRIED: WeakKeyDictionary[Any, dict[Trial, str]] = WeakKeyDictionary()
+
+
+def refusal(model: Any, trial: Trial) -> str:
+    """Why the model cannot run in the way of `trial`; empty if it can.
+
+    Families differ in their caches, masks and arguments, and new ones come every month: so no list
+    of names says which ways are open to a model, but one trial of each on a few tokens does.
+    """
+    whole = causal(model)
+    tried = _TRIED.setdefault(whole, {})
+    if trial not in tried:
+        training = whole.training
+        whole.eval()
+        try:
+            with torch.no_grad(), torch.random.fork_rng():
+                tried[trial] = _difference(whole, *trial(model))
+        except Exception as error:  # whatever a family's own code makes of it
+            tried[trial] = f"{type(error).__name__}: {error}".partition("\n")[0]
+        finally:
+            whole.train(training)
+    return tried[trial]
+
+
+def _difference(model: Any, actual: Tensor, expected: Tensor) -> str:
+    """A sentence on two tensors that differ by more than the rounding of the model's dtype."""
+    limit = 1e-3 if model.dtype.itemsize >= 4 else 0.15
+    if not bool(expected.isfinite().all()):
+        return (
+            "its logits are not numbers (NaN): the weights are damaged, or their dtype is too small"
+        )
+    if actual.shape != expected.shape:
+        return f"its logits have the shape {[*actual.shape]} instead of {[*expected.shape]}"
+    apart, spread = (actual - expected).abs().mean().item(), expected.std().item()
+    if apart <= limit * spread:
+        return ""
+    return f"how it is run changes its logits by {apart:.2g} where their spread is {spread:.2g}"
+
+
+def bare_logits(model: Any, row: Row) -> Tensor:
+    """Logits [T + 1, V] after the prompt and after each token of the completion, in float32.
+
+    One row runs alone, without padding, mask, positions or cache.
+    """
+    ids = torch.tensor([[*row[0], *row[1]]], device=model.device)
+    logits: Tensor = model(input_ids=ids, use_cache=False).logits[0, len(row[0]) - 1 :]
+    return logits.float()
+
+
 def head_of(model: Any) -> Head | None:
     """What turns the last hidden state of `causal(model).base_model` into logits.
 
     None where that is not the output embedding (and Gemma's cap) alone: some families scale
-    their logits. Two tokens are run through a model once to find out.
+    their logits.
     """
-    whole = causal(model)
-    if whole not in _SEPARABLE:
-        _SEPARABLE[whole] = _gives_its_logits(whole)
-    return _head(whole) if _SEPARABLE[whole] else None
+    return None if refusal(model, _by_head) else _head(causal(model))
 
 
 def _head(whole: Any) -> Head:
@@ -70,19 +153,31 @@ def _head(whole: Any) -> Head:
     return (lambda hidden: cap * (output(hidden) / cap).tanh()) if cap else output
 
 
-def _gives_its_logits(whole: Any) -> bool:
-    if whole.base_model is whole or whole.get_output_embeddings() is None:
-        return False
+def _by_head(model: Any) -> tuple[Tensor, Tensor]:
+    whole = causal(model)
     outputs: list[Any] = []
     hook = whole.base_model.register_forward_hook(lambda *call: outputs.append(call[-1]))
     try:
-        with torch.no_grad(), torch.random.fork_rng():  # a model in training may draw dropout
-            ids = torch.tensor([[1, 2]], device=whole.device)
-            logits = whole(input_ids=ids, use_cache=False).logits
-            by_head = _head(whole)(outputs[0].last_hidden_state)
+        logits = bare_logits(whole, PROBE[0])
+        hidden = outputs[0].last_hidden_state[0, -len(logits) :]
+        return _head(whole)(hidden).float(), logits
     finally:
         hook.remove()
-    return by_head.shape == logits.shape and torch.allclose(by_head, logits, rtol=1e-3, atol=1e-4)
+
+
+def _left_padding(model: Any) -> tuple[Tensor, Tensor]:
+    rows = padded([prompt for prompt, _ in PROBE], 0, "left")
+    out = model(**_masked(*(rows_BS.to(model.device) for rows_BS in rows)), use_cache=True)
+    if not all(hasattr(layer, "keys") for layer in out.past_key_values.layers):
+        raise NotImplementedError("a recurrent state may remember padding for longer than a trial")
+    bare = [bare_logits(model, row)[0] for row in PROBE]
+    return out.logits[:, -1].float(), torch.stack(bare)
+
+
+def _masked(ids_BS: Tensor, seen_BS: Tensor) -> dict[str, Tensor]:
+    """The arguments of a forward pass over rows that are padded where `seen_BS` is 0."""
+    place_BS = (seen_BS.cumsum(1) - 1).clamp(min=0)
+    return {"input_ids": ids_BS, "attention_mask": seen_BS, "position_ids": place_BS}
 
 
 def chosen_logprobs(
@@ -110,10 +205,6 @@ def chosen_logprobs(
     return torch.cat([checkpoint(compute, *args, use_reentrant=False) for args in pieces])
 
 
-Row = tuple[tuple[int, ...], tuple[int, ...]]
-"""Prompt ids and completion ids."""
-
-
 @dataclass(frozen=True, slots=True)
 class Batch:
     """P distinct prompts, padded on the left, and B completions of them, padded on the right.
@@ -129,6 +220,9 @@ class Batch:
     target_BT: Tensor
     mask_BT: Tensor
 
+
+LogprobsOf = Callable[[Any, Batch, float], Tensor]
+"""(model, batch, temperature) → log-probabilities [B, T]."""
 
 Cost = Callable[[Sequence[int], int, int], int]
 """(completions of every prompt, longest prompt, longest completion) → tokens that run."""
@@ -183,22 +277,47 @@ def padded(ragged: Sequence[tuple[int, ...]], fill: int, side: str) -> tuple[Ten
 def logprobs(model: Any, batch: Batch, temperature: float) -> Tensor:
     """Log-probabilities of the completion tokens in nats, shape [B, T]; padding holds 0.
 
-    Every row runs whole, which any causal language model can do: the reference for `fast`.
+    Every row runs whole, which any causal language model can do: the reference for `fast`. Where a
+    model misreads padding on the left, the rows of a prompt run apart from those of the others.
     """
-    longest, owner_B = batch.target_BT.shape[1], batch.owner_B
-    seen_BS = torch.cat([batch.seen_PL[owner_B], batch.mask_BT.long()], dim=1)
-    inputs = {
-        "input_ids": torch.cat([batch.prompt_PL[owner_B], batch.target_BT], dim=1),
-        "attention_mask": seen_BS,
-        "position_ids": (seen_BS.cumsum(1) - 1).clamp(min=0),
-        "use_cache": False,
-    }
-    head = head_of(model)
-    if head is None:
-        logits_BTV: Tensor = model(**inputs, logits_to_keep=longest + 1).logits[:, :-1]
-        return of_hidden(lambda logits_NV: logits_NV, logits_BTV, batch, temperature)
-    hidden_BTD = causal(model).base_model(**inputs).last_hidden_state[:, -longest - 1 : -1]
-    return of_hidden(head, hidden_BTD, batch, temperature)
+    owner_B, target_BT = batch.owner_B, batch.target_BT
+    longest, head = target_BT.shape[1], head_of(model)
+
+    def before_targets(**inputs: Tensor) -> Tensor:
+        if head is None:
+            kept = logits_kept(model, longest + 1)
+            last_BTX: Tensor = model(**inputs, use_cache=False, **kept).logits
+        else:
+            last_BTX = causal(model).base_model(**inputs, use_cache=False).last_hidden_state
+        return last_BTX[:, -longest - 1 : -1]
+
+    if refusal(model, _left_padding):
+        groups = []
+        for p, seen_L in enumerate(batch.seen_PL.bool()):
+            own_NT = target_BT[owner_B == p]
+            prompt_NL = batch.prompt_PL[p, seen_L].expand(len(own_NT), -1)
+            groups.append(before_targets(input_ids=torch.cat([prompt_NL, own_NT], dim=1)))
+        by_prompt_B = owner_B.argsort(stable=True)
+        before_BTX = torch.cat(groups)[by_prompt_B.argsort()]
+    else:
+        ids_BS = torch.cat([batch.prompt_PL[owner_B], target_BT], dim=1)
+        seen_BS = torch.cat([batch.seen_PL[owner_B], batch.mask_BT.long()], dim=1)
+        before_BTX = before_targets(**_masked(ids_BS, seen_BS))
+    return of_hidden(head or (lambda logits_NV: logits_NV), before_BTX, batch, temperature)
+
+
+def probed(way: LogprobsOf, model: Any) -> tuple[Tensor, Tensor]:
+    """The trial of a way to log-probabilities, for `refusal`."""
+    batch = pad(PROBE, range(len(PROBE)), 0, model.device)
+    bare = [
+        bare_logits(model, row)[:-1].log_softmax(-1)[range(len(row[1])), list(row[1])]
+        for row in PROBE
+    ]
+    return way(model, batch, 1.0)[batch.mask_BT.bool()], torch.cat(bare)
+
+
+learned = partial(probed, logprobs)
+"""The trial of `logprobs`."""
 
 
 def of_hidden(head: Head, hidden_BTD: Tensor, batch: Batch, temperature: float) -> Tensor:

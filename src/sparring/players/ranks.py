@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sparring.types import SparringError, UsageError
@@ -67,11 +68,12 @@ ALONE = Ranks()
 """One process: nothing to share, nothing to wait for."""
 
 
-def launched() -> Ranks:
+def launched(patience: float) -> Ranks:
     """Who this process is, from the environment that a launcher left; `ALONE` without one.
 
-    Joins the process group, on the GPU of its local rank if there is one. Every process reads the
-    models it uses, a judge's too, although accelerate may say that only the first should.
+    Joins the process group, on the GPU of its local rank if there is one; the others are waited for
+    `patience` seconds. Every process reads the models it uses, a judge's too, although accelerate
+    may say that only the first should.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return ALONE
@@ -79,10 +81,32 @@ def launched() -> Ranks:
     from accelerate import PartialState
 
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # transformers would leave them empty
-    state = PartialState(cpu=not torch.cuda.is_available())
+    limit = timedelta(seconds=patience)
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=limit)
     if torch.cuda.is_available():
         torch.cuda.set_device(state.device)
     return Ranks(state.process_index, state.num_processes)
+
+
+_CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def free_memory() -> float:
+    """Bytes that this process may fill: of its GPU, or its share of the machine's memory.
+
+    Where a container has a lower limit than the machine, that counts.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return float(torch.cuda.mem_get_info()[0])
+    import psutil
+
+    free: float = psutil.virtual_memory().available
+    for file in map(Path, _CONTAINER):
+        limit = file.read_text().strip() if file.is_file() else ""
+        free = min(free, int(limit)) if limit.isdigit() else free
+    return free / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def first_to_say(text: str) -> bool:

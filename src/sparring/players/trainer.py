@@ -220,10 +220,8 @@ def imitate(
             part = -logprobs(model, pad(share, index, pad_id, model.device), 1.0).sum() / total
             part.backward()  # type: ignore[no-untyped-call]
             loss += part.item()
-    loss, learning_rate = sum(ranks.gather(loss)), optimizer.learning_rate
-    norm = optimizer.step()
     model.eval()
-    return {"loss": loss, "grad_norm": norm, "learning_rate": learning_rate}
+    return {"loss": sum(ranks.gather(loss)), **optimizer.step()}
 
 
 def _epochs(n: int, rng_seed: str) -> Iterator[int]:

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import Parameter
 
+from sparring.players.loading import load_model
 from sparring.players.ranks import ALONE, Ranks
-from sparring.types import Player, SparringError, UsageError
+from sparring.types import Metrics, Player, SparringError, UsageError
 
 Tensors = dict[str, Tensor]
 
@@ -65,7 +67,7 @@ class Weights:
         """Within the block these weights are `other`: tensors, such as those that KL is measured
         to, or the folder that `save` wrote them to.
         """
-        present, held = self.snapshot(), self.held
+        present, held = _copies(self.parameters), self.held
         try:
             if isinstance(other, Path):
                 self.read(other)
@@ -125,23 +127,35 @@ class Weights:
             tensors = {}
             for file in sorted(folder.glob("*.safetensors")):  # several where the model is sharded
                 tensors |= load_file(file)
+            if not self.parameters.keys() <= tensors.keys():
+                # Mixtures of experts and others are stored under other names than they have in
+                # memory; transformers alone can translate them.
+                tensors = dict(load_model(str(folder), device="cpu").named_parameters())
             self.load({name: tensors[name] for name in self.parameters if name in tensors})
 
 
+def _copies(tensors: Mapping[str, Tensor]) -> Tensors:
+    """Copies on the CPU, where they cost the device nothing."""
+    return {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
+
+
 def _mergeable(model: Any, adapter: str) -> list[Any]:
-    """The LoRA layers whose matrix can take the adapter in to rounding; none if any cannot."""
+    """The LoRA layers whose matrix, which is theirs alone, can take the adapter in to rounding."""
     from peft.tuners.lora import Linear
 
-    layers = [m for m in model.modules() if hasattr(m, "lora_A") and adapter in m.lora_A]
-    exact = all(
-        isinstance(layer, Linear)
+    # A matrix that is tied, as a head often is to the embedding, is another layer's too.
+    uses = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
+    return [
+        layer
+        for layer in model.modules()
+        if isinstance(layer, Linear)
+        and adapter in layer.lora_A
         and type(layer.base_layer.weight) is Parameter  # a share of a matrix takes nothing in
+        and uses[id(layer.base_layer.weight)] == 1
         and not layer.lora_variant.get(adapter)
         and layer.base_layer.weight.dtype in (torch.float32, torch.float64)
         and layer.base_layer.weight.device.type == "cpu"
-        for layer in layers
-    )
-    return layers if exact else []
+    ]
 
 
 def _sort_modules(path: Path) -> None:
@@ -250,10 +264,11 @@ class Optimizer:
         self.steps = 0
         self.skipped = 0
 
-    def step(self) -> float:
-        """Apply the accumulated gradient; returns its norm before clipping.
+    def step(self) -> Metrics:
+        """Apply the accumulated gradient; returns the rate and the norm before clipping.
 
-        A gradient that is not finite is thrown away and counted; three in a row stop the run.
+        A gradient that is not finite is thrown away and counted, and the only metric says so;
+        three in a row stop the run.
         """
         parameters = self.weights.parameters
         if self.ranks.size > 1:  # each has the gradient of its share of the batch
@@ -261,7 +276,9 @@ class Optimizer:
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
             self.ranks.add(p.grad for p in parameters.values() if p.grad is not None)
         norm = float(torch.nn.utils.clip_grad_norm_(parameters.values(), self.max_grad_norm))
+        metrics: Metrics = {"update_skipped": 1.0}
         if math.isfinite(norm):
+            metrics = {"learning_rate": self.learning_rate, "grad_norm": norm}
             self._adam.param_groups[0]["lr"] = self.learning_rate
             for name, wide in self._copies.items():
                 p = parameters[name]
@@ -283,7 +300,7 @@ class Optimizer:
                 "three gradients in a row were not finite; the last checkpoint is good: lower "
                 "learner.learning_rate, or look at the rewards of the last rounds"
             )
-        return norm
+        return metrics
 
     @property
     def learning_rate(self) -> float:
@@ -298,7 +315,7 @@ class Optimizer:
             for key, value in self._adam.state.get(p, {}).items()
         }
         tensors |= {f"{name}/{_WIDE}": wide for name, wide in self._copies.items()}
-        return {path: tensor.detach().clone() for path, tensor in tensors.items()}
+        return _copies(tensors)
 
     def counters(self) -> dict[str, int]:
         """Steps, skipped gradients in a row and the weights' version, for JSON."""

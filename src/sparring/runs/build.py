@@ -25,7 +25,7 @@ from sparring.metrics import SEEDS_OF, episode_metrics
 from sparring.players.ranks import launched
 from sparring.players.trainer import ChatBatch, SftConfig, Trainer, rows_of
 from sparring.players.weights import LearningRate
-from sparring.runs.models import pinned, trainers
+from sparring.runs.models import fitted, pinned, trainers
 from sparring.runs.run import Objects, Run
 from sparring.runs.sources import Source, own_data, sandbox, strategies
 from sparring.schedules import Schedule, alternate, always, by_metric, solo
@@ -41,7 +41,8 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
     """The run that a configuration describes; loads models, those of the hub at one commit."""
     objects.check(config)
     config, notes = pinned(config, objects.models)
-    ranks = launched()
+    ranks = launched(_patience(config))
+    config, sizes = fitted(config, ranks, objects.models)
     if config.in_sandbox:
         source = sandbox(config)
     else:
@@ -76,9 +77,15 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
         exam=replace(exam, second=exam.second and split_over_ranks(exam.second, ranks)),
         seeds=seeds,
         warm_up=_warm_up(config, source, pool, trained),
-        notes=(*source.notes, *notes),
+        notes=(*source.notes, *notes, *sizes),
         world=source.world,
     )
+
+
+def _patience(config: RunConfig) -> float:
+    """Seconds for which one process waits for the others, while they play, learn or judge."""
+    judges = [judge.server for judge in (*config.judge, *(config.exam.judge or ()))]
+    return 3600 + max((s.round_deadline + s.outage_seconds for s in judges), default=0.0)
 
 
 def _measure(
@@ -230,7 +237,7 @@ def _warm_up(
     def taught(trainer: Trainer, demos: Sequence[Demo]) -> Iterator[Metrics]:
         if demos and warm.steps:
             rate = LearningRate(warm.learning_rate, "cosine", min(10, warm.steps), warm.steps)
-            budget = config.learner.optimizer.micro_batch_tokens
+            budget = trainer.grpo.config.micro_batch_tokens
             sizes = SftConfig(warm.steps, warm.batch_size, budget)
             yield from trainer.warm_up(demos, rate, sizes, rng_seed)
 

@@ -8,18 +8,19 @@ from typing import Any
 
 from sparring.engines.engine import Publishing, SamplingEngine, ServedPolicy
 from sparring.engines.vllm import VllmHere, VllmServer
+from sparring.estimate.estimate import GIB, MOST_TOKENS
+from sparring.estimate.fitting import MICRO_BATCH, micro_batch_that_fits
 from sparring.players.chat import Chat
 from sparring.players.fast import recompute
 from sparring.players.grpo import Grpo, GrpoConfig
 from sparring.players.loading import commit, load_model, load_tokenizer, stop_ids
 from sparring.players.local import LocalPolicy
-from sparring.players.logprobs import head_of
 from sparring.players.player import Policy, Sampling
-from sparring.players.ranks import Ranks, shard, sharding_requested
+from sparring.players.ranks import Ranks, free_memory, shard, sharding_requested
 from sparring.players.trainer import Trainer
 from sparring.players.weights import LearningRate, Optimizer, Weights, adapters
 from sparring.sandbox.model import CARD, SHIPPED
-from sparring.settings.config import RunConfig
+from sparring.settings.config import RunConfig, with_values
 from sparring.settings.sections import SANDBOX, PlayerSettings
 from sparring.types import Player, UsageError
 
@@ -58,11 +59,34 @@ def at_commit(name: str, revision: str | None, now: str | None) -> str:
     return f"{name} is taken at commit {now} ({revision or 'the newest'} as of now)"
 
 
+def fitted(config: RunConfig, ranks: Ranks, loaded: Loaded) -> tuple[RunConfig, list[str]]:
+    """The configuration with micro-batches that fit the memory there is, and a note if it is short.
+
+    UsageError, before any weights are read, for a run that does not fit.
+    """
+    own, most = config.defender, config.learner.optimizer.micro_batch_tokens
+    room = 0.9 * min(ranks.gather(free_memory()))
+    if config.sampling.engine == "vllm" and not config.sampling.base_url:
+        room *= 1 - config.sampling.server.gpu_memory_utilization
+    model = model_path(own.model_name_or_path)
+    if Player.DEFENDER in loaded:
+        model = loaded[Player.DEFENDER][0].config
+    shards = ranks.size if sharding_requested(ranks) else 1
+    tokens = micro_batch_that_fits(config, model, room, shards)
+    note = f"{MICRO_BATCH} is {tokens:,}: {room / GIB:.1f} GiB of memory can be filled"
+    notes = [note] if most is None and tokens < MOST_TOKENS else []
+    return with_values(config, {MICRO_BATCH: tokens}), notes
+
+
 def as_begun(before: RunConfig, config: RunConfig) -> RunConfig:
     """`config` at the commits that a run began with, where it names no commit that differs.
 
-    A branch that has moved since is a difference, and stays one.
+    A branch that has moved since is a difference, and stays one. The size of micro-batches is kept
+    too, unless it is set.
     """
+    if config.learner.optimizer.micro_batch_tokens is None:
+        size = before.learner.optimizer.micro_batch_tokens
+        config = with_values(config, {MICRO_BATCH: size})
     settings: dict[str, PlayerSettings] = {}
     for player in Player:
         old, now = before.player(player), config.player(player)
@@ -76,7 +100,7 @@ def as_begun(before: RunConfig, config: RunConfig) -> RunConfig:
 def publishing(config: RunConfig, ranks: Ranks) -> Publishing | None:
     """What publishes adapters to a sampling engine; None with `sampling.engine=local`.
 
-    It contacts no server yet. Every process of a run publishes for itself, into its own folder.
+    It contacts no server yet. Of several processes the first publishes for all.
     """
     sampling, server, base = config.sampling, config.sampling.server, config.defender
     if sampling.engine == "local":
@@ -95,8 +119,6 @@ def publishing(config: RunConfig, ranks: Ranks) -> Publishing | None:
                 "sandbox trains its embeddings); set it to null or sampling.engine=local"
             )
     folder = server.adapter_dir or config.folder / "adapters"
-    if ranks.size > 1:
-        folder = folder / f"rank-{ranks.index}"
     engine: SamplingEngine
     if sampling.base_url:
         name = server.model or base.model_name_or_path
@@ -106,8 +128,12 @@ def publishing(config: RunConfig, ranks: Ranks) -> Publishing | None:
     else:
         rank = max(config.attacker.lora.r, config.defender.lora.r)
         path, memory = model_path(base.model_name_or_path), server.gpu_memory_utilization
-        engine = VllmHere(path, rank, server.adapters, memory, base.dtype, base.revision)
-    return Publishing(engine, folder, server.adapters, server.probe_limit)
+        many = ranks.size > 1
+        engine = VllmHere(path, rank, server.adapters, memory, base.dtype, base.revision, many)
+    one_each = not sampling.base_url
+    return Publishing(
+        engine, folder, server.adapters, server.probe_limit, ranks=ranks, one_each=one_each
+    )
 
 
 def trainers(config: RunConfig, ranks: Ranks, loaded: Loaded) -> dict[Player, Trainer]:
@@ -135,9 +161,6 @@ def trainers(config: RunConfig, ranks: Ranks, loaded: Loaded) -> dict[Player, Tr
     owned = with_adapters(config, base)
     if sharding:
         shard(owned.values(), ranks)
-        head_of(
-            owned[Player.DEFENDER].model
-        )  # runs a forward pass, so every process must call it here
     return {p: _trainer(config, p, owned[p], ranks, loaded, published) for p in Player}
 
 
@@ -181,7 +204,8 @@ def _trainer(
         learner.learning_rate[player], step.lr_scheduler_type, step.warmup_steps, step.total_steps
     )
     sections = [learner, step, config.sampling]
-    if published:
+    narrow = any(p.dtype.itemsize < 4 for p in weights.model.parameters())
+    if published or narrow:  # where sampling rounds otherwise than learning, ratios are truncated
         sections.append(config.sampling.server)
     settings: dict[str, Any] = {}
     for section in sections:

@@ -18,6 +18,7 @@ from sparring.door import read_json, sha256
 from sparring.exam import Exam, Trial, crossplay, second_judge
 from sparring.judges.panel import Meter
 from sparring.metrics import SEEDS_OF
+from sparring.players.grpo import ALARM
 from sparring.players.trainer import load_trainers, save_trainers
 from sparring.runs.recipes import check_resumable
 from sparring.runs.run import Run
@@ -87,6 +88,15 @@ WARMED = 0
 """The checkpoint that RL begins with."""
 UNSCORED_ROUNDS = 5
 """Rounds over which the share of unscored games is averaged before it can stop a run."""
+
+
+WARNINGS = {
+    "update_skipped": "the gradient was not finite (NaN), so this update was not made",
+    "sampling_alarm": "the log-probabilities of sampling and learning differ by more than "
+    f"{ALARM} nats a token in the mean, so they are two policies: set dtype=float32, or read "
+    "about sampling_logp_difference in docs/magic.md",
+}
+"""What a player's metric of that name is a sign of."""
 
 
 class Watch:
@@ -252,6 +262,11 @@ class _Training:
         """Write the round down, with its transcript and a checkpoint where they are due."""
         saving, done = self.run.config.saving, round_.number + 1
         self.folder.append(round_, self.meter.read().get("judge"))
+        hinted = self.run.config.memory.experience.reflect  # samples are meant to be off-policy
+        for name in round_.metrics:
+            player, _, sign = name.partition("/")
+            if sign in WARNINGS and not (hinted and sign == "sampling_alarm"):
+                self.watch.note(f"round {round_.number}, {player}: {WARNINGS[sign]}")
         if saving.transcripts_every and done % saving.transcripts_every == 0:
             most = saving.transcripts_mb * 1_000_000
             self.folder.write_transcript(round_, self.run.strategy, most)

@@ -298,6 +298,14 @@ def from_words(words: Sequence[str]) -> dict[str, Any]:
     return tree
 
 
+def with_values(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
+    """Return the configuration with other values by dotted key, checked."""
+    tree: Mapping[str, Any] = config.model_dump(mode="json")
+    for key, value in values.items():
+        tree = merged(tree, nested(key, value))
+    return parse(tree)
+
+
 def to_yaml(config: RunConfig) -> str:
     """Return the resolved configuration as YAML."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

@@ -140,8 +140,8 @@ class OptimizerSettings(Model):
     """passes over the same samples"""
     max_grad_norm: Positive = 1.0
     """L2 norm a gradient is clipped to"""
-    micro_batch_tokens: Count = 16_384
-    """padded tokens of a micro-batch"""
+    micro_batch_tokens: Count | None = None
+    """padded tokens of a micro-batch; none: as memory allows, at most 16,384"""
     gradient_checkpointing: bool = False
     """compute activations again instead of keeping them: slower, less memory"""
     lr_scheduler_type: Literal["constant", "cosine"] = "constant"

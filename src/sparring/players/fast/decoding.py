@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,11 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparring.players.logprobs import padded
-from sparring.types import SparringError
-
-FAMILIES = frozenset({"gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3"})
-"""Whose attention is softmax(cap(scale · QKᵀ))V over all positions or a window, and no more."""
+from sparring.players.logprobs import (
+    PROBE,
+    bare_logits,
+    causal,
+    kinds,
+    learned,
+    logits_kept,
+    padded,
+    refusal,
+)
+from sparring.types import SparringError, UsageError
 
 _NAME = "sparring_forks"
 _FIRST = 32
@@ -25,21 +31,22 @@ _SHORT = 32
 
 
 def fits(model: Any) -> bool:
-    """Whether `Forked` computes what the model's own attention would."""
-    config = model.config.get_text_config()
-    plain = config._attn_implementation in ("sdpa", "eager")
-    return plain and config.model_type in FAMILIES and config.model_type == model.config.model_type
+    """Whether `Forked` decodes what the model itself would: tried once for each model."""
+    return not refusal(model, _forked)
+
+
+def check_playable(model: Any) -> None:
+    """UsageError, with the reason, for a model that cannot be sampled from or learned through."""
+    reason = (refusal(model, _forked) and refusal(model, _apart)) or refusal(model, learned)
+    if reason:
+        raise UsageError(
+            f"model_name_or_path: {type(causal(model)).__name__} cannot be played: {reason}; "
+            "choose a model that transformers' own generate() can sample from"
+        )
 
 
 WORTH = 256
 """Tokens that must be saved to pay for a second run."""
-
-
-def kinds(model: Any) -> set[str]:
-    """The kinds of this language model's layers, as transformers' caches call them."""
-    from transformers.cache_utils import get_layer_types_and_kwargs
-
-    return set(get_layer_types_and_kwargs(model.config.get_text_config())[0])
 
 
 def trunk(model: Any, prompt_PL: Tensor, seen_PL: Tensor) -> int:
@@ -107,51 +114,109 @@ def forked(cache: Any, owner_B: Tensor) -> Any:
     return cache
 
 
-def begin(model: Any, prompts: Sequence[tuple[int, ...]], owner: Sequence[int], pad: int) -> Steps:
+def begin(
+    model: Any, prompts: Sequence[tuple[int, ...]], owner: Sequence[int], pad: int
+) -> Forked | Apart:
     """Run every prompt once; row b then continues `prompts[owner[b]]`."""
-    ids_PL, seen_PL = (each.to(model.device) for each in padded(prompts, pad, "left"))
-    owner_B = torch.tensor(owner, device=model.device)
-    shared = trunk(model, ids_PL, seen_PL) if fits(model) else 0
-    out, seen_PL = run_prompts(partial(model, logits_to_keep=1), ids_PL, seen_PL, shared)
-    return Steps(model, out.past_key_values, seen_PL, owner_B, out.logits[owner_B, -1])
+    return Forked(model, prompts, owner, pad) if fits(model) else Apart(model, prompts, owner)
 
 
-class Steps:
-    """A decode batch between two tokens.
-
-    The rows of a group attend to one copy of their prompt's cache in families that `fits` knows;
-    in any other causal language model every row has a copy.
-    """
+class Forked:
+    """A decode batch between two tokens, whose rows attend to one copy of their prompt's cache."""
 
     def __init__(
-        self, model: Any, cache: Any, seen_PL: Tensor, owner_B: Tensor, logits_BV: Tensor
+        self, model: Any, prompts: Sequence[tuple[int, ...]], owner: Sequence[int], pad: int
     ) -> None:
-        self.model, self.logits_BV = model, logits_BV
+        ids_PL, seen_PL = (each.to(model.device) for each in padded(prompts, pad, "left"))
+        owner_B = torch.tensor(owner, device=model.device)
+        shared = trunk(model, ids_PL, seen_PL)
+        out, seen_PL = run_prompts(partial(model, logits_to_keep=1), ids_PL, seen_PL, shared)
+        self.model, self.logits_BV = model, out.logits[owner_B, -1]
         self.place_B1 = seen_PL.sum(1)[owner_B].unsqueeze(1)
-        self.cache, self.mask_BT = cache, None if fits(model) else seen_PL[owner_B]
-        if self.mask_BT is None:
-            self.cache = Forks(cache, seen_PL, owner_B)
-        else:
-            self.cache.batch_select_indices(owner_B)
+        self.cache = Forks(out.past_key_values, seen_PL, owner_B)
 
     def advance(self, token_B: Tensor, going: Tensor) -> None:
         """Feed one token to each row in `going`; the others leave."""
         if len(going) < len(self.place_B1):
             self.cache.batch_select_indices(going)
             self.place_B1 = self.place_B1[going]
-            self.mask_BT = None if self.mask_BT is None else self.mask_BT[going]
-        if self.mask_BT is not None:
-            self.mask_BT = torch.cat([self.mask_BT, self.mask_BT.new_ones(len(going), 1)], dim=1)
-        with nullcontext() if self.mask_BT is not None else attending(self.model):
+        with attending(self.model):
             out = self.model(
                 input_ids=token_B.unsqueeze(1),
-                attention_mask=self.mask_BT,
                 position_ids=self.place_B1,
                 past_key_values=self.cache,
                 use_cache=True,
             )
         self.place_B1 = self.place_B1 + 1
         self.logits_BV = out.logits[:, -1]
+
+
+class Apart:
+    """A decode batch between two tokens in which the rows of a prompt run apart from the others.
+
+    Nothing is padded and nobody reaches into the model's own cache, whatever it holds, so any
+    causal language model decodes in this way. Rows that end run along with their siblings. Where
+    a model returns no cache, every row runs whole for each token.
+    """
+
+    def __init__(
+        self, model: Any, prompts: Sequence[tuple[int, ...]], owner: Sequence[int], _pad: int = 0
+    ) -> None:
+        self.model, self.options = model, logits_kept(model, 1)
+        self.alive = list(range(len(owner)))
+        self.rows_P = [[b for b in self.alive if owner[b] == p] for p in range(len(prompts))]
+        self.ids_P = [
+            torch.tensor(prompt, device=model.device).expand(len(rows), -1)
+            for prompt, rows in zip(prompts, self.rows_P, strict=True)
+        ]
+        self.cache_P: list[dict[str, Any]] = [{} for _ in prompts]
+        self.logits_BV = self._run()
+
+    def advance(self, token_B: Tensor, going: Tensor) -> None:
+        """Feed one token to each row in `going`; the others leave."""
+        self.alive = [self.alive[i] for i in going.tolist()]
+        token = dict(zip(self.alive, token_B, strict=True))
+        for p, rows in enumerate(self.rows_P):
+            next_N = torch.stack([token.get(b, token_B.new_zeros(())) for b in rows])
+            self.ids_P[p] = torch.cat([self.ids_P[p], next_N.unsqueeze(1)], dim=1)
+        self.logits_BV = self._run()
+
+    def _run(self) -> Tensor:
+        last: dict[int, Tensor] = {}
+        for p, rows in enumerate(self.rows_P):
+            cache = self.cache_P[p]
+            if set(rows).isdisjoint(self.alive):
+                cache.clear()
+                continue
+            ids_NT = self.ids_P[p][:, -1:] if cache else self.ids_P[p]
+            out = self.model(input_ids=ids_NT, use_cache=True, **cache, **self.options)
+            cache |= {name: out[name] for name in _CACHES if out.get(name) is not None}
+            last |= zip(rows, out.logits[:, -1], strict=True)
+        return torch.stack([last[b] for b in self.alive])
+
+
+_CACHES = ("past_key_values", "cache_params", "state")
+"""What models call the cache that they return and take back."""
+
+
+def _decoded(batch: type[Forked | Apart], model: Any) -> tuple[Tensor, Tensor]:
+    """Logits after every token of `PROBE`, decoded while rows leave, and those of bare passes."""
+    prompts = list(dict.fromkeys(prompt for prompt, _ in PROBE))
+    bare = [bare_logits(model, row) for row in PROBE]
+    alive = list(range(len(PROBE)))
+    steps = batch(model, prompts, [prompts.index(prompt) for prompt, _ in PROBE], 0)
+    actual, expected = [steps.logits_BV.float()], [bare[i][0] for i in alive]
+    for t in range(max(len(reply) for _, reply in PROBE)):
+        going = [k for k, i in enumerate(alive) if len(PROBE[i][1]) > t]
+        alive = [alive[k] for k in going]
+        tokens = torch.tensor([PROBE[i][1][t] for i in alive], device=model.device)
+        steps.advance(tokens, torch.tensor(going, device=model.device))
+        actual.append(steps.logits_BV.float())
+        expected += [bare[i][t + 1] for i in alive]
+    return torch.cat(actual), torch.stack(expected)
+
+
+_forked, _apart = partial(_decoded, Forked), partial(_decoded, Apart)
 
 
 @dataclass
@@ -296,20 +361,21 @@ def attend(
     whole = key.prompt is None and not start  # a row's own begin with its prompt
     columns = slice(0 if whole else key.before + start, key.before + now)
     keys, values = (own[:, :, columns] for own in key.own)
-    query_BHRD = query.reshape(rows, keys.shape[1], heads // keys.shape[1], size)
+    query_BHRD = _wide(query).reshape(rows, keys.shape[1], heads // keys.shape[1], size)
     query_BHRD = query_BHRD * options["scaling"]
     cap = options.get("softcap")
-    own = _capped(query_BHRD @ keys.transpose(2, 3), cap)
+    own = _capped(query_BHRD @ _wide(keys).transpose(2, 3), cap)
     hidden_PL = forks.hidden_PL(key)
     if whole and hidden_PL is not None:
         hidden_BL = hidden_PL.index_select(0, forks.owner_B)
         own[..., : key.before].masked_fill_(hidden_BL[:, None, None], -torch.inf)
     if key.prompt is None:
-        return (_softmax(own) @ values).reshape(rows, 1, heads, -1), None
-    prompt = _capped(forks.by_prompt(query_BHRD) @ key.prompt[0].transpose(2, 3), cap)
+        weight = own.softmax(-1).to(values.dtype)
+        return (weight @ values).reshape(rows, 1, heads, -1), None
+    prompt = _capped(forks.by_prompt(query_BHRD) @ _wide(key.prompt[0]).transpose(2, 3), cap)
     if hidden_PL is not None:
         prompt = prompt.masked_fill(hidden_PL[:, None, None], -torch.inf)
-    weight = _softmax(torch.cat([forks.by_row(prompt), own], dim=-1))
+    weight = torch.cat([forks.by_row(prompt), own], dim=-1).softmax(-1).to(values.dtype)
     before, since = torch.split(weight, [prompt.shape[-1], own.shape[-1]], dim=-1)
     out = forks.by_row(forks.by_prompt(before) @ key.prompt[1]) + since @ values
     return out.reshape(rows, 1, heads, -1), None
@@ -319,6 +385,9 @@ def _capped(score: Tensor, cap: float | None) -> Tensor:
     return cap * (score / cap).tanh() if cap else score
 
 
-def _softmax(score: Tensor) -> Tensor:
-    """In float32 at least."""
-    return score.softmax(-1, dtype=torch.promote_types(score.dtype, torch.float32)).to(score.dtype)
+def _wide(tensor: Tensor) -> Tensor:
+    """In float32 at least: scores that are rounded to bfloat16 are another policy's.
+
+    Keys with biases as large as Qwen2.5-7B's make scores of a thousand, whose spacing is 4 nats.
+    """
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

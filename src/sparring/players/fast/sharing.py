@@ -12,10 +12,22 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from sparring.players.fast.decoding import fits, forked, kinds, run_prompts, trunk
-from sparring.players.logprobs import Batch, Cost, causal, every_row, head_of, logprobs, of_hidden
+from sparring.players.fast.decoding import forked, run_prompts, trunk
+from sparring.players.logprobs import (
+    Batch,
+    Cost,
+    LogprobsOf,
+    attends,
+    causal,
+    every_row,
+    head_of,
+    kinds,
+    logprobs,
+    of_hidden,
+    probed,
+    refusal,
+)
 from sparring.players.ranks import sharded
-from sparring.types import SparringError
 
 
 def recompute(model: Any) -> int:
@@ -46,7 +58,7 @@ class Path:
     """A way to log-probabilities [B, T] of a batch, and what it costs in tokens."""
 
     cost: Cost
-    logprobs: Callable[[Any, Batch, float], Tensor]
+    logprobs: LogprobsOf
 
 
 def once(groups: Sequence[int], longest_prompt: int, longest_reply: int) -> int:
@@ -90,13 +102,6 @@ size:
 pair to memory several times; three times as much was seen (Llama, hidden size 192, CPU)."""
 
 
-def packs(model: Any) -> bool:
-    """Whether every layer of this language model obeys a mask that is made for it."""
-    config = model.config.get_text_config()
-    both_ways = getattr(config, "use_bidirectional_attention", False)
-    return fits(model) and getattr(config, "is_causal", True) and not both_ways
-
-
 def pair_cost(model: Any) -> float:
     """What attention of one token to one place costs, in tokens' matrices."""
     config = model.config.get_text_config()
@@ -132,13 +137,12 @@ def packed_logprobs(pair: float, model: Any, batch: Batch, temperature: float) -
     """As `logprobs`, but siblings share rows [prompt | completion | … | completion].
 
     A completion's positions go on from its prompt's, and it sees its prompt and itself. No cache
-    is involved, so layers may compute again. SparringError for families that take no such mask.
+    is involved, so layers may compute again. Wrong for families that take no such mask: `path_of`
+    tries it first.
     """
     whole, head = causal(model), head_of(model)
-    if head is None or not packs(whole):
-        raise SparringError(
-            f"{whole.config.model_type}: siblings cannot share a row, they would see each other"
-        )
+    if head is None:
+        return logprobs(model, batch, temperature)
     owners = batch.owner_B.tolist()
     longest = batch.prompt_PL.shape[1]
     many = abreast(pair, tuple(Counter(owners).values()), longest, batch.target_BT.shape[1])
@@ -211,7 +215,8 @@ def _masks(model: Any, seen_RL: Tensor, position_RS: Tensor, steps: int) -> Any:
 
 PLAIN, SHARED = Path(every_row, logprobs), Path(once, shared_logprobs)
 
-_ATTENTION = {"full_attention", "sliding_attention"}
+_shared, _packed = partial(probed, shared_logprobs), partial(probed, partial(packed_logprobs, 0.0))
+"""Trials of both; attention that costs nothing puts all siblings abreast."""
 
 
 def path_of(model: Any) -> Path:
@@ -221,16 +226,10 @@ def path_of(model: Any) -> Path:
     prepared mask: layers that compute again (gradient checkpointing) drop it, sharded layers
     (FSDP) are gathered for the backward pass through their output alone. PLAIN for the others:
     recurrent or chunked layers, layers that share a cache, attention kernels that take no 4-D
-    mask, scaled logits.
+    mask, scaled logits. Each way is tried on the model before it is used.
     """
     whole = causal(model)
-    config = whole.config.get_text_config()
-    if (
-        not kinds(whole) <= _ATTENTION
-        or config.is_encoder_decoder
-        or config._attn_implementation not in PAIR
-        or head_of(model) is None
-    ):
+    if not attends(whole) or head_of(model) is None:
         return PLAIN
     # A layer that computes again drops the cache, or adds twice to one that it is given.
     again = any(
@@ -238,8 +237,8 @@ def path_of(model: Any) -> Path:
         for m in whole.modules()
     )
     if not (again or sharded(whole)):
-        return SHARED
-    if not packs(whole):
+        return PLAIN if refusal(model, _shared) else SHARED
+    if refusal(model, _packed):
         return PLAIN
     pair = pair_cost(whole)
     return Path(partial(packed_tokens, pair), partial(packed_logprobs, pair))

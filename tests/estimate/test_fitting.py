@@ -1,0 +1,81 @@
+"""A run takes micro-batches that fit the memory there is, keeps them, or says what would fit."""
+
+from dataclasses import replace
+
+import pytest
+from tests.tiny import QWEN2, save_model, write_seeds
+
+from sparring.estimate.estimate import MOST_TOKENS, PROMPT, load_of, memory
+from sparring.estimate.shape import shape_of
+from sparring.runs import recipes
+from sparring.runs.build import build
+from sparring.runs.train import train
+from sparring.types import UsageError
+
+SIZE = "learner.optimizer.micro_batch_tokens"
+
+
+@pytest.fixture
+def words(tmp_path):
+    """A run on a tiny model with full weights, of one short round."""
+    model = save_model(tmp_path / "model", QWEN2)
+    names = [f"{player}.model_name_or_path={model}" for player in ("attacker", "defender")]
+    seeds = write_seeds(tmp_path / "seeds.csv")
+    short = ("weights=shared", "rounds=1", "sampling.max_completion_length=4", "warm_up.steps=0")
+    rules = ("judge.kind=keyword", "game.gate=false", "game.helpfulness=0", "exam.crossplay=0")
+    sizes = ("learner.seeds_per_round=2", "learner.num_generations=2", "exam.n=1")
+    place = (f"output_dir={tmp_path / 'run'}", f"data.train=[{{path: {seeds}}}]")
+    return [*names, *short, *rules, *sizes, *place, "exam.holdout=0.5"]
+
+
+def configured(words, *more):
+    return recipes.configured("magic", [*words, *more])
+
+
+def peak(config, tokens):
+    """Bytes of memory that must be free for micro-batches of that size."""
+    shape = shape_of(config.defender.model_name_or_path)
+    load = replace(load_of(config, PROMPT), micro_batch_tokens=tokens)
+    return memory(shape, load).peak / 0.9 * 1.001
+
+
+def test_micro_batches_follow_the_memory_and_stay_what_they_were(words, monkeypatch):
+    config = configured(words, "sampling.batch_tokens=64")
+    monkeypatch.setattr("sparring.runs.models.free_memory", lambda: peak(config, 4096))
+    run = build(config)
+    assert run.config.learner.optimizer.micro_batch_tokens == 4096
+    assert run.trainers["defender"].grpo.config.micro_batch_tokens == 4096
+    assert any(f"{SIZE} is 4,096" in note for note in run.notes)
+    folder = train(run)
+    monkeypatch.undo()
+    kept = recipes.check_resumable(folder, config)
+    assert kept.learner.optimizer.micro_batch_tokens == 4096
+    plenty = build(configured(words, f"output_dir={folder.folder}-2"))
+    assert plenty.config.learner.optimizer.micro_batch_tokens == MOST_TOKENS
+    assert not any(SIZE in note for note in plenty.notes)
+
+
+AGAIN, FEW = "learner.optimizer.gradient_checkpointing=true", "sampling.batch_tokens=64"
+
+
+@pytest.mark.parametrize(
+    ("more", "cures"),
+    [
+        ((FEW,), (AGAIN,)),
+        ((FEW, f"{SIZE}=16384"), (AGAIN, f"{SIZE}=null")),
+        (("sampling.batch_tokens=1000000",), (AGAIN, "sampling.batch_tokens=8192")),
+    ],
+)
+def test_what_cannot_fit_is_refused_with_settings_that_do(words, monkeypatch, more, cures):
+    room = peak(configured(words, *more, *cures), 1024)
+    monkeypatch.setattr("sparring.runs.models.free_memory", lambda: room)
+    with pytest.raises(UsageError, match=r"memory: this run needs .* GiB can be filled") as error:
+        build(configured(words, *more))
+    assert str(error.value).endswith(f"it fits with {' '.join(cures)}")
+    assert build(configured(words, *more, *cures)).config.learner.optimizer.gradient_checkpointing
+
+
+def test_what_fits_in_no_way_is_refused(words, monkeypatch):
+    monkeypatch.setattr("sparring.runs.models.free_memory", lambda: 1e4)
+    with pytest.raises(UsageError, match="it needs a smaller model or a larger machine"):
+        build(configured(words))
