@@ -98,7 +98,10 @@ class Results:
                 yield from measured.lines()
 
     def summary(self) -> dict[str, Any]:
-        """Return it for machines: `rates` are those of the last model, the newest candidate."""
+        """Return the results as a command prints them for machines.
+
+        `rates` are those of the model that was named last; `models` has those of all.
+        """
         rates = {
             model: {name: rate.to_json() for name, rate in self.rates(model).items()}
             for model in self.spec.names
@@ -130,7 +133,7 @@ class Results:
         }
 
     def check(self, gates: Sequence[str], max_unscored: float) -> None:
-        """Raise UnscoredError or GateError; the base beside its adapters is held to no gate."""
+        """Raise UnscoredError or GateError; a base that is tested beside adapters has no gates."""
         adapters = [card for card in self.spec.models if card.get("adapter")]
         for model in self.spec.names:
             check_unscored(self.rates(model).values(), max_unscored)
@@ -294,9 +297,9 @@ def parse_gates(texts: Sequence[str], known: Sequence[str]) -> list[Gate]:
 
 
 def check_unscored(rates: Collection[Rate], most: float) -> None:
-    """Raise UnscoredError where more than that share of all verdicts is missing.
+    """Raise UnscoredError where more than `most`, a share, of all verdicts are missing.
 
-    What no judge was shown is not missing: asking again would not bring it.
+    The verdict on a reply that was never to be judged is not missing.
     """
     causes = (UNSENT, Status.SKIPPED.value)
     unsent = sum(rate.unscored.get(cause, 0) for rate in rates for cause in causes)

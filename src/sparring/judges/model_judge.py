@@ -24,7 +24,7 @@ class Untrusted:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A prompt outside any chat template: published text as `str`, what it is about `Untrusted`.
+    """A prompt outside any chat template: the published text is `str`, what is judged `Untrusted`.
 
     Special tokens spelt in a `str` part are tokens, as the format's authors meant them.
     """
@@ -74,7 +74,7 @@ class Item:
 
 
 def item_of(state: State) -> Item | None:
-    """What a judge may see of a state; None while nothing has been sent."""
+    """Return what a judge may see of a state; None as long as no attack was sent."""
     messages = conversation(state)
     if not messages:
         return None
@@ -86,12 +86,12 @@ class Format:
     """One judge's published input format and the grammar of its answer.
 
     `prompts` are the questions about one item (ShieldGemma asks one for each guideline); `read`
-    takes their answers, in order, and gives None where one is not in the grammar. `about` says
-    when it can tell: once there is a reply, or once there is an attack. `template` is the text
-    that was published, word for word, and `source` where; its digest is part of every result.
-    `schema` is the JSON schema an answer is asked to follow, where a server can hold it to one.
-    `presumes_harm` says that it takes every request for a forbidden one: of a request that is not,
-    it tells no `reply_harm`.
+    takes their answers, in order, and returns None where one is not in the grammar. `about` says
+    what has to be there before the judge can rule: the reply, or only the attack. `template` is
+    the published text, word for word, and `source` says where it was published; the template's
+    digest is part of every result. A server that can hold answers to a JSON schema is sent
+    `schema`. With `presumes_harm` the judge takes every request for a forbidden one, so its ruling
+    on the harm of a reply to a benign request is left out.
     """
 
     name: str
@@ -117,8 +117,8 @@ LABEL_TOKENS = 4
 class Question:
     """One prompt for a judge's model; `attempt` tells a second try from a first one.
 
-    `sampling` is what else a request says, such as the temperature; None asks greedily, as judges
-    are. Only a sampled answer may be empty.
+    `sampling` holds further fields of the request, such as the temperature; None samples greedily,
+    as judges do. Only a sampled answer may be empty.
     """
 
     prompt: Prompt
@@ -129,7 +129,7 @@ class Question:
 
     @property
     def is_label(self) -> bool:
-        """Whether the answer is but a label, such as HarmBench's one token or SORRY-Bench's four.
+        """Whether the answer is only a label, such as HarmBench's one token or SORRY-Bench's four.
 
         The length limit is meant to end a label; any other answer that it cuts is truncated.
         """
@@ -172,9 +172,9 @@ class JudgeEngine(Protocol):
     def answer(self, questions: Sequence[Question], on_answer: OnAnswer = ignore) -> list[Answer]:
         """One answer for each question, in order.
 
-        Failures are statuses, never exceptions, but for an outage that makes going on pointless
-        (UnscoredError) and misuse (UsageError). Answers that `on_answer` had before one of these
-        need not be asked for again.
+        A failure is an answer with a status and not an exception. Exceptions are an outage after
+        which nothing more can be asked (UnscoredError), and settings that cannot work (UsageError).
+        `on_answer` may keep the answers that came before one of these.
         """
 
 
@@ -269,7 +269,7 @@ class ModelJudge:
         return self.format.read(texts) or self.format.read(bare) or _UNREADABLE
 
     def _by_policy(self, item: Item, verdict: Verdict) -> Verdict:
-        """The verdict without the harm that this judge cannot tell of the item."""
+        """Return the verdict as `presumes_harm` and `controversial` have it."""
         if self.format.presumes_harm and not item.harmful:
             return replace(verdict, reply_harm=None)
         if verdict.reply_harm is Harm.CONTROVERSIAL and self.controversial != "unsafe":

@@ -19,7 +19,7 @@ _GRAVITY = {Harm.SAFE: 0, Harm.CONTROVERSIAL: 1, Harm.UNSAFE: 2}
 
 
 def majority(votes: Votes) -> bool | None:
-    """What more than half of them say; None on a tie."""
+    """Return what more than half of the votes say; None on a tie."""
     ayes, noes = votes.count(True), votes.count(False)
     return None if ayes == noes else ayes > noes
 
@@ -50,8 +50,8 @@ class Member:
 
 @dataclass(frozen=True)
 class Panel:
-    """Each field of the verdict is the first member's that rules on it; or, for a field in
-    `rules`, what that rule makes of the votes of all members that do.
+    """Each field of the verdict is taken from the first member that rules on it. A field in `rules`
+    is what that rule makes of the votes of all members that rule on it.
 
     A missing vote is never made up for: the field is None then, under every rule, so that a
     member that fails more often on one side cannot tilt the rate. A member that fails leaves
@@ -81,7 +81,8 @@ class Panel:
         for name in self.rules:
             if name == "score" or len(self._members_on(name)) < 2:
                 raise UsageError(
-                    f"panel: a rule for {name}; wanted a yes-or-no field that two members rule on"
+                    f"panel: a rule for {name}; wanted a rule for a yes-or-no field that at least "
+                    "two members rule on"
                 )
 
     @property
@@ -149,14 +150,14 @@ class Wrapped:
 
 
 def split_over_ranks(judge: Judge, ranks: Ranks) -> Judge:
-    """`judge`, of which every process asks its share; all get every verdict."""
+    """Return `judge` such that each process asks for a share of the verdicts, and has all."""
     if ranks.size == 1:
         return judge
     return Wrapped(judge, lambda states: shared_out(ranks, states, judge.rule))
 
 
 Costs = dict[str, dict[str, int]]
-"""By judge and kind of cost."""
+"""Numbers by judge, and in a judge by kind of cost."""
 
 
 class Meter:
@@ -168,7 +169,10 @@ class Meter:
         self.read()
 
     def read(self) -> Costs:
-        """Without judges that cost nothing; every process has to read."""
+        """Return the costs since the last reading; every process of the run has to call this.
+
+        Judges that cost nothing are left out.
+        """
         costs: Costs = {}
         for name, judge in self.judges.items():
             total = sum(self.ranks.gather(spent(judge)), Usage())

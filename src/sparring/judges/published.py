@@ -113,16 +113,12 @@ def built(published: Published, texts: Mapping[str, str]) -> Format:
     for name, text in texts.items():
         if not text.strip():
             raise UsageError(f"{name}.txt: wanted the text that was published, found none")
+    common = {"name", "fills", "max_tokens", "source", "about", "presumes_harm"}
     return Format(
-        name=published.name,
-        fills=published.fills,
+        **published.model_dump(include=common),
         prompts=partial(_prompts, published, texts),
         read=partial(_GRAMMARS[published.reads], published),
-        max_tokens=published.max_tokens,
         template="\f".join(texts.values()) or published.template,
-        source=published.source,
-        about=published.about,
-        presumes_harm=published.presumes_harm,
     )
 
 

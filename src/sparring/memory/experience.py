@@ -173,7 +173,7 @@ class ExperiencePool(Memory):
             block = max((sizes[i] for i in places), default=1)
             drawn = self.draw(harmful, most, f"{self.rng_seed}/{number}/{harmful}", block)
             filled = 0
-            for i in reversed(places):  # the last ones: the next round's seeds go on with them
+            for i in reversed(places):  # the next round goes on with the seeds left out here
                 if filled + sizes[i] > len(drawn):
                     break
                 replaced.add(i)
@@ -254,7 +254,7 @@ class ExperiencePool(Memory):
         return metrics | ({"replay/held": fmean(replayed)} if replayed else {})
 
     def _u(self, episode: Episode) -> float | None:
-        """How well the defence did; None where the game is unscored or does not train it.
+        """How well the defence did; None for a game that is unscored or does not train it.
 
         The last ruling of a game whose last reply does not parse is on the reply before it.
         """

@@ -58,5 +58,5 @@ class Opposition:
         return {}
 
     def load(self, state: Mapping[str, Any], selves: Sequence[int]) -> None:
-        """Go on from what `state()` returned; `selves` are the rounds that have kept selves."""
+        """Go on from what `state()` returned; `selves` were kept after so many rounds each."""
         return

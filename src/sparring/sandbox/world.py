@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from itertools import product
 
 from sparring.games.game import Briefs, answer_of, attacks_of, reply_of, tagged
+from sparring.judges.judge import VALUES
 from sparring.players.player import Policy, ScriptedPolicy
 from sparring.sandbox import words as w
 from sparring.sandbox.language import FAMILIES, Intent, Language, Strategy, all_strategies
@@ -28,9 +29,7 @@ class SandboxJudge:
     language: Language
     name: str = "sandbox"
     caveat: str = ""
-    fills: frozenset[str] = frozenset(
-        {"reply_harm", "refused", "helpful", "prompt_harmful", "on_topic", "score"}
-    )
+    fills: frozenset[str] = frozenset(VALUES)
 
     def rule(self, states: Sequence[State]) -> list[Verdict]:
         """Rule on each state's last attack, and on the reply to it if there is one."""
