@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sparring.door import check_model
 from sparring.games.game import attacks_of
 from sparring.stats.rates import grouped
 from sparring.types import Episode, Metrics, Player, UsageError
@@ -82,6 +84,7 @@ def _load(path: str) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
     where = f"game.embedding_model: cannot load {path}"
+    check_model(Path(path))
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         model: Any = AutoModel.from_pretrained(path, trust_remote_code=False, use_safetensors=True)

@@ -192,6 +192,8 @@ def check_model(folder: Path) -> None:
     checkpoint is compared with its manifest. UsageError names the file.
     """
     root = folder.resolve()
+    if not root.is_dir():  # a name on the hub
+        return
     with _loading(folder):
         for path in [*root.iterdir(), *root.glob("additional_chat_templates/*")]:
             if not path.is_dir():  # which no loader enters

@@ -55,7 +55,7 @@ def _row(run: RunDir) -> dict[str, Any]:
 
     name = str(run.folder)
     try:
-        return {**run.status.to_json(), "run": name, "rounds": len(run.rounds())}
+        return {**run.status.to_json(), "run": name, "rounds": run.last_rounds(0)[0]}
     except (SparringError, OSError) as error:
         why = str(error).removeprefix(f"{name}/")
         return {"run": name, "rounds": None, "status": "damaged", "damage": why}
@@ -110,11 +110,11 @@ def show_run(
         view(run, done, json=json)
         return
     opened = speech.run_dir(run)
-    rounds = [] if pool else opened.rounds()
+    number, rounds = opened.last_rounds(1)
     facts = {
         "run": str(run),
         **opened.status.to_json(),
-        "rounds": len(rounds),
+        "rounds": number,
         "checkpoints": opened.checkpoints.numbers(),
         "exams": opened.exams(),
         "last": rounds[-1].metrics if rounds else {},
@@ -144,7 +144,7 @@ def tail_run(
     """The last rounds, one line each; as JSON with every metric."""
     from sparring.report.progress import in_a_line
 
-    for record in speech.run_dir(run).rounds()[-n:]:
+    for record in speech.run_dir(run).last_rounds(n)[1]:
         if json:
             speech.print_json(record.to_json(), indent=None)
         else:

@@ -61,8 +61,7 @@ def load_tokenizer(path: str, revision: str | None = None) -> Any:
     from transformers import AutoTokenizer
 
     place = _check_folder(path, revision)
-    if (folder := Path(place)).is_dir():
-        check_model(folder)
+    check_model(Path(place))
     with _loading(path, "the tokenizer of "):
         return AutoTokenizer.from_pretrained(
             place, revision=revision or "main", trust_remote_code=False
@@ -139,25 +138,20 @@ def _check_files(place: str, revision: str | None) -> None:
     """Refuse a model whose files would lead transformers to others: an adapter, or other shards."""
     from transformers.utils.hub import cached_file
 
-    if (folder := Path(place)).is_dir():
-        check_model(folder)
-
-    def there(name: str) -> str | None:
-        with _loading(place):
-            return cached_file(
-                place,
-                name,
-                revision=revision or "main",
-                _raise_exceptions_for_missing_entries=False,
-                _raise_exceptions_for_connection_errors=False,
-            )
-
-    if there("adapter_config.json"):
+    check_model(Path(place))
+    options = ("_raise_exceptions_for_missing_entries", "_raise_exceptions_for_connection_errors")
+    silent: Any = dict.fromkeys(options, False)
+    with _loading(place):
+        adapter, index = (
+            cached_file(place, name, revision=revision or "main", **silent)
+            for name in ("adapter_config.json", "model.safetensors.index.json")
+        )
+    if adapter:
         raise UsageError(
             f"model_name_or_path: {place} holds an adapter, which names a base of its own; give "
             "the base as the model, and this folder as an adapter"
         )
-    if index := there("model.safetensors.index.json"):
+    if index:
         check_index(Path(index))
 
 

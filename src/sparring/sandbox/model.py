@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from sparring.door import read_json, reading
 from sparring.sandbox.language import Language
 from sparring.types import CorruptError, UsageError
 
@@ -76,11 +77,12 @@ def language_of(path: Path) -> Language:
             f"{path}: no {CARD}, so this is not a sandbox base; "
             "give data.train a seed file to play with another model"
         )
-    card = json.loads((path / CARD).read_text())
-    language = Language(int(card["language_seed"]))
-    if language.digest != card["language_sha256"]:
+    card = read_json(path / CARD)
+    with reading(path / CARD):
+        language, digest = Language(int(card["language_seed"])), str(card["language_sha256"])
+    if language.digest != digest:
         raise CorruptError(
-            f"{path / CARD}: trained in language {card['language_sha256'][:12]}, but this version "
+            f"{path / CARD}: trained in language {digest:.12}, but this version "
             f"speaks {language.digest[:12]}; rebuild it with python -m sparring.sandbox.build"
         )
     return language

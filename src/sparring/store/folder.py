@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
@@ -208,6 +209,14 @@ class RunDir:
             if record.round != number:
                 raise CorruptError(f"{path}: rounds are missing, repeated or out of order")
             yield record
+
+    def last_rounds(self, n: int) -> tuple[int, list[r.RoundRecord]]:
+        """Return how many rounds are recorded, and the last `n` of them."""
+        count, last = 0, deque[r.RoundRecord](maxlen=n)
+        for record in self.each_round():
+            count += 1
+            last.append(record)
+        return count, list(last)
 
     @property
     def _rounds(self) -> files.Journal:
