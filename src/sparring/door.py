@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sparring.types import CorruptError, SparringError, UsageError
 
@@ -145,19 +145,20 @@ class _Index(BaseModel):
     weight_map: dict[str, Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*\.safetensors$")]]
 
 
-def _quick_pattern(value: Any) -> Any:
-    if isinstance(value, str) and re.search(r"([^+*{]*[+*{]){4}|\)[+*{]", value):
-        raise ValueError("wanted a list of names, or a pattern that cannot take for ever")
-    return value
+def _quick_pattern(text: str) -> str:
+    if re.search(r"([^+*{]*[+*{]){4}|\)[+*{]", text):
+        raise ValueError("wanted names of modules, or a pattern that cannot take for ever")
+    return text
 
 
 _Rank = Annotated[int, Field(ge=1, le=2**14)]
-_Modules = Annotated[list[str] | str | None, BeforeValidator(_quick_pattern)]
+_Pattern = Annotated[str, AfterValidator(_quick_pattern)]
+_Modules = list[_Pattern] | _Pattern | None
 _FREE = """
-alpha_pattern auto_mapping base_model_name_or_path bias ensure_weight_tying fan_in_fan_out
-inference_mode init_lora_weights layers_pattern layers_to_transform lora_alpha lora_bias
-lora_dropout megatron_core modules_to_save peft_version qalora_group_size revision
-target_parameters task_type trainable_token_indices use_dora use_rslora
+auto_mapping base_model_name_or_path bias ensure_weight_tying fan_in_fan_out inference_mode
+init_lora_weights layers_to_transform lora_alpha lora_bias lora_dropout megatron_core
+modules_to_save peft_version qalora_group_size revision target_parameters task_type
+trainable_token_indices use_dora use_rslora
 """
 """Options of LoRA that may have any value: PEFT computes with them and opens nothing."""
 
@@ -173,7 +174,9 @@ class AdapterConfig(BaseModel):
 
     peft_type: Literal["LORA"]
     r: _Rank = 8
-    rank_pattern: dict[str, _Rank] | None = None
+    rank_pattern: dict[_Pattern, _Rank] | None = None
+    alpha_pattern: dict[_Pattern, float] | None = None
+    layers_pattern: _Modules = None
     target_modules: _Modules = None
     exclude_modules: _Modules = None
 

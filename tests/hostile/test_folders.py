@@ -171,6 +171,8 @@ FOLLOWED = {
     "an option of next year": {"init_from": "/outside"},
     "a pattern that takes for ever": {"target_modules": "(a+)+$"},
     "a pattern that takes a day": {"target_modules": ".*.*.*.*.*x"},
+    "a pattern of ranks": {"rank_pattern": {"(a+)+$": 2}},
+    "a pattern of layers": {"layers_to_transform": [0], "layers_pattern": ["(a|b)*c"]},
     "all the memory": {"r": 10**9},
     "all the memory of a layer": {"rank_pattern": {"q_proj": 10**9}},
 }

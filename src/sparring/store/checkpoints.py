@@ -73,8 +73,7 @@ class Checkpoints:
         final = self.path(number)
         with published(final) as temporary:
             fill(temporary)
-            manifest = {"schema": SCHEMA, "sha256": digests(temporary)}
-            (temporary / MANIFEST).write_bytes(dumps(manifest))
+            write_manifest(temporary)
             sync_tree(temporary)
             if not self._latest.is_file():
                 self._publish({})
@@ -159,6 +158,12 @@ class Checkpoints:
         manifests = {self.name(number): index[number] for number in sorted(index)}
         record = LatestRecord(latest=max(manifests, default=None), manifests=manifests)
         write_atomic(self._latest, _sealed(dumps(record.model_dump()).rstrip(b"\n")))
+
+
+def write_manifest(folder: Path) -> None:
+    """Write beside the files of a folder the sha256 of each."""
+    manifest = {"schema": SCHEMA, "sha256": digests(folder)}
+    (folder / MANIFEST).write_bytes(dumps(manifest))
 
 
 def seeds_digest(seeds: Sequence[Seed]) -> str:
