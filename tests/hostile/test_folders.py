@@ -97,13 +97,14 @@ def test_a_temporary_name_is_not_foreseen_and_what_a_killed_writer_left_goes(run
     """A writer that is alive holds a lock on what it writes."""
     sparring_command("report", run)
     figure = next((run / "report" / "figures").iterdir())
-    left, held = (figure.with_name(f"{figure.name}.tmp-{n}") for n in (7, 8))
-    for path in (left, held):
-        path.write_text("half a figure")
-    with held.open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert sparring_command("report", run).code == 0
-    assert (left.exists(), held.exists()) == (False, True)
+    for path in (figure, run / "report" / "index.html"):
+        left, held = (path.with_name(f"{path.name}.tmp-{n}") for n in (7, 8))
+        for temporary in (left, held):
+            temporary.write_text("half a file")
+        with held.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            assert sparring_command("report", run).code == 0
+        assert (left.exists(), held.exists()) == (False, True)
 
 
 INDEX = {

@@ -175,7 +175,7 @@ def cross(entrants: Sequence[Entrant], n: int, cache: Path, on_cell: OnCell) -> 
         _check_unseen(entrant, seeds, entrants[0].name)
     openings = [place.plan.game.open(seeds[k % len(seeds)]) for k in range(n)]
     common = dumps([*_rules(place), [seed.to_json() for seed in seeds], n])
-    sweep(inside(cache.parent, cache.name))
+    sweep(inside(cache.parent, cache.name), "*.json")
     paths: dict[tuple[str, str], Path] = {}
     for row in entrants:
         for column in entrants:

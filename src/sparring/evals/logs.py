@@ -109,7 +109,7 @@ def _write_json(path: Path, value: Any) -> None:
 
 def write_inspect(results: Results, rows: Sequence[Row]) -> list[Path]:
     """Write logs into `inspect/`, named as Inspect names them."""
-    where = results.folder.folder / "inspect"
+    where = results.folder.path("inspect")
     where.mkdir(exist_ok=True)
     when = results.folder.finished_at
     written = []
@@ -167,7 +167,7 @@ def write_lm_eval(results: Results, rows: Sequence[Row]) -> list[Path]:
         # As the harness spells it, with a digest: two models may be spelt alike.
         name = _spelled(model, "._-", "_").strip("._")[:80]
         digest = hashlib.sha256(model.encode()).hexdigest()[:6]
-        where = results.folder.folder / "lm_eval" / f"{name}-{digest}"
+        where = results.folder.path("lm_eval", f"{name}-{digest}")
         where.mkdir(parents=True, exist_ok=True)
         for log in logs:
             path = where / f"samples_{log.name}_{when}.jsonl"

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from glob import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -224,7 +225,7 @@ class Export:
         chat = Chat(load_tokenizer(str(place), self.settings.revision))
         source = self.run.checkpoint(self.at) / self.config.owner(self.player)
         agreements: list[Agreement] = []
-        sweep(self.folder.parent)
+        sweep(self.folder.parent, escape(self.folder.name))
         with published(self.folder) as temporary:
             if self.kind == "merged":
                 model, beside_NV, within_NV = merged(

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -106,7 +107,8 @@ def write_report(request: ReportRequest | str | Path) -> Path:
     folder = inside(target.parent, "figures")
     with writing(target.parent.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    sweep(folder)
+    sweep(folder, "*")
+    sweep(target.parent, escape(target.name))
     for file, data in page.figures.items():
         write_atomic(folder / file, data)
     write_atomic(target, page.html.encode("utf-8"))

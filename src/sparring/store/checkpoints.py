@@ -136,7 +136,7 @@ class Checkpoints:
         if not self.writer:
             return
         listed = set(map(self.path, self._index()))
-        sweep(self.folder)
+        sweep(self.folder, "*")
         for path in {*self.folder.glob("round_*")} - listed:
             shutil.rmtree(path)
 

@@ -81,9 +81,9 @@ def published(final: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed writers left below `folder`; what a living one writes is locked by it."""
-    for path in [*folder.rglob("*.tmp-*")]:
+def sweep(folder: Path, names: str = "**/*") -> None:
+    """Remove what killed writers of `names` (a glob) left; a living one locks what it writes."""
+    for path in [*folder.glob(f"{names}.tmp-[0-9]*")]:
         with contextlib.suppress(OSError):
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
