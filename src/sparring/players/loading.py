@@ -48,8 +48,7 @@ def load_config(path: str, revision: str | None = None) -> Any:
     from transformers import AutoConfig
 
     place = _check_folder(path, revision)
-    if (folder := Path(place)).is_dir():
-        check_model(folder)
+    check_model(Path(place))
     with _loading(path, "the config of "):
         return AutoConfig.from_pretrained(
             place, revision=revision or "main", trust_remote_code=False
