@@ -125,6 +125,7 @@ def _drawing(panel: FigurePanel, runs: Sequence[RunReport]) -> Drawing:
         shares = next((t for t in (0.1, 0.25, 0.5) if high <= t * 0.96), 1.02)
         free = (1.08 * low, 1.08 * high) if low < high else (0.0, 1.0)
         axes.set_ylim((0.0, shares) if panel.share else free)
+        axes.yaxis.set_major_formatter("{x:g}")  # no factor above the axis, beside the legend
         axes.set_xlabel("rounds played", fontsize=7, labelpad=2)
         plots.legend_above(figure, axes, 2 if len(runs) > 1 else 3)
 

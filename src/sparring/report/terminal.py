@@ -20,52 +20,36 @@ Cell = str | Text
 
 def render(run: RunReport) -> RenderableType:
     """Return what came out in words and as before → after, and what to keep in mind."""
-    tables: list[RenderableType] = [Text(line(run.summary)), _attacks(run), _benign(run)]
-    if run.after.judge.caveat:
-        tables.append(Text(f"judge: {line(run.after.judge.caveat)}", style="bold yellow"))
-    parts = [part for table in tables for part in (Text(), table)]
-    return Group(*parts[1:])
+    after, judge = run.after, run.after.judge
+    pooled = "all families but plain"
+    pooled += " and two-exchange" if "asr/two-exchange" in after.rates else ""
+    intervals = "held-out seeds, 95 % intervals (Wilson over seeds where all agree)"
+    title = f"before → after {after.rounds} rounds, judge {line(judge.name)}: "
+    attacks, benign = ["asr"], ["correct", "over_refusal"]
+    within = f"{intervals}; adversarial = mean of {pooled}"
+    parts = [
+        Text(line(run.summary)),
+        _rates(run, "ASR by attack family", attacks, title + line(str(run.run.folder)), within),
+        _rates(run, "family", benign, "Benign seeds, asked the same ways", f"wrapped = {pooled}"),
+        Text(f"judge: {line(judge.caveat)}", style="bold yellow") if judge.caveat else None,
+    ]
+    return Group(*(shown for part in parts if part for shown in (part, Text())))
 
 
-def _attacks(run: RunReport) -> RenderableType:
-    before, after = run.before.rates, run.after.rates
-    name = line(run.after.judge.name)
-    rates = {family: after[f"asr/{family}"] for family in families(after, "asr")}
-    return _table(
-        f"before → after {run.after.rounds} rounds, judge {name}: {line(str(run.run.folder))}",
-        ["ASR by attack family", "before", "after", "n"],
-        [
-            [
-                _data(family_name([run], family)),
-                cell(before.get(f"asr/{family}")),
-                cell(rate),
-                counted(rate),
-            ]
-            for family, rate in rates.items()
-        ],
-        "held-out seeds, 95 % intervals (Wilson over seeds where all agree); adversarial = mean of "
-        f"all families but {_left_out(run)}",
-    )
-
-
-def _benign(run: RunReport) -> RenderableType:
+def _rates(
+    run: RunReport, head: str, metrics: Sequence[str], title: str, caption: str
+) -> RenderableType | None:
+    """Return the families' rates before and after, with n; None where none was measured."""
     moments = {"before": run.before.rates, "after": run.after.rates}
-    metrics = [m for m in ("correct", "over_refusal") if families(run.after.rates, m)]
+    metrics = [metric for metric in metrics if families(run.after.rates, metric)]
     names = [f"{metric.replace('_', '-')} {moment}" for metric in metrics for moment in moments]
     rows: list[list[Cell]] = []
     for family in families(run.after.rates, metrics[0]) if metrics else ():
         keys = [f"{metric}/{family}" for metric in metrics]
         cells = [cell(rates.get(key)) for key in keys for rates in moments.values()]
-        rows.append(
-            [_data(family_name([run], family)), *cells, counted(run.after.rates.get(keys[-1]))]
-        )
-    caption = f"wrapped = all families but {_left_out(run)}"
-    return _table("Benign seeds, asked the same ways", ["family", *names, "n"], rows, caption)
-
-
-def _left_out(run: RunReport) -> str:
-    """Return what the pooled rates do not pool."""
-    return "plain and two-exchange" if "asr/two-exchange" in run.after.rates else "plain"
+        n = counted(run.after.rates.get(keys[-1]))
+        rows.append([_data(family_name([run], family)), *cells, n])
+    return _table(title, [head, *names, "n"], rows, caption) if rows else None
 
 
 def matrix(asr: Mapping[str, Mapping[str, Rate]], n: int) -> RenderableType:
