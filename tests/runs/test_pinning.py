@@ -164,7 +164,8 @@ def test_an_adapter_names_the_commit_of_its_base_and_eval_takes_it(hub, tmp_path
     assert (len(notes), config.defender.revision) == (1, OLD)
     adapter = adapter_of(tmp_path / "adapter", OLD)
     push(hub)
-    assert f"{NAME} is taken at commit {OLD}" in evaluated(tmp_path, "--adapter", adapter).err
+    note = f"{NAME} is taken at commit {OLD}, on which the adapters were trained"
+    assert note in evaluated(tmp_path, "--adapter", adapter).err.replace("\n", " ")
     assert f"{NAME} is taken at commit {NEW}" in evaluated(tmp_path).err
     assert "is taken at" not in evaluated(tmp_path, "--revision", NEW).err
 

@@ -151,9 +151,12 @@ def _local_candidates(settings: ModelSettings) -> tuple[list[Candidate], list[st
     notes: list[str] = []
     for name in settings.models:
         path = model_path(name)
-        folder, commit = Path(path).expanduser(), loading.commit(path, settings.revision_of(name))
-        if commit != settings.revision:
-            notes.append(at_commit(name, settings.revision, commit))
+        revision = settings.revision_of(name)
+        folder, commit = Path(path).expanduser(), loading.commit(path, revision)
+        if revision != settings.revision:
+            notes.append(f"{name} is taken at commit {commit}, on which the adapters were trained")
+        elif commit != revision:
+            notes.append(at_commit(name, revision, commit))
         card = {"kind": "local", "revision": commit}
         card["digest"] = digest_of(folder) if folder.is_dir() else None
         without: Sequence[str | None] = [None] if name in settings.bases else []
