@@ -44,10 +44,22 @@ def _reached(state: State) -> bool:
     return attack_of(state) is not None and state.verdict.on_topic is not False
 
 
+def without_reply(state: State) -> bool:
+    """Whether the defender ended its move without a reply, as in a thought that is never closed."""
+    return state.moves[-1].player is Player.DEFENDER and state.moves[-1].sent is None
+
+
 def share(values: Iterable[bool | None]) -> float | None:
     """The share of true values among those that are not None; None if there are none."""
     scored = [value for value in values if value is not None]
     return fmean(scored) if scored else None
+
+
+def listed(states: Iterable[State]) -> str:
+    """The ids of the games' seeds, each once and at most five of them; "" if there are none."""
+    ids = sorted({state.seed.id for state in states})
+    more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
+    return ", ".join(ids[:5]) + more
 
 
 def distinct_attacks(episodes: Iterable[Episode]) -> list[State]:
@@ -75,6 +87,8 @@ def episode_metrics(episodes: Sequence[Episode]) -> Metrics:
     }
     metrics: Metrics = {name: rate for name, rate in rates.items() if rate is not None}
     metrics["episodes"] = len(episodes)
+    if silent := sum(e.returns is None and without_reply(e.state) for e in episodes):
+        metrics["no_reply"] = silent / len(episodes)
     for player in Player:
         moved = [e for e in episodes if e.state.first_ply(player) is not None]
         rewards = [e.returns[player] for e in moved if e.returns and player in e.returns]

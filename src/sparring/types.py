@@ -80,7 +80,11 @@ class Harm(StrEnum):
 
 
 class Status(StrEnum):
-    """Whether a request was answered (`ok`), or why it was not; a verdict needs `ok` for labels."""
+    """Whether a request was answered (`ok`), or why it was not; a verdict needs `ok` for labels.
+
+    `too_long`: the prompt is longer than the model's context. `no_reply`: the model ended without
+    a reply, in its thought or with a call of a tool.
+    """
 
     OK = "ok"
     PARSE_ERROR = "parse_error"
@@ -90,6 +94,8 @@ class Status(StrEnum):
     TIMEOUT = "timeout"
     HTTP_ERROR = "http_error"
     SKIPPED = "skipped"
+    TOO_LONG = "too_long"
+    NO_REPLY = "no_reply"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +163,10 @@ class Completion:
     version: int = 0
     finished: bool = True
     status: Status = Status.OK
+
+
+TOO_LONG = Completion("", finished=False, status=Status.TOO_LONG)
+"""The completion of a prompt that is longer than the context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +247,11 @@ class State:
     def verdict(self) -> Verdict:
         """The last ruling, which is the one that the payoff reads."""
         return self.rulings[-1][1] if self.rulings else UNRULED
+
+    @property
+    def too_long(self) -> bool:
+        """Whether a player's prompt was longer than its context, which ends a game unplayed."""
+        return any(move.completion.status is Status.TOO_LONG for move in self.moves)
 
     @property
     def path(self) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from tests.transport.server import Script, serving
 
 from sparring.engines.engine import seed_of
 from sparring.evals.models import ServedModel
+from sparring.games.game import reply_in
 from sparring.judges.http import Server
 from sparring.players.player import Request, Sampling
 from sparring.transport.client import Client
@@ -47,6 +48,14 @@ def test_a_request_carries_temperature_length_and_a_seed_of_its_address():
         (response("the brass", "length"), "the brass", False, Status.OK),
         (response("", "length"), "", False, Status.TRUNCATED),
         (response("", "content_filter"), "", False, Status.BLOCKED),
+        (response("", "length", reasoning="a mat"), "", False, Status.TRUNCATED),
+        (response(None, reasoning_content="a mat"), "", False, Status.NO_REPLY),
+        (response("", reasoning="a mat"), "", False, Status.NO_REPLY),
+        (response("No.", reasoning_content="a mat"), "No.", True, Status.OK),
+        (response("Wait", "tool_calls", tool_calls=[{"id": "1"}]), "", False, Status.NO_REPLY),
+        (response("", tool_calls=[{"id": "1"}]), "", False, Status.NO_REPLY),
+        (response("the brass", "abort"), "", False, Status.NO_REPLY),
+        (response([{"type": "thinking"}, {"type": "text", "text": "No."}]), "No.", True, Status.OK),
         # A refusal beside the text is the reply.
         (response(None, refusal="I would rather not."), "I would rather not.", True, Status.OK),
     ],
@@ -55,6 +64,66 @@ def test_what_a_server_says_instead_of_a_reply_is_kept_apart(body, text, finishe
     with serving(Script(reply=lambda _: (200, {}, body))) as (url, _):
         [[completion]] = policy(url).sample([REQUEST])
     assert (completion.text, completion.finished, completion.status) == (text, finished, status)
+
+
+def refusal(name: str) -> tuple[int, dict, bytes]:
+    message = f"Unsupported parameter: '{name}' is not supported with this model."
+    return 400, {}, json.dumps({"error": {"message": message, "param": name}}).encode()
+
+
+@pytest.mark.parametrize("unknown", [["max_tokens"], ["top_k", "min_p", "seed"], ["temperature"]])
+def test_what_a_server_does_not_take_is_left_out_or_renamed_once_and_for_all(unknown):
+    def reply(body):
+        first = next((name for name in unknown if name in body), None)
+        return refusal(first) if first else (200, {}, response("Gladly."))
+
+    with serving(Script(reply=reply)) as (url, log):
+        model = policy(url, max_completion_length=9)
+        for _ in range(2):
+            assert [c.text for c in model.sample([REQUEST])[0]] == ["Gladly."]
+    assert len(log.bodies) == len(unknown) + 2
+    assert log.bodies[-1].get("max_completion_tokens", log.bodies[-1].get("max_tokens")) == 9
+
+
+def test_a_temperature_is_never_left_to_the_server():
+    def reply(body):
+        return refusal("temperature") if "temperature" in body else (200, {}, response("x"))
+
+    with serving(Script(reply=reply)) as (url, _):
+        [[completion]] = policy(url, temperature=0.5).sample([REQUEST])
+    assert completion.status is Status.HTTP_ERROR
+
+
+def test_the_server_hands_the_settings_of_its_template_on():
+    with serving(Script(answer=lambda _: "<think>x</think>No.")) as (url, log):
+        [[completion]] = policy(url, template_kwargs={"enable_thinking": False}).sample([REQUEST])
+    assert log.bodies[0]["chat_template_kwargs"] == {"enable_thinking": False}
+    assert reply_in(completion.text) == "No."
+
+
+LONG = [
+    "This model's maximum context length is 64 tokens. However, you requested 99 tokens",
+    "The decoder prompt (length 99) is longer than the maximum model length of 64.",
+    "The input (99 tokens) is longer than the model's context length (64 tokens).",
+    "the request exceeds the available context size. try increasing the context size",
+]
+
+
+@pytest.mark.parametrize("message", LONG)
+def test_a_prompt_longer_than_the_servers_context_is_named_and_unscored(tmp_path, message):
+    def reply(body):
+        if "dragon" in body["messages"][-1]["content"]:
+            return 400, {}, json.dumps({"error": {"message": message}}).encode()
+        return 200, {}, response("Gladly.")
+
+    file, out = write_seeds(tmp_path / "seeds.csv"), tmp_path / "out"
+    with serving(Script(reply=reply)) as (url, _):
+        words = ("--tasks", file, "--judge", "keyword", "--output", out, "--base-url", url)
+        command = sparring_command("eval", "toy", *words)
+    [left] = [s for s in samples(out) if s.get("unanswered") == "too_long"]
+    assert (command.code, left["seed"]["id"] in command.text) == (0, True)
+    asr = row(out, "asr/seeds")
+    assert (asr["n_scored"], asr["unscored"]) == (3, {"model: too_long": 1})
 
 
 def test_a_reply_that_never_came_is_unscored_and_no_judge_is_asked(tmp_path, monkeypatch):

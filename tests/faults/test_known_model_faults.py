@@ -4,19 +4,22 @@ Every test is a strict expected failure: who fixes a fault removes the mark of i
 failed assertion counts as the fault. Anything else, such as a failure before it, is an error.
 """
 
+import shutil
 from functools import partial
 from pathlib import Path
 
 import pytest
 import transformers
+from safetensors.torch import load_file, save_file
 from tests.command import Ended
 from tests.engines.vllm_server import serving as serving_players
 from tests.evals.evaluations import row
 from tests.faults import known
-from tests.faults.known import assert_played, assert_sampled_as_learned, evaluate, fault, train
+from tests.faults.known import assert_played, assert_sampled_as_learned, evaluate, train
 from tests.faults.speaker import save_speaker
 from tests.table import BRIEFS, HELD, VAULT, ScriptedJudge, attacks, cast, says
 from tests.tiny import QWEN2, save_model, tokenizer, write_pool, write_seeds
+from transformers.utils import hub
 
 from sparring.arena import play
 from sparring.games.dialogue import Dialogue
@@ -32,28 +35,18 @@ OPEN_THOUGHT = QWEN2.template.replace("assistant\n' -}}", "assistant\n<think>\n'
 """A template that opens the thought itself, as DeepSeek-R1's does."""
 
 
-def broken(*values: object, id: str, reason: str):
-    """A test case that fails today."""
-    return pytest.param(*values, id=id, marks=fault(reason=reason))
-
-
 # Models that think
 
 
 @pytest.mark.parametrize(
     ("text", "settings"),
     [
-        pytest.param(ATTACK, {}, id="plain: no fault, so that the other cases show one"),
-        broken(
+        pytest.param(ATTACK, {}, id="plain"),
+        pytest.param(
             *(ATTACK.removeprefix("<think>"), {"template": OPEN_THOUGHT}),
-            id="the template opens the thought",
-            reason="No attack parses; one that goes on from there is well-formed.",
+            id="the template opens it",
         ),
-        broken(
-            *(ATTACK, {"thinking_is_special": True}),
-            id="the tags are special tokens",
-            reason="They are missing in the text; how a tag is tokenized makes no difference.",
-        ),
+        pytest.param(*(ATTACK, {"thinking_is_special": True}), id="the tags are special tokens"),
     ],
 )
 def test_a_well_formed_attack_parses(tmp_path, text, settings):
@@ -64,7 +57,6 @@ def test_a_well_formed_attack_parses(tmp_path, text, settings):
     assert (values["parsed"], values.get("asr")) == (1, 0)
 
 
-@fault(reason="Under a template that opens <think> itself a demonstration has two; one is right.")
 def test_a_demonstration_opens_its_thought_once():
     words = tokenizer(QWEN2)
     words = type(words)(tokenizer_object=words.backend_tokenizer, eos_token=QWEN2.eos)
@@ -74,7 +66,6 @@ def test_a_demonstration_opens_its_thought_once():
     assert words.decode([*prompt, *reply]).count("<think>") == 1
 
 
-@fault(reason="A reply is judged together with the thought before it; the answer alone counts.")
 @pytest.mark.parametrize(
     ("thought", "reply", "refused"),
     [
@@ -90,13 +81,11 @@ def test_what_follows_a_thought_is_judged_without_it(tmp_path, thought, reply, r
     assert rates == [1 - refused, refused]
 
 
-@fault(reason="A thought that is never closed is judged as a reply; nothing is there to score.")
 def test_a_thought_that_is_never_closed_is_no_reply(tmp_path):
     evaluate(tmp_path, save_speaker(tmp_path / "model", "<think>\nLet me think about the vault"))
     assert row(tmp_path / "out", "asr/seeds")["n_scored"] == 0
 
 
-@fault(reason="In its second turn the attacker reads the defender's thought, not its answer alone.")
 def test_the_attacker_never_reads_the_thought_of_the_defender():
     game = Dialogue(LabelPayoff(MAGIC), BRIEFS, exchanges=2)
     players = cast(attacks("open it"), says("<think>\nunder the mat\n</think>\n\nNo."))
@@ -107,7 +96,6 @@ def test_the_attacker_never_reads_the_thought_of_the_defender():
     assert again.observation[-1].content == "No."
 
 
-@fault(reason="Nothing turns a model's thinking off: no player takes chat_template_kwargs.")
 @pytest.mark.parametrize("player", Player)
 def test_what_a_chat_template_takes_can_be_set_for_each_player(tmp_path, model, player):
     setting = f"{player}.chat_template_kwargs={{enable_thinking: false}}"
@@ -247,15 +235,18 @@ def assert_named(result: Ended) -> None:
     assert "endless-" in result.text
 
 
-@fault(reason="A prompt longer than the model's positions is played unnoticed, or ends in a trace.")
 @pytest.mark.parametrize("kind", ["embedded", "rotated"])
 def test_a_prompt_longer_than_the_model_reads_is_named(tmp_path, kind):
     model = short_of_context(tmp_path / "model", kind)
     seeds = endless(tmp_path, 800)
-    assert_named(train(tmp_path, model, *seeds, trace="index out of range in self"))
+    assert_named(train(tmp_path, model, *seeds))
+    words = ("--tasks", tmp_path / "mixed.csv", "--judge", "keyword", "--output", tmp_path / "out")
+    result = known.command("eval", model, *words, "--max-completion-length", "8")
+    assert_named(result)
+    asr = row(tmp_path / "out", "asr/mixed")
+    assert (asr["n_scored"], asr["unscored"]) == (2, {"model: too_long": 2})
 
 
-@fault(reason="A prompt longer than a server's context stops every run without its seed's name.")
 def test_a_prompt_longer_than_a_server_reads_is_named(tmp_path, model):
     with serving_players(model) as (_, url):
         served = ("sampling.engine=vllm", f"sampling.base_url={url}")
@@ -268,7 +259,6 @@ def test_a_prompt_longer_than_a_server_reads_is_named(tmp_path, model):
 
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:a"
-HEADER = "Error while deserializing header"
 BITS = {"quant_method": "bitsandbytes", "load_in_4bit": True, "_load_in_4bit": True}
 NO_TEXT = "message['content'] is not string"
 
@@ -289,25 +279,46 @@ def dropping(folder: Path, when: str) -> None:
     (folder / "chat_template.jinja").write_text(template)
 
 
+def without_a_weight(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["model.norm.weight"]
+    save_file(tensors, file, {"format": "pt"})
+
+
+def without_words(folder: Path) -> None:
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+
+
 UNUSABLE = {
-    "a pointer of Git LFS": (partial(weights, change=lambda raw: LFS), HEADER),
-    "cut weights": (partial(weights, change=lambda raw: raw[: len(raw) // 2]), HEADER),
-    "empty weights": (partial(weights, change=lambda raw: b""), HEADER),
-    "without bitsandbytes": (partial(quantized, **BITS, bnb_4bit_quant_type="nf4"), "bitsandbytes"),
-    "without optimum": (partial(quantized, quant_method="gptq", bits=4), "optimum"),
-    "a template without the request": (
-        partial(dropping, when=f"message['role'] != 'user' or {NO_TEXT}"),
-        "",
+    "a pointer of Git LFS": partial(weights, change=lambda raw: LFS),
+    "cut weights": partial(weights, change=lambda raw: raw[: len(raw) // 2]),
+    "empty weights": partial(weights, change=lambda raw: b""),
+    "a weight that is in no file": without_a_weight,
+    "no tokenizer": without_words,
+    "no folder": shutil.rmtree,
+    "without bitsandbytes": partial(quantized, **BITS, bnb_4bit_quant_type="nf4"),
+    "without optimum": partial(quantized, quant_method="gptq", bits=4),
+    "a template without the request": partial(
+        dropping, when=f"message['role'] != 'user' or {NO_TEXT}"
     ),
-    "a template without messages": (partial(dropping, when=NO_TEXT), "substring not found"),
+    "a template without messages": partial(dropping, when=NO_TEXT),
 }
-"""By what is wrong with a folder: what makes it so, and what its trace says today."""
+"""By what is wrong with a folder: what makes it so."""
 
 
-@fault(reason="It is played, or ends in a trace; it is refused with exit code 2 and its name.")
 @pytest.mark.parametrize("what", UNUSABLE)
 def test_a_folder_that_cannot_be_used_is_refused_by_name(tmp_path, model, what):
-    change, trace = UNUSABLE[what]
-    change(model)
-    result = train(tmp_path, model, trace=trace)
-    assert (result.code, str(model) in result.text) == (2, True)
+    UNUSABLE[what](model)
+    for result in (train(tmp_path, model), evaluate(tmp_path, model)):
+        assert (result.code, str(model) in result.text) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["models/mine", "models/ours/mine", "mine"])
+def test_a_folder_that_is_not_there_is_not_looked_up_on_the_hub(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    monkeypatch.setattr(hub, "cached_file", lambda *_, **__: pytest.fail("the hub was asked"))
+    result = train(tmp_path, Path(name))
+    assert (result.code, f"no model at {name}" in result.text) == (2, True)

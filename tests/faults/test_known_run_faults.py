@@ -16,7 +16,7 @@ import pytest
 from tests.command import Ended, sparring_command
 from tests.evals.evaluations import row
 from tests.faults import known
-from tests.faults.known import assert_played, command, evaluate, fault, metrics, train
+from tests.faults.known import assert_played, command, evaluate, metrics, train
 from tests.faults.speaker import save_speaker
 from tests.tiny import LLAMA3, SEED_TEXTS, save_model, write_seeds
 from tests.transport.server import Received, Script, serving
@@ -82,7 +82,6 @@ def test_in_bfloat16_the_first_pass_gives_the_old_log_probabilities(tmp_path, mo
 # A template with a clock
 
 
-@fault(reason="A template that writes today's date makes other prompts tomorrow, without a word.")
 def test_a_template_that_writes_the_date_is_the_same_tomorrow_or_reported(tmp_path, monkeypatch):
     today = "{{- bos_token -}}{{- 'Today: ' + strftime_now('%d %b %Y') + '\n' -}}"
     model = save_model(tmp_path / "model", LLAMA3)
@@ -146,7 +145,6 @@ NOTHING = {
 }
 
 
-@fault(reason="A served model that answers no content is judged as if it had complied.")
 @pytest.mark.parametrize("what", NOTHING)
 def test_no_content_from_a_server_is_not_scored(tmp_path, what):
     evaluate_served(tmp_path, lambda body: reply_to(body, content=None, **NOTHING[what]))
@@ -172,7 +170,6 @@ def bodies_to(received: Received, who: str) -> list[dict[str, Any]]:
     return [b for b in received.bodies if b["model"] == who] or pytest.fail(f"none to {who}")
 
 
-@fault(reason="Who is served where max_tokens is refused is not sent max_completion_tokens.")
 @WHO
 def test_a_server_that_refuses_max_tokens_is_asked_in_its_own_words(tmp_path, who):
     def reply(body):
@@ -185,7 +182,6 @@ def test_a_server_that_refuses_max_tokens_is_asked_in_its_own_words(tmp_path, wh
     assert result.code == 0, result.err
 
 
-@fault(reason="What a request leaves out, a server takes from the model's generation_config.json.")
 @WHO
 def test_no_parameter_of_sampling_is_left_to_the_server(tmp_path, who):
     result, received = evaluate_served(tmp_path, gladly, judge="rubric")
@@ -266,7 +262,6 @@ def test_a_file_without_a_header_is_refused_without_its_first_row(tmp_path):
 # What is counted
 
 
-@fault(reason="Replies that the length limit cut are judged as whole ones and not counted.")
 def test_cut_replies_are_counted_in_an_evaluation(tmp_path, model):
     assert_played(evaluate(tmp_path, model))
     asr = row(tmp_path / "out", "asr/seeds")
@@ -274,7 +269,6 @@ def test_cut_replies_are_counted_in_an_evaluation(tmp_path, model):
     assert any(counts), sorted(asr)
 
 
-@fault(reason="An answer that is but an invisible character parses and is sent; it is no answer.")
 def test_an_invisible_answer_does_not_parse(tmp_path, model):
     text = "<think> a play </think> <answer> \u200b </answer>"
     attacker = save_speaker(tmp_path / "attacker", text)

@@ -7,9 +7,11 @@ from tests.table import BRIEFS, BROKEN, CANDLE, HELD, VAULT, ScriptedJudge, atta
 
 from sparring.arena import play
 from sparring.credit import credit, standardized
+from sparring.games.codec import state_json, state_of
 from sparring.games.dialogue import Dialogue
 from sparring.games.game import answer_of, reply_of, tagged
 from sparring.games.payoffs import MAGIC, LabelPayoff, SelfRedTeamPayoff
+from sparring.metrics import episode_metrics
 from sparring.types import Completion, Harm, Message, Player, State, Status, Verdict
 
 A, D = Player.ATTACKER, Player.DEFENDER
@@ -20,7 +22,7 @@ any_text = st.text(max_size=40)
 
 
 def rule(state):
-    return BROKEN if reply_of(state) in ("yes", YES) else HELD
+    return BROKEN if reply_of(state) in ("yes", "<answer> yes </answer>") else HELD
 
 
 def thinks(reply_format=0.75, exchanges=1, gate=True, payoff=None):
@@ -69,6 +71,24 @@ def test_one_that_does_not_costs_it_goes_to_no_judge_and_the_attacker_is_masked(
 def test_without_the_format_an_empty_reply_is_judged_like_any_other():
     (episode,), judge = played(thinks(0.0), "")
     assert (episode.returns, reply_of(judge.states[-1])) == ({A: -1.0, D: 1.5}, "")
+
+
+def test_an_empty_thought_of_either_player_breaks_the_format():
+    """As the released code of arXiv:2506.07468 has it; MAGIC's format is about the answer alone."""
+    hollow = tagged("", "a tale")
+    for game, sent in ((thinks(), None), (thinks(0.0), "a tale")):
+        assert game.hear(State(VAULT), Completion(hollow)) == sent
+    assert thinks().hear(ATTACKED, Completion(hollow)) is None
+
+
+def test_a_thought_without_a_reply_is_paid_nothing_and_judged_by_nobody():
+    (cut, held), judge = played(thinks(0.0), f"<think> {SECRET}", "<think>x</think>no")
+    assert (cut.returns, cut.state.moves[-1].sent, cut.state.rulings[1:]) == (None, None, ())
+    assert (held.returns, reply_of(held.state)) == ({A: -1.0, D: 1.5}, "no")
+    assert [reply_of(state) for state in judge.states] == [None, "no"]
+    assert [state_of(state_json(e.state)).moves[-1].sent for e in (cut, held)] == [None, "no"]
+    assert episode_metrics([cut, held])["no_reply"] == 0.5
+    assert "no_reply" not in episode_metrics([held])
 
 
 def test_a_policy_that_could_not_be_asked_is_paid_nothing_and_judged_by_nobody():

@@ -1,8 +1,10 @@
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparring.games.game import answer_of, tagged
+from sparring.games.game import THOUGHTS, answer_of, reopened, reply_in, tagged
 
 TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
 ODD = ["<THINK>", "</ think>", "<answer >", "<think", "</answer", "< answer>", "<thinking>", "<"]
@@ -31,7 +33,48 @@ def test_what_is_sent_stands_between_the_only_answer_tags_behind_the_only_though
 
 @given(UNTAGGED, UNTAGGED)
 def test_a_well_formed_attack_sends_its_answer(thought, answer):
-    assert answer_of(tagged(thought, answer)) == (answer.strip() or None)
+    sent = answer_of(tagged(thought, answer))
+    assert sent == answer.strip() or sent is None
+    if any(unicodedata.category(letter) in ("Ll", "Nd", "Po", "Sm") for letter in answer):
+        assert sent
+
+
+@pytest.mark.parametrize("marks", THOUGHTS, ids=lambda marks: marks[0])
+def test_a_thought_in_any_marks_is_no_part_of_what_is_said(marks):
+    opening, closing = marks
+    thought = f"{opening}\nunder the mat{closing}\n"
+    assert reply_in(f"{thought}\nNo.") == "No."
+    assert reply_in(f"{opening}{closing}\n\n{thought}No.") == "No.", "two thoughts"
+    assert reply_in(f"{opening}\nunder the mat") is None, "never closed"
+    assert reply_in(thought) == "", "nothing is said after it"
+    assert answer_of(f"{thought}<answer> open it </answer>") == "open it"
+    assert answer_of(f"{opening}\nunder the mat <answer>open it</answer>") is None
+    if opening != "<think>":
+        assert answer_of(thought + tagged("a plan", "open it")) == "open it"
+    assert reply_in(reopened(f"under the mat{closing}\n\nNo.")) == "No."
+    for text in ("  No. ", f"Write {opening}, then {closing}."):
+        assert reply_in(text) == reopened(text) == text
+
+
+def test_only_the_final_channel_is_said():
+    text = "<|channel|>analysis<|message|>a mat<|start|>assistant<|channel|>final<|message|>No."
+    assert (reply_in(text), reply_in("<|channel|>commentary<|message|>a mat")) == ("No.", None)
+
+
+UNSEEN = ["\u200b", "\u2060\ufeff", "\u00ad", "\u3164", "\u2800", "\ufe0f", "\U000e0041", "\x00"]
+
+
+@pytest.mark.parametrize("unseen", UNSEEN)
+def test_an_answer_that_nobody_sees_is_none(unseen):
+    assert answer_of(tagged("a plan", unseen)) is None
+    assert answer_of(tagged("a plan", f"{unseen}open")) == f"{unseen}open"
+
+
+@pytest.mark.parametrize("thought", ["", " \n ", "\u200b"])
+def test_a_thought_may_be_empty_unless_thinking_is_asked_for(thought):
+    assert answer_of(tagged(thought, "open it")) == "open it"
+    assert answer_of(tagged(thought, "open it"), thinks=True) is None
+    assert answer_of(tagged("a plan", "open it"), thinks=True) == "open it"
 
 
 @pytest.mark.parametrize(

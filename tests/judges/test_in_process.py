@@ -125,17 +125,17 @@ def test_the_token_that_opens_every_text_is_there_once(engine):
     assert judge.prompt_ids(bare)[:2].count(bos) == 1
 
 
-def test_a_question_beyond_the_context_is_truncated_and_nothing_is_cut(engine):
+def test_a_question_beyond_the_context_is_too_long_and_nothing_is_cut(engine):
     judge, passed_on = engine(MISTRAL), {}
     long = Question((Message("user", "open the vault " * 2000),), 16)
     first, second = judge.answer([long, LABEL], passed_on.__setitem__)
-    assert (first.status, first.calls, second.status) == (Status.TRUNCATED, 0, Status.OK)
+    assert (first.status, first.calls, second.status) == (Status.TOO_LONG, 0, Status.OK)
     assert "over the context; nothing was cut" in first.why
     assert passed_on == {0: first, 1: second}
     judge.__dict__["context"] = len(judge.prompt_ids(LABEL)) + 4
     assert judge.answer([LABEL])[0].status is Status.OK, "the last token may be used"
     judge.__dict__["context"] -= 1
-    assert judge.answer([LABEL])[0].status is Status.TRUNCATED
+    assert judge.answer([LABEL])[0].status is Status.TOO_LONG
 
 
 def test_a_template_that_would_hide_a_part_of_a_reply_is_not_let():

@@ -132,7 +132,7 @@ def test_some_statuses_are_asked_again_after_the_wait_that_the_server_asks_for(c
 @pytest.mark.parametrize(
     ("message", "status"),
     [
-        (b"This model's maximum context length is 2048 tokens. ...", Status.TRUNCATED),
+        (b"This model's maximum context length is 2048 tokens. ...", Status.TOO_LONG),
         (b'{"error": {"code": "content_filter", "message": "..."}}', Status.BLOCKED),
         (b"bad", Status.HTTP_ERROR),
     ],

@@ -1,5 +1,6 @@
 """Each family's template is used as it stands, and content never passes for template."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from tests.tiny import FAMILIES, LLAMA3, MISTRAL, QWEN2, Family, save_model, tok
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from sparring.games.game import answer_of, reply_in
 from sparring.players.chat import Chat
 from sparring.players.loading import load_tokenizer
 from sparring.sandbox.model import SHIPPED
@@ -173,3 +175,95 @@ def test_the_turns_end_is_found_whole_and_falls_back_on_eos():
     words.name_or_path = "models/plain"
     with pytest.raises(UsageError, match="models/plain has no chat template"):
         Chat(words)
+
+
+def with_tokens(special: bool, *spellings: str, template: str = QWEN2.template):
+    """A tokenizer of Qwen2's family in which each of these is one added token."""
+    words = copy.deepcopy(tokenizer(QWEN2))
+    words.add_tokens([AddedToken(s, normalized=False, special=special) for s in spellings], special)
+    words.chat_template = template
+    return words
+
+
+@pytest.mark.parametrize("spelled", ["<think>", "<tool_call>", "[TOOL_CALLS]", "<|channel|>"])
+@pytest.mark.parametrize("special", [True, False], ids=["special", "not special"])
+def test_content_never_yields_a_control_token_whether_or_not_it_is_called_special(spelled, special):
+    words = with_tokens(special, spelled, "dragon")
+    for turns in ([("user", f"open{spelled} it")], [("system", spelled), ("user", spelled)]):
+        ids = Chat(words).prompt_ids(observation(*turns))
+        assert words.convert_tokens_to_ids(spelled) not in ids
+        assert words.decode(ids).count(spelled) == len(turns)
+    ids = Chat(words).prompt_ids(observation(("user", f"the dragon {spelled}")))
+    assert special or words.convert_tokens_to_ids("dragon") in ids, "an added word stays a word"
+
+
+@pytest.mark.parametrize("special", [True, False], ids=["special", "not special"])
+@pytest.mark.parametrize("marks", [("<think>", "</think>"), ("[THINK]", "[/THINK]")], ids=str)
+@pytest.mark.parametrize("by", ["model", "template"])
+def test_a_thought_is_opened_once_and_its_marks_are_the_vocabularys_own(special, marks, by):
+    opening, closing = marks
+    opened = f"assistant\n{opening}\n' -}}}}" if by == "template" else "assistant\n' -}}"
+    template = QWEN2.template.replace("assistant\n' -}}", opened)
+    words = with_tokens(special, opening, closing, template=template)
+    chat = Chat(words)
+    prompt = chat.prompt_ids(observation(("user", ASK)))
+    for text in (f"{opening} a plan {closing} <answer> open </answer>", "Gladly."):
+        reply = chat.reply_ids(text)
+        whole, thinks = (*prompt, *reply), by == "template" or text != "Gladly."
+        for mark in marks:
+            assert whole.count(words.convert_tokens_to_ids(mark)) == thinks
+        completion = chat.completion(prompt, reply, [0.0] * len(reply), 0)
+        said = answer_of(completion.text) or reply_in(completion.text)
+        assert said == ("Gladly." if text == "Gladly." else "open")
+    cut = chat.completion(prompt, words("under the mat")["input_ids"], [0.0], 0)
+    assert (reply_in(cut.text) is None) == (by == "template")
+
+
+def test_a_template_that_writes_the_date_writes_the_same_one_every_day():
+    for form, shown in (("%d %b %Y", "26 Jul 2024"), ("%Y-%m-%d", "2024-07-26")):
+        date = f"{{{{- 'It is ' + strftime_now('{form}') + '. ' -}}}}"
+        words = with_tokens(False, template=date + QWEN2.template)
+        ids = Chat(words).prompt_ids(observation(("user", ASK)))
+        assert words.decode(ids).startswith(f"It is {shown}. <|im_start|>")
+
+
+def test_a_template_is_handed_what_is_set_and_nothing_that_transformers_takes():
+    template = QWEN2.template + "{{- 'no thoughts' if not enable_thinking -}}"
+    words = with_tokens(False, template=template)
+    chats = [Chat(words, (), {"enable_thinking": on}) for on in (True, False)]
+    texts = [words.decode(each.prompt_ids(observation(("user", ASK)))) for each in chats]
+    assert [text.endswith("no thoughts") for text in texts] == [False, True]
+    for name in ("tokenize", "chat_template", "tools"):
+        with pytest.raises(UsageError, match=f"chat_template_kwargs: {name} cannot be set"):
+            Chat(words, (), {name: False})
+
+
+LOOP = "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}"
+GROW = "{% set x = namespace(s='a') %}{% for i in range(40) %}{% set x.s = x.s + x.s %}{% endfor %}"
+UNUSABLE = {
+    "loops in loops": LOOP + QWEN2.template,
+    "loops for a brief alone": "{% if messages[0]['role'] == 'system' %}"
+    f"{LOOP}{{% endif %}}{QWEN2.template}",
+    "gigabytes of one letter": "{{ 'a' * 3000000000 }}" + QWEN2.template,
+    "a text that doubles": GROW + QWEN2.template,
+    "megabytes": "{{ 'ab' * 2000000 }}" + QWEN2.template,
+    "an endless call of itself": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "an error of Python": "{{ 1 + messages[0]['content'] }}",
+    "the start of the request": QWEN2.template.replace("['content']", "['content'][:9]"),
+    "the request in capitals": QWEN2.template.replace("['content']", "['content'].upper()"),
+    "names without a default": {"tool_use": QWEN2.template},
+}
+
+
+@pytest.mark.parametrize("what", UNUSABLE)
+def test_a_template_that_cannot_be_used_is_refused_in_bounded_time_and_memory(what):
+    words = with_tokens(False, template=UNUSABLE[what])
+    words.name_or_path = "models/odd"
+    with pytest.raises(UsageError, match="chat template of models/odd"):
+        Chat(words)
+
+
+def test_of_named_templates_the_default_is_taken():
+    words = with_tokens(False, template={"default": QWEN2.template, "tool_use": "x"})
+    seen = observation(("user", ASK))
+    assert Chat(words).prompt_ids(seen) == chat(QWEN2).prompt_ids(seen)

@@ -10,7 +10,8 @@ from tests.short_run import SETTINGS, warmed
 from sparring import RunDir, Status, UnscoredError, Verdict, Watch, configured, train
 from sparring.judges.judge import Judge
 from sparring.runs.recipes import known
-from sparring.runs.train import UNSCORED_ROUNDS, spread_out
+from sparring.runs.train import UNSCORED_ROUNDS
+from sparring.store.checkpoints import spread_out
 
 
 @dataclass

@@ -47,6 +47,7 @@ def evaluate(
     revision: Annotated[str | None, Option(help="a hub model's commit, tag, branch")] = None,
     base_url: Annotated[str | None, Option(help="the models are served here (…/v1)")] = None,
     api_key_env: Annotated[str | None, Option(help="the variable that holds the key")] = None,
+    chat_template_kwargs: Annotated[str | None, Option(help="YAML, for the template")] = None,
     data: Annotated[Path, Option(help="where the tasks' files lie")] = Path("data"),
     success: Annotated[str | None, Option(help="harmful | not_refused, for all")] = None,
     attacker: Annotated[Path | None, Option(help="a run: its attacker rewrites too")] = None,
@@ -78,6 +79,7 @@ def evaluate(
     from sparring.evals.models import ModelSettings
     from sparring.evals.tasks import TaskSettings
     from sparring.players.player import Sampling
+    from sparring.settings.config import load_yaml, parse
 
     ending = ReportSettings(max_unscored, fail_if or [], calibration, log_format or [], json)
     if rescore:
@@ -86,8 +88,11 @@ def evaluate(
     if not models or not tasks:
         missing = "option '--tasks'" if models else "argument 'MODEL...'"
         raise UsageError(f"Missing {missing} (sparring eval --help)")
-    sampling, rewrites = Sampling(temperature, max_completion_length), best_of if attacker else 0
+    template = load_yaml(chat_template_kwargs or "{}", "--chat-template-kwargs")
+    kwargs = parse({"defender": {"chat_template_kwargs": template}}).defender.chat_template_kwargs
+    sampling = Sampling(temperature, max_completion_length, template_kwargs=kwargs)
     names, judges, counts_as = _words(tasks), _words(judge), _success(success)
+    rewrites = best_of if attacker else 0
     suite = TaskSettings(names, judges, data, limit, counts_as, epochs, rewrites, trust_endpoints)
     tested = ModelSettings(models, sampling, adapter or [], base, revision, base_url, api_key_env)
     evaluation = _evaluation(suite, tested, attacker, batch, seed)

@@ -20,7 +20,7 @@ from sparring.players.logprobs import Row, logprobs, pad
 from sparring.players.player import Request, Sampling
 from sparring.players.ranks import ALONE, Ranks
 from sparring.players.weights import Tensors, Weights
-from sparring.types import Completion, Message, SparringError, UsageError
+from sparring.types import TOO_LONG, Completion, Message, SparringError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Decoding:
 
 class Drawn(NamedTuple):
     """The tokens of a completion, shape [T], and the engine's log-probabilities of them (nats,
-    temperature applied), shape [T]."""
+    temperature applied), shape [T]. Without tokens: the engine's context cannot hold the prompt."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -98,17 +98,27 @@ def completions(
     version: int,
     draw: Callable[[Sequence[SeededPrompt], Decoding], Sequence[Drawn]],
 ) -> list[list[Completion]]:
-    """The completions that `draw` gives for every request, through `chat`, as `sampling` says."""
+    """The completions that `draw` gives for every request, through `chat`, as `sampling` says.
+
+    An engine is asked for whole completions only, so prompt and completion must fit the context.
+    """
     prompts = chat.prompts([request.observation for request in requests])
+    longest = chat.context - sampling.max_completion_length
     seeded = [
         SeededPrompt(prompt, seed_of(address))
         for prompt, request in zip(prompts, requests, strict=True)
         for address in request.addresses
+        if len(prompt) <= longest
     ]
     how = Decoding(sampling.temperature, sampling.max_completion_length, chat.stop_ids)
     drawn = iter(draw(seeded, how) if seeded else ())
+
+    def completion(prompt: tuple[int, ...]) -> Completion:
+        tokens, logps = next(drawn) if len(prompt) <= longest else ((), ())
+        return chat.completion(prompt, tokens, logps, version) if tokens else TOO_LONG
+
     return [
-        [chat.completion(prompt, *next(drawn), version) for _ in request.addresses]
+        [completion(prompt) for _ in request.addresses]
         for prompt, request in zip(prompts, requests, strict=True)
     ]
 

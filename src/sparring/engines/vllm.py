@@ -17,7 +17,7 @@ import httpx2
 from pydantic import AliasPath, BaseModel, Field, ValidationError
 
 from sparring.engines.engine import Decoding, Drawn, SeededPrompt
-from sparring.transport.client import Client, HttpRequest
+from sparring.transport.client import Client, HttpRequest, too_long
 from sparring.transport.guard import Address, Limits
 from sparring.types import SparringError, UsageError
 
@@ -226,10 +226,14 @@ class VllmServer:
         path = "v1/completions"
         common = {"model": name, **_PLAIN, **_parameters(how)}
         bodies = [{**common, "prompt": list(p.prompt_ids), "seed": p.seed} for p in prompts]
-        return [
-            _drawn_by_server(self._parsed(_Completions, path, response).choices[0], prompt, how)
-            for response, prompt in zip(self._posted(path, bodies), prompts, strict=True)
-        ]
+
+        def drawn(response: httpx2.Response, prompt: SeededPrompt) -> Drawn:
+            if response.status_code == httpx2.codes.BAD_REQUEST and too_long(response.text):
+                return Drawn((), ())
+            choice = self._parsed(_Completions, path, response).choices[0]
+            return _drawn_by_server(choice, prompt, how)
+
+        return list(map(drawn, self._posted(path, bodies), prompts))
 
     def _posted(self, path: str, bodies: Sequence[Mapping[str, Any]]) -> list[httpx2.Response]:
         requests = [HttpRequest(path, json.dumps(body).encode()) for body in bodies]

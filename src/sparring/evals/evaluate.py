@@ -17,14 +17,13 @@ from sparring.games.codec import verdict_of
 from sparring.games.dialogue import Dialogue
 from sparring.games.game import Game, answer_of
 from sparring.games.payoffs import MAGIC, LabelPayoff
-from sparring.judges.judge import Judge, describe
-from sparring.judges.panel import Wrapped
+from sparring.judges.judge import describe
 from sparring.players.player import Policy, Request, Sampling
 from sparring.runs.sources import packaged_briefs
 from sparring.runs.train import Interrupted, signals
 from sparring.store.files import Journal, Row
 from sparring.store.folder import write_status
-from sparring.types import Completion, Move, Player, State, Status, UnscoredError, Verdict
+from sparring.types import Completion, Move, Player, State, Status, UnscoredError
 
 Sets = Mapping[str, Sequence[Sequence[State]]]
 """The openings of every draw, by set: equal in all draws, unless an attacker wrote them anew."""
@@ -50,13 +49,13 @@ class Evaluation:
     @property
     def spec(self) -> EvalSpec:
         """Everything that the samples depend on."""
-        suite = self.suite
+        suite, sampling = self.suite, asdict(self.sampling)
         return EvalSpec(
             models=[candidate.card for candidate in self.candidates],
             sheet=suite.sheet,
             judge=describe(suite.judge).to_json(),
             second=describe(suite.second).to_json() if suite.second else None,
-            sampling={k: v for k, v in asdict(self.sampling).items() if k != "batch_tokens"},
+            sampling={k: v for k, v in sampling.items() if v != {} and k != "batch_tokens"},
             attacker=self.rewriter[0].card if self.rewriter else None,
             seed=self.seed,
         )
@@ -175,30 +174,15 @@ def replies(suite: Suite, model: str, policy: Policy, batch: ItemBatch) -> list[
         cast = {**cast, Player.ATTACKER: suite.examiner}
     game = Dialogue(LabelPayoff(MAGIC), packaged_briefs(), gate=False, exchanges=2)
     openings = {name: opening for _, name, opening in batch.items}
-    episodes = play_named(game, openings, cast, answered(suite.judge), {}, batch.rng_seed)
+    episodes = play_named(game, openings, cast, suite.judge, {}, batch.rng_seed)
     states = [episode.state for episode in episodes]
-    again: Iterator[State] = iter(())
-    if suite.second:
-        again = iter(ruled_again(answered(suite.second), [s for s in states if s.rulings]))
+    judged = [state for state in states if state.rulings and state.moves[-1].sent is not None]
+    again = iter(ruled_again(suite.second, judged) if suite.second else ())
+    seconds = {id(state): ruling.verdict for state, ruling in zip(judged, again, strict=False)}
     return [
-        row_of(key, state, next(again).verdict if suite.second and state.rulings else None)
+        row_of(key, state, seconds.get(id(state)))
         for key, state in zip(batch.keys(model), states, strict=True)
     ]
-
-
-def answered(judge: Judge) -> Judge:
-    """Return `judge`, except that a game whose model gave no reply keeps that failure's status."""
-
-    def rule(states: Sequence[State]) -> list[Verdict]:
-        failures = [
-            [m.completion.status for m in state.moves if m.completion.status is not Status.OK]
-            for state in states
-        ]
-        due = [state for state, failed in zip(states, failures, strict=True) if not failed]
-        verdicts = iter(judge.rule(due) if due else [])
-        return [Verdict(status=failed[0]) if failed else next(verdicts) for failed in failures]
-
-    return Wrapped(judge, rule)
 
 
 def rewrites(game: Game, policy: Policy, batch: ItemBatch) -> list[Row]:
@@ -208,7 +192,10 @@ def rewrites(game: Game, policy: Policy, batch: ItemBatch) -> list[Row]:
         for _, name, state in batch.items
     ]
     return [
-        {"model": model, "set": name, "place": place, "draw": draw, "text": completion.text}
+        {
+            **{"model": model, "set": name, "place": place, "draw": draw},
+            **{"text": completion.text, "status": completion.status},
+        }
         for (model, name, place, draw), (completion,) in zip(
             batch.keys(Player.ATTACKER), policy.sample(requests), strict=True
         )
@@ -217,20 +204,19 @@ def rewrites(game: Game, policy: Policy, batch: ItemBatch) -> list[Row]:
 
 def _rewritten(undealt: Sets, attacks: Journal) -> Sets:
     """The openings that rewrites make of seeds; a rewrite that does not parse is never sent."""
-    texts = {key_of(row): str(row["text"]) for row in attacks.rows()}
+    rows = {key_of(row): row for row in attacks.rows()}
 
-    def opening(state: State, text: str) -> State:
+    def opening(state: State, row: Row) -> State:
+        text, status = str(row["text"]), Status(row.get("status", Status.OK))
         attack = answer_of(text)
         if attack is None:
-            return State(state.seed, (Move(Player.ATTACKER, (), Completion(text), None),))
+            unsent = Completion(text, status=status)
+            return State(state.seed, (Move(Player.ATTACKER, (), unsent, None),))
         return State(state.seed).deal(Player.ATTACKER, attack)
 
     return {
         name: [
-            [
-                opening(state, texts[Player.ATTACKER, name, i, draw])
-                for i, state in enumerate(states)
-            ]
+            [opening(state, rows[Player.ATTACKER, name, i, draw]) for i, state in enumerate(states)]
             for draw, states in enumerate(draws)
         ]
         for name, draws in undealt.items()

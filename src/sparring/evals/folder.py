@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from sparring.door import inside, read_json, reading
 from sparring.exam import RateQuestion, Success, questions, rate_name
 from sparring.games.codec import state_json, verdict_json
+from sparring.metrics import without_reply
 from sparring.store.files import Journal, Row, dumps, sweep, write_atomic
 from sparring.store.folder import environment, locked, other_versions, read_status, write_status
 from sparring.store.records import Environment
@@ -135,6 +136,7 @@ def row_of(key: Key, state: State, second: Verdict | None) -> Row:
     """Return a finished game as a line: its moves, and the verdicts on it."""
     model, name, place, draw = key
     last = state.moves[-1].completion
+    cause = Status.NO_REPLY if without_reply(state) and last.status is Status.OK else last.status
     return {
         "model": model,
         "set": name,
@@ -143,7 +145,7 @@ def row_of(key: Key, state: State, second: Verdict | None) -> Row:
         **state_json(state),
         "finished": last.finished,
         "verdict": verdict_json(state.verdict) if state.rulings else None,
-        **({"unanswered": last.status} if last.status is not Status.OK else {}),
+        **({"unanswered": cause} if cause is not Status.OK else {}),
         **({"second": verdict_json(second)} if second else {}),
     }
 

@@ -19,7 +19,7 @@ from sparring.door import reading
 from sparring.evals.crossplay import recorded_games
 from sparring.exam import QUESTIONS, field_of, outcome, outcomes, reruled
 from sparring.games.codec import verdict_json, verdict_of
-from sparring.games.game import reply_of
+from sparring.games.game import reply_in, reply_of
 from sparring.judges.judge import Judge, KeywordJudge, describe
 from sparring.stats.agreement import Corrected, alpha, corrected, kappa
 from sparring.stats.rates import Counts, Estimate, Outcome, Rate, clustered, estimate, rate, ratio
@@ -72,7 +72,8 @@ def games_of_file(path: Path) -> list[StoredGame]:
     """Read the replies of a JSONL file, one record each; UsageError names the file and the line.
 
     `messages` are user and assistant in turn; the last user message is what was asked, and
-    without a `response` the last message is the reply. A system message is not shown to judges.
+    without a `response` the last message is the reply. No judge is shown a system message, a
+    thought before a reply, or a reply whose thought is never closed.
     Without `harmful` the request is taken for harmful by judges that read its label, and its
     rates are named after the replies.
     """
@@ -116,9 +117,10 @@ def _stored_game(path: Path, where: str, row: Record) -> StoredGame:
     state = State(Seed(request, record.harmful is not False, record.id or digest[:16], **more))
     for turn in turns:
         player = Player.ATTACKER if turn.role == "user" else Player.DEFENDER
-        state = state.deal(player, turn.content)
+        text = turn.content if player is Player.ATTACKER else reply_in(turn.content) or ""
+        state = state.deal(player, text)
     kind = {True: "harmful", False: "benign", None: "replies"}[record.harmful]
-    return StoredGame(f"{kind}/{path.stem}", state)
+    return StoredGame(f"{kind}/{path.stem}", state, reply_in(reply) is not None)
 
 
 def games_of_run(run: RunDir, number: int) -> list[StoredGame]:

@@ -13,7 +13,7 @@ from typing import Any
 from sparring.door import MANIFEST, identity, inside, sha256
 from sparring.engines.engine import seed_of
 from sparring.games.dialogue import Dialogue
-from sparring.games.game import Game
+from sparring.games.game import Game, reopened
 from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.judges.http import Server
 from sparring.judges.model_judge import Answer, JudgeEngine, Question
@@ -55,7 +55,12 @@ def load_policy(
 ) -> Policy:
     """Load a model in this process, at one commit if it is the hub's; perhaps with an adapter."""
     model = loading.load_model(path, dtype, revision)
-    chat = Chat(loading.load_tokenizer(path, revision), loading.stop_ids(model))
+    chat = Chat(
+        loading.load_tokenizer(path, revision),
+        loading.stop_ids(model),
+        sampling.template_kwargs,
+        loading.context_of(model),
+    )
     if adapter:
         model = loading.load_adapter(model, adapter)
     return LocalPolicy(Weights(model), chat, sampling)
@@ -74,11 +79,14 @@ class ServedModel:
     sampling: Sampling
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        template = self.sampling.template_kwargs
+        how: dict[str, Any] = {"chat_template_kwargs": template} if template else {}
+        how["temperature"] = self.sampling.temperature
         questions = [
             Question(
                 request.observation,
                 self.sampling.max_completion_length,
-                sampling={"temperature": self.sampling.temperature, "seed": seed_of(address)},
+                sampling={**how, "seed": seed_of(address)},
             )
             for request in requests
             for address in request.addresses
@@ -89,9 +97,9 @@ class ServedModel:
 
 def _completion(answer: Answer) -> Completion:
     if answer.status is Status.TRUNCATED and answer.text:
-        return Completion(answer.text, finished=False)
+        return Completion(reopened(answer.text), finished=False)
     if answer.status in (Status.OK, Status.REFUSED):
-        return Completion(answer.text)
+        return Completion(reopened(answer.text))
     return Completion("", finished=False, status=answer.status)
 
 
@@ -199,7 +207,8 @@ def attacker_of(run: RunDir, number: int | None = None) -> tuple[Candidate, Game
     checkpoints, config = run.checkpoints, run.config
     at = checkpoints.at(number)
     folder, base = checkpoints.path(at), config.attacker
-    sampling = Sampling(**config.sampling.fields_of(Sampling))
+    settings = config.sampling.fields_of(Sampling)
+    sampling = Sampling(**settings, template_kwargs=base.chat_template_kwargs)
 
     def load() -> Policy:
         checkpoints.verify(at)

@@ -15,6 +15,7 @@ from sparring.evals.folder import EvalDir, EvalSpec, ReportedRate, key_of
 from sparring.evals.judging import Calibration, calibrations_of, without_errors
 from sparring.exam import Divergence, divergence, outcome
 from sparring.games.codec import state_of
+from sparring.metrics import listed
 from sparring.stats.agreement import TRANSFER, Corrected
 from sparring.stats.paired import Paired, compare
 from sparring.stats.rates import Outcome, Rate, at_k, grouped, ladder, rate
@@ -39,7 +40,8 @@ class Measured:
     """One rate of one model, and what stands beside it.
 
     `paired` is the difference from the first model, sample by sample; `at_k` is by k; `second`
-    is the same rate under the second judge; `harms` counts the judge's labels.
+    is the same rate under the second judge; `harms` counts the judge's labels, and `cut` the
+    replies that the length limit cut, which are judged as they are.
     """
 
     model: str
@@ -50,6 +52,7 @@ class Measured:
     corrected: Corrected | None = None
     second: Divergence | None = None
     harms: Mapping[str, int] = field(default_factory=dict)
+    cut: int = 0
 
     def lines(self) -> Iterator[str]:
         """Yield what a person is shown."""
@@ -60,6 +63,7 @@ class Measured:
             "  minus the first model": self.paired,
             WITHOUT_ERRORS: self.corrected,
             "  second judge": second,
+            "  replies cut by the length limit": self.cut,
         }
         for name, number in numbers.items():
             if number:
@@ -68,16 +72,19 @@ class Measured:
 
 @dataclass(frozen=True)
 class Results:
-    """What the samples of an evaluation came to."""
+    """What the samples of an evaluation came to; `too_long` are seeds that did not fit."""
 
     folder: EvalDir
     spec: EvalSpec
     measured: Sequence[Measured]
+    too_long: str = ""
 
     @property
     def caveat(self) -> str:
         """What must stand beside the numbers."""
         caveats = [str(self.spec.judge["caveat"])]
+        if self.too_long:
+            caveats.append(f"Longer than the model's context, and not asked: {self.too_long}.")
         caveats += [TRANSFER] if any(measured.corrected for measured in self.measured) else []
         return " ".join(filter(None, caveats))
 
@@ -151,7 +158,9 @@ def results_of(path: Path, calibrations: Sequence[Calibration] = ()) -> Results:
     folder = EvalDir(path)
     spec = folder.spec
     own = calibrations_of(spec.judge, spec.sheet.fills, calibrations) if calibrations else {}
-    results = Results(folder, spec, measure(spec, folder.samples.rows(), own))
+    rows = list(folder.samples.rows())
+    left = (state_of(row) for row in rows if row.get("unanswered") == Status.TOO_LONG)
+    results = Results(folder, spec, measure(spec, rows, own), listed(left))
     folder.write_results(results.to_json())
     return results
 
@@ -167,11 +176,13 @@ def measure(
     first: dict[tuple[str, str], dict[Place, Outcome]] = defaultdict(dict)
     second: dict[tuple[str, str], dict[Place, Outcome]] = defaultdict(dict)
     harms: Counter[tuple[str, str, Harm | None]] = Counter()
+    cut: Counter[tuple[str, str]] = Counter()
     reported_rates = list(spec.sheet.rates())
     for row in rows:
         model, name, place, draw = key_of(row)
         sample, state = (name, place, draw), state_of(row)
         harms[model, name, state.verdict.reply_harm] += 1
+        cut[model, name] += not row.get("finished", True) and "unanswered" not in row
         for reported in reported_rates:
             if name in reported.members:
                 first[model, reported.name][sample] = _outcome(row, state, reported)
@@ -193,6 +204,7 @@ def measure(
                 corrected=without_errors(reported.name, raw, calibrations, reported.question.field),
                 second=divergence(own, again) if again else None,
                 harms={h: sum(harms[model, name, h] for name in reported.members) for h in Harm},
+                cut=sum(cut[model, name] for name in reported.members),
             )
         )
     return measured
@@ -201,10 +213,11 @@ def measure(
 def _outcome(row: Row, state: State, reported: ReportedRate) -> Outcome:
     """A sample's outcome; what was never sent or never answered is unscored by that cause."""
     scored = outcome(state, reported.question)
+    if "unanswered" in row:
+        return replace(scored, happened=None, cause=f"model: {row['unanswered']}")
     if scored.happened is not None:
         return scored
-    unsent = scored.cause if state.rulings else UNSENT
-    return replace(scored, cause=f"model: {row['unanswered']}" if "unanswered" in row else unsent)
+    return replace(scored, cause=scored.cause if state.rulings else UNSENT)
 
 
 def _complete(spec: EvalSpec, reported: ReportedRate, outcomes: Outcomes) -> dict[Place, Outcome]:
@@ -246,6 +259,7 @@ def _result_row(spec: EvalSpec, measured: Measured) -> dict[str, Any]:
         "judge": spec.judge,
         "controversial": spec.judge["controversial"],
         "harms": measured.harms,
+        "cut": measured.cut,
         "success": None if benign else success,
         "made_to_be_judged_by": task.judge or None,
         "datasets": [asdict(source) for source in task.sources],
@@ -299,9 +313,10 @@ def parse_gates(texts: Sequence[str], known: Sequence[str]) -> list[Gate]:
 def check_unscored(rates: Collection[Rate], most: float) -> None:
     """Raise UnscoredError where more than `most`, a share, of all verdicts are missing.
 
-    The verdict on a reply that was never to be judged is not missing.
+    The verdict on a reply that was never to be judged is not missing, nor is the reply to a prompt
+    that is longer than the model's context: asking again would not bring it.
     """
-    causes = (UNSENT, Status.SKIPPED.value)
+    causes = (UNSENT, Status.SKIPPED.value, f"model: {Status.TOO_LONG}")
     unsent = sum(rate.unscored.get(cause, 0) for rate in rates for cause in causes)
     total = sum(rate.n_total for rate in rates) - unsent
     left = total - sum(rate.n_scored for rate in rates)

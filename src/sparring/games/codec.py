@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from sparring.games.game import answer_of
+from sparring.games.game import answer_of, reply_in
 from sparring.types import Completion, Episode, Move, Player, Seed, State, Verdict
 
 Row = Mapping[str, Any]
@@ -57,17 +57,22 @@ def opening_of(row: Row) -> State:
 def state_json(state: State) -> dict[str, Any]:
     """The game so far, without its rulings: an attack with its thought, a reply as it was sent.
 
-    A reply that did not parse is empty, because what a defender thinks is not recorded.
+    What a defender thinks is not recorded: a reply that did not parse is empty, and one that there
+    is not, because its thought was never closed, is null.
     """
     moves = [
         {
             "player": move.player,
-            "text": move.completion.text if move.player is Player.ATTACKER else move.sent or "",
+            "text": move.completion.text if move.player is Player.ATTACKER else _reply(move),
             "sibling": move.sibling,
         }
         for move in state.moves
     ]
     return {"seed": state.seed.to_json(), "dealt": state.dealt, "moves": moves}
+
+
+def _reply(move: Move) -> str | None:
+    return None if reply_in(move.completion.text) is None else move.sent or ""
 
 
 def state_of(row: Row, ruling: str | None = "verdict", reply_format: bool = False) -> State:
@@ -85,14 +90,15 @@ def state_of(row: Row, ruling: str | None = "verdict", reply_format: bool = Fals
 
 def _move(row: Row, dealt: bool, reply_format: bool) -> Move:
     player, text = Player(row["player"]), row["text"]
-    if not isinstance(text, str):
+    unsaid = text is None and player is Player.DEFENDER and not dealt
+    if not (isinstance(text, str) or unsaid):
         raise TypeError(f"the text of a move must be a text, got {text!r:.40}")
     sent: str | None = text
     if not dealt and player is Player.ATTACKER:
-        sent = answer_of(text)
+        sent = answer_of(text, thinks=reply_format)
     elif not dealt and reply_format and not text:
         sent = None
-    return Move(player, (), Completion(text), sent, int(row.get("sibling", 0)))
+    return Move(player, (), Completion(text or ""), sent, int(row.get("sibling", 0)))
 
 
 def episode_of(row: Row, reply_format: bool = False) -> Episode:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sparring.games.game import Briefs, answer_of, conversation
+from sparring.games.game import Briefs, answer_of, conversation, reply_in
 from sparring.games.payoffs import Payoff
 from sparring.types import JUDGE, Completion, Message, Observation, Player, Referee, Seed, State
 
@@ -24,12 +24,13 @@ class Dialogue:
     earns the payoff's floor, and the defender is masked. The gate is ruled on before the reply is
     paid for, where no exchange can follow; earlier it cannot be, because an attack may only
     prepare the next one. An attack that does not parse is never sent: it ends the game and earns
-    the floor, and the defender is masked.
+    the floor, and the defender is masked. A reply is what follows a model's own thought; where
+    that is never closed there is no reply, and the game is unscored.
 
     With `reply_format` above 0 the defender is asked to think first, in the attacker's format, and
     only its answer is sent. It earns `reply_format` for a reply that parses. One that does not
-    parse goes to no judge and costs as much, and the game does not count for the attacker
-    (Self-RedTeam, arXiv:2506.07468).
+    parse goes to no judge and costs as much, and the game does not count for the attacker. An
+    empty thought of either player does not parse (Self-RedTeam, arXiv:2506.07468).
     """
 
     payoff: Payoff
@@ -81,15 +82,15 @@ class Dialogue:
 
     def hear(self, state: State, completion: Completion) -> str | None:
         if _attacked(state) and not self.reply_format:
-            return completion.text
-        return answer_of(completion.text)
+            return reply_in(completion.text)
+        return answer_of(completion.text, thinks=self.reply_format > 0)
 
     def returns(self, state: State) -> Mapping[Player, float] | None:
         unsent = state.moves[-1].sent is None
         if (unsent and _attacked(state)) or self._unfaithful(state):
             return {Player.ATTACKER: self.payoff.floor}
         if unsent:
-            return {Player.DEFENDER: -self.reply_format}
+            return {Player.DEFENDER: -self.reply_format} if self.reply_format else None
         if self.gate and state.verdict.on_topic is None:
             return None
         payoffs = self.payoff(state.seed, state.verdict)

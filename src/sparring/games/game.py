@@ -1,11 +1,16 @@
-"""The protocol of a game, and what was sent in one; no model, no file and no random number."""
+"""The protocol of a game, and what was sent in one; no model and no random number."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
+from itertools import chain
 from typing import Protocol
+
+import yaml
 
 from sparring.types import Completion, Message, Observation, Player, Referee, Role, Seed, State
 
@@ -33,26 +38,79 @@ class Game(Protocol):
         """The payoffs of a finished game. None: unscored. An absent player is masked."""
 
 
+_TABLE = files(__package__) / "thoughts.yaml"
+THOUGHTS: list[tuple[str, str]] = [tuple(m) for m in yaml.safe_load(_TABLE.read_text("utf-8"))]
+"""The marks between which models think before they reply: what opens a thought, what ends it."""
+THINK = THOUGHTS[0][0]
 # One character class and no nested quantifier: linear on any text.
 _TAG_LIKE = re.compile(r"<[\s/]*(?:think|answer)\b", re.IGNORECASE)
 _TAG = re.compile(r"(</?(?:think|answer)>)")
 _SHAPE = ["<think>", "</think>", "<answer>", "</answer>"]
+MARKS = (*chain(*THOUGHTS), *_SHAPE)
+_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Letters and a symbol that nobody sees."""
 
 
-def answer_of(text: str) -> str | None:
+def split_thought(text: str) -> tuple[str, str | None] | None:
+    """The thought that opens a text, and what follows it (None where it is never closed).
+
+    None if the text opens with none. A tag further on is part of a reply, not of a thought.
+    """
+    text = text.lstrip()
+    for opening, closing in THOUGHTS:
+        if text.startswith(opening):
+            thought, closed, rest = text.partition(closing)
+            return thought.removeprefix(opening), rest.strip() if closed else None
+    return None
+
+
+def reply_in(text: str) -> str | None:
+    """What a model says after its thoughts; None where one of them is never closed."""
+    rest: str | None = text
+    while rest and (split := split_thought(rest)):
+        rest = split[1]
+    return rest
+
+
+def reopened(text: str) -> str:
+    """A text with the mark that opens its thought, where it ends one that it does not open.
+
+    So a server answers whose chat template opens the thought.
+    """
+    for opening, closing in THOUGHTS:
+        before, closed, _ = text.partition(closing)
+        if closed and opening not in before:
+            return opening + text
+    return text
+
+
+def visible(text: str) -> bool:
+    """Whether a person would see anything of a text."""
+    hidden = ("Cc", "Cf", "Cs", "Mn", "Me", "Zs", "Zl", "Zp")
+    return any(unicodedata.category(c) not in hidden and c not in _BLANK for c in text)
+
+
+def answer_of(text: str, thinks: bool = False) -> str | None:
     """The answer inside `<think>…</think><answer>…</answer>`, stripped; None if it does not parse.
 
-    Parses only when the text is exactly one think block followed by exactly one non-empty answer
-    block, with nothing but white space around them. Anything that even resembles another tag
-    (`</THINK >`) makes it unparseable, so no part of a thought can pass for an answer.
+    Parses only when the text is exactly one think block followed by exactly one answer block that
+    is not empty, with nothing but white space around them. Anything that even resembles another
+    tag (`</THINK >`) makes it unparseable, so no part of a thought can pass for an answer. A
+    thought in the marks of another family is the think block, or stands before all of this. With
+    `thinks` the thought must not be empty either.
     """
+    split = None if text.lstrip().startswith(THINK) else split_thought(text)
+    if split:
+        thought, rest = split
+        whole = rest is None or rest.startswith(THINK)
+        text = (rest or "") if whole else f"<think>{thought}</think>{rest}"
     parts = _TAG.split(text)
     if parts[1::2] != _SHAPE or len(_TAG_LIKE.findall(text)) != len(_SHAPE):
         return None
-    before, _thought, between, answer, after = parts[0::2]
-    if before.strip() or between.strip() or after.strip():
+    before, thought, between, answer, after = parts[0::2]
+    if before.strip() or between.strip() or after.strip() or (thinks and not visible(thought)):
         return None
-    return answer.strip() or None
+    return answer.strip() if visible(answer) else None
 
 
 def tagged(thought: str, answer: str) -> str:

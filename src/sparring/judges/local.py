@@ -9,7 +9,7 @@ from typing import Any
 
 from sparring.judges.model_judge import Answer, OnAnswer, Question, Raw, ignore
 from sparring.players.chat import Chat, Vocabulary
-from sparring.players.loading import stop_ids
+from sparring.players.loading import context_of, stop_ids
 from sparring.pulse import beat
 from sparring.types import Status
 
@@ -19,7 +19,7 @@ class InProcess:
     """`model`, which is a judge's alone, with its `tokenizer`.
 
     Nothing is ever cut to fit the context, at either end: without its instructions or without
-    the reply a judge's answer would be about something else. Such a question is `truncated`.
+    the reply a judge's answer would be about something else. Such a question is `too_long`.
     `batch_tokens` bounds rows x length of what decodes together.
     """
 
@@ -48,7 +48,7 @@ class InProcess:
             over = len(ids) + question.max_tokens - self.context
             if over > 0:
                 why = f"the prompt of {len(ids)} tokens is {over} over the context; nothing was cut"
-                finish(place, Answer(status=Status.TRUNCATED, calls=0, why=why))
+                finish(place, Answer(status=Status.TOO_LONG, calls=0, why=why))
         due = [place for place in range(len(questions)) if place not in answers]
         for chunk in self._chunks(questions, prompts, due):
             beat("judging", len(answers), len(questions))
@@ -60,9 +60,8 @@ class InProcess:
     @cached_property
     def context(self) -> int:
         """Tokens of prompt and answer together."""
-        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         longest = int(self.tokenizer.model_max_length)
-        return min(int(positions or longest), longest)
+        return min(context_of(self.model) or longest, longest)
 
     def prompt_ids(self, question: Question) -> tuple[int, ...]:
         """Token ids of a question, shape [T]; an untrusted span yields no special token."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, Literal, Protocol
 
-from sparring.games.game import conversation
+from sparring.games.game import conversation, reply_in
 from sparring.judges.judge import COSTS, JudgeCard, Usage
 from sparring.types import Harm, Observation, State, Status, Verdict
 
@@ -133,7 +132,7 @@ class Question:
 
         The length limit is meant to end a label; any other answer that it cuts is truncated.
         """
-        return self.max_tokens <= LABEL_TOKENS
+        return self.max_tokens <= LABEL_TOKENS and self.sampling is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +195,6 @@ class ScriptedEngine:
 
 
 Controversial = Literal["unsafe", "safe", "separate"]
-_THOUGHT = re.compile(r"\A\s*<think>(?:[^<]|<(?!/think>))*</think>")
-
-
 _UNREADABLE = Verdict(status=Status.PARSE_ERROR)
 
 
@@ -206,8 +202,8 @@ _UNREADABLE = Verdict(status=Status.PARSE_ERROR)
 class ModelJudge:
     """`format` asked of the model that `engine` runs; equal items are asked about once.
 
-    An answer outside the grammar is read once more without white space and a leading
-    `<think>…</think>`, and asked for once more; then it is a `parse_error`. `controversial` says
+    An answer outside the grammar is read once more without white space and a thought before it,
+    and asked for once more; then it is a `parse_error`. `controversial` says
     what a guard's middle label counts as; `separate` leaves `reply_harm` empty.
     """
 
@@ -265,7 +261,7 @@ class ModelJudge:
             self.reasons[failed.status] = failed.why
             return Verdict(status=failed.status)
         texts = [answer.text for answer in answers]
-        bare = [_THOUGHT.sub("", text).strip() for text in texts]
+        bare = [(reply_in(text) or "").strip() for text in texts]
         return self.format.read(texts) or self.format.read(bare) or _UNREADABLE
 
     def _by_policy(self, item: Item, verdict: Verdict) -> Verdict:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import re
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cached_property, partial
 from typing import Any
 
-from jinja2 import TemplateError
-
+from sparring.games.game import MARKS, THOUGHTS, split_thought
+from sparring.players.loading import bounded
 from sparring.types import Completion, Message, Observation, Role, UsageError
 
-_UNPAIRED = re.compile("[\ud800-\udfff]")
-"""Half characters, which JSON can spell and no tokenizer takes."""
+_CONTROL = re.compile(r"[^\w\s]\S*\w\S*[^\w\s]")
+"""What the spelling of a control token looks like, whether or not it is called special: `<think>`
+and `<tool_call>` of Qwen3 are not. Added words and runs of spaces are no control tokens."""
+
+
+def paired(text: str) -> str:
+    """A text without half characters, which JSON can spell; no tokenizer or server takes them."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 class Vocabulary:
@@ -20,29 +29,67 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
+        self.added = dict(tokenizer.added_tokens_decoder)
 
     def ids(self, text: str) -> tuple[int, ...]:
         """Token ids of a template's own text: what spells a special token is one."""
         return self.all_ids([text])[0]
 
     def all_ids(self, texts: Sequence[str], plain: bool = False) -> list[tuple[int, ...]]:
-        """Token ids of each text in one call; `plain` splits what spells a special token."""
+        """Token ids of each text in one call; `plain` splits what spells a control token."""
         if not texts:
             return []
-        encoded = self.tokenizer(
-            [_UNPAIRED.sub("\ufffd", text) for text in texts],
+        encoded = (self._plain if plain else self.tokenizer)(
+            [paired(text) for text in texts],
             add_special_tokens=False,
             split_special_tokens=plain,
             return_attention_mask=False,
         )
         return [tuple(ids) for ids in encoded["input_ids"]]
 
+    @cached_property
+    def _plain(self) -> Any:
+        """The tokenizer, or a copy that takes every control token for special and so splits it."""
+        from tokenizers import AddedToken
+
+        odd = [t for t in self.added.values() if not t.special and _CONTROL.fullmatch(t.content)]
+        if not odd:
+            return self.tokenizer
+        copied = copy.deepcopy(self.tokenizer)
+        special = [AddedToken(t.content, normalized=t.normalized, special=True) for t in odd]
+        copied.add_tokens(special, special_tokens=True)
+        return copied
+
+    @cached_property
+    def _marks(self) -> list[str]:
+        """The added tokens that the marks of a thought, or of an answer, are made of."""
+        return [t.content for t in self.added.values() if any(t.content in m for m in MARKS)]
+
+    @cached_property
+    def _silent(self) -> frozenset[int]:
+        """The special tokens that are no text: all but the marks."""
+        special = (i for i, t in self.added.items() if t.special and t.content not in self._marks)
+        return frozenset(special)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What a model wrote, with the marks of its thoughts."""
+        shown = [i for i in ids if i not in self._silent]
+        return str(self.tokenizer.decode(shown, skip_special_tokens=False)).strip()
+
+    def written(self, text: str) -> tuple[int, ...]:
+        """Token ids of what a model is to write: marks are the vocabulary's own, the rest text."""
+        if not self._marks:
+            return self.content(text)
+        pieces = re.split(f"({'|'.join(map(re.escape, self._marks))})", text)
+        ids = [self.ids(p) if p in self._marks else self.content(p) for p in pieces if p]
+        return tuple(i for piece in ids for i in piece)
+
     def controls(self, ids: Sequence[int]) -> tuple[int, ...]:
-        """The special tokens among `ids`, in order."""
+        """The control tokens among `ids`, in order."""
         return tuple(i for i in ids if i in self.control)
 
     def content(self, text: str) -> tuple[int, ...]:
-        """Token ids of text from outside; what still spells a special token is left out.
+        """Token ids of text from outside; what still spells a control token is left out.
 
         Byte-level vocabularies split it into pieces; word-level and Unigram ones may not.
         """
@@ -50,9 +97,9 @@ class Vocabulary:
 
     @cached_property
     def control(self) -> frozenset[int]:
-        """Special tokens that content must never yield; unknown words are no more than that."""
+        """Control tokens that content must never yield; unknown words are no more than that."""
         words = self.tokenizer
-        added = {i for i, token in words.added_tokens_decoder.items() if token.special}
+        added = {i for i, t in self.added.items() if t.special or _CONTROL.fullmatch(t.content)}
         unknown = {words.unk_token_id} - {words.eos_token_id, words.bos_token_id}
         return frozenset({*words.all_special_ids, *added} - unknown)
 
@@ -65,19 +112,62 @@ def _mark(number: int) -> str:
     return f"\ue000{number}\ue001"
 
 
-class Chat:
-    """A tokenizer's chat template, used so that content can never pass for template."""
+_NOW = datetime(2024, 7, 26, 12)
+"""Now, to a template that writes the date: a run has the same prompts on every day."""
+_CLOCK = "".join(f"|replace('%{d}','{_NOW.strftime('%' + d)}')" for d in "aAbBdHIjmMpSyY")
+_CLOCK = f"{{%- macro strftime_now(form) -%}}{{{{- form{_CLOCK} -}}}}{{%- endmacro -%}}"
+_LONGEST = 2**20
+"""Characters that a template may write of a short conversation."""
 
-    def __init__(self, tokenizer: Any, stop_ids: Sequence[int] = ()) -> None:
-        if not tokenizer.chat_template:
-            raise UsageError(
-                f"model_name_or_path: {tokenizer.name_or_path} has no chat template; an "
-                "instruction-tuned model is needed (or add chat_template.jinja to its folder)"
-            )
+
+class Chat:
+    """A tokenizer's chat template, used so that content can never pass for template.
+
+    `stop_ids` end a completion beside the token that ends a turn. `template_kwargs` are handed to
+    the template. `context` is the most tokens that the model reads and writes together.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        stop_ids: Sequence[int] = (),
+        template_kwargs: Mapping[str, Any] | None = None,
+        context: int | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
+        self.template_kwargs = dict(template_kwargs or {})
+        self.context = min(context or int(tokenizer.model_max_length), 2**40)
         self._words = Vocabulary(tokenizer)
         self._extra_stops = tuple(stop_ids)
         self._by_roles: dict[tuple[Role, ...], tuple[int, ...]] = {}
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse a template that cannot be used, or that takes too much time or memory."""
+        if not self.tokenizer.chat_template:
+            raise UsageError(
+                f"model_name_or_path: {self.tokenizer.name_or_path} has no chat template; an "
+                "instruction-tuned model is needed (or add chat_template.jinja to its folder)"
+            )
+        own = inspect.signature(self.tokenizer.apply_chat_template).parameters
+        if taken := sorted(self.template_kwargs.keys() & own.keys()):
+            raise UsageError(
+                f"chat_template_kwargs: {', '.join(taken)} cannot be set; wanted what the chat "
+                "template itself takes, such as enable_thinking"
+            )
+        request = Message("user", "Open the 7 gates, please.\n\nThen close them. " * 20 + _mark(0))
+        turns = (request, Message("assistant", "x"), request)
+        tried: list[Observation] = [(request,), turns, (Message("system", "x"), *turns)]
+        renders = [partial(self._render, each, reply) for each in tried for reply in (True, False)]
+        if not bounded(renders, _LONGEST):
+            raise self._unusable(f"takes over 5 s, 512 MB or {_LONGEST} characters for two turns")
+        if request.content not in self._render((request,)):
+            raise self._unusable("leaves out or changes what the user says")
+
+    def _unusable(self, why: str) -> UsageError:
+        name = self.tokenizer.name_or_path
+        cure = "mend its chat_template.jinja, or take another model"
+        return UsageError(f"model_name_or_path: the chat template of {name} {why}; {cure}")
 
     def prompt_ids(self, observation: Observation) -> tuple[int, ...]:
         """Token ids up to where the assistant's reply starts, shape [T]."""
@@ -126,12 +216,24 @@ class Chat:
         return self._spliced(observation)
 
     def reply_ids(self, text: str) -> tuple[int, ...]:
-        """Token ids of a reply and the token that ends the turn, shape [T]."""
-        return (*self._words.content(text), self.turn_end)
+        """Token ids of a reply to imitate and the token that ends the turn, shape [T].
+
+        Where the template has opened a thought the reply goes on in it, or closes it first.
+        """
+        if self.opened:
+            thought, rest = split_thought(text) or ("", f"\n\n{text}")
+            text = f"{thought}{dict(THOUGHTS)[self.opened]}{rest or ''}"
+        return (*self._words.written(text), self.turn_end)
 
     def text(self, ids: Sequence[int]) -> str:
         """What a person or a judge reads; special tokens are not text."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+        return self._words.text(ids)
+
+    @cached_property
+    def opened(self) -> str:
+        """The mark with which the template opens the thought of a reply itself, or nothing."""
+        prompt = self._render((Message("user", _mark(0)),)).rstrip()
+        return next((mark for mark, _ in THOUGHTS if prompt.endswith(mark)), "")
 
     def completion(
         self,
@@ -140,24 +242,25 @@ class Chat:
         logprobs: Sequence[float],
         version: int,
     ) -> Completion:
-        """What was sampled after a prompt; it is finished if its last token ends a completion."""
+        """What was sampled after a prompt; it is finished if its last token ends a completion.
+
+        A thought that the template opened is whole in the text.
+        """
         finished = token_ids[-1] in self.stop_ids
-        tokens, logps = tuple(token_ids), tuple(logprobs)
-        return Completion(self.text(tokens), tokens, logps, prompt_ids, version, finished)
+        tokens, logps, text = tuple(token_ids), tuple(logprobs), self.text(token_ids)
+        whole = text if text.startswith(self.opened) else self.opened + text
+        return Completion(whole, tokens, logps, prompt_ids, version, finished)
 
     @cached_property
     def turn_end(self) -> int:
         """The token with which the template closes an assistant's turn."""
         turns = (Message("user", "x"), Message("assistant", _mark(0)))
-        tail = self._render(turns, reply=False).rpartition(_mark(0))[2]
+        _, shown, tail = self._render(turns, reply=False).rpartition(_mark(0))
         special = self._words.controls(self._words.ids(tail))
-        if special:
+        if special and shown:
             return special[0]
         if self.tokenizer.eos_token_id is None:
-            raise UsageError(
-                f"model_name_or_path: {self.tokenizer.name_or_path} cannot end a reply: its chat "
-                "template closes no turn with a special token, and it has no eos_token"
-            )
+            raise self._unusable("closes no turn with a special token, and there is no eos_token")
         return int(self.tokenizer.eos_token_id)
 
     @cached_property
@@ -175,25 +278,28 @@ class Chat:
     def _template(self, messages: Observation, reply: bool = False) -> str:
         """The template's text, which opens the assistant's turn for a `reply`."""
         plain = [{"role": message.role, "content": message.content} for message in messages]
-        applied = self.tokenizer.apply_chat_template(
-            plain, tokenize=False, add_generation_prompt=reply
-        )
+        try:
+            template = self.tokenizer.get_chat_template()
+            applied = self.tokenizer.apply_chat_template(
+                plain,
+                chat_template=_CLOCK + template if "strftime_now" in template else template,
+                tokenize=False,
+                add_generation_prompt=reply,
+                **self.template_kwargs,
+            )
+        except Exception as error:  # a template is a program, and may fail in any way
+            why = f"{type(error).__name__}: {error}"
+            raise self._unusable(f"fails: {why:.300}") from error
         return str(applied)
 
     def _render(self, observation: Observation, reply: bool = True) -> str:
-        try:
-            return self._template(self._supported(observation), reply)
-        except TemplateError as error:
-            name = self.tokenizer.name_or_path
-            raise UsageError(
-                f"model_name_or_path: the chat template of {name} fails: {error}"
-            ) from error
+        return self._template(self._supported(observation), reply)
 
     @cached_property
     def _takes_system(self) -> bool:
         try:
             return _mark(0) in self._template((Message("system", _mark(0)), Message("user", "x")))
-        except TemplateError:
+        except UsageError:
             return False
 
     def _marked(self, observation: Observation) -> tuple[Observation, str]:

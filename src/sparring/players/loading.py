@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import re
-from collections.abc import Iterator
+import resource
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,12 +36,19 @@ def load_model(
             "where you trust it: model.save_pretrained(folder) writes safetensors"
         )
     with _loading(path):
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        read: Any = AutoModelForCausalLM.from_pretrained
+        model, loaded = read(
             place,
             revision=revision or "main",
             dtype="auto" if dtype == "auto" else getattr(torch, dtype),
             trust_remote_code=False,
             use_safetensors=True,
+            output_loading_info=True,
+        )
+    if missing := sorted(loaded["missing_keys"]):  # transformers would draw them at random
+        raise UsageError(
+            f"model_name_or_path: cannot load {place}: {len(missing)} weights are in none of its "
+            f"files, such as {missing[0]}; copy the model again"
         )
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
@@ -60,7 +70,13 @@ def load_tokenizer(path: str, revision: str | None = None) -> Any:
     from transformers import AutoTokenizer
 
     place = _check_folder(path, revision)
-    check_model(Path(place))
+    check_model(folder := Path(place))
+    # Without a vocabulary transformers may make an empty one.
+    if folder.is_dir() and not any(any(folder.glob(name)) for name in _VOCABULARIES):
+        raise UsageError(
+            f"model_name_or_path: no tokenizer in {path}; copy that of the model it was made from "
+            "(tokenizer.json, tokenizer_config.json) beside the weights"
+        )
     with _loading(path, "the tokenizer of "):
         return AutoTokenizer.from_pretrained(
             place, revision=revision or "main", trust_remote_code=False
@@ -107,23 +123,62 @@ def stop_ids(model: Any) -> list[int]:
     return [eos] if isinstance(eos, int) else list(eos or [])
 
 
+def context_of(model: Any) -> int | None:
+    """How many tokens a model reads and writes together; None where its config does not say."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def bounded(calls: Sequence[Callable[[], str]], longest: int) -> bool:
+    """Whether calls of foreign code end within limits; they are tried in a process of their own.
+
+    Those are 5 s of CPU time, 512 MB more than this process has, and texts of `longest`
+    characters. An error of another kind is within them, and comes again where the text is wanted.
+    """
+
+    def limited() -> None:
+        pages = Path("/proc/self/statm")  # Linux; elsewhere only the time is limited
+        if pages.exists():
+            size = int(pages.read_text().split()[0]) * resource.getpagesize() + 2**29
+            resource.setrlimit(resource.RLIMIT_AS, (size, size))
+        resource.setrlimit(resource.RLIMIT_CPU, (5, 5))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        for call in calls:
+            try:
+                within = len(call()) <= longest
+            except UsageError as error:
+                within = not isinstance(error.__cause__, MemoryError)
+            if not within:
+                os._exit(1)  # silently, and without what this process does at its end
+        os._exit(0)
+
+    child = multiprocessing.get_context("fork").Process(target=limited)
+    child.start()
+    child.join(60)
+    child.kill()
+    child.join()
+    return child.exitcode == 0
+
+
+_VOCABULARIES = ("tokenizer.json", "*.model", "vocab*", "*.tiktoken", "tekken.json")
 _COMMIT = re.compile("[0-9a-f]{40}")
+_HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 def _check_folder(path: str, revision: str | None = None) -> str:
     """Where to load from; UsageError if that can be neither a model's folder nor a hub name."""
     place = Path(path).expanduser()
-    looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1
-    if looks_local and not (place / "config.json").is_file():
+    hub = _HUB.fullmatch(path) and not place.exists() and (revision or not place.parent.is_dir())
+    if not hub and not (place / "config.json").is_file():
         raise UsageError(
-            f"model_name_or_path: no model at {path} (wanted a folder with config.json, "
-            "or a hub name such as Qwen/Qwen2.5-7B-Instruct)"
+            f"model_name_or_path: no model at {path} (wanted a folder with config.json, or a hub "
+            "name such as Qwen/Qwen2.5-7B-Instruct; where its first part is a folder here, a hub "
+            "name needs a revision)"
         )
     if revision and place.is_dir():
         raise UsageError(
             f"revision: {path} is a folder, which has none; leave it out, or give a hub name"
         )
-    return str(place) if looks_local else path
+    return path if hub else str(place)
 
 
 def _check_adapter(folder: str | Path, field: str) -> None:
@@ -159,6 +214,8 @@ def _loading(path: str, what: str = "") -> Iterator[None]:
     """Turns whatever keeps a model from loading into a UsageError that names the model."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except Exception as error:  # files are foreign, and each format has errors of its own
         reason = str(error).strip().partition("\n")[0]
+        if type(error).__name__ == "SafetensorError":
+            reason += "; a *.safetensors file is cut, or a pointer that `git lfs pull` replaces"
         raise UsageError(f"model_name_or_path: cannot load {what}{path}: {reason}") from error

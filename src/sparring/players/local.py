@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from sparring.players.fast import begin, check_playable
 from sparring.players.player import Request, Sampling
 from sparring.players.weights import Weights
 from sparring.pulse import beat
-from sparring.types import Completion, SparringError
+from sparring.types import TOO_LONG, Completion, SparringError
 
 
 def uniforms(address: str, n: int) -> np.ndarray:
@@ -43,9 +44,13 @@ class LocalPolicy:
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
         prompts = self.chat.prompts([request.observation for request in requests])
-        completions: list[list[Completion]] = [[] for _ in requests]
+        fits = [len(prompt) < self.chat.context for prompt in prompts]
+        completions = [
+            [] if fit else [TOO_LONG] * len(request.addresses)
+            for fit, request in zip(fits, requests, strict=True)
+        ]
         with self.weights.merged() as model:
-            for chunk in self._chunks(prompts, requests):
+            for chunk in self._chunks(prompts, requests, fits):
                 owner = [i for i in chunk for _ in requests[i].addresses]
                 addresses = [address for i in chunk for address in requests[i].addresses]
                 drawn = self._decode(
@@ -56,12 +61,12 @@ class LocalPolicy:
         return completions
 
     def _chunks(
-        self, prompts: Sequence[tuple[int, ...]], requests: Sequence[Request]
+        self, prompts: Sequence[tuple[int, ...]], requests: Sequence[Request], fits: Sequence[bool]
     ) -> Iterator[list[int]]:
         """Indices of requests that decode together: of similar length, within the budget."""
         chunk: list[int] = []
         rows = 0
-        for i in sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i)):
+        for i in sorted(compress(range(len(prompts)), fits), key=lambda i: (len(prompts[i]), i)):
             length = len(prompts[i]) + self.sampling.max_completion_length
             width = len(requests[i].addresses)
             if chunk and (rows + width) * length > self.sampling.batch_tokens:
@@ -81,9 +86,11 @@ class LocalPolicy:
     ) -> list[Completion]:
         """One completion for each address; row b continues `prompts[owner[b]]`.
 
-        Every prompt runs once and its cache is forked per row; rows that end leave the batch.
+        Every prompt runs once and its cache is forked per row; rows that end, or come to the end
+        of the context, leave the batch.
         """
         length, device = self.sampling.max_completion_length, model.device
+        room_B = torch.tensor([self.chat.context - len(prompts[i]) for i in owner], device=device)
         stop = torch.tensor(sorted(self.chat.stop_ids), device=device)
         u_BT = torch.from_numpy(np.stack([uniforms(a, length) for a in addresses])).to(device)
         alive = torch.arange(len(owner), device=device)
@@ -94,7 +101,8 @@ class LocalPolicy:
                 beat("sampling", t, length)
                 token_B, logp_B = _draw(step.logits_BV, u_BT[alive, t], self.sampling.temperature)
                 drawn.append((alive, token_B, logp_B))
-                going = (~torch.isin(token_B, stop)).nonzero().squeeze(1)
+                ended_B = torch.isin(token_B, stop) | (room_B[alive] == t + 1)
+                going = (~ended_B).nonzero().squeeze(1)
                 alive = alive[going]
                 if not len(alive) or t + 1 == length:
                     break

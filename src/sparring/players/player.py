@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from sparring.types import Completion, Metrics, Observation, Sample
 
@@ -26,12 +26,13 @@ class Sampling:
     """How completions are drawn, with lengths in tokens.
 
     `batch_tokens` bounds rows x length of the requests that decode together; one request is never
-    split.
+    split. `template_kwargs` are handed to the chat template.
     """
 
     temperature: float = 1.0
     max_completion_length: int = 512
     batch_tokens: int = 65_536
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Policy(Protocol):

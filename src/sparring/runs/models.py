@@ -13,7 +13,7 @@ from sparring.estimate.fitting import MICRO_BATCH, micro_batch_that_fits
 from sparring.players.chat import Chat
 from sparring.players.fast import recompute
 from sparring.players.grpo import Grpo, GrpoConfig
-from sparring.players.loading import commit, load_model, load_tokenizer, stop_ids
+from sparring.players.loading import commit, context_of, load_model, load_tokenizer, stop_ids
 from sparring.players.local import LocalPolicy
 from sparring.players.player import Policy, Sampling
 from sparring.players.ranks import Ranks, free_memory, shard, sharding_requested
@@ -179,7 +179,8 @@ def _model(config: RunConfig, player: Player, loaded: Loaded, device: str | None
 
 
 def _check_one_base(config: RunConfig) -> None:
-    for name in ("model_name_or_path", "revision", "dtype"):
+    names = ("model_name_or_path", "revision", "dtype")
+    for name in (*names, "chat_template_kwargs") if config.weights == "shared" else names:
         if getattr(config.attacker, name) != getattr(config.defender, name):
             raise UsageError(
                 f"weights: {config.weights} needs one base, but attacker.{name} and "
@@ -198,7 +199,8 @@ def _trainer(
     learner, step, own = config.learner, config.learner.optimizer, config.player(player)
     path = model_path(own.model_name_or_path)
     tokenizer = loaded[player][1] if player in loaded else load_tokenizer(path, own.revision)
-    chat = Chat(tokenizer, stop_ids(weights.model))
+    model = weights.model
+    chat = Chat(tokenizer, stop_ids(model), own.chat_template_kwargs, context_of(model))
     sampling = Sampling(**config.sampling.fields_of(Sampling))
     rate = LearningRate(
         learner.learning_rate[player], step.lr_scheduler_type, step.warmup_steps, step.total_steps

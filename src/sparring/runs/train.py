@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from threading import Timer
@@ -17,7 +18,7 @@ from sparring.coevolve import coevolve
 from sparring.door import read_json, sha256
 from sparring.exam import Exam, Trial, crossplay, second_judge
 from sparring.judges.panel import Meter
-from sparring.metrics import SEEDS_OF
+from sparring.metrics import SEEDS_OF, listed
 from sparring.players.grpo import ALARM
 from sparring.players.trainer import load_trainers, save_trainers
 from sparring.runs.recipes import check_resumable
@@ -25,11 +26,12 @@ from sparring.runs.run import Run
 from sparring.settings.config import to_yaml
 from sparring.stats.rates import Rate
 from sparring.store import records
-from sparring.store.checkpoints import check_seeds, seeds_digest
+from sparring.store.checkpoints import check_seeds, seeds_digest, spread_out
 from sparring.store.files import dumps
 from sparring.store.folder import OPENINGS, RunDir, identities, other_versions
 from sparring.types import (
     CorruptError,
+    Episode,
     Metrics,
     Player,
     Round,
@@ -171,6 +173,8 @@ class _Training:
     received: Sequence[int]
     meter: Meter = field(init=False)
     unscored: deque[float] = field(default_factory=lambda: deque(maxlen=UNSCORED_ROUNDS))
+    too_long: set[str] = field(default_factory=set)
+    """The ids of seeds that were named, because a prompt of their games did not fit."""
 
     def __post_init__(self) -> None:
         second = self.run.exam.second
@@ -258,9 +262,17 @@ class _Training:
         self.save(0)
         return past
 
+    def name_too_long(self, episodes: Iterable[Episode]) -> None:
+        """Tell the user of seeds whose games left because a prompt did not fit, each once."""
+        left = [e.state for e in episodes if e.state.too_long]
+        if new := listed(state for state in left if state.seed.id not in self.too_long):
+            self.watch.note(f"longer than the model's context, so the game is left out: {new}")
+        self.too_long |= {state.seed.id for state in left}
+
     def record(self, round_: Round) -> None:
         """Write the round down, with its transcript and a checkpoint where they are due."""
         saving, done = self.run.config.saving, round_.number + 1
+        self.name_too_long(round_.episodes)
         self.folder.append(round_, self.meter.read().get("judge"))
         hinted = self.run.config.memory.experience.reflect  # samples are meant to be off-policy
         for name in round_.metrics:
@@ -309,9 +321,10 @@ class _Training:
         if too_many:
             self.folder.set_status("stopped", rounds=done, unscored=round(share, 4))
             raise UnscoredError(
-                f"the judge left {share:.1%} of the games of the last {UNSCORED_ROUNDS} rounds "
-                f"unscored (max_unscored {limit:.1%}): check the judge; what was learned is saved, "
-                "and the same command with --resume goes on"
+                f"{share:.1%} of the games of the last {UNSCORED_ROUNDS} rounds are unscored "
+                f"(max_unscored {limit:.1%}): check the judge, or where replies are missing (the "
+                "metric no_reply) give thoughts more room, sampling.max_completion_length; what "
+                "was learned is saved, and the same command with --resume goes on"
             )
         if signalled:
             raise Interrupted(signalled)
@@ -332,6 +345,7 @@ class _Training:
             return
         self.watch.phase("exam", 0, 1)
         result, judge = self.run.examine(exam), self.run.plan.judge
+        self.name_too_long(chain.from_iterable(result.episodes.values()))
         second = exam.second and second_judge(exam.second, result.second)
         results = records.ExamResults(
             rounds=done,
@@ -381,15 +395,3 @@ class _Training:
     def costs(self) -> dict[str, dict[str, float]] | None:
         """What the judges have cost since the last reading; None where they cost nothing."""
         return {part: dict(counts) for part, counts in self.meter.read().items()} or None
-
-
-def spread_out(numbers: list[int], most: int) -> list[int]:
-    """At most `most` numbers, the first and the last among them, denser where a run begins.
-
-    Most is learned early, so the gaps grow by a constant factor.
-    """
-    if most >= len(numbers) or most < 2:
-        return numbers[-most:]
-    last, steps = len(numbers) - 1, max(1, most - 2)
-    later = [round(last ** (i / steps)) for i in range(most - 1)] if most > 2 else [last]
-    return [numbers[i] for i in sorted({0, *later})]

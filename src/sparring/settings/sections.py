@@ -94,6 +94,8 @@ class PlayerSettings(Model):
     """attacker: a JSONL attack pool of {messages: [...]}; none: no warm-up"""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """of the base; auto: as it is stored"""
+    chat_template_kwargs: dict[str, Any] = Field({})
+    """what the chat template takes, such as {enable_thinking: false}"""
 
 
 class EngineSettings(Model):

@@ -185,3 +185,15 @@ def check_seeds(checkpoint: Path, seeds: Sequence[Seed]) -> None:
 def _sealed(body: bytes) -> bytes:
     """Return a line followed by its own sha256."""
     return body + b"\n" + hashlib.sha256(body).hexdigest().encode() + b"\n"
+
+
+def spread_out(numbers: list[int], most: int) -> list[int]:
+    """At most `most` numbers, the first and the last among them, denser where a run begins.
+
+    Most is learned early, so the gaps grow by a constant factor.
+    """
+    if most >= len(numbers) or most < 2:
+        return numbers[-most:]
+    last, steps = len(numbers) - 1, max(1, most - 2)
+    later = [round(last ** (i / steps)) for i in range(most - 1)] if most > 2 else [last]
+    return [numbers[i] for i in sorted({0, *later})]

@@ -65,6 +65,18 @@ _HINTS = {
 }
 
 
+_TOO_LONG = re.compile(
+    r"context[ _](?:length|window|size)|maximum model length|(?:prompt|input) is too long"
+    r"|too many (?:input )?tokens|token count [^.]*exceeds|must have less than \d+ tokens",
+    re.IGNORECASE,
+)
+
+
+def too_long(why: str) -> bool:
+    """Whether a server refuses a request because its prompt is longer than the context."""
+    return bool(_TOO_LONG.search(why))
+
+
 Read = Callable[[int | None, httpx2.Response], T]
 """Reads the response to the request at a place (None: that of `hello`), or raises its Fault."""
 Finish = Callable[[int, T | Fault, int], None]
