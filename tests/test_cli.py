@@ -80,7 +80,10 @@ MISTAKES = [
 WITH_OWN_SEEDS = [
     (seeds("none.csv"), "none.csv: no such file"),
     (seeds("empty.csv"), "empty.csv: empty file"),
-    (seeds("odd.csv"), "odd.csv: unknown columns: danger, question known headers: HarmBench text"),
+    (
+        seeds("odd.csv"),
+        "odd.csv: unknown columns: danger, question The nearest, 'seeds', has the columns",
+    ),
     (seeds("ragged.csv"), "ragged.csv:3: 1 cells where"),
     (seeds("benign.csv"), "data.train: no harmful seeds, so there is nothing to attack"),
     ("attacker.warm_start=none.jsonl", "none.jsonl: no such"),
@@ -98,7 +101,10 @@ WITH_OWN_SEEDS = [
         "that does, or set game.helpfulness=0 and set game.gate=false",
     ),
     ("game.gate=true", "or set game.gate=false"),
-    ("judge.kind=sandbox", "judge.kind: sandbox cannot judge your own seeds; known: keyword"),
+    (
+        "judge.kind=sandbox",
+        "judge.kind: sandbox cannot judge your own seeds, for its judge only knows",
+    ),
     ("output_dir=qwen2", "output_dir: qwen2 exists; go on with it (--resume), or choose another"),
     ("'output_dir=runs/.hidden run'", "output_dir: '.hidden run' is no name for a run"),
     ("output_dir=qwen2 --resume", "qwen2: not a run"),
@@ -216,7 +222,7 @@ EVAL = ["eval", "./qwen2", "--tasks"]
         ([*EVAL, "none.csv", "--judge", "keyword"], "none.csv: no such file"),
         ([*EVAL, "seeds.csv"], "--judge: sandbox cannot judge your own seeds"),
         (["eval", "sandbox", "--tasks", "seeds.csv"], "--judge: sandbox cannot judge your own"),
-        ([*EVAL, "seeds.csv", "--judge", "x"], "--judge: x cannot judge"),
+        ([*EVAL, "seeds.csv", "--judge", "x"], "--judge: there is no judge 'x'; known: keyword"),
         ([*EVAL, "sandbox"], "no sandbox.json"),
         (["eval", "./none", "--tasks", "seeds.csv", "--judge", "keyword"], "no model at ./none"),
         ([*EVAL, "seeds.csv,./seeds.csv", "--judge", "keyword"], "two files are called seeds"),

@@ -3,8 +3,7 @@
 import pytest
 from tests.data.examples import refused, written
 
-from sparring.data.mapping import parsed
-from sparring.data.readers import read
+from sparring.data.readers import parsed, read
 from sparring.types import Seed
 
 ROWS = [

@@ -124,10 +124,10 @@ def test_an_empty_or_missing_file_is_refused(file, tmp_path, reader):
 @pytest.mark.parametrize(
     ("header", "compared"),
     [
-        ("prompt,danger", "'seeds' has the columns harmful, text, [category]"),
+        ("prompt,danger", "'seeds', has the columns harmful, text, [category]"),
         ("prompt,danger", "this one lacks harmful, text."),
         ("text,harmful,danger", "this one has also danger."),
-        ("category,source", "'StrongREJECT' has the columns category, forbidden_prompt, source"),
+        ("category,source", "'StrongREJECT', has the columns category, forbidden_prompt, source"),
         ("category,source", "this one lacks forbidden_prompt."),
     ],
 )

@@ -266,6 +266,17 @@ def test_a_trained_attacker_rewrites_the_seeds_and_every_rewrite_is_kept(tmp_pat
     assert json.loads((out / "results.json").read_bytes())["attacker"]["rounds"] == 4
 
 
+def test_of_an_attacker_that_sent_nothing_the_asr_is_undefined_and_not_0(tmp_path):
+    untaught = "warm_up.steps=0", "attacker.model_name_or_path=sandbox"
+    out, run = tmp_path / "out", short_run.whole(*untaught)
+    words = ["eval", "sandbox", "--tasks", "sandbox", "--limit", "2", "--attacker", f"{run}"]
+    words += ["--max-completion-length", "40", "--output", f"{out}"]
+    short_run.sparring(*words).check()
+    asr = row(out, "asr/plain+attacker")
+    assert (asr["value"], asr["n_scored"], asr["unscored"]) == (None, 0, {"never sent": 2})
+    assert row(out, "asr/plain")["n_scored"] == 2
+
+
 @pytest.mark.parametrize(
     ("weights", "settings"),
     [("separate", ()), ("adapters", short_run.ADAPTERS), ("shared", short_run.SHARED)],

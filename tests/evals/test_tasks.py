@@ -104,7 +104,8 @@ def test_recorded_attacks_on_harmbench_are_openings_of_its_task(tmp_path):
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("harmbensh", "'harmbensh' is no task and no file; tasks: harmbench, xstest"),
+        ("harmbensh", "'harmbensh' is no task and no file; did you mean harmbench?"),
+        ("zzz", "no file; known: harmbench, xstest"),
         ("harm=seeds.csv", "'harm=seeds.csv' is no task and no file"),
         ("", "'' is no task and no file"),
         ("xstest", "xstest: none of its files in .*; wanted xstest_v2_prompts.csv or"),

@@ -27,6 +27,9 @@ def wrong(*words: str) -> str:
         ("learner.learning_rat=1", "learner.learning_rat: unknown key; did you mean learner.learn"),
         ("learner.num_generations.atacker=4", "did you mean learner.num_generations.attacker?"),
         ("data.train=[{path: a.csv, limt: 3}]", "did you mean data.train.0.limit?"),
+        ("defender.model=x", "defender.model: unknown key; did you mean defender.model_name_or_"),
+        ("map=x", "map: unknown key; did you mean data.train.map"),
+        ("num_generations=3", "did you mean learner.num_generations?"),
         ("zzz=1", "zzz: unknown key; known here: recipe, seed, rounds"),
         ("rounds=many", "rounds: Input should be a valid integer"),
         ("rounds=0", "rounds: Input should be greater than or equal to 1 (got 0)"),
@@ -45,9 +48,9 @@ def wrong(*words: str) -> str:
             "without the gate gibberish would earn it; set game",
         ),
         ("schedule.every.attacker=-1", "schedule: every must be at least 1 for one player"),
-        ("data.train=a.csv", "data.train: Input should be a valid list (got 'a.csv')"),
+        ("data.train=7", "data.train: Input should be a valid list (got 7)"),
         ("data.train=[{limit: 3}]", "data.train.0.path: Field required"),
-        ("judge=keyword", "judge: Input should be a valid list"),
+        ("judge=7", "judge: Input should be a valid list"),
     ],
 )
 def test_what_is_wrong_is_named_by_its_field_with_what_was_expected(word, message):
@@ -216,3 +219,33 @@ def test_any_text_is_yaml_or_refused_by_name(text):
     except UsageError as error:
         message = str(error)
     assert not message or message.startswith("own.yaml")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "data.train=a.csv",
+        "data.train=[a.csv]",
+        "data.train={path: a.csv}",
+        "data.train=[{path: a.csv}]",
+    ],
+)
+def test_a_seed_file_is_given_by_its_path_alone_or_with_more(words):
+    assert [str(file.path) for file in configured("magic", [words]).data.train] == ["a.csv"]
+
+
+def test_a_judge_is_given_by_its_kind_alone():
+    assert [judge.kind for judge in configured("magic", ["judge=keyword"]).judge] == ["keyword"]
+
+
+@pytest.mark.parametrize(
+    "map_", ["'prompt=q,harmful=!is_safe'", "{prompt: q, harmful: '!is_safe'}"]
+)
+def test_a_map_is_spelled_as_on_the_command_line_or_as_a_mapping(map_):
+    config = configured("magic", [f"data.train={{path: a.csv, map: {map_}}}"])
+    assert config.data.train[0].map == {"prompt": "q", "harmful": "!is_safe"}
+
+
+def test_yaml_that_takes_a_negation_for_a_tag_says_so():
+    with pytest.raises(UsageError, match="a value that begins with ! needs quotes"):
+        configured("magic", ["data.train={path: a.csv, map: {prompt: q, harmful: !is_safe}}"])

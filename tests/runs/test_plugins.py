@@ -1,11 +1,13 @@
-"""Recipes of other packages, found by their entry points as an installer would write them."""
+"""Recipes and judges of other packages, found by the entry points that an installer writes."""
 
 import sys
 
 import pytest
 from tests.command import sparring_command
 
+from sparring.runs.judges import judge_of
 from sparring.runs.recipes import RECIPES, configured, known
+from sparring.settings.sections import JudgeSettings
 from sparring.types import UsageError
 
 GOOD = """
@@ -24,14 +26,14 @@ def install(tmp_path, monkeypatch):
     """Put a package with one module and its entry point where Python looks for packages."""
     monkeypatch.syspath_prepend(tmp_path)
 
-    def installed(package: str, code: str, point: str) -> None:
+    def installed(package: str, code: str, points: str, group: str = "sparring.recipes") -> None:
         (tmp_path / f"{package}.py").write_text(code)
         monkeypatch.delitem(sys.modules, package, raising=False)
         info = tmp_path / f"{package}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-        line = f"{point} = {package}:{point}"
-        (info / "entry_points.txt").write_text(f"[sparring.recipes]\n{line}\n")
+        lines = (f"{point} = {package}:{point}" for point in points.split())
+        (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines]))
 
     yield installed
     for package in ("keep_one", "keep_two", "keep_three"):
@@ -82,3 +84,73 @@ def test_ours_keep_their_names_and_a_name_that_two_packages_give_is_refused_with
     install("keep_two", GOOD, "vault")
     install("keep_three", GOOD, "vault")
     assert "keep_three:vault of keep_three and keep_two:vault of keep_two" in refused("vault")
+
+
+JUDGE = """
+from sparring import FunctionJudge, Harm, Verdict
+from sparring.judges.judge import refuses
+
+
+def gate(settings):
+    blind = settings.settings.get("blind", False)
+
+    def rule(state):
+        refused = not blind and refuses(state.moves[-1].sent)
+        return Verdict(refused=refused, reply_harm=None)
+
+    return FunctionJudge(rule, frozenset({"refused"}), settings.settings.get("name", "gate"))
+
+
+def own(settings):
+    from sparring.judges.probe import KnownExchange
+
+    class Moat(FunctionJudge):
+        known = [
+            KnownExchange("shut", "open", f"the moat is {side}", True, {"refused": side == "shut"})
+            for side in ("shut", "open")
+        ]
+
+    word = settings.settings.get("word", "shut")
+    return Moat(lambda s: Verdict(refused=word in s.moves[-1].sent), frozenset({"refused"}))
+
+
+def broken(settings):
+    return settings.settings["height"]
+
+
+def other(settings):
+    return 5
+"""
+
+
+def plugged(kind, **settings):
+    return judge_of([JudgeSettings(kind=kind, settings=settings)], {}, "salt")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        ("gate", {}, None),
+        ("gate", {"name": "portcullis"}, None),
+        ("gate", {"blind": True}, "gate fails its start-up questions.*refused is right on 0 of"),
+        ("own", {}, None),
+        ("own", {"word": "moat"}, "fails its start-up questions"),
+        (
+            "broken",
+            {},
+            "judge.kind: the plug-in keep_one:broken makes no judge: KeyError: 'height'",
+        ),
+        ("other", {}, "judge.kind: the plug-in keep_one:other makes no judge: AttributeError"),
+        ("gaet", {}, "judge.kind: there is no judge 'gaet'; did you mean gate?"),
+        ("keyword", {"height": 3}, "judge.settings: goes with a plug-in's kind, not keyword"),
+    ],
+)
+def test_a_plug_in_judge_takes_settings_and_has_to_pass_its_known_answers(
+    install, kind, settings, message
+):
+    install("keep_one", JUDGE, "gate own broken other", "sparring.judges")
+    if message is None:
+        assert plugged(kind, **settings).name == settings.get("name", plugged(kind).name)
+        return
+    with pytest.raises(UsageError, match=message):
+        plugged(kind, **settings)

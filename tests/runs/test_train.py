@@ -46,7 +46,7 @@ def failing(run, nth):
 
 def test_too_many_failed_verdicts_stop_a_run_after_five_rounds_with_its_weights_saved(tmp_path):
     run = short(tmp_path / "run")
-    with pytest.raises(UnscoredError, match=r"left \d+\.\d% .*--resume goes on") as error:
+    with pytest.raises(UnscoredError, match=r"\d+\.\d% of the games .*--resume goes on") as error:
         train(failing(run, 3))
     assert error.value.exit_code == 3
     folder = RunDir.open(tmp_path / "run")

@@ -33,11 +33,12 @@ def probe(
     Exit code 2 where a judge is right on no more than half of one side of a field.
     """
     from sparring.judges.probe import probe as probed
-    from sparring.runs.judges import entries, judge_of
+    from sparring.runs.judges import entries, greet, judge_of
 
     failed: list[str] = []
     rows: list[dict[str, Any]] = []
     for entry in entries(what, trust_endpoints):
+        greet(entry, what)
         judge = judge_of([entry], {}, what, what, prove=False)
         result = probed(judge)
         items = [{"item": name, "right": right} for name, right, _ in result.items]
@@ -71,7 +72,8 @@ def calibrate(
     Without --judge: the judges whose verdicts stand in the file. Figures of another judge that
     the output already holds stay there.
     """
-    from sparring.data.readers import located, read_labelled
+    from sparring.data.readers import read_labelled
+    from sparring.data.rows import located
     from sparring.door import sha256
     from sparring.evals.judging import of_stored, of_verdicts, state_of, with_figures
     from sparring.evals.results import check_unscored
@@ -180,10 +182,12 @@ def score(
 
 def _judges(words: Sequence[str], trusted: bool) -> list[Judge]:
     """Return every judge that kinds and files name, its start-up questions answered."""
-    from sparring.runs.judges import entries, judge_of
+    from sparring.runs.judges import entries, greet, judge_of
 
     # Every file is read before the first judge is loaded.
     named = [(word, entry) for word in words for entry in entries(word, trusted)]
+    for word, entry in named:
+        greet(entry, f"--judge {word}")
     return [judge_of([entry], {}, word, f"--judge {word}") for word, entry in named]
 
 

@@ -184,7 +184,7 @@ def list_schemas(json: Json = False) -> None:
 @data_app.command("show")
 def show_data(file: Annotated[str, _FILE], map: Map = None, json: Json = False) -> None:
     """Which schema matches, how many of each label, repeats, clusters, categories."""
-    from sparring.data.mapping import parsed
+    from sparring.data.readers import parsed
     from sparring.data.tally import tally
 
     counts = tally(file, parsed(map or []))
@@ -220,8 +220,7 @@ def validate(
     map: Map = None,
 ) -> None:
     """Read files whole; exit code 2 with the file and line of the first thing that is wrong."""
-    from sparring.data.mapping import parsed
-    from sparring.data.readers import summary
+    from sparring.data.readers import parsed, summary
     from sparring.data.tally import tally
 
     for file in files:

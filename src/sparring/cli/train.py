@@ -28,6 +28,7 @@ def train(
     """Let an attacker and a defender train against each other."""
     from sparring.report.progress import ProgressWatch, Trackers
     from sparring.runs import recipes
+    from sparring.runs.judges import greet, judges_of
     from sparring.runs.train import train as play
     from sparring.store.folder import RunDir
 
@@ -38,6 +39,8 @@ def train(
     else:
         RunDir.check_new(config.folder)
     Trackers.check(config.saving.report_to)
+    for setting, judge in judges_of(config) if dry_run else ():
+        greet(judge, setting)
     run = recipes.known(config.recipe).build(config)
     note(*run.notes)
     if dry_run:
@@ -76,6 +79,8 @@ def _show_plan(run: RunToPlay) -> None:
     With the schedule `alternate` the attacker first learns after the defender's rounds; with any
     other only round 0 is known.
     """
+    from sparring.runs.run import rehearse
+
     config, plan = run.config, run.plan
     schedule, numbers = config.schedule, {0}
     if schedule.kind == "alternate" and schedule.every.attacker:
@@ -88,6 +93,11 @@ def _show_plan(run: RunToPlay) -> None:
         say(f"round {number}: {learns} learns from {len(openings)} seeds; {widths}")
     for name, states in run.exam.sets.items():
         say(f"exam {name}: {len(states)} openings")
+    if config.sampling.engine == "local":  # another engine would be sent adapters, which are files
+        rehearsal = rehearse(run, warmed=not config.warm_up.steps)
+        before = ", before the warm-up" if config.warm_up.steps else ""
+        say(f"rehearsal: {rehearsal.outcome}{before}")
+        rehearsal.tell(note)
     say(f"{config.rounds} rounds into {config.folder}; nothing was written (--dry-run)")
 
 

@@ -4,72 +4,112 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sparring.data.mapping import mapped
-from sparring.data.rows import Record, jsonl, records
+from sparring.data.rows import Record, jsonl, located, records
 from sparring.data.schemas import (
+    LABELS,
+    POLARITY,
     SCHEMAS,
     STEPS,
+    TRUTHS,
     Replies,
     Schema,
+    Way,
     digest,
     label_of,
     match,
     shown,
     text_of,
 )
-from sparring.types import Demo, Message, Seed, UsageError
+from sparring.types import Demo, Message, Seed, UsageError, near
 
 T = TypeVar("T")
 SeedRow = tuple[str, Record, Seed]
 """(where a row stands, as `FILE:LINE`; the row; its seed)."""
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
-_SOURCE = re.compile(rf"({_NAME}/{_NAME}):([^:@]+)(?:@(.*))?")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._+=-]{0,127}")
+
+FIELDS = ("prompt", "harmful", "id", "category", "goal", "context", "cluster")
+_FIXED = {"true": True, "false": False}
+_NEGATED = re.compile(r"(?:!|not )\s*(.+)")
 
 
-def located(source: Path | str) -> Path:
-    """The file itself; `OWNER/NAME:FILE@REVISION` is fetched into the hub's cache and kept there.
+def parsed(words: Sequence[str], field: str = "--map") -> dict[str, str]:
+    """`prompt=COLUMN,harmful=true` as a mapping; UsageError for any other form."""
+    mapping: dict[str, str] = {}
+    for word in (word for text in words for word in text.split(",") if word.strip()):
+        name, equals, value = (part.strip() for part in word.partition("="))
+        if not equals or not value or name not in FIELDS or name in mapping:
+            raise UsageError(
+                f"{field}: {word!r:.60}: wanted FIELD=COLUMN, each field once, of: "
+                f"{', '.join(FIELDS)} (harmful may be true or false for every row, or !COLUMN "
+                "where the column says what is not harmful)"
+            )
+        mapping[name] = value
+    return mapping
 
-    A revision is the 40 hexadecimal digits of a commit, so that a run reads the same rows again.
-    UsageError tells how to pin where that is missing, or why the file could not be had.
+
+def mapped(path: Path, mapping: Mapping[str, str], columns: Set[str]) -> Schema:
+    """A schema for a file with these columns, other columns ignored.
+
+    `harmful` names a column of labels, with `!` or `not ` before it one whose true means harmless,
+    or is `true` or `false` for every row; `id` and the rest may be left out. UsageError where the
+    file has no such column, or where its name says the opposite of what is read from it.
     """
-    text = str(source)
-    if Path(text).exists() or not (parts := _SOURCE.fullmatch(text)):
-        return Path(text)
-    name, file, revision = parts.groups()
-    if not _COMMIT.fullmatch(revision or ""):
+    unknown = [name for name in mapping if name not in FIELDS]
+    absent = [name for name in FIELDS[:2] if name not in mapping]
+    if unknown or absent:
         raise UsageError(
-            f"{text}: no pinned revision; wanted {name}:{file}@REVISION with the 40 "
-            f"hexadecimal digits of a commit, such as the newest one listed at "
-            f"https://huggingface.co/datasets/{name}/commits/main"
+            f"{path}: map: {'no such field' if unknown else 'wanted also'}: "
+            f"{', '.join(unknown or absent)} (fields: {', '.join(FIELDS)})"
         )
-    if not all(_PART.fullmatch(part) for part in file.split("/")):
-        raise UsageError(f"{text}: {file!r:.80} is no path inside a data set")
-    return _fetched(text, name, file, revision)
+    harmful = mapping["harmful"]
+    fixed = None if harmful in columns else _FIXED.get(harmful.lower())
+    negated = None if harmful in columns else _NEGATED.fullmatch(harmful)
+    used = {**mapping, "harmful": negated[1] if negated else harmful}
+    if fixed is not None:
+        del used["harmful"]
+    for name, value in used.items():
+        if value not in columns:
+            hint = near(value, columns, f"it has {shown(columns)}")
+            raise UsageError(f"{path}: map: {name}: no column {value!r:.60}; {hint}")
+    return Schema(
+        name=f"mapped columns ({', '.join(f'{k}={v}' for k, v in mapping.items())})",
+        columns=frozenset(used.values()),
+        text=mapping["prompt"],
+        harmful=_labels_of(path, used["harmful"], bool(negated)) if fixed is None else fixed,
+        more=True,
+        **{name: mapping[name] for name in FIELDS[2:] if name in mapping},
+    )
 
 
-def _fetched(source: str, name: str, file: str, revision: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
+def _labels_of(path: Path, name: str, negated: bool) -> Way:
+    """How a mapped column is read: words such as `unsafe` as they are, a truth value by its name.
 
-    try:
-        return Path(hf_hub_download(name, file, repo_type="dataset", revision=revision))
-    except GatedRepoError:
+    A truth value of `is_safe` would be read as its opposite, and so would one of `!is_harmful`.
+    """
+    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    means = {POLARITY[word] for word in words if word in POLARITY}
+    turned = not {"not", "non", "no"}.isdisjoint(words)
+    harm = (True in means) != turned if len(means) == 1 else None
+    if negated and harm:
         raise UsageError(
-            f"{source}: gated; accept its terms at https://huggingface.co/datasets/{name} and log "
-            "in (HF_TOKEN)"
-        ) from None
-    except LocalEntryNotFoundError:
-        raise UsageError(f"{source}: not in the cache, and the hub cannot be reached") from None
-    except Exception as error:  # whose HTTP library it is changes with the hub's version
-        raise UsageError(f"{source}: could not be fetched: {error!s:.200}") from None
+            f"{path}: map: harmful=!{name} reads what is {name} as not harmful; write "
+            f"harmful={name}, or rename the column if its true means harmless"
+        )
+    if negated:
+        return {"column": name, "words": {word: not true for word, true in TRUTHS.items()}}
+    if harm is not False:
+        return {"column": name}
+    return {
+        "column": name,
+        "words": {word: true for word, true in LABELS.items() if word not in TRUTHS},
+        "hint": f": a true in {name} seems to mean harmless; write harmful=!{name} (in quotes), or "
+        "rename the column if it means harmful",
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -30,7 +31,50 @@ file unpacks to, and the most levels of nesting."""
 _RATIO = 100
 """The most that gzip may have shrunk a file, beyond one line."""
 
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
+_SOURCE = re.compile(rf"({_NAME}/{_NAME}):([^:@]+)(?:@(.*))?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._+=-]{0,127}")
+
 csv.field_size_limit(MOST_LINE)  # WildGuardTest has cells of 22,038 characters
+
+
+def located(source: Path | str) -> Path:
+    """The file itself; `OWNER/NAME:FILE@REVISION` is fetched into the hub's cache and kept there.
+
+    A revision is the 40 hexadecimal digits of a commit, so that a run reads the same rows again.
+    UsageError tells how to pin where that is missing, or why the file could not be had.
+    """
+    text = str(source)
+    if Path(text).exists() or not (parts := _SOURCE.fullmatch(text)):
+        return Path(text)
+    name, file, revision = parts.groups()
+    if not _COMMIT.fullmatch(revision or ""):
+        raise UsageError(
+            f"{text}: no pinned revision; wanted {name}:{file}@REVISION with the 40 "
+            f"hexadecimal digits of a commit, such as the newest one listed at "
+            f"https://huggingface.co/datasets/{name}/commits/main"
+        )
+    if not all(_PART.fullmatch(part) for part in file.split("/")):
+        raise UsageError(f"{text}: {file!r:.80} is no path inside a data set")
+    return _fetched(text, name, file, revision)
+
+
+def _fetched(source: str, name: str, file: str, revision: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(name, file, repo_type="dataset", revision=revision))
+    except GatedRepoError:
+        raise UsageError(
+            f"{source}: gated; accept its terms at https://huggingface.co/datasets/{name} and log "
+            "in (HF_TOKEN)"
+        ) from None
+    except LocalEntryNotFoundError:
+        raise UsageError(f"{source}: not in the cache, and the hub cannot be reached") from None
+    except Exception as error:  # whose HTTP library it is changes with the hub's version
+        raise UsageError(f"{source}: could not be fetched: {error!s:.200}") from None
 
 
 def records(path: Path) -> Iterator[Place]:

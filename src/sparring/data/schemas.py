@@ -309,4 +309,4 @@ def _compared(columns: Set[str]) -> str:
         nearest = next(schema for schema in SCHEMAS if schema.name == "seeds")
     lacks, odd = nearest.columns - columns, columns - nearest.columns - nearest.optional
     wrong = f"lacks {', '.join(sorted(lacks))}" if lacks else f"has also {shown(odd, columns)}"
-    return f"The file {nearest.name!r} has the columns {nearest.header}; this one {wrong}."
+    return f"The nearest, {nearest.name!r}, has the columns {nearest.header}; this one {wrong}."

@@ -15,6 +15,7 @@ from sparring.evals.folder import EvalDir, EvalSpec, ReportedRate, key_of
 from sparring.evals.judging import Calibration, calibrations_of, without_errors
 from sparring.exam import Divergence, divergence, outcome
 from sparring.games.codec import state_of
+from sparring.games.game import attack_of
 from sparring.metrics import listed
 from sparring.stats.agreement import TRANSFER, Corrected
 from sparring.stats.paired import Paired, compare
@@ -171,18 +172,20 @@ def measure(
     """Return every rate of every model; `calibrations` are its judge's, by field of the verdict.
 
     A sample that belongs to the evaluation and is not there is unscored, so that half an evaluation
-    never looks whole.
+    never looks whole. Of attackers that sent nothing at all, the ASR is undefined, and not 0.
     """
     first: dict[tuple[str, str], dict[Place, Outcome]] = defaultdict(dict)
     second: dict[tuple[str, str], dict[Place, Outcome]] = defaultdict(dict)
     harms: Counter[tuple[str, str, Harm | None]] = Counter()
     cut: Counter[tuple[str, str]] = Counter()
+    attacked: set[tuple[str, str]] = set()
     reported_rates = list(spec.sheet.rates())
     for row in rows:
         model, name, place, draw = key_of(row)
         sample, state = (name, place, draw), state_of(row)
         harms[model, name, state.verdict.reply_harm] += 1
         cut[model, name] += not row.get("finished", True) and "unanswered" not in row
+        attacked |= {(model, name)} if attack_of(state) is not None else set()
         for reported in reported_rates:
             if name in reported.members:
                 first[model, reported.name][sample] = _outcome(row, state, reported)
@@ -192,6 +195,8 @@ def measure(
     measured = []
     for model, reported in product(spec.names, reported_rates):
         base, own = first[spec.names[0], reported.name], first[model, reported.name]
+        if reported.metric == "asr" and not any((model, n) in attacked for n in reported.members):
+            own = {at: replace(item, happened=None, cause=UNSENT) for at, item in own.items()}
         again, outcomes = second[model, reported.name], _complete(spec, reported, own)
         raw = rate(list(outcomes.values()))
         measured.append(

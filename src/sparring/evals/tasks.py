@@ -11,7 +11,8 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from sparring.data.readers import located, read
+from sparring.data.readers import read
+from sparring.data.rows import located
 from sparring.data.schemas import SCHEMAS
 from sparring.door import sha256
 from sparring.evals.folder import SetCard, Sheet, SourceCard, TaskCard
@@ -24,7 +25,7 @@ from sparring.sandbox.language import POOLED
 from sparring.sandbox.model import CARD, language_of, one_thread
 from sparring.sandbox.world import World
 from sparring.settings.sections import SANDBOX
-from sparring.types import Player, Seed, State, UsageError
+from sparring.types import Player, Seed, State, UsageError, near
 
 
 class Task(BaseModel):
@@ -225,8 +226,8 @@ def _located(name: str, folder: Path) -> tuple[Task, list[str]]:
     exists = Path(name).exists()
     if not name or not (exists or (re.search(r"[./\\:]", name) and not named)):
         raise UsageError(
-            f"--tasks: {name!r:.80} is no task and no file; tasks: {', '.join(TASKS)} (as NAME, or "
-            "NAME=FILE), sandbox, or any seed file"
+            f"--tasks: {name!r:.80} is no task and no file; {near(name, [*TASKS, SANDBOX])} (as "
+            "NAME, NAME=FILE or any seed file)"
         )
     return Task(name=Path(name.partition("@")[0]).stem), [name]
 

@@ -70,8 +70,12 @@ _READ: Mapping[str, Callable[[Verdict], bool | None]] = {
 }
 
 
-def probe(judge: Judge, exchanges: Sequence[KnownExchange] = KNOWN) -> ProbeResult:
-    """Ask `judge` what is known, of the fields that it fills; what it cannot tell is wrong."""
+def probe(judge: Judge, exchanges: Sequence[KnownExchange] = ()) -> ProbeResult:
+    """Ask `judge` what is known, of the fields that it fills; what it cannot tell is wrong.
+
+    A judge of another domain may have exchanges of its own, `known`, whose answers it must give.
+    """
+    exchanges = exchanges or getattr(judge, "known", ()) or KNOWN
     verdicts = judge.rule([exchange.state for exchange in exchanges])
     counts: dict[tuple[str, bool], list[bool]] = {}
     items: list[tuple[str, bool, str]] = []

@@ -11,17 +11,17 @@ from pydantic import ValidationError
 
 from sparring.judges.cache import Answers, Cached
 from sparring.judges.http import Server
-from sparring.judges.judge import VALUES, Judge, KeywordJudge
+from sparring.judges.judge import VALUES, Judge, KeywordJudge, describe
 from sparring.judges.model_judge import Format, JudgeEngine, ModelJudge
 from sparring.judges.panel import RULES, Member, Panel
 from sparring.judges.probe import admit
 from sparring.judges.published import PUBLISHED, format_named
 from sparring.judges.rubric import ABOUT_ATTACK, rubric
 from sparring.settings.config import RunConfig, read_yaml
-from sparring.settings.sections import SANDBOX, JudgeSettings
-from sparring.transport.client import Client
+from sparring.settings.sections import SANDBOX, JudgeServerSettings, JudgeSettings
+from sparring.transport.client import Client, HttpRequest
 from sparring.transport.guard import Address, Limits, from_environment, shown
-from sparring.types import UsageError
+from sparring.types import SparringError, UsageError, near
 
 
 def model_judge(
@@ -48,13 +48,37 @@ def engine_of(settings: JudgeSettings, setting: str = "judge") -> JudgeEngine:
     if settings.base_url is None:
         return _in_process(settings.model, settings.revision, setting)
     server = settings.server
-    client = Client(
-        Address(settings.base_url, f"{setting}.base_url", server.allow_insecure),
+    client = _client(settings.base_url, server, setting, Limits(**server.fields_of(Limits)))
+    return Server(client, settings.model, settings.revision or "", server.json_schema)
+
+
+def _client(base_url: str, server: JudgeServerSettings, setting: str, limits: Limits) -> Client:
+    return Client(
+        Address(base_url, f"{setting}.base_url", server.allow_insecure),
         key=from_environment(server.api_key_env, os.environ, f"{setting}.server.api_key_env"),
         proxy=from_environment(server.proxy_env, os.environ, f"{setting}.server.proxy_env"),
-        limits=Limits(**server.fields_of(Limits)),
+        limits=limits,
     )
-    return Server(client, settings.model, settings.revision or "", server.json_schema)
+
+
+GREETING = Limits(timeout=8.0, deadline=8.0, round_deadline=9.0, attempts=1)
+"""How long a server may take to show that it is there, before anything is asked of it."""
+
+
+def greet(settings: JudgeSettings, setting: str = "judge") -> None:
+    """Raise UsageError where nobody answers at `base_url`; any answer shows that somebody does.
+
+    A run waits for `outage_seconds` instead, for a server that is being started beside it.
+    """
+    if settings.base_url is None:
+        return
+    client = _client(settings.base_url, settings.server, setting, GREETING)
+    try:
+        client.responses([HttpRequest("models")])
+    except UsageError:
+        raise
+    except SparringError as error:
+        raise UsageError(f"{error}; start the judge's server, or mend its URL") from None
 
 
 def _in_process(name: str, revision: str | None, setting: str) -> JudgeEngine:
@@ -136,16 +160,19 @@ def entries(word: str, trusted: bool = False) -> list[JudgeSettings]:
     return judges
 
 
+def judges_of(config: RunConfig) -> Iterator[tuple[str, JudgeSettings]]:
+    """Yield each judge of a run with the setting that it stands in."""
+    for setting, judges in (("judge", config.judge), ("exam.judge", config.exam.judge)):
+        yield from ((setting, entry) for entry in judges or ())
+
+
 def check_endpoints(config: RunConfig, run: Path, trusted: bool) -> None:
     """Refuse endpoints, secrets and files that the configuration in a run's folder names.
 
     The folder may be another person's: playing on with it would send the operator's secrets where
     that person likes. UsageError shows what is named, unless the operator says it is `trusted`.
     """
-    judges = {"judge": config.judge, "exam.judge": config.exam.judge or []}
-    uses = [
-        use for setting, some in judges.items() for entry in some for use in _uses(entry, setting)
-    ]
+    uses = [use for setting, entry in judges_of(config) for use in _uses(entry, setting)]
     sampling = config.sampling
     if sampling.base_url:
         uses.append(f"sampling.base_url {shown(sampling.base_url)}")
@@ -181,12 +208,18 @@ def _members(settings: JudgeSettings, salt: str, setting: str, prove: bool) -> I
     fills = frozenset(settings.fills or ())
     unknown = fills - set(VALUES)
     if unknown:
-        raise UsageError(f"{setting}.fills: {', '.join(sorted(unknown))} is no field of a verdict")
+        hint = near(min(unknown), VALUES)
+        raise UsageError(f"{setting}.fills: {min(unknown)} is no field of a verdict; {hint}")
+    if settings.settings and settings.kind in ("keyword", "rubric", *PUBLISHED):
+        raise UsageError(f"{setting}.settings: goes with a plug-in's kind, not {settings.kind}")
     if settings.kind == "keyword":
         yield Member(KeywordJudge(), fills)
     elif settings.kind == "rubric":
         if not fills:
-            raise UsageError(f"{setting}.fills: wanted the verdict's fields that the rubric fills")
+            raise UsageError(
+                f"{setting}.fills: wanted the verdict's fields that the rubric fills, of: "
+                f"{', '.join(VALUES)}"
+            )
         # Questions about the attack alone are asked before anybody replies to it.
         for group in filter(None, (fills & ABOUT_ATTACK, fills - ABOUT_ATTACK)):
             yield Member(model_judge(rubric(group, salt), settings, setting, prove))
@@ -194,20 +227,33 @@ def _members(settings: JudgeSettings, salt: str, setting: str, prove: bool) -> I
         form = format_named(settings.kind, settings.template)
         yield Member(model_judge(form, settings, setting, prove), fills)
     else:
-        yield Member(_plugged(settings, setting), fills)
+        judge = _plugged(settings, setting)
+        if prove:
+            admit(judge, setting)
+        yield Member(judge, fills)
 
 
 def _plugged(settings: JudgeSettings, setting: str) -> Judge:
-    """Return another package's judge."""
-    plugins = tuple(entry_points(group=PLUGINS).select(name=settings.kind))
-    if len(plugins) != 1:
-        known = ", ".join(["keyword", "rubric", *sorted(PUBLISHED)])
-        aside = " (the sandbox's judge only knows the sandbox's language)"
-        several = f"{len(plugins)} plug-ins have it; " if plugins else ""
-        where = setting if setting.startswith("--") else f"{setting}.kind"
+    """Return another package's judge; UsageError names the plug-in, whatever its code raises."""
+    points = entry_points(group=PLUGINS)
+    plugins = tuple(points.select(name=settings.kind))
+    where = setting if setting.startswith("--") or setting == settings.kind else f"{setting}.kind"
+    if settings.kind == SANDBOX:
         raise UsageError(
-            f"{where}: {settings.kind} cannot judge your own seeds; {several}known: {known}"
-            + (aside if settings.kind == SANDBOX else "")
+            f"{where}: sandbox cannot judge your own seeds, for its judge only knows the sandbox's "
+            "language; name another, or keyword to try things out"
         )
-    judge: Judge = plugins[0].load()(settings)
-    return judge
+    if len(plugins) != 1:
+        names = ["keyword", "rubric", *sorted(PUBLISHED), *sorted(points.names)]
+        hint = f"{len(plugins)} plug-ins have it" if plugins else near(settings.kind, names)
+        raise UsageError(f"{where}: there is no judge {settings.kind!r:.40}; {hint}")
+    try:
+        judge: Judge = plugins[0].load()(settings)
+        if describe(judge).fills <= {*VALUES} and callable(judge.rule):
+            return judge
+        why = "its fills are no fields of a verdict, or its rule is no function"
+    except SparringError:
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {error!s:.300}"
+    raise UsageError(f"{where}: the plug-in {plugins[0].value} makes no judge: {why}")

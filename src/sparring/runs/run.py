@@ -1,7 +1,8 @@
-"""A run: its plan, its exam and what its user should know; what a program may pass as objects."""
+"""A run: its plan, its exam and its rehearsal; what a program may pass as objects."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any, Self, cast
 from sparring.arena import play
 from sparring.coevolve import Plan, coevolve
 from sparring.exam import Exam, Result
-from sparring.games.game import as_opening
+from sparring.games.game import as_opening, attack_of, reply_of
 from sparring.games.payoffs import FunctionPayoff, Payoff
 from sparring.judges.judge import FunctionJudge, Judge
+from sparring.metrics import distinct_attacks
 from sparring.players.ranks import Ranks
 from sparring.players.trainer import Trainer
 from sparring.runs.models import Loaded
@@ -20,7 +22,18 @@ from sparring.runs.sources import strategy_of
 from sparring.sandbox.world import World
 from sparring.settings.config import RunConfig
 from sparring.settings.sections import PYTHON
-from sparring.types import Metrics, Player, Round, Seed, State, UsageError
+from sparring.types import (
+    Episode,
+    GateError,
+    Metrics,
+    Player,
+    Round,
+    Seed,
+    State,
+    Status,
+    UnscoredError,
+    UsageError,
+)
 
 
 @dataclass(frozen=True)
@@ -107,6 +120,140 @@ class Run:
                 "some in data.exam, or more of them in data.train"
             )
         return list(seeds.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """A few games that nobody learned from: what came of them, and what failed in all of them.
+
+    Each finding ends in the settings that cure it.
+    """
+
+    outcome: str
+    findings: Sequence[str]
+
+    def tell(self, note: Callable[[str], None]) -> None:
+        """Pass each finding on to the user."""
+        for finding in self.findings:
+            note(f"rehearsal: {finding}")
+
+
+def rehearse(run: Run, warmed: bool = True) -> Rehearsal:
+    """Play the first and the longest seed of each label, two siblings at each fork.
+
+    The draws have an address of their own, so a run is the same with and without a rehearsal.
+    `warmed` is false where a warm-up is still to teach the form of an attack. UnscoredError where
+    the judge could rule on nothing that it was shown.
+    """
+    game, plain = run.plan.game, run.config.data.as_they_stand == 1.0
+    openings = [
+        State(seed).deal(Player.ATTACKER, seed.text) if plain else game.open(seed)
+        for label in (True, False)
+        if (own := [seed for seed in run.seeds if seed.harmful is label])
+        for seed in dict.fromkeys((own[0], max(own, key=lambda seed: len(seed.text))))
+    ]
+    widths = {p: min(2, n) for p, n in run.plan.schedule(0, ()).widths.items()}
+    episodes = play(game, openings, run.plan.cast, run.plan.judge, widths, "rehearsal")
+    _check_judged(run.plan.judge, episodes)
+    attacks = distinct_attacks(e for e in episodes if not e.state.dealt)
+    parsed = sum(attack_of(state) is not None for state in attacks)
+    replies = sum(bool((reply_of(e.state) or "").strip()) for e in episodes)
+    scored = [e.returns for e in episodes if e.returns is not None]
+    findings = list(_too_long(run, episodes))
+    if attacks and not parsed and warmed:
+        findings.append(f"none of {len(attacks)} attacks has the form that is asked for: {_PARSES}")
+    elif not replies and (parsed or not attacks):
+        findings.append(f"no reply could be judged, for all were empty or cut: {_REPLIES}")
+    elif replies and all(len({r.get(player) for r in scored}) == 1 for player in Player):
+        findings.append(f"all {len(scored)} games paid the same: {_DIFFER}")
+    counts = f"{parsed} of {len(attacks)} attacks parse, {replies} replies"
+    return Rehearsal(f"{counts}, {len(scored)} of {len(episodes)} games scored", findings)
+
+
+_PARSES = (
+    "give attacker.warm_start an attack pool with warm_up.steps above 0, take another attacker, or "
+    "raise sampling.max_completion_length if its texts are cut"
+)
+_REPLIES = "see defender.model_name_or_path, or raise sampling.max_completion_length"
+_DIFFER = (
+    "raise learner.num_generations, give attacker.warm_start a better pool, or see whether the "
+    "judge tells the replies apart (`sparring judge probe`)"
+)
+
+
+def _check_judged(judge: Judge, episodes: Sequence[Episode]) -> None:
+    played = [
+        e.state for e in episodes if all(m.completion.status is Status.OK for m in e.state.moves)
+    ]
+    causes = Counter(verdict.status for state in played for _, verdict in state.rulings)
+    if causes and not causes[Status.OK]:
+        [(status, n)] = causes.most_common(1)
+        reason = getattr(judge, "reasons", {}).get(status, "")
+        raise UnscoredError(
+            f"judge: {judge.name} ruled on none of {causes.total()} rehearsed games ({n} times "
+            f"{status} {reason}): see judge.kind, judge.model and judge.base_url"
+        )
+
+
+def _too_long(run: Run, episodes: Sequence[Episode]) -> Iterator[str]:
+    most = run.config.sampling.max_completion_length
+    for player, trainer in run.trainers.items():
+        config = trainer.weights.model.config.get_text_config()
+        context = getattr(config, "max_position_embeddings", None)
+        moves = [move for e in episodes for move in e.state.moves if move.player is player]
+        longest = max((len(move.completion.prompt_ids) for move in moves), default=0)
+        if context and longest + most > context:
+            yield (
+                f"a prompt of the {player} has {longest} tokens and its completion up to {most}, "
+                f"which the context of {context} does not hold: lower "
+                "sampling.max_completion_length, or leave out the longest seeds"
+            )
+
+
+FRUITLESS_ROUNDS = 5
+"""Rounds in which nobody could learn, after which a run is stopped or its user is told."""
+
+
+def fruitless(rounds: Sequence[Metrics]) -> str:
+    """Why nobody can have learned from any of these rounds, with the cure; '' if somebody can."""
+    parsed = [metrics["parsed"] for metrics in rounds if "parsed" in metrics]
+    if parsed and not any(parsed):
+        return f"no attack has parsed: {_PARSES}"
+    alike = [m.get(f"{player}/frac_reward_zero_std", 1.0) for m in rounds for player in Player]
+    if min(alike, default=0.0) == 1.0:
+        return f"nobody had a gradient, for all siblings were paid the same: {_DIFFER}"
+    return ""
+
+
+@dataclass
+class Learning:
+    """Whether the players can learn, over the metrics of all `rounds`; `note` tells the user."""
+
+    note: Callable[[str], None]
+    rounds: list[Metrics] = field(default_factory=list)
+    told: bool = False
+
+    def lost(self, metrics: Metrics) -> GateError | None:
+        """Says that nobody has been able to learn in any round so far; asked after every fifth.
+
+        Where somebody was able to earlier, the user is told once: many runs end so.
+        """
+        self.rounds.append(metrics)
+        if len(self.rounds) % FRUITLESS_ROUNDS:
+            return None
+        why, never = fruitless(self.rounds[-FRUITLESS_ROUNDS:]), fruitless(self.rounds)
+        if why and not never and not self.told:
+            self.told = True
+            self.note(
+                f"nobody has learned in the last {FRUITLESS_ROUNDS} rounds, which is the rule once "
+                f"a run has converged. If it has not: {why}"
+            )
+        if not never:
+            return None
+        return GateError(
+            f"nobody has learned anything in {len(self.rounds)} rounds, because {never}. Begin a "
+            "new run with that; the same command with --resume plays on as it is"
+        )
 
 
 @dataclass(frozen=True)

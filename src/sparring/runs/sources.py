@@ -14,7 +14,7 @@ from sparring.data.splits import contradicting, hold_out, without
 from sparring.diversity import strategy_entropy
 from sparring.exam import Exam
 from sparring.games.dialogue import Dialogue
-from sparring.games.game import Briefs, attack_of, attacks_of
+from sparring.games.game import Briefs, answer_of, attack_of, attacks_of
 from sparring.judges.judge import Judge
 from sparring.memory.reflection import Words
 from sparring.metrics import distinct_attacks
@@ -124,6 +124,17 @@ def own_data(config: RunConfig, seeds: Sequence[Seed], judge: Judge | None) -> S
     notes += filter(None, (judge.caveat, second.caveat if second else ""))
     pools = (config.attacker.warm_start, config.defender.warm_start)
     pool, own_chat = (read_pool(Path(file)) if file else [] for file in pools)
+    if pool and not any(answer_of(demo.reply) for demo in pool):
+        raise UsageError(
+            f"attacker.warm_start: {pools[0]}: none of its {len(pool)} replies has the form "
+            "<think>…</think><answer>…</answer>, so the attacker would learn to send nothing"
+        )
+    questions = [(Message("user", seed.text),) for seed in train if not seed.harmful]
+    if pool and config.warm_up.chat and not (questions or own_chat):
+        raise UsageError(
+            "warm_up.chat: there are no benign seeds to answer; give defender.warm_start a JSONL "
+            "file of ordinary chat, or set warm_up.chat=0"
+        )
 
     def exam(game: Dialogue, judge: Judge) -> Exam:
         """Return the exam on the held-out seeds as they stand."""
@@ -139,12 +150,6 @@ def own_data(config: RunConfig, seeds: Sequence[Seed], judge: Judge | None) -> S
         rng = random.Random(rng_seed)
         if own_chat:
             return rng.choices(own_chat, k=n)
-        questions = [(Message("user", seed.text),) for seed in train if not seed.harmful]
-        if not questions:
-            raise UsageError(
-                "warm_up.chat: there are no benign seeds to answer; give defender.warm_start a "
-                "JSONL file of ordinary chat, or set warm_up.chat=0"
-            )
         chosen = rng.choices(questions, k=n)
         requests = [Request(shown, (f"{rng_seed}/{i}",)) for i, shown in enumerate(chosen)]
         replies = policy.sample(requests)
@@ -190,7 +195,10 @@ def _own_seeds(
     if not any(seed.harmful for seed in train):
         raise UsageError("data.train: no harmful seeds, so there is nothing to attack")
     if all(seed.harmful for seed in train):
-        notes.append("no benign seeds: over-refusal is not measured, and refusing everything wins")
+        notes.append(
+            "no benign seeds: over-refusal is not measured, and refusing everything wins; add to "
+            "data.train about as many benign ones as there are harmful ones"
+        )
     return train, held_out, notes
 
 

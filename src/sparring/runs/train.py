@@ -22,7 +22,7 @@ from sparring.metrics import SEEDS_OF, listed
 from sparring.players.grpo import ALARM
 from sparring.players.trainer import load_trainers, save_trainers
 from sparring.runs.recipes import check_resumable
-from sparring.runs.run import Run
+from sparring.runs.run import Learning, Run, rehearse
 from sparring.settings.config import to_yaml
 from sparring.stats.rates import Rate
 from sparring.store import records
@@ -175,17 +175,17 @@ class _Training:
     unscored: deque[float] = field(default_factory=lambda: deque(maxlen=UNSCORED_ROUNDS))
     too_long: set[str] = field(default_factory=set)
     """The ids of seeds that were named, because a prompt of their games did not fit."""
+    learning: Learning = field(init=False)
 
     def __post_init__(self) -> None:
-        second = self.run.exam.second
-        held_out = {"held_out_judge": second} if second else {}
-        self.meter = Meter({"judge": self.run.plan.judge, **held_out}, self.run.ranks)
+        judges = {"judge": self.run.plan.judge, "held_out_judge": self.run.exam.second}
+        self.meter = Meter({name: judge for name, judge in judges.items() if judge}, self.run.ranks)
 
     def play(self, end: int) -> None:
         """Warm up or resume, then play, record, examine and save until `end` rounds are over."""
         past = self.resumed()
-        if past is None:
-            past = self.begun()
+        past = self.begun() if past is None else past
+        self.learning = Learning(self.watch.note, list(past))
         self.run.ranks.gather(None)  # the writer has written what the others read next
         exam = replace(self.run.exam, sets=self.folder.openings() or {})
         self.examine(exam, len(past))
@@ -257,6 +257,8 @@ class _Training:
             self.watch.warmed(step, metrics)
             self.stop_if_signalled()
         self.run.begin()
+        rehearse(self.run).tell(self.watch.note)
+        self.meter.read()  # what the rehearsal cost is not the first exam's cost
         self.folder.write_openings(self.run.exam_openings())
         past = self.folder.rewind(0)
         self.save(0)
@@ -293,11 +295,9 @@ class _Training:
             counters = save_trainers(run.owners, place)
             memory = {"memory": run.plan.memory.state(), "league": run.plan.league.state()}
             (place / "memory.json").write_bytes(dumps(memory))
+            seals, seeds = folder.seals(number), seeds_digest(run.seeds)
             state = records.CheckpointState(
-                rounds=number,
-                counters=counters,
-                sha256=folder.seals(number),
-                seeds_sha256=seeds_digest(run.seeds),
+                rounds=number, counters=counters, sha256=seals, seeds_sha256=seeds
             )
             (place / "state.json").write_bytes(dumps(state.to_json()))
 
@@ -315,8 +315,8 @@ class _Training:
         self.unscored.append(round_.metrics.get("unscored", 0.0))
         share = fmean(self.unscored)
         too_many = len(self.unscored) == UNSCORED_ROUNDS and share > limit
-        signalled = self.signalled()
-        if done >= end or signalled or too_many:
+        signalled, fruitless = self.signalled(), self.learning.lost(round_.metrics)
+        if done >= end or signalled or too_many or fruitless:
             self.save(done)
         if too_many:
             self.folder.set_status("stopped", rounds=done, unscored=round(share, 4))
@@ -326,6 +326,9 @@ class _Training:
                 "metric no_reply) give thoughts more room, sampling.max_completion_length; what "
                 "was learned is saved, and the same command with --resume goes on"
             )
+        if fruitless:
+            self.folder.set_status("stopped", rounds=done, reason=str(fruitless))
+            raise fruitless
         if signalled:
             raise Interrupted(signalled)
 

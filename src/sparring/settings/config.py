@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from sparring.data.readers import parsed
 from sparring.settings import sections
 from sparring.settings.sections import Count, Model, PlayerSettings, Share, Steps, Weight
 from sparring.types import Player, UsageError
@@ -82,21 +90,35 @@ class SeedFileSettings(Model):
     map: dict[str, str] | None = None
     """columns of an unknown header, such as {prompt: question, harmful: true}"""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str | Path) else value
+
     @field_validator("map", mode="before")
     @classmethod
     def _in_words(cls, value: Any) -> Any:
-        """YAML reads a label for every row as a truth value."""
+        """The words of --map; and YAML reads a label for every row as a truth value."""
+        if isinstance(value, str):
+            return parsed([value], "map")
         if not isinstance(value, dict):
             return value
         return {k: str(v).lower() if isinstance(v, bool) else v for k, v in value.items()}
 
 
+SeedFiles = Annotated[
+    list[SeedFileSettings],
+    BeforeValidator(lambda value: [value] if isinstance(value, str | Path | dict) else value),
+]
+"""One file or several, each by its path alone or with more."""
+
+
 class DataSettings(Model):
     """Where seeds come from; nothing: the sandbox."""
 
-    train: list[SeedFileSettings] = Field([])
+    train: SeedFiles = Field([])
     """files of seeds"""
-    exam: list[SeedFileSettings] = Field([])
+    exam: SeedFiles = Field([])
     """held-out seeds, never trained on"""
     as_they_stand: Share = 0.0
     """share of a round's seeds that nobody rewrites"""
@@ -219,9 +241,12 @@ def _explain(item: Mapping[str, Any]) -> str:
     where = [str(part) for part in item["loc"]]
     name = ".".join(where)
     if item["type"] == "extra_forbidden":
-        known = _keys(where[:-1])
-        near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {'.'.join([*where[:-1], near[0]])}?" if near else ""
+        known, key = _keys(where[:-1]), where[-1]
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        near = near or [word for word in known if len(key) > 2 and key in word]
+        near = [".".join([*where[:-1], word]) for word in near]
+        near = near or [path for path in _paths(RunConfig) if path.endswith(f".{key}")]
+        hint = f"did you mean {' or '.join(near[:3])}?" if near else ""
         return f"{name}: unknown key; {hint or 'known here: ' + ', '.join(known)}"
     if item["type"] == "value_error":  # raised by a section; it names the field and the value
         return f"{name}: {item['msg'].removeprefix('Value error, ')}"
@@ -230,16 +255,18 @@ def _explain(item: Mapping[str, Any]) -> str:
 
 def _keys(where: list[str]) -> list[str]:
     """Return the names of the fields of the section at a place."""
-    model: Any = RunConfig
-    for part in where:
-        if part.isdecimal():
-            continue  # a place in a list
-        field = model.model_fields.get(part)
-        model = field.annotation if field else None
-        model = next(iter(get_args(model)), model)
-        if not hasattr(model, "model_fields"):
-            return []
-    return list(model.model_fields)
+    section = ".".join(part for part in where if not part.isdecimal())  # a place in a list
+    paths = (path.rpartition(".") for path in _paths(RunConfig))
+    return [name for above, _, name in paths if above == section]
+
+
+def _paths(model: Any, above: str = "") -> Iterator[str]:
+    """Yield the dotted name of every field of a section and of those below it."""
+    for name, field in model.model_fields.items():
+        yield above + name
+        below = next(iter(get_args(field.annotation)), field.annotation)
+        if hasattr(below, "model_fields"):
+            yield from _paths(below, f"{above}{name}.")
 
 
 class _Loader(yaml.SafeLoader):
@@ -270,7 +297,8 @@ def load_yaml(text: str, name: str) -> Any:
         raise UsageError(f"{name}: {error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         # ValueError: 2024-13-45, or 5,000 digits; RecursionError: 5,000 brackets
-        raise UsageError(f"{name}: not YAML: {' '.join(str(error).split())}") from None
+        quotes = " (a value that begins with ! needs quotes)" if "a tag" in str(error) else ""
+        raise UsageError(f"{name}: not YAML: {' '.join(str(error).split())}{quotes}") from None
 
 
 def read_yaml(path: Path) -> Any:

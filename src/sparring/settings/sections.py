@@ -349,6 +349,8 @@ class JudgeSettings(Model):
     cache: Path | None = None
     """a file (SQLite) that keeps answers, also for other runs; none: no cache"""
     server: JudgeServerSettings = JudgeServerSettings()
+    settings: dict[str, Any] = Field({})
+    """what a plug-in's judge takes beside these"""
 
     @model_validator(mode="after")
     def _whole(self) -> JudgeSettings:
@@ -363,11 +365,14 @@ class JudgeSettings(Model):
 OPERATION = frozenset({"base_url", "cache", "server"})
 """What may differ when a run goes on: where and how a judge is called, never which judge."""
 
-Judges = Annotated[
-    list[JudgeSettings],
-    BeforeValidator(lambda value: [value] if isinstance(value, dict) else value),
-]
-"""One judge or several; each field of a verdict is the first judge's that fills it."""
+
+def _listed(value: Any) -> Any:
+    value = {"kind": value} if isinstance(value, str) else value
+    return [value] if isinstance(value, dict) else value
+
+
+Judges = Annotated[list[JudgeSettings], BeforeValidator(_listed)]
+"""Judges, or a single one or its kind; a verdict's field is the first judge's that fills it."""
 
 JudgeRules = dict[str, Literal["majority", "any", "all"]]
 """How several judges' votes on one field become one value."""
