@@ -260,7 +260,7 @@ def test_a_trained_attacker_rewrites_the_seeds_and_every_rewrite_is_kept(tmp_pat
     asr = row(out, "asr/plain+attacker")
     assert asr["n_total"] == asr["n_scored"] == 12
     unsent = sum(not s["dealt"] for s in rewritten if "benign" in s["set"])
-    assert row(out, "over_refusal/plain+attacker")["unscored"] == {"never sent": unsent}
+    assert row(out, "over_refusal/plain+attacker")["unscored"].get("never sent", 0) == unsent
     assert [at["k"] for at in asr["at_k"]] == [1, 2, 3]
     assert row(out, "asr/plain")["at_k"] == []
     assert json.loads((out / "results.json").read_bytes())["attacker"]["rounds"] == 4
