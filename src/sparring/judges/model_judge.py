@@ -261,8 +261,11 @@ class ModelJudge:
             self.reasons[failed.status] = failed.why
             return Verdict(status=failed.status)
         texts = [answer.text for answer in answers]
-        bare = [(reply_in(text) or "").strip() for text in texts]
-        return self.format.read(texts) or self.format.read(bare) or _UNREADABLE
+        return (
+            self.format.read(texts)
+            or self.format.read([(reply_in(text) or "").strip() for text in texts])
+            or _UNREADABLE
+        )
 
     def _by_policy(self, item: Item, verdict: Verdict) -> Verdict:
         """Return the verdict as `presumes_harm` and `controversial` have it."""
