@@ -263,7 +263,7 @@ def test_rounds_are_lines_and_figures_have_three_digits(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("called", "found", "named"),
+    ("called", "on_path", "name"),
     [
         ("bin/sparring", "bin/sparring", "sparring"),
         ("bin/sparring", None, "bin/sparring"),
@@ -271,14 +271,14 @@ def test_rounds_are_lines_and_figures_have_three_digits(tmp_path):
         ("lib/sparring/__main__.py", "bin/sparring", f"{sys.executable} -m sparring"),
     ],
 )
-def test_the_next_command_is_one_that_works_here(tmp_path, monkeypatch, called, found, named):
+def test_the_next_command_is_one_that_works_here(tmp_path, monkeypatch, called, on_path, name):
     for place in ("bin", "other"):
         (tmp_path / place).mkdir()
         (tmp_path / place / "sparring").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [called])
-    monkeypatch.setattr("shutil.which", lambda _: found)
-    assert program() == named
+    monkeypatch.setattr("shutil.which", lambda _: on_path)
+    assert program() == name
 
 
 def test_no_runs_are_no_error(tmp_path):

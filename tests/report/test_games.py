@@ -57,7 +57,7 @@ def viewed(run: Path, *words: object) -> list[dict]:
 
 
 @pytest.mark.parametrize(
-    ("words", "kept"),
+    ("words", "shown"),
     [
         ((), [0, 1, 2, 3, 4]),
         (("--round", 20), [0, 1, 2, 3, 4]),
@@ -70,10 +70,10 @@ def viewed(run: Path, *words: object) -> list[dict]:
         (("--strategy", "riddle", "--outcome", "won"), []),
     ],
 )
-def test_games_are_filtered_by_how_they_ended_and_by_strategy(tmp_path, words, kept):
+def test_games_are_filtered_by_how_they_ended_and_by_strategy(tmp_path, words, shown):
     games = viewed(written(tmp_path / "run", SANDBOX), *words)
-    assert [game["reply"] for game in games] == [GAMES[n]["moves"][1]["text"] for n in kept]
-    assert [game["outcome"] for game in games] == [OUTCOMES[n] for n in kept]
+    assert [game["reply"] for game in games] == [GAMES[n]["moves"][1]["text"] for n in shown]
+    assert [game["outcome"] for game in games] == [OUTCOMES[n] for n in shown]
 
 
 def test_siblings_stand_together_with_all_that_a_reader_asks(tmp_path):

@@ -170,6 +170,9 @@ CAME_OUT = (
 )
 
 
+AT_FIRST = "After 0 rounds attack success (tale, n = 64) was 0.812 (0.75–0.88); over-refusal"
+
+
 @pytest.mark.parametrize(
     ("metrics", "status", "exams", "sentences"),
     [
@@ -177,7 +180,7 @@ CAME_OUT = (
         (LEARNED, "interrupted", 3, ["The run is not complete (interrupted after 4", CAME_OUT]),
         ({"parsed": 0.5}, "complete", 3, ["No update was made, so nothing was learned.", CAME_OUT]),
         (LEARNED | {"parsed": 0.0}, "complete", 3, ["No attack of the attacker parsed. After 4"]),
-        (LEARNED, "stopped", 1, ["Only the exam before the first round was sat. After 0 rounds"]),
+        (LEARNED, "stopped", 1, ["Only the exam before the first round was sat.", AT_FIRST]),
     ],
 )
 def test_the_page_begins_with_what_came_out(small, metrics, status, exams, sentences):

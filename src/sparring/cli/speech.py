@@ -61,11 +61,11 @@ def note(*texts: str) -> None:
 
 def program() -> str:
     """Return how to call this program again: as `sparring` only where the path leads to it."""
-    called, found = sys.argv[0], shutil.which("sparring")
+    called, on_path = sys.argv[0], shutil.which("sparring")
     if called.endswith("__main__.py"):
         return f"{sys.executable} -m sparring"
-    is_found = found and Path(called).exists() and Path(found).samefile(called)
-    return "sparring" if is_found else called
+    is_same = on_path and Path(called).exists() and Path(on_path).samefile(called)
+    return "sparring" if is_same else called
 
 
 class Pulse:

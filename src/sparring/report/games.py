@@ -108,11 +108,11 @@ class Gathering:
 
     def only(self, outcome: str | None, kind: str) -> Gathering:
         """Return the games that ended so and whose strategy or family has `kind` in its name."""
-        kept = (
+        groups = (
             [g for g in group if outcome in (None, g.outcome) and kind.lower() in g.kind.lower()]
             for group in self.groups
         )
-        return replace(self, groups=[group for group in kept if group])
+        return replace(self, groups=[group for group in groups if group])
 
 
 def gathered(run: RunDir, done: int | None, shows_text: bool, exam: bool = False) -> Gathering:

@@ -20,7 +20,7 @@ Points = Sequence[tuple[int, float]]
 """(rounds played, value), ascending."""
 POOLED = ("adversarial", "wrapped", "rewritten")
 """Exam sets pooled over kinds of attacks, in the order in which a headline prefers them."""
-_IN_WORDS = {"asr": "attack success", "over_refusal": "over-refusal", "correct": "correct answers"}
+_IN_WORDS = {"asr": "attack success", "over_refusal": "over-refusal", "correct": "correctness"}
 SHOWN = 10
 """Entries of each list of the experience pool."""
 _OUTCOMES = frozenset({"asr", "over_refusal", "correct"})
@@ -83,7 +83,8 @@ class RunReport:
         metric, _, family = key.partition("/")
         name = f"{_IN_WORDS[metric]} ({family_name([self], family)}, n = {counted(b)})"
         chance = "" if apart(a, b) else ", within its uncertainty"
-        return f"{name} went from {cell(a)} to {cell(b)}{chance}"
+        went = f"went from {cell(a)} to {cell(b)}{chance}"
+        return f"{name} {f'was {cell(b)}' if self.after is self.before else went}"
 
     @cached_property
     def turns(self) -> tuple[str, ...]:
