@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring.games.codec import verdict_json
-from sparring.games.game import attack_of
+from sparring.games.game import attack_of, reopened, split_thought
 from sparring.metrics import over_refused, succeeded
 from sparring.report.escape import cut, digest, in_place_of
 from sparring.report.run_report import RunReport, pool_is_broad, renamed, settings_of, spread
@@ -66,10 +66,9 @@ class Game:
         lines: dict[str, str] = {}
         for ply, move in enumerate(self.state.moves):
             exchange = f" {ply // 2 + 1}" if ply > 1 else ""
-            thought, closed, _ = move.completion.text.partition("</think>")
-            if move.player is Player.ATTACKER and closed and move.sent is not None:
-                thought = thought.strip().removeprefix("<think>").strip()
-                lines[f"thought{exchange}"] = self._shown(thought)
+            thought = split_thought(reopened(move.completion.text))
+            if thought and move.sent is not None and ply >= self.state.dealt:
+                lines[f"thought{exchange}"] = self._shown(thought[0].strip())
             name = "sent" if move.player is Player.ATTACKER else "reply"
             unsent = "" if move.sent is not None else ", does not parse"
             text = move.completion.text if move.sent is None else move.sent
