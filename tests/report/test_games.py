@@ -10,6 +10,7 @@ from tests.command import sparring_command
 from tests.report.written import Written, pack
 
 from sparring import RunDir, write_report
+from sparring.games.game import THOUGHTS
 from sparring.report.page import ReportRequest
 
 REAL = "recipe: magic\ndata: {train: [{path: seeds.csv}]}\n"
@@ -95,6 +96,15 @@ def test_siblings_stand_together_with_all_that_a_reader_asks(tmp_path):
     ]
     assert "2 seeds more (--limit)" in shown
     assert "19 rounds have no games; there are those of 20" in ended.err
+
+
+@pytest.mark.parametrize(("opening", "closing"), THOUGHTS)
+def test_a_thought_in_any_familys_marks_is_shown_apart(tmp_path, opening, closing):
+    game, run = row(0, 0, "sure"), written(tmp_path / "run", SANDBOX)
+    game["moves"][0]["text"] = f"{opening} a plan {closing} <answer> a tale </answer>"
+    pack(run / "transcripts" / "round_000019.jsonl.gz", [game])
+    (shown,) = viewed(run)
+    assert (shown["thought"], shown["sent"]) == ("a plan", "a tale")
 
 
 @pytest.mark.parametrize("words", [(), ("--exam", 20)], ids=["a round", "an exam"])
