@@ -198,11 +198,9 @@ def _check_judged(judge: Judge, episodes: Sequence[Episode]) -> None:
 def _too_long(run: Run, episodes: Sequence[Episode]) -> Iterator[str]:
     most = run.config.sampling.max_completion_length
     for player, trainer in run.trainers.items():
-        config = trainer.weights.model.config.get_text_config()
-        context = getattr(config, "max_position_embeddings", None)
         moves = [move for e in episodes for move in e.state.moves if move.player is player]
         longest = max((len(move.completion.prompt_ids) for move in moves), default=0)
-        if context and longest + most > context:
+        if longest + most > (context := trainer.chat.context):
             yield (
                 f"a prompt of the {player} has {longest} tokens and its completion up to {most}, "
                 f"which the context of {context} does not hold: lower "
