@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from sparring.door import inside, read_json
-from sparring.report.escape import in_place_of
+from sparring.report.escape import in_place_of, name
 from sparring.settings.config import RunConfig
 from sparring.stats.rates import Rate
 from sparring.store import records
@@ -65,7 +65,7 @@ class RunReport:
         moved = [self._moved(key) for key in keys]
         best = self.best_response
         words = {
-            f"The run is not complete ({status} after {len(self.rounds):,} rounds).": status
+            f"The run is not complete ({name(status)} after {len(self.rounds):,} rounds).": status
             != "complete",
             "No attack of the attacker parsed.": not parsed,
             "No update was made, so nothing was learned.": not learned,
@@ -81,10 +81,10 @@ class RunReport:
         """Return how a rate moved between the first and the last exam, in words."""
         a, b = self.before.rates.get(key), self.after.rates[key]
         metric, _, family = key.partition("/")
-        name = f"{_IN_WORDS[metric]} ({family_name([self], family)}, n = {counted(b)})"
+        what = f"{_IN_WORDS[metric]} ({name(family_name([self], family))}, n = {counted(b)})"
         chance = "" if apart(a, b) else ", within its uncertainty"
         went = f"went from {cell(a)} to {cell(b)}{chance}"
-        return f"{name} {f'was {cell(b)}' if self.after is self.before else went}"
+        return f"{what} {f'was {cell(b)}' if self.after is self.before else went}"
 
     @cached_property
     def turns(self) -> tuple[str, ...]:

@@ -24,12 +24,13 @@ def render(run: RunReport) -> RenderableType:
     pooled = "all families but plain"
     pooled += " and two-exchange" if "asr/two-exchange" in after.rates else ""
     intervals = "held-out seeds, 95 % intervals (Wilson over seeds where all agree)"
-    title = f"before → after {after.rounds} rounds, judge {line(judge.name)}: "
+    title = f"{line(str(run.run.folder))}: {after.rounds} rounds, judge {line(judge.name)}"
     attacks, benign = ["asr"], ["correct", "over_refusal"]
     within = f"{intervals}; adversarial = mean of {pooled}"
     parts = [
+        Text(title, style="bold", no_wrap=True, overflow="ellipsis"),
         Text(line(run.summary)),
-        _rates(run, "ASR by attack family", attacks, title + line(str(run.run.folder)), within),
+        _rates(run, "ASR by attack family", attacks, "Harmful seeds, before → after", within),
         _rates(run, "family", benign, "Benign seeds, asked the same ways", f"wrapped = {pooled}"),
         Text(f"judge: {line(judge.caveat)}", style="bold yellow") if judge.caveat else None,
     ]
