@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring.door import check_index, check_model, read_json
+from sparring.pulse import beat
 from sparring.types import UsageError
 
 
@@ -212,6 +213,7 @@ def _check_files(place: str, revision: str | None) -> None:
 @contextmanager
 def _loading(path: str, what: str = "") -> Iterator[None]:
     """Turns whatever keeps a model from loading into a UsageError that names the model."""
+    beat(f"loading {path}", 0, 1)
     try:
         yield
     except Exception as error:  # files are foreign, and each format has errors of its own
