@@ -166,7 +166,7 @@ def test_report_and_runs_read_the_run(played):
     shown = json.loads(sparring_command("runs", "show", played.folder, "--json").out)
     assert (shown["checkpoints"], shown["exams"]) == ([0, 2], [0, 2])
     assert shown["last"] == played.rounds[1]["metrics"]
-    tail = sparring_command("runs", "tail", played.folder, "--n", "1").out
+    tail = sparring_command("runs", "tail", played.folder, "--n", "1", "--json").out
     assert [json.loads(line)["round"] for line in tail.splitlines()] == [1]
 
 

@@ -9,7 +9,7 @@ from tests.hostile.corpus import ALL
 from tests.table import after
 
 from sparring.games.dialogue import Dialogue
-from sparring.games.game import Briefs, answer_of, attack_of, tagged
+from sparring.games.game import Briefs, answer_of, attack_of, tagged, visible
 from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.types import Message, Player, Seed, State
 
@@ -46,7 +46,7 @@ def test_a_hostile_string_reaches_its_reader_byte_by_byte(text):
     assert_asked_as_it_stands(text)
     sent = assert_sent_as_it_stands_or_not_at_all(text)
     looks_like_a_tag = any(word in text.lower() for word in ("think", "answer"))
-    assert sent == (bool(text.strip()) and not looks_like_a_tag)
+    assert sent == (visible(text) and not looks_like_a_tag)
 
 
 @settings(deadline=None)

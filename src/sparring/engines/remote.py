@@ -127,7 +127,7 @@ class RemoteGrpo:
         run = [sample for sample in samples if sample.advantage]
         weighed = list(self._weighed(samples))
         metrics: Metrics = {}
-        for _ in range(self.config.updates_per_batch if run else 0):
+        for number in range(self.config.updates_per_batch if run else 0):
             passed = self.client.forward_backward(weighed, self.config.epsilon)
             values = [*passed.losses, *chain.from_iterable(passed.logprobs)]
             broken = sum(not math.isfinite(value) for value in values)
@@ -139,7 +139,7 @@ class RemoteGrpo:
                 )
             learning_rate = self.rate.at(self.client.version)
             norm = self.client.optim_step(learning_rate, self.betas)
-            metrics = _metrics(run, passed, self.config.epsilon)
+            metrics |= _metrics(run, passed, self.config.epsilon, first=not number)
             for player in {sample.player for sample in run}:
                 metrics[f"{player}/learning_rate"] = learning_rate
                 if norm is not None:
@@ -162,7 +162,9 @@ class RemoteGrpo:
                 yield replace(sample, advantage=sample.advantage * weight)
 
 
-def _metrics(run: Sequence[Sample], passed: Passed, epsilon: tuple[float, float]) -> Metrics:
+def _metrics(
+    run: Sequence[Sample], passed: Passed, epsilon: tuple[float, float], first: bool
+) -> Metrics:
     """Per player, named as `Grpo`'s; `loss` as the service computed it."""
     metrics: Metrics = {}
     for player in sorted({sample.player for sample in run}):
@@ -176,5 +178,7 @@ def _metrics(run: Sequence[Sample], passed: Passed, epsilon: tuple[float, float]
         advantage_B = torch.tensor([run[i].advantage for i in rows])
         counts = grpo.token_counts(logp_BT, old_BT, advantage_B, mask_BT, epsilon)
         counts["loss"] = sum(passed.losses[i] for i in rows)
+        if first:
+            counts |= grpo.mismatch_counts(logp_BT - old_BT, mask_BT, None)
         metrics |= {f"{player}/{name}": value for name, value in grpo.grpo_metrics(counts).items()}
     return metrics
