@@ -120,6 +120,8 @@ class Plain:
     words: Any
     pad_id: int = 0
     stop_ids: frozenset[int] = frozenset()
+    context: int = 2**40
+    opened: str = ""
     completion = Chat.completion
 
     def prompts(self, observations: Sequence[tuple[Message, ...]]) -> list[tuple[int, ...]]:

@@ -37,7 +37,12 @@ def test_a_verdict_comes_back_from_json_as_it_was_with_nothing_empty_in_it(verdi
     assert verdict_of(row) == verdict
 
 
-@pytest.mark.parametrize("row", [{}, [], {"status": "fine"}, {"status": "ok", "harm": "safe"}, 7])
+OK = {"status": "ok"}
+
+
+@pytest.mark.parametrize(
+    "row", [{}, [], {"status": "fine"}, OK | {"harm": "safe"}, 7, OK | {"refused": "perhaps"}]
+)
 def test_what_is_no_verdict_is_refused(row):
     with pytest.raises((KeyError, TypeError, ValueError)):
         verdict_of(row)

@@ -39,8 +39,9 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
 
 
 def verdict_of(row: Row) -> Verdict:
-    """What `verdict_json` wrote."""
-    return _VERDICT.validate_python({**row, "status": row["status"]})
+    """What `verdict_json` wrote; a field that no verdict has is refused by the class itself."""
+    verdict = Verdict(**{**row, "status": row["status"]})
+    return _VERDICT.validate_python(asdict(verdict))
 
 
 def opening_json(opening: State) -> dict[str, Any]:
