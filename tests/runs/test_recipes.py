@@ -2,6 +2,7 @@
 
 import functools
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ from tests import short_run
 from sparring.coevolve import coevolve
 from sparring.games.game import answer_of
 from sparring.memory.experience import ExperiencePool
-from sparring.runs.recipes import RECIPES, resolve
+from sparring.runs.recipes import RECIPES, magic, resolve
 from sparring.settings.config import from_words, merged
 from sparring.types import Message, Player, UsageError
 
@@ -254,3 +255,20 @@ def test_a_defender_that_thinks_sends_its_answer_alone_and_is_paid_for_its_forma
 def test_what_a_run_would_silently_do_without_is_refused(name, words, message):
     with pytest.raises(UsageError, match=message):
         build(name, *words)
+
+
+@pytest.mark.parametrize(
+    ("players", "models"),
+    [
+        ({"attacker": {"lora": {"r": 4}}}, ["sandbox", "sandbox"]),
+        ({"defender": "a", "attacker": {"lora": {"r": 4}}}, ["a", "a"]),
+        ({"defender": {"model_name_or_path": "a"}, "attacker": "b"}, ["b", "a"]),
+        ({"defender": {"model_name_or_path": "a", "dtype": "float32"}}, ["a", "a"]),
+    ],
+)
+def test_a_player_may_be_a_section_and_not_only_a_model(players, models):
+    recipe = replace(magic, build=lambda config: config)
+    config = recipe(**players, seeds="seeds.csv")
+    assert [config.attacker.model_name_or_path, config.defender.model_name_or_path] == models
+    if isinstance(players.get("attacker"), dict):
+        assert (config.attacker.lora.r, config.defender.lora.r) == (4, 32)

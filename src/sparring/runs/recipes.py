@@ -48,8 +48,9 @@ class Recipe:
         """Build a run of this recipe, which loads its models.
 
         `defender` and `attacker` (by default the same) are paths, hub names or a loaded model
-        with its tokenizer, `(model, tokenizer)`; without them the sandbox's model plays. `seeds`
-        are a file or a list. `settings` are the sections of a configuration, such as
+        with its tokenizer, `(model, tokenizer)`, or a section of a configuration, such as
+        `{"warm_start": "pool.jsonl"}`; without a model the sandbox's plays. `seeds` are a file or
+        a list. `settings` are the sections of a configuration, such as
         `rounds=20, game={"gate": False}`.
         """
         objects, tree = Objects.of(defender, attacker, seeds, judge, payoff)

@@ -276,13 +276,17 @@ class Objects:
         """The objects among the arguments of `Recipe.__call__`, and the settings for the rest."""
         tree: dict[str, Any] = {}
         models: dict[Player, tuple[Any, Any]] = {}
-        sides = {Player.ATTACKER: attacker or defender, Player.DEFENDER: defender}
+        sides = {Player.ATTACKER: attacker, Player.DEFENDER: defender}
+        sections = {p: dict(side) for p, side in sides.items() if isinstance(side, Mapping)}
+        sides |= {p: section.pop("model_name_or_path", None) for p, section in sections.items()}
+        sides[Player.ATTACKER] = sides[Player.ATTACKER] or sides[Player.DEFENDER]
         for player, model in sides.items():
             name = model
             if isinstance(model, tuple):
                 models[player], name = model, getattr(model[0], "name_or_path", "") or PYTHON
-            if name is not None:
-                tree[player.value] = {"model_name_or_path": str(name)}
+            named = {"model_name_or_path": str(name)} if name is not None else {}
+            if section := named | sections.get(player, {}):
+                tree[player.value] = section
         if isinstance(seeds, str | Path):
             seeds, tree["data"] = (), {"train": [{"path": str(seeds)}]}
         elif seeds:
