@@ -48,8 +48,8 @@ def test_micro_batches_follow_the_memory_and_stay_what_they_were(words, monkeypa
     assert any(f"{SIZE} is 4,096" in note for note in run.notes)
     folder = train(run)
     monkeypatch.undo()
-    kept = recipes.check_resumable(folder, config)
-    assert kept.learner.optimizer.micro_batch_tokens == 4096
+    resumed = recipes.check_resumable(folder, config)
+    assert resumed.learner.optimizer.micro_batch_tokens == 4096
     plenty = build(configured(words, f"output_dir={folder.folder}-2"))
     assert plenty.config.learner.optimizer.micro_batch_tokens == MOST_TOKENS
     assert not any(SIZE in note for note in plenty.notes)

@@ -87,18 +87,18 @@ def calibrate(
         raise UsageError(f"{labelled}: no judge's verdicts stand in it; name one with --judge")
     note(*(() if json else replies.notes))
     states = [state_of(item) for item in replies.items]
-    asked = [
+    measured = [
         row
         for ruling in judges
         for row in of_verdicts(ruling, replies.items, ruling.rule(states), source)
     ]
-    calibrations = [*known, *asked]
+    calibrations = [*known, *measured]
     _write(output, calibrations)
     written = {"calibrations": [asdict(row) for row in calibrations], "written": str(output)}
     answer(json, written, [*_table(calibrations), f"written    {output}"])
     note(*(with_figures(ruling, calibrations).caveat for ruling in judges))
     # What the file lacks of a stored judge's verdicts, asking again cannot cure.
-    check_unscored([calibration.accuracy for calibration in asked], max_unscored)
+    check_unscored([calibration.accuracy for calibration in measured], max_unscored)
 
 
 def _write(output: Path, calibrations: Sequence[Calibration]) -> None:

@@ -84,7 +84,7 @@ class Load:
     reference: bool
     checkpointing: bool
     updates: int
-    kept: int
+    checkpoints: int
 
 
 def load_of(config: RunConfig, prompt: int) -> Load:
@@ -101,7 +101,7 @@ def load_of(config: RunConfig, prompt: int) -> Load:
         reference=config.learner.beta > 0,
         checkpointing=optimizer.gradient_checkpointing,
         updates=optimizer.updates_per_batch,
-        kept=_checkpoints(config),
+        checkpoints=_checkpoints(config),
     )
 
 
@@ -111,8 +111,8 @@ def _checkpoints(config: RunConfig) -> int:
     periods = {config.saving.keep_every}
     if league.opponents != "latest":
         periods.add(league.keep_every)
-    kept = {n for every in periods for n in range(0, config.rounds + 1, every)}
-    return len(kept | {config.rounds}) + 1
+    numbers = {n for every in periods for n in range(0, config.rounds + 1, every)}
+    return len(numbers | {config.rounds}) + 1
 
 
 @dataclass(frozen=True, slots=True)

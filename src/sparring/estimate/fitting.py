@@ -166,7 +166,7 @@ def lines(result: RunEstimate) -> Iterator[str]:
         "logits": "a piece at a time",
         "KV cache": f"{load.batch_tokens:,} tokens decoding together",
         "peak": _fit(result),
-        "checkpoint": f"of disk each; {load.kept} are kept",
+        "checkpoint": f"of disk each; {load.checkpoints} are kept",
     }
     yield (
         f"{result.model}: {shape.parameters:,} parameters, {result.weights}; {result.card.name}; "

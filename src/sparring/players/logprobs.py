@@ -285,8 +285,8 @@ def logprobs(model: Any, batch: Batch, temperature: float) -> Tensor:
 
     def before_targets(**inputs: Tensor) -> Tensor:
         if head is None:
-            kept = logits_kept(model, longest + 1)
-            last_BTX: Tensor = model(**inputs, use_cache=False, **kept).logits
+            last_alone = logits_kept(model, longest + 1)
+            last_BTX: Tensor = model(**inputs, use_cache=False, **last_alone).logits
         else:
             last_BTX = causal(model).base_model(**inputs, use_cache=False).last_hidden_state
         return last_BTX[:, -longest - 1 : -1]

@@ -229,7 +229,7 @@ class Learning:
 
     note: Callable[[str], None]
     rounds: list[Metrics] = field(default_factory=list)
-    told: bool = False
+    warned: bool = False
 
     def lost(self, metrics: Metrics) -> GateError | None:
         """Says that nobody has been able to learn in any round so far; asked after every fifth.
@@ -240,8 +240,8 @@ class Learning:
         if len(self.rounds) % FRUITLESS_ROUNDS:
             return None
         why, never = fruitless(self.rounds[-FRUITLESS_ROUNDS:]), fruitless(self.rounds)
-        if why and not never and not self.told:
-            self.told = True
+        if why and not never and not self.warned:
+            self.warned = True
             self.note(
                 f"nobody has learned in the last {FRUITLESS_ROUNDS} rounds, which is the rule once "
                 f"a run has converged. If it has not: {why}"
