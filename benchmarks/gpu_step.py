@@ -237,7 +237,7 @@ def theirs(size: Size, steps: int) -> Timing:
 def floors(size: Size, shape: Shape) -> dict[str, float]:
     """Floating-point operations of an update, and the fewest seconds that sampling could take."""
     lengths = (size.prompt, size.completion, 0, 0)
-    load = Load(*lengths, True, 1, 2, reference=True, checkpointing=True, updates=1, kept=1)
+    load = Load(*lengths, True, 1, 2, reference=True, checkpointing=True, updates=1, checkpoints=1)
     context = size.prompt + size.completion
     held = size.rows * (size.prompt + size.completion / 2) * shape.cache
     read = size.completion * (shape.itemsize * shape.multiplied + held)
