@@ -10,13 +10,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from sparring.arena import Cast
 from sparring.exam import Trial, crossplay
 from sparring.games.matrix import zero_sum
 from sparring.memory.memory import Opposition
-from sparring.players.player import Policy
+from sparring.players.trainer import Trainer
 from sparring.types import Metrics, Player, Turn
 
 Matrix = Mapping[tuple[int, int], float]
@@ -46,16 +46,6 @@ def nash(player: Player, selves: Sequence[int], matrix: Crossed) -> Mapping[int,
     return dict(zip(order, rows if player is Player.ATTACKER else columns, strict=True))
 
 
-class Versioned(Policy, Protocol):
-    """A player whose present self can be kept, and met again in later rounds."""
-
-    def keep(self, number: int) -> None:
-        """Keep the present self as the one after `number` rounds."""
-
-    def at(self, number: int) -> Policy:
-        """The self that was kept after `number` rounds."""
-
-
 @dataclass
 class League(Opposition):
     """Past selves play those who do not learn.
@@ -67,7 +57,7 @@ class League(Opposition):
     each player reads its own weights back when it plays.
     """
 
-    players: Mapping[Player, Versioned]
+    players: Mapping[Player, Trainer]
     opponents: Opponents
     trial: Trial
     every: int
@@ -93,8 +83,8 @@ class League(Opposition):
 
     def keep(self, number: int) -> None:
         if self.keeps(number):
-            for player in {id(player): player for player in self.players.values()}.values():
-                player.keep(number)
+            for trainer in {id(trainer): trainer for trainer in self.players.values()}.values():
+                trainer.keep(number)
             self.selves.append(number)
 
     def crossed(self) -> Matrix:

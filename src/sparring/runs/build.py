@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from sparring import credit
 from sparring.arena import Cast
-from sparring.coevolve import Openings, Plan
+from sparring.coevolve import Plan
 from sparring.data.splits import draw
 from sparring.diversity import Similarity, bag_of_words, diversity_metrics, embedded, rewarded
 from sparring.exam import Trial
@@ -17,20 +18,21 @@ from sparring.games.payoffs import MAGIC, LabelPayoff, Payoff, ScorePayoff, Self
 from sparring.judges.judge import Judge
 from sparring.judges.panel import split_over_ranks
 from sparring.memory.experience import Defence, ExperiencePool, PoolLimits, score_named
-from sparring.memory.league import League, nash
-from sparring.memory.league import uniform as uniform_opponents
+from sparring.memory.league import League, nash, uniform
 from sparring.memory.memory import Memory, Opposition
 from sparring.memory.reflection import Reflecting
 from sparring.metrics import SEEDS_OF, episode_metrics
 from sparring.players.ranks import launched
 from sparring.players.trainer import ChatBatch, SftConfig, Trainer, rows_of
 from sparring.players.weights import LearningRate
+from sparring.runs.judges import judges_of
 from sparring.runs.models import fitted, pinned, trainers
 from sparring.runs.run import Objects, Run
 from sparring.runs.sources import Source, own_data, sandbox, strategies
+from sparring.sandbox.world import World
 from sparring.schedules import Schedule, alternate, always, by_metric, solo
 from sparring.settings.config import RunConfig
-from sparring.types import Demo, Episode, Metrics, Player, Seed, State, Turn, UsageError
+from sparring.types import Episode, Metrics, Player, Seed, State, Turn, UsageError
 
 CHAT_ROWS = 4_000
 """Demonstrations of ordinary chat that a trainer draws its batches from."""
@@ -51,7 +53,7 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
     payoff, rules = objects.payoff or _payoff(config), config.game
     game = Dialogue(payoff, source.briefs, rules.gate, rules.exchanges, rules.reply_format)
     _check_fields(game.needs, judge, rules.exchanges)
-    seeds, pool, exam = source.seeds, source.pool, source.exam(game, judge)
+    seeds, exam = source.seeds, source.exam(game, judge)
     trained = trainers(config, ranks, objects.models)
     _add_chat_batch(config, trained[Player.DEFENDER], source)
     memory = _memory(config, payoff.held)
@@ -59,14 +61,14 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
     plan = Plan(
         game=game,
         judge=judge,
-        openings=_openings(config, seeds, game),
+        openings=partial(_openings, config, seeds, game),
         schedule=_schedule(config),
         cast=_reflecting(trained, memory, source),
         learners=trained,
         estimator=getattr(credit, config.learner.advantage),
         rounds=config.rounds,
         rng_seed=str(config.seed),
-        measure=_measure(source, similarity if rules.embedding_model else None),
+        measure=partial(_measure, source.world, similarity if rules.embedding_model else None),
         shape=lambda episodes: rewarded(episodes, rules.diversity, similarity),
         memory=memory,
         league=_league(config, trained, game, judge, seeds),
@@ -76,7 +78,7 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
         plan=plan,
         exam=replace(exam, second=exam.second and split_over_ranks(exam.second, ranks)),
         seeds=seeds,
-        warm_up=_warm_up(config, source, pool, trained),
+        warm_up=partial(_warm_up, config, source, trained),
         notes=(*source.notes, *notes, *sizes),
         world=source.world,
     )
@@ -84,20 +86,16 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
 
 def _patience(config: RunConfig) -> float:
     """Seconds for which one process waits for the others, while they play, learn or judge."""
-    judges = [judge.server for judge in (*config.judge, *(config.exam.judge or ()))]
-    return 3600 + max((s.round_deadline + s.outage_seconds for s in judges), default=0.0)
+    servers = [judge.server for _, judge in judges_of(config)]
+    return 3600 + max((s.round_deadline + s.outage_seconds for s in servers), default=0.0)
 
 
 def _measure(
-    source: Source, similarity: Similarity | None
-) -> Callable[[Sequence[Episode]], Metrics]:
+    world: World | None, similarity: Similarity | None, episodes: Sequence[Episode]
+) -> Metrics:
     """A round's metrics; in the sandbox also the strategies of the attacker's rewrites."""
-
-    def measure(episodes: Sequence[Episode]) -> Metrics:
-        metrics = episode_metrics(episodes) | diversity_metrics(episodes, similarity)
-        return metrics | strategies(source.world.language, episodes) if source.world else metrics
-
-    return measure
+    metrics = episode_metrics(episodes) | diversity_metrics(episodes, similarity)
+    return metrics | strategies(world.language, episodes) if world else metrics
 
 
 def _reflecting(players: Cast, memory: Memory, source: Source) -> Cast:
@@ -111,25 +109,25 @@ def _reflecting(players: Cast, memory: Memory, source: Source) -> Cast:
 def _check_fields(needs: frozenset[str], judge: Judge, exchanges: int) -> None:
     """Refuse a game that needs a field of the verdict which the judge does not fill."""
     missing = sorted(needs - judge.fills)
-    if not missing:
-        return
     cures = {"on_topic": "set game.gate=false", "helpful": "set game.helpfulness=0"}
     if exchanges > 1:
         cures |= dict.fromkeys(("reply_harm", "refused"), "set game.exchanges=1")
-    ways = list(dict.fromkeys(cures[name] for name in missing if name in cures))
-    raise UsageError(
-        f"judge.kind: {judge.name} does not fill {', '.join(missing)}, which the game "
-        f"needs; add a judge that does, or {' and '.join(ways) or 'change game.payoff'}"
-    )
+    ways = dict.fromkeys(cures[name] for name in missing if name in cures)
+    if missing:
+        raise UsageError(
+            f"judge.kind: {judge.name} does not fill {', '.join(missing)}, which the game "
+            f"needs; add a judge that does, or {' and '.join(ways) or 'change game.payoff'}"
+        )
 
 
 def _payoff(config: RunConfig) -> Payoff:
     rules = config.game
-    if rules.payoff == "score":
-        return ScorePayoff()
-    if rules.payoff == "self_redteam":
-        return SelfRedTeamPayoff(rules.format)
-    return LabelPayoff(MAGIC, rules.format, rules.helpfulness)
+    payoffs: dict[str, Payoff] = {
+        "magic": LabelPayoff(MAGIC, rules.format, rules.helpfulness),
+        "score": ScorePayoff(),
+        "self_redteam": SelfRedTeamPayoff(rules.format),
+    }
+    return payoffs[rules.payoff]
 
 
 def _add_chat_batch(config: RunConfig, trainer: Trainer, source: Source) -> None:
@@ -149,10 +147,8 @@ def _memory(config: RunConfig, defence: Defence) -> Memory:
     """The experience pool, or none; `defence` says how well the defender did in a game."""
     pool = config.memory.experience
     if pool.sampler != "none":
-        score, limits = (
-            score_named(pool.sampler, pool.ucb_c),
-            PoolLimits(**pool.fields_of(PoolLimits)),
-        )
+        limits = PoolLimits(**pool.fields_of(PoolLimits))
+        score = score_named(pool.sampler, pool.ucb_c)
         return ExperiencePool(defence, score, limits, f"{config.seed}/replay")
     if pool.reflect:  # otherwise the setting would be ignored without a word
         raise UsageError(
@@ -180,7 +176,7 @@ def _league(
     openings = [game.open(harmful[k % len(harmful)]) for k in range(league.trials)]
     return League(
         players=players,
-        opponents=nash if league.opponents == "nash" else uniform_opponents,
+        opponents={"nash": nash, "uniform": uniform}[league.opponents],
         trial=Trial(game, judge, openings, "league"),
         every=league.keep_every,
         share=league.share,
@@ -188,29 +184,30 @@ def _league(
     )
 
 
-def _openings(config: RunConfig, seeds: Sequence[Seed], game: Game) -> Openings:
+def _openings(
+    config: RunConfig,
+    seeds: Sequence[Seed],
+    game: Game,
+    _number: int,
+    turn: Turn,
+    past: Sequence[Metrics],
+) -> list[State]:
     """The seeds of a round; the first `as_they_stand` of each label are sent without the attacker.
 
     Where the round's seeds begin follows from the metrics of the rounds before, so a resumed run
     goes on where the whole run did.
     """
-
-    def openings(_number: int, turn: Turn, past: Sequence[Metrics]) -> list[State]:
-        size = max(config.learner.seeds_per_round[player] for player in turn.learns)
-        played = {
-            label: sum(int(metrics[name]) for metrics in past) for label, name in SEEDS_OF.items()
-        }
-        drawn = draw(seeds, played, size, f"{config.seed}/seeds")
-        plain: set[int] = set()
-        for harmful in (True, False):
-            places = [i for i, seed in enumerate(drawn) if seed.harmful == harmful]
-            plain |= set(places[: round(config.data.as_they_stand * len(places))])
-        return [
-            State(seed).deal(Player.ATTACKER, seed.text) if i in plain else game.open(seed)
-            for i, seed in enumerate(drawn)
-        ]
-
-    return openings
+    size = max(config.learner.seeds_per_round[player] for player in turn.learns)
+    played = {label: sum(int(m[name]) for m in past) for label, name in SEEDS_OF.items()}
+    drawn = draw(seeds, played, size, f"{config.seed}/seeds")
+    plain: set[int] = set()
+    for harmful in (True, False):
+        places = [i for i, seed in enumerate(drawn) if seed.harmful == harmful]
+        plain |= set(places[: round(config.data.as_they_stand * len(places))])
+    return [
+        State(seed).deal(Player.ATTACKER, seed.text) if i in plain else game.open(seed)
+        for i, seed in enumerate(drawn)
+    ]
 
 
 def _schedule(config: RunConfig) -> Schedule:
@@ -226,29 +223,23 @@ def _schedule(config: RunConfig) -> Schedule:
 
 
 def _warm_up(
-    config: RunConfig, source: Source, pool: Sequence[Demo], trained: Mapping[Player, Trainer]
-) -> Callable[[], Iterator[Metrics]]:
+    config: RunConfig, source: Source, trained: Mapping[Player, Trainer]
+) -> Iterator[Metrics]:
     """Phase 1 by imitation: the attack pool, with ordinary chat beside it if a share is set.
 
     A defender that thinks first, with weights of its own, imitates examples of that format.
     """
-    warm, rng_seed = config.warm_up, f"{config.seed}/warm-up"
-
-    def taught(trainer: Trainer, demos: Sequence[Demo]) -> Iterator[Metrics]:
-        if demos and warm.steps:
+    warm, demos = config.warm_up, list(source.pool)
+    attacker, defender = trained[Player.ATTACKER], trained[Player.DEFENDER]
+    if demos and warm.chat:
+        n = round(len(demos) * warm.chat / (1 - warm.chat))
+        demos += source.chat(attacker, n, f"{config.seed}/chat")
+    lessons = [(attacker, demos)]
+    if config.game.reply_format and defender is not attacker:
+        lessons.append((defender, source.thoughts(warm.pool_size, f"{config.seed}")))
+    for trainer, imitated in lessons:
+        if imitated and warm.steps:
             rate = LearningRate(warm.learning_rate, "cosine", min(10, warm.steps), warm.steps)
             budget = trainer.grpo.config.micro_batch_tokens
             sizes = SftConfig(warm.steps, warm.batch_size, budget)
-            yield from trainer.warm_up(demos, rate, sizes, rng_seed)
-
-    def steps() -> Iterator[Metrics]:
-        attacker, defender = trained[Player.ATTACKER], trained[Player.DEFENDER]
-        demos = list(pool)
-        if demos and warm.chat:
-            n = round(len(demos) * warm.chat / (1 - warm.chat))
-            demos += source.chat(attacker, n, f"{config.seed}/chat")
-        yield from taught(attacker, demos)
-        if config.game.reply_format and defender is not attacker:
-            yield from taught(defender, source.thoughts(warm.pool_size, f"{config.seed}"))
-
-    return steps
+            yield from trainer.warm_up(imitated, rate, sizes, f"{config.seed}/warm-up")

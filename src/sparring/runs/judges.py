@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from sparring.judges.cache import Answers, Cached
 from sparring.judges.http import Server
 from sparring.judges.judge import VALUES, Judge, KeywordJudge, describe
@@ -17,8 +15,8 @@ from sparring.judges.panel import RULES, Member, Panel
 from sparring.judges.probe import admit
 from sparring.judges.published import PUBLISHED, format_named
 from sparring.judges.rubric import ABOUT_ATTACK, rubric
-from sparring.settings.config import RunConfig, read_yaml
-from sparring.settings.sections import SANDBOX, JudgeServerSettings, JudgeSettings
+from sparring.settings.config import RunConfig, parse, read_yaml
+from sparring.settings.sections import SANDBOX, JudgeSettings
 from sparring.transport.client import Client, HttpRequest
 from sparring.transport.guard import Address, Limits, from_environment, shown
 from sparring.types import SparringError, UsageError, near
@@ -48,13 +46,14 @@ def engine_of(settings: JudgeSettings, setting: str = "judge") -> JudgeEngine:
     if settings.base_url is None:
         return _in_process(settings.model, settings.revision, setting)
     server = settings.server
-    client = _client(settings.base_url, server, setting, Limits(**server.fields_of(Limits)))
+    client = _client(settings, setting, Limits(**server.fields_of(Limits)))
     return Server(client, settings.model, settings.revision or "", server.json_schema)
 
 
-def _client(base_url: str, server: JudgeServerSettings, setting: str, limits: Limits) -> Client:
+def _client(settings: JudgeSettings, setting: str, limits: Limits) -> Client:
+    server = settings.server
     return Client(
-        Address(base_url, f"{setting}.base_url", server.allow_insecure),
+        Address(settings.base_url or "", f"{setting}.base_url", server.allow_insecure),
         key=from_environment(server.api_key_env, os.environ, f"{setting}.server.api_key_env"),
         proxy=from_environment(server.proxy_env, os.environ, f"{setting}.server.proxy_env"),
         limits=limits,
@@ -72,9 +71,8 @@ def greet(settings: JudgeSettings, setting: str = "judge") -> None:
     """
     if settings.base_url is None:
         return
-    client = _client(settings.base_url, settings.server, setting, GREETING)
     try:
-        client.responses([HttpRequest("models")])
+        _client(settings, setting, GREETING).responses([HttpRequest("models")])
     except UsageError:
         raise
     except SparringError as error:
@@ -85,10 +83,8 @@ def _in_process(name: str, revision: str | None, setting: str) -> JudgeEngine:
     from sparring.judges.local import InProcess
     from sparring.players.loading import load_model, load_tokenizer
 
-    pinned = {"revision": revision} if revision else {}
     try:
-        tokenizer = load_tokenizer(name, **pinned)
-        model = load_model(name, **pinned)
+        tokenizer, model = load_tokenizer(name, revision), load_model(name, revision=revision)
     except UsageError as error:
         raise UsageError(f"{setting}.model: {error}") from error
     model.requires_grad_(False)
@@ -144,17 +140,10 @@ def entries(word: str, trusted: bool = False) -> list[JudgeSettings]:
         return [JudgeSettings(kind=word)]
     path = Path(word)
     data = read_yaml(path)
-    data = data.get("judge", data) if isinstance(data, dict) else data
     try:
-        rows = data if isinstance(data, list) and data else [data]
-        judges = [JudgeSettings.model_validate(row) for row in rows]
-    except ValidationError as error:
-        wrong = (
-            f"{'.'.join(map(str, item['loc'])) or 'judge'}: "
-            f"{item['msg'].removeprefix('Value error, ')}"
-            for item in error.errors(include_input=False)
-        )
-        raise UsageError(f"{word}: " + "; ".join(wrong)) from None
+        judges = parse({"judge": data.get("judge", data) if isinstance(data, dict) else data}).judge
+    except UsageError as error:
+        raise UsageError(f"{word}: {error}") from None
     if path.with_name("run.json").exists():
         _refuse(word, [use for entry in judges for use in _uses(entry, "judge")], trusted)
     return judges
@@ -162,8 +151,8 @@ def entries(word: str, trusted: bool = False) -> list[JudgeSettings]:
 
 def judges_of(config: RunConfig) -> Iterator[tuple[str, JudgeSettings]]:
     """Yield each judge of a run with the setting that it stands in."""
-    for setting, judges in (("judge", config.judge), ("exam.judge", config.exam.judge)):
-        yield from ((setting, entry) for entry in judges or ())
+    yield from (("judge", entry) for entry in config.judge)
+    yield from (("exam.judge", entry) for entry in config.exam.judge)
 
 
 def check_endpoints(config: RunConfig, run: Path, trusted: bool) -> None:
@@ -206,8 +195,7 @@ def _is_file(word: str) -> bool:
 
 def _members(settings: JudgeSettings, salt: str, setting: str, prove: bool) -> Iterator[Member]:
     fills = frozenset(settings.fills or ())
-    unknown = fills - set(VALUES)
-    if unknown:
+    if unknown := fills - set(VALUES):
         hint = near(min(unknown), VALUES)
         raise UsageError(f"{setting}.fills: {min(unknown)} is no field of a verdict; {hint}")
     if settings.settings and settings.kind in ("keyword", "rubric", *PUBLISHED):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from sparring.players.trainer import Trainer
 from sparring.players.weights import LearningRate, Optimizer, Weights, adapters
 from sparring.sandbox.model import CARD, SHIPPED
 from sparring.settings.config import RunConfig, with_values
-from sparring.settings.sections import SANDBOX, PlayerSettings
+from sparring.settings.sections import SANDBOX
 from sparring.types import Player, UsageError
 
 Loaded = Mapping[Player, tuple[Any, Any]]
@@ -39,19 +40,17 @@ def pinned(config: RunConfig, loaded: Loaded) -> tuple[RunConfig, list[str]]:
     This is what a run writes down, so every verb that reads it later loads the same weights,
     whatever was pushed to the hub meanwhile.
     """
-    settings: dict[str, PlayerSettings] = {}
-    commits: dict[tuple[str, str | None], str | None] = {}
-    for player in Player:
-        own = config.player(player)
-        if player in loaded:  # the object says nothing about a commit
-            settings[player.value] = own
-            continue
-        source = (own.model_name_or_path, own.revision)
-        if source not in commits:
-            commits[source] = commit(model_path(source[0]), source[1])
-        settings[player.value] = own.model_copy(update={"revision": commits[source]})
+    named = {player: config.player(player) for player in Player if player not in loaded}
+    sources = {p: (own.model_name_or_path, own.revision) for p, own in named.items()}
+    commits = {
+        (name, revision): commit(model_path(name), revision)
+        for name, revision in dict.fromkeys(sources.values())
+    }
     notes = [at_commit(*source, now) for source, now in commits.items() if now != source[1]]
-    return config.model_copy(update=settings), notes
+    for player, own in named.items():
+        at = own.model_copy(update={"revision": commits[sources[player]]})
+        config = config.model_copy(update={player.value: at})
+    return config, notes
 
 
 def at_commit(name: str, revision: str | None, now: str | None) -> str:
@@ -87,14 +86,13 @@ def as_begun(before: RunConfig, config: RunConfig) -> RunConfig:
     if config.learner.optimizer.micro_batch_tokens is None:
         size = before.learner.optimizer.micro_batch_tokens
         config = with_values(config, {MICRO_BATCH: size})
-    settings: dict[str, PlayerSettings] = {}
     for player in Player:
         old, now = before.player(player), config.player(player)
-        if old.model_name_or_path != now.model_name_or_path or old.revision == now.revision:
-            continue
-        named = now.revision and commit(model_path(now.model_name_or_path), now.revision)
-        settings[player.value] = now.model_copy(update={"revision": named or old.revision})
-    return config.model_copy(update=settings)
+        if old.model_name_or_path == now.model_name_or_path and old.revision != now.revision:
+            named = now.revision and commit(model_path(now.model_name_or_path), now.revision)
+            at = now.model_copy(update={"revision": named or old.revision})
+            config = config.model_copy(update={player.value: at})
+    return config
 
 
 def publishing(config: RunConfig, ranks: Ranks) -> Publishing | None:
@@ -120,20 +118,16 @@ def publishing(config: RunConfig, ranks: Ranks) -> Publishing | None:
             )
     folder = server.adapter_dir or config.folder / "adapters"
     engine: SamplingEngine
-    if sampling.base_url:
-        name = server.model or base.model_name_or_path
-        engine = VllmServer(
-            sampling.base_url, name, server.concurrency, allow_insecure=server.allow_insecure
-        )
+    if url := sampling.base_url:
+        name, insecure = server.model or base.model_name_or_path, server.allow_insecure
+        engine = VllmServer(url, name, server.concurrency, allow_insecure=insecure)
     else:
         rank = max(config.attacker.lora.r, config.defender.lora.r)
         path, memory = model_path(base.model_name_or_path), server.gpu_memory_utilization
         many = ranks.size > 1
         engine = VllmHere(path, rank, server.adapters, memory, base.dtype, base.revision, many)
-    one_each = not sampling.base_url
-    return Publishing(
-        engine, folder, server.adapters, server.probe_limit, ranks=ranks, one_each=one_each
-    )
+    limits = (server.adapters, server.probe_limit)
+    return Publishing(engine, folder, *limits, ranks=ranks, one_each=not url)
 
 
 def trainers(config: RunConfig, ranks: Ranks, loaded: Loaded) -> dict[Player, Trainer]:
@@ -150,18 +144,17 @@ def trainers(config: RunConfig, ranks: Ranks, loaded: Loaded) -> dict[Player, Tr
             f"both seats, and weights is {config.weights}; set learner.chat_batch=0 or "
             "weights=shared"
         )
-    if config.weights == "separate":
-        owned = {player: Weights(_model(config, player, loaded)) for player in Player}
-        return {p: _trainer(config, p, owned[p], ranks, loaded) for p in Player}
     _check_one_base(config)
-    if config.weights == "shared":
-        both = Weights(_model(config, Player.DEFENDER, loaded))
-        return dict.fromkeys(Player, _trainer(config, Player.DEFENDER, both, ranks, loaded))
-    base = _model(config, Player.DEFENDER, loaded, "cpu" if sharding else None)
-    owned = with_adapters(config, base)
+    if config.weights == "adapters":
+        base = _model(config, Player.DEFENDER, loaded, "cpu" if sharding else None)
+        owned = with_adapters(config, base)
+    else:
+        owners = dict.fromkeys(map(config.owner, Player))
+        owned = {player: Weights(_model(config, player, loaded)) for player in owners}
     if sharding:
         shard(owned.values(), ranks)
-    return {p: _trainer(config, p, owned[p], ranks, loaded, published) for p in Player}
+    own = {p: _trainer(config, p, owned[p], ranks, loaded, published) for p in owned}
+    return {player: own[config.owner(player)] for player in Player}
 
 
 def with_adapters(config: RunConfig, base: Any) -> dict[Player, Weights]:
@@ -178,9 +171,13 @@ def _model(config: RunConfig, player: Player, loaded: Loaded, device: str | None
     return load_model(model_path(own.model_name_or_path), own.dtype, own.revision, device)
 
 
+_ONE_BASE = ("model_name_or_path", "revision", "dtype")
+_OF_ONE = {"separate": (), "adapters": _ONE_BASE, "shared": (*_ONE_BASE, "chat_template_kwargs")}
+"""Settings of the players that have to be equal, by `weights`."""
+
+
 def _check_one_base(config: RunConfig) -> None:
-    names = ("model_name_or_path", "revision", "dtype")
-    for name in (*names, "chat_template_kwargs") if config.weights == "shared" else names:
+    for name in _OF_ONE[config.weights]:
         if getattr(config.attacker, name) != getattr(config.defender, name):
             raise UsageError(
                 f"weights: {config.weights} needs one base, but attacker.{name} and "
@@ -194,7 +191,7 @@ def _trainer(
     weights: Weights,
     ranks: Ranks,
     loaded: Loaded,
-    published: Publishing | None = None,
+    published: Publishing | None,
 ) -> Trainer:
     learner, step, own = config.learner, config.learner.optimizer, config.player(player)
     path = model_path(own.model_name_or_path)
@@ -209,9 +206,7 @@ def _trainer(
     narrow = any(p.dtype.itemsize < 4 for p in weights.model.parameters())
     if published or narrow:  # where sampling rounds otherwise than learning, ratios are truncated
         sections.append(config.sampling.server)
-    settings: dict[str, Any] = {}
-    for section in sections:
-        settings |= section.fields_of(GrpoConfig)
+    settings = ChainMap(*(section.fields_of(GrpoConfig) for section in sections))
     if step.gradient_checkpointing and not recompute(weights.model):
         raise UsageError(
             f"learner.optimizer.gradient_checkpointing: {path} has no layers that can compute "

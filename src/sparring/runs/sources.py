@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from operator import attrgetter
 from pathlib import Path
 
 from sparring.data.readers import gathered, read_pool
@@ -19,7 +20,7 @@ from sparring.judges.judge import Judge
 from sparring.memory.reflection import Words
 from sparring.metrics import distinct_attacks
 from sparring.players.player import Policy, Request
-from sparring.runs.judges import judge_of
+from sparring.runs.judges import judge_of, judges_of
 from sparring.runs.models import model_path
 from sparring.sandbox.language import POOLED, Language
 from sparring.sandbox.model import language_of, one_thread
@@ -42,10 +43,10 @@ UNPARSEABLE, UNFAITHFUL = "unparseable", "unfaithful"
 class Source:
     """Where a run's seeds, judge, prompts and demonstrations come from: the sandbox, or the user.
 
-    `held_out` are the user's seeds that are kept for exams. `pool` is the attack pool, which the
-    attacker is warmed up on. `exam` makes the exam of a game and its judge. `chat` returns n
-    demonstrations of ordinary chat, perhaps replies of the policy that it is given; `thoughts`
-    returns n of a defender that thinks first. The last argument of both is an `rng_seed`.
+    `pool` is the attack pool, which the attacker is warmed up on. `exam` makes the exam of a game
+    and its judge. `chat` returns n demonstrations of ordinary chat, perhaps replies of the policy
+    that it is given; `thoughts` returns n of a defender that thinks first. The last argument of
+    both is an `rng_seed`.
     """
 
     seeds: Sequence[Seed]
@@ -57,23 +58,17 @@ class Source:
     exam: Callable[[Dialogue, Judge], Exam]
     chat: Callable[[Policy, int, str], list[Demo]]
     thoughts: Callable[[int, str], list[Demo]]
-    held_out: Sequence[Seed] = ()
     world: World | None = None
 
 
 def sandbox(config: RunConfig) -> Source:
     """Return the embedded world, which makes its own seeds, judge, prompts and demonstrations."""
-    unread = {
-        "attacker.warm_start": config.attacker.warm_start,
-        "defender.warm_start": config.defender.warm_start,
-        "data.exam": config.data.exam,
-    }
-    for name, value in unread.items():
-        if value:
+    for name in ("attacker.warm_start", "defender.warm_start", "data.exam"):
+        if attrgetter(name)(config):
             raise UsageError(f"{name}: the sandbox makes its own; it goes with data.train")
     one_thread()
     world = World(language_of(Path(model_path(config.defender.model_name_or_path))))
-    kinds = [judge.kind for judge in (*config.judge, *config.exam.judge)]
+    kinds = [judge.kind for _, judge in judges_of(config)]
     if kinds != [SANDBOX]:
         raise UsageError(
             f"judge.kind: {' and '.join(kinds)} cannot rule in the sandbox, which has its own "
@@ -155,10 +150,6 @@ def own_data(config: RunConfig, seeds: Sequence[Seed], judge: Judge | None) -> S
         replies = policy.sample(requests)
         return [Demo(shown, reply.text) for shown, [reply] in zip(chosen, replies, strict=True)]
 
-    def thoughts(n: int, rng_seed: str) -> list[Demo]:
-        """Return none: the user's model is taught to think by the attack pool alone."""
-        return []
-
     return Source(
         seeds=train,
         judge=judge,
@@ -168,8 +159,7 @@ def own_data(config: RunConfig, seeds: Sequence[Seed], judge: Judge | None) -> S
         pool=pool,
         exam=exam,
         chat=chat,
-        thoughts=thoughts,
-        held_out=held_out,
+        thoughts=lambda n, rng_seed: [],  # its own attack pool alone teaches a model to think
     )
 
 

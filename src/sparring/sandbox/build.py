@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
@@ -10,6 +9,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
+from typing import Annotated
+
+import typer
 
 from sparring.arena import play
 from sparring.games.dialogue import Dialogue
@@ -79,17 +81,15 @@ def gate(weights: Weights, chat: Chat, world: World, n: int = 192) -> dict[str, 
     return rates | {"adversarial": adversarial}
 
 
-def main() -> None:
+def main(
+    output: Path,
+    seed: Annotated[int, typer.Option(help="of the weights and the lessons")] = 0,
+    language_seed: Annotated[int, typer.Option(help="of map, split, dictionaries")] = 0,
+) -> None:
     """Build a base, then print what its gate measured."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--seed", type=int, default=0, help="of the weights and the lessons")
-    parser.add_argument("--language-seed", type=int, default=0, help="of map, split, dictionaries")
-    arguments = parser.parse_args()
     one_thread()
-    steps = build(arguments.output, arguments.seed, arguments.language_seed)
     try:
-        for step, metrics in enumerate(steps):
+        for step, metrics in enumerate(build(output, seed, language_seed)):
             if step % 50 == 0 and step < STEPS:
                 print(f"step {step:4d}/{STEPS}  loss {metrics['loss']:.3f}", flush=True)
     except GateError as error:
@@ -100,4 +100,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
