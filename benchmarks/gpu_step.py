@@ -25,7 +25,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ import torch  # noqa: E402
 from machine import bandwidth, device, forget, matrix_rate, peak, settled  # noqa: E402
 from peer import QUIET  # noqa: E402
 
-from sparring.estimate.estimate import Load, update_flops  # noqa: E402
+from sparring.estimate.estimate import update_flops  # noqa: E402
 from sparring.estimate.shape import KNOWN, Shape, shape_of  # noqa: E402
 from sparring.players.chat import Chat  # noqa: E402
 from sparring.players.fast import recompute  # noqa: E402
@@ -236,16 +236,12 @@ def theirs(size: Size, steps: int) -> Timing:
 
 def floors(size: Size, shape: Shape) -> dict[str, float]:
     """Floating-point operations of an update, and the fewest seconds that sampling could take."""
-    lengths = (size.prompt, size.completion, 0, 0)
-    load = Load(*lengths, True, 1, 2, reference=True, checkpointing=True, updates=1, checkpoints=1)
     context = size.prompt + size.completion
     held = size.rows * (size.prompt + size.completion / 2) * shape.cache
     read = size.completion * (shape.itemsize * shape.multiplied + held)
     return {
-        "flops": size.rows * context * update_flops(shape, context, load),
-        "useful": size.rows
-        * context
-        * update_flops(shape, context, replace(load, checkpointing=False, reference=False)),
+        "flops": size.rows * context * update_flops(shape, context, True, 2),
+        "useful": size.rows * context * update_flops(shape, context, True, 0),
         "decode": read / bandwidth(size.product),
     }
 

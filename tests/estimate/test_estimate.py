@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from sparring.estimate import estimate as needed
-from sparring.estimate.estimate import CARDS, card, load_of, memory, rounds_of
+from sparring.estimate.estimate import CARDS, card, memory, rounds_of
 from sparring.estimate.shape import KNOWN, TABLE, shape_of
 from sparring.players.fast import recompute
 from sparring.players.loading import load_model
@@ -41,8 +40,8 @@ def configured(*words):
 
 def needs(shape, *words):
     """The memory of a run with that shape whose batches hold as many tokens as IDS."""
-    load = load_of(configured("weights=shared", *words), 1)
-    return memory(shape, replace(load, micro_batch_tokens=TOKENS, batch_tokens=TOKENS))
+    words = ("weights=shared", f"sampling.batch_tokens={TOKENS}", *words)
+    return memory(shape, configured(*words), TOKENS)
 
 
 def loaded(path, lora, dtype="bfloat16"):
@@ -144,8 +143,7 @@ def test_operations_are_those_that_torch_counts(tmp_path, lora):
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as backward:
         output.logits.sum().backward()
     total = forward.get_total_flops() + backward.get_total_flops()
-    load = load_of(configured(f"weights={'adapters' if lora else 'shared'}"), 1)
-    expected = needed.update_flops(shape, TOKENS, load) + 3 * masked
+    expected = needed.update_flops(shape, TOKENS, lora, 0) + 3 * masked
     # The first layer needs no gradient by its input.
     assert total == pytest.approx(TOKENS * expected, rel=0.05)
 
@@ -169,14 +167,14 @@ def test_a_rounds_completions_are_those_of_its_turns():
 def test_prompts_run_once_a_group_unless_layers_compute_again(checkpointing, repeats):
     words = ("learner.num_generations=4", "sampling.max_completion_length=100")
     config = configured(*words, f"learner.optimizer.gradient_checkpointing={checkpointing}")
-    tokens = needed.update_tokens(load_of(config, 30), rounds_of(config)[1], D)
+    tokens = needed.update_tokens(config, 30, rounds_of(config)[1], D)
     assert tokens == config.learner.seeds_per_round[D] * (4 * 100 + repeats * 30)
 
 
 def test_there_are_as_many_copies_as_the_weights_are_shared():
     shape = shape_of("1.5B")
     shared, separate = (
-        memory(shape, load_of(configured(f"weights={kind}"), 1)) for kind in ("shared", "separate")
+        memory(shape, configured(f"weights={kind}"), 1) for kind in ("shared", "separate")
     )
     assert separate.weights == 2 * shared.weights
     assert separate.optimizer == 2 * shared.optimizer

@@ -1,11 +1,11 @@
 """A run takes micro-batches that fit the memory there is, keeps them, or says what would fit."""
 
-from dataclasses import replace
-
 import pytest
 from tests.tiny import QWEN2, save_model, write_seeds
+from transformers import GPT2Config
 
-from sparring.estimate.estimate import MOST_TOKENS, PROMPT, load_of, memory
+from sparring.estimate.estimate import MOST_TOKENS, memory
+from sparring.estimate.fitting import micro_batch_that_fits
 from sparring.estimate.shape import shape_of
 from sparring.runs import recipes
 from sparring.runs.build import build
@@ -35,8 +35,7 @@ def configured(words, *more):
 def peak(config, tokens):
     """Bytes of memory that must be free for micro-batches of that size."""
     shape = shape_of(config.defender.model_name_or_path)
-    load = replace(load_of(config, PROMPT), micro_batch_tokens=tokens)
-    return memory(shape, load).peak / 0.9 * 1.001
+    return memory(shape, config, tokens).peak / 0.9 * 1.001
 
 
 def test_micro_batches_follow_the_memory_and_stay_what_they_were(words, monkeypatch):
@@ -79,3 +78,12 @@ def test_what_fits_in_no_way_is_refused(words, monkeypatch):
     monkeypatch.setattr("sparring.runs.models.free_memory", lambda: 1e4)
     with pytest.raises(UsageError, match="it needs a smaller model or a larger machine"):
         build(configured(words))
+
+
+def test_a_family_that_cannot_be_counted_is_said_and_gets_the_size_that_is_set(words):
+    """GPT-2 asks a mask for its numbers, which the meta device does not have."""
+    gpt2 = GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=90)
+    for more, size in (((), MOST_TOKENS), ((f"{SIZE}=512",), 512)):
+        tokens, note = micro_batch_that_fits(configured(words, *more), gpt2, 1.0, 1)
+        assert tokens == size
+        assert note.startswith(f"{SIZE} is {size:,}, whatever memory there is: gpt2 models cannot")

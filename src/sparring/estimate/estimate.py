@@ -65,54 +65,8 @@ def card(name: str) -> Card:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Lengths in tokens and copies in memory; `prompt` is assumed, the rest is configured.
-
-    `adapters` says whether one base carries an adapter for each player; `models` counts the models
-    in memory and `learners` the sets of trained weights; with `checkpointing` layers are computed
-    again in the backward pass.
-    """
-
-    prompt: int
-    completion: int
-    micro_batch_tokens: int
-    batch_tokens: int
-    adapters: bool
-    models: int
-    learners: int
-    reference: bool
-    checkpointing: bool
-    updates: int
-    checkpoints: int
-
-
-def load_of(config: RunConfig, prompt: int) -> Load:
-    """The load of a configuration whose prompts are `prompt` tokens long."""
-    optimizer = config.learner.optimizer
-    return Load(
-        prompt=prompt,
-        completion=config.sampling.max_completion_length,
-        micro_batch_tokens=optimizer.micro_batch_tokens or MOST_TOKENS,
-        batch_tokens=config.sampling.batch_tokens,
-        adapters=config.weights == "adapters",
-        models=2 if config.weights == "separate" else 1,
-        learners=1 if config.weights == "shared" else 2,
-        reference=config.learner.beta > 0,
-        checkpointing=optimizer.gradient_checkpointing,
-        updates=optimizer.updates_per_batch,
-        checkpoints=_checkpoints(config),
-    )
-
-
-def _checkpoints(config: RunConfig) -> int:
-    """How many checkpoints lie on disk when the run ends: milestones, past selves, the newest."""
-    league = config.memory.league
-    periods = {config.saving.keep_every}
-    if league.opponents != "latest":
-        periods.add(league.keep_every)
-    numbers = {n for every in periods for n in range(0, config.rounds + 1, every)}
-    return len(numbers | {config.rounds}) + 1
+COPIES = {"adapters": (1, 2), "shared": (1, 1), "separate": (2, 2)}
+"""By the setting `weights`: models in memory, and sets of weights that are trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +94,8 @@ class CardMemory:
         return self.standing + max(self.gradients + self.activations + self.logits, self.cache)
 
 
-def memory(shape: Shape, load: Load) -> CardMemory:
-    """The memory of a run with that shape and load.
+def memory(shape: Shape, config: RunConfig, tokens: int) -> CardMemory:
+    """The memory of a run with that shape, in micro-batches of that many `tokens`.
 
     `optimizer`: AdamW's two moments in float32 (arXiv:1711.05101), with a float32 copy of narrower
     weights: 8 bytes for a trained float32 parameter and 12 for a bfloat16 one.
@@ -155,21 +109,21 @@ def memory(shape: Shape, load: Load) -> CardMemory:
     `checkpoint`: trained weights, moments and float32 copies on disk, which pass through the
     machine's memory.
     """
-    bytes_per_parameter = 12 if shape.trained_bytes < 4 * shape.trained else 8
+    models, learners = COPIES[config.weights]
+    moments = (12 if shape.trained_bytes < 4 * shape.trained else 8) * shape.trained
     saved = shape.saved
-    if load.checkpointing:
+    if config.learner.optimizer.gradient_checkpointing:
         saved = shape.layer_inputs + (shape.saved - shape.layer_inputs) // shape.layers
-    piece = min(PIECE, load.micro_batch_tokens * shape.vocabulary)
     return CardMemory(
-        weights=load.models * shape.weights,
-        adapters=load.learners * shape.trained_bytes if load.adapters else 0,
-        optimizer=load.learners * shape.trained * bytes_per_parameter,
-        reference=load.learners * shape.trained_bytes if load.reference else 0,
+        weights=models * shape.weights,
+        adapters=learners * shape.trained_bytes if config.weights == "adapters" else 0,
+        optimizer=learners * moments,
+        reference=learners * shape.trained_bytes if config.learner.beta else 0,
         gradients=shape.trained_bytes,
-        activations=load.micro_batch_tokens * saved,
-        logits=piece * 2 * (shape.itemsize + 4),
-        cache=load.batch_tokens * shape.cache,
-        checkpoint=load.learners * (shape.trained_bytes + shape.trained * bytes_per_parameter),
+        activations=tokens * saved,
+        logits=min(PIECE, tokens * shape.vocabulary) * 2 * (shape.itemsize + 4),
+        cache=config.sampling.batch_tokens * shape.cache,
+        checkpoint=learners * (shape.trained_bytes + moments),
     )
 
 
@@ -218,32 +172,26 @@ class Shares:
     bandwidth: float = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Seconds:
-    """Seconds of one round, without the judge's time."""
+def seconds(
+    shape: Shape, config: RunConfig, prompt: int, work: Work, card: Card, shares: Shares
+) -> dict[str, float]:
+    """The seconds of a round on one card, in its parts and in all, without the judge's time.
 
-    prefill: float
-    decode: float
-    update: float
-
-    @property
-    def total(self) -> float:
-        """Seconds of the whole round."""
-        return self.prefill + self.decode + self.update
-
-
-def seconds(shape: Shape, load: Load, work: Work, card: Card, shares: Shares) -> Seconds:
-    """The time of a round on one card."""
+    Every prompt has `prompt` tokens.
+    """
     rate, bandwidth = 1e12 * card.tflops * shares.flops, 1e12 * card.terabytes * shares.bandwidth
-    prompt_tokens = sum(work.prompts.values()) * load.prompt
-    decode = sum(decode_seconds(shape, load, work.sampled[p], bandwidth) for p in Player)
-    trained_tokens = sum(update_tokens(load, work, player) for player in work.learns)
-    flops = update_flops(shape, load.prompt + load.completion, load)
-    return Seconds(
-        prefill=prompt_tokens * forward_flops(shape, load.prompt) / rate,
-        decode=decode,
-        update=load.updates * trained_tokens * flops / rate,
-    )
+    optimizer, reply = config.learner.optimizer, config.sampling.max_completion_length
+    again, adapters = optimizer.gradient_checkpointing, config.weights == "adapters"
+    tokens = sum(update_tokens(config, prompt, work, player) for player in work.learns)
+    flops = update_flops(shape, prompt + reply, adapters, again + (config.learner.beta > 0))
+    batch = max(1, config.sampling.batch_tokens // (prompt + reply))
+    read = sum(_bytes_read(shape, prompt, reply, work.sampled[p], batch) for p in Player)
+    parts = {
+        "prefill": sum(work.prompts.values()) * prompt * forward_flops(shape, prompt) / rate,
+        "decode": reply * read / bandwidth,
+        "update": optimizer.updates_per_batch * tokens * flops / rate,
+    }
+    return parts | {"total": sum(parts.values())}
 
 
 def forward_flops(shape: Shape, context: int) -> float:
@@ -255,37 +203,32 @@ def forward_flops(shape: Shape, context: int) -> float:
     return 2 * shape.multiplied + 2 * shape.attention * context
 
 
-def update_flops(shape: Shape, context: int, load: Load) -> float:
+def update_flops(shape: Shape, context: int, adapters: bool, more_forwards: int) -> float:
     """Operations of one token's update: 3 forwards for full weights (arXiv:2001.08361, sec. 2.1).
 
     The weights of a frozen base need no gradient, so that it costs 4N a token, while attention and
-    the adapter's own products cost three forwards. Checkpointing adds a forward, and a reference
-    another.
+    the adapter's own products cost three forwards. Checkpointing is one of `more_forwards`, and a
+    reference is another.
     """
-    forward = forward_flops(shape, context)
-    backward = 2 * forward
-    if load.adapters:
-        backward += 6 * shape.trained - 2 * shape.multiplied
-    return forward + backward + (load.checkpointing + load.reference) * forward
+    frozen = 2 * shape.multiplied - 6 * shape.trained if adapters else 0
+    return (3 + more_forwards) * forward_flops(shape, context) - frozen
 
 
-def update_tokens(load: Load, work: Work, player: Player) -> int:
+def update_tokens(config: RunConfig, prompt: int, work: Work, player: Player) -> int:
     """Tokens of a player's update: every prompt once, or once for every completion if checkpointed.
 
     This is an upper bound: groups of equal returns are skipped, and with checkpointing siblings
     share rows where that is cheaper.
     """
-    replies, prompts = work.sampled[player], work.prompts[player]
-    return replies * load.completion + (replies if load.checkpointing else prompts) * load.prompt
+    replies, again = work.sampled[player], config.learner.optimizer.gradient_checkpointing
+    prompts = replies if again else work.prompts[player]
+    return replies * config.sampling.max_completion_length + prompts * prompt
 
 
-def decode_seconds(shape: Shape, load: Load, rows: int, bandwidth: float) -> float:
-    """Seconds to decode `rows`: every step reads all weights once a batch, and every row's cache.
+def _bytes_read(shape: Shape, prompt: int, reply: int, rows: int, batch: int) -> float:
+    """Bytes read for one token of `rows` completions: all weights once a batch, and every cache.
 
-    The floor of arXiv:2211.05102, section 2, over the share of it that is reached, with every
-    completion as long as the limit.
+    The floor of arXiv:2211.05102, section 2, with every completion as long as the limit.
     """
-    rows_per_batch = max(1, load.batch_tokens // (load.prompt + load.completion))
-    cache = rows * (load.prompt + load.completion / 2) * shape.cache
-    read = math.ceil(rows / rows_per_batch) * shape.itemsize * shape.multiplied + cache
-    return load.completion * read / bandwidth
+    cache = rows * (prompt + reply / 2) * shape.cache
+    return math.ceil(rows / batch) * shape.itemsize * shape.multiplied + cache

@@ -9,21 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 from typing import Any
 
-from sparring.estimate.estimate import (
-    GIB,
-    PROMPT,
-    Card,
-    CardMemory,
-    Load,
-    Seconds,
-    Shares,
-    Work,
-    load_of,
-    memory,
-    rounds_of,
-    seconds,
-)
-from sparring.estimate.shape import Shape, shape_for
+from sparring.estimate import estimate as needs
+from sparring.estimate.estimate import GIB, PROMPT, Card, CardMemory, memory
+from sparring.estimate.shape import Shape, UncountedError, shape_for
 from sparring.settings.config import RunConfig, with_values
 from sparring.types import UsageError
 
@@ -37,13 +25,17 @@ def largest_micro_batch(config: RunConfig, shape: Shape, prompt: int, room: floa
     What is set is not changed; otherwise MOST_TOKENS are halved as long as one row of a prompt and
     a completion fits in. None if the run does not fit.
     """
-    load = load_of(config, prompt)
-    tokens = load.micro_batch_tokens
-    while memory(shape, replace(load, micro_batch_tokens=tokens)).peak > room:
+    tokens, fixed = micro_batch(config), attrgetter(MICRO_BATCH)(config)
+    while memory(shape, config, tokens).peak > room:
         tokens //= 2
-        if attrgetter(MICRO_BATCH)(config) or tokens < load.prompt + load.completion:
+        if fixed or tokens < prompt + config.sampling.max_completion_length:
             return None
     return tokens
+
+
+def micro_batch(config: RunConfig) -> int:
+    """Tokens of a micro-batch: what is set, or what is used where memory sets no other limit."""
+    return attrgetter(MICRO_BATCH)(config) or needs.MOST_TOKENS
 
 
 SMALLER: tuple[Mapping[str, Any], ...] = (
@@ -58,33 +50,33 @@ SMALLER: tuple[Mapping[str, Any], ...] = (
 
 def smaller_that_fits(config: RunConfig, model: Any, prompt: int, room: float) -> str:
     """The settings, added one after the other, with which a run fits; empty if none do."""
-    words: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for more in SMALLER:
-        words |= {key: value for key, value in more.items() if attrgetter(key)(config) != value}
-        smaller = with_values(config, words)
+        values |= {key: value for key, value in more.items() if attrgetter(key)(config) != value}
+        smaller = with_values(config, values)
         if largest_micro_batch(smaller, shape_for(smaller, model), prompt, room):
-            return " ".join(
-                f"{key}={value if isinstance(value, str) else json.dumps(value)}"
-                for key, value in words.items()
-            )
+            shown = {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
+            return " ".join(f"{key}={value}" for key, value in shown.items())
     return ""
 
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """The needs of a run on a card; `times` are by kind of round, none where rates are unknown.
+    """The needs of a run on a card, with prompts and micro-batches of that many tokens.
 
     `smaller` are settings with which a run that is too large would fit; empty if none are known.
+    `times` are the seconds of each kind of round, none where rates are unknown.
     """
 
+    config: RunConfig
     model: str
-    weights: str
     shape: Shape
-    load: Load
+    prompt: int
+    tokens: int
     card: Card
     memory: CardMemory
     smaller: str
-    times: tuple[tuple[Work, Seconds], ...]
+    times: Mapping[str, Mapping[str, float]]
 
     @property
     def fits(self) -> bool:
@@ -97,87 +89,98 @@ class RunEstimate:
             "model": self.model,
             "parameters": self.shape.parameters,
             "trained": self.shape.trained,
-            "weights": self.weights,
+            "weights": self.config.weights,
             "card": asdict(self.card) | {"usable": self.card.usable},
             "bytes": asdict(self.memory) | {"peak": self.memory.peak},
             "fits": self.fits,
-            "seconds": {w.name: asdict(time) | {"total": time.total} for w, time in self.times},
+            "seconds": self.times,
         }
 
 
-def estimate(config: RunConfig, model: str, card: Card, prompt: int, shares: Shares) -> RunEstimate:
+def estimate(
+    config: RunConfig, model: str, card: Card, prompt: int, shares: needs.Shares
+) -> RunEstimate:
     """Estimate a configuration on a model, given by its name in `KNOWN`, its folder or hub name."""
-    room, shape, load = card.usable * GIB, shape_for(config, model), load_of(config, prompt)
+    room, shape = card.usable * GIB, shape_for(config, model)
     tokens = largest_micro_batch(config, shape, prompt, room)
-    if tokens:
-        load = replace(load, micro_batch_tokens=tokens)
-    works = rounds_of(config) if card.tflops else []
-    return RunEstimate(
-        model=model,
-        weights=config.weights,
-        shape=shape,
-        load=load,
-        card=card,
-        memory=memory(shape, load),
-        smaller="" if tokens else smaller_that_fits(config, model, prompt, room),
-        times=tuple((work, seconds(shape, load, work, card, shares)) for work in works),
-    )
+    smaller = "" if tokens else smaller_that_fits(config, model, prompt, room)
+    tokens = tokens or micro_batch(config)
+    times = {
+        work.name: needs.seconds(shape, config, prompt, work, card, shares)
+        for work in (needs.rounds_of(config) if card.tflops else ())
+    }
+    need = memory(shape, config, tokens)
+    return RunEstimate(config, model, shape, prompt, tokens, card, need, smaller, times)
 
 
-def micro_batch_that_fits(config: RunConfig, model: Any, room: float, shards: int) -> int:
+def micro_batch_that_fits(
+    config: RunConfig, model: Any, room: float, shards: int
+) -> tuple[int, str]:
     """The tokens of a run's micro-batches within `room` bytes, its base in that many shards.
 
-    UsageError, which names settings that would fit, for a run that does not.
+    With a note, or nothing, for the user. UsageError, which names settings that would fit, for a
+    run that does not.
     """
     try:
         shape = shape_for(config, model)
-    except UsageError:
-        raise
-    except Exception:  # a family whose forward pass needs numbers cannot be counted without them
-        return load_of(config, PROMPT).micro_batch_tokens
+    except UncountedError as error:
+        size = micro_batch(config)
+        return size, f"{MICRO_BATCH} is {size:,}, whatever memory there is: {error}"
     shape = replace(shape, weights=shape.weights // shards)
+    filled = f"{room / GIB:.1f} GiB"
     if tokens := largest_micro_batch(config, shape, PROMPT, room):
-        return tokens
-    need = memory(shape, load_of(config, PROMPT)).peak / GIB
+        note = f"{MICRO_BATCH} is {tokens:,}: {filled} of memory can be filled"
+        return tokens, note if tokens < micro_batch(config) else ""
+    need = memory(shape, config, micro_batch(config)).peak / GIB
     smaller = smaller_that_fits(config, model, PROMPT, room)
     raise UsageError(
-        f"memory: this run needs {need:.1f} GiB, and {room / GIB:.1f} GiB can be filled here; "
+        f"memory: this run needs {need:.1f} GiB, and {filled} can be filled here; "
         + (f"it fits with {smaller}" if smaller else "it needs a smaller model or a larger machine")
     )
 
 
 def lines(result: RunEstimate) -> Iterator[str]:
     """The estimate for a person: a line for each part of memory and for each kind of round."""
-    shape, load, need = result.shape, result.load, result.memory
-    checkpointing = f"{'with' if load.checkpointing else 'without'} gradient checkpointing"
-    trained = "adapters" if load.adapters else "weights"
+    config, shape, need = result.config, result.shape, result.memory
+    again = "with" if config.learner.optimizer.gradient_checkpointing else "without"
+    adapters = config.weights == "adapters"
     models, learners = (
-        f"1 {noun}" if n == 1 else f"{n} {noun}s"
-        for n, noun in ((load.models, "model"), (load.learners, "learner"))
+        f"{n} {noun}{'s' * (n > 1)}"
+        for n, noun in zip(needs.COPIES[config.weights], ("model", "learner"), strict=True)
     )
     sizes = asdict(need) | {"KV cache": need.cache, "peak": need.peak}
     reasons = {
         "weights": f"{models}, {8 * shape.itemsize} bits",
-        "adapters": f"2 x {shape.trained:,} parameters" if load.adapters else "",
-        "optimizer": f"{learners}, {trained} in float32",
-        "reference": f"{learners}, as RL began" if load.reference else "",
+        "adapters": f"2 x {shape.trained:,} parameters" if adapters else "",
+        "optimizer": f"{learners}, {'adapters' if adapters else 'weights'} in float32",
+        "reference": f"{learners}, as RL began" if config.learner.beta else "",
         "gradients": "one learner at a time",
-        "activations": f"{load.micro_batch_tokens:,} tokens, {checkpointing}",
+        "activations": f"{result.tokens:,} tokens, {again} gradient checkpointing",
         "logits": "a piece at a time",
-        "KV cache": f"{load.batch_tokens:,} tokens decoding together",
+        "KV cache": f"{config.sampling.batch_tokens:,} tokens decoding together",
         "peak": _fit(result),
-        "checkpoint": f"of disk each; {load.checkpoints} are kept",
+        "checkpoint": f"of disk each; {_checkpoints(config)} are kept",
     }
     yield (
-        f"{result.model}: {shape.parameters:,} parameters, {result.weights}; {result.card.name}; "
-        f"{load.prompt} + {load.completion} tokens"
+        f"{result.model}: {shape.parameters:,} parameters, {config.weights}; {result.card.name}; "
+        f"{result.prompt} + {config.sampling.max_completion_length} tokens"
     )
     for name, reason in reasons.items():
         if reason:
             yield f"{name:12s} {sizes[name] / GIB:9.2f} GiB   {reason}"
-    for work, time in result.times:
-        parts = f"prefill {time.prefill:.0f}, decode {time.decode:.0f}, update {time.update:.0f}"
-        yield f"{time.total:8.0f} s of the card a round: {work.name}; {parts}"
+    for name, time in result.times.items():
+        parts = ", ".join(f"{part} {time[part]:.0f}" for part in ("prefill", "decode", "update"))
+        yield f"{time['total']:8.0f} s of the card a round: {name}; {parts}"
+
+
+def _checkpoints(config: RunConfig) -> int:
+    """How many checkpoints lie on disk when the run ends: milestones, past selves, the newest."""
+    league = config.memory.league
+    periods = {config.saving.keep_every}
+    if league.opponents != "latest":
+        periods.add(league.keep_every)
+    kept = {n for every in periods for n in range(0, config.rounds + 1, every)}
+    return len(kept | {config.rounds}) + 1
 
 
 def _fit(result: RunEstimate) -> str:
@@ -185,16 +188,15 @@ def _fit(result: RunEstimate) -> str:
 
     Only a frozen base is ever sharded over cards.
     """
-    room = result.card.usable * GIB
+    usable, need = result.card.usable, result.memory
     if result.fits:
-        return f"fits: {result.card.usable:g} GiB can be used"
-    excess = f"too much for {result.card.usable:g} GiB"
+        return f"fits: {usable:g} GiB can be used"
+    excess = f"too much for {usable:g} GiB"
     if result.smaller:
         return f"{excess}; it fits with {result.smaller}"
-    if result.weights != "adapters":
+    if result.config.weights != "adapters":
         return f"{excess}; weights=adapters needs less, and cards can share its base (FSDP2)"
-    moving = result.memory.peak - result.memory.standing
-    if moving >= room:
+    left = usable * GIB - (need.peak - need.standing)
+    if left <= 0:
         return f"{excess} on any number of cards"
-    cards = math.ceil(result.memory.standing / (room - moving))
-    return f"{excess}: {cards} cards if they shared weights (FSDP2)"
+    return f"{excess}: {math.ceil(need.standing / left)} cards if they shared weights (FSDP2)"

@@ -12,6 +12,7 @@ import yaml
 
 from sparring.players.loading import load_config
 from sparring.settings.config import RunConfig
+from sparring.types import UsageError
 
 TABLE = yaml.safe_load((files("sparring.estimate") / "known.yaml").read_text("utf-8"))
 KNOWN: Mapping[str, Mapping[str, Any]] = {
@@ -47,6 +48,10 @@ class Shape:
     itemsize: int
 
 
+class UncountedError(UsageError):
+    """A family whose forward pass cannot run without numbers, so that nothing can be counted."""
+
+
 def shape_for(config: RunConfig, model: Any) -> Shape:
     """The shape of a run's defender: `model` is what `shape_of` takes."""
     lora = config.defender.lora.model_dump() if config.weights == "adapters" else None
@@ -62,13 +67,30 @@ def shape_of(
     """Count the sizes of a name in `KNOWN`, a folder, a hub name or a config; reads no weights.
 
     With `lora` (PEFT's names) an adapter is trained and the base is not. "auto" is the config's
-    own dtype, and bfloat16 where the config has none.
+    own dtype, and bfloat16 where the config has none. UncountedError for a model that does not run
+    on the meta device.
     """
     import torch
+    from transformers import AutoConfig
+
+    if isinstance(model, str):
+        known = KNOWN.get(model)
+        config = AutoConfig.for_model(**known) if known else load_config(model, revision)
+    else:
+        config = copy.deepcopy(model)
+    kind = (config.dtype if dtype == "auto" else getattr(torch, dtype)) or torch.bfloat16
+    try:
+        return _counted(config, kind, lora)
+    except Exception as error:  # whatever a family's own code makes of tensors without numbers
+        why = str(error).partition("\n")[0]
+        raise UncountedError(f"{config.model_type} models cannot be counted: {why}") from error
+
+
+def _counted(config: Any, kind: Any, lora: Mapping[str, Any] | None) -> Shape:
+    import torch
+    from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    config = _config(model, revision) if isinstance(model, str) else copy.deepcopy(model)
-    kind = (config.dtype if dtype == "auto" else getattr(torch, dtype)) or torch.bfloat16
     _register_attention()
     with torch.device("meta"):
         from_config: Any = AutoModelForCausalLM.from_config
@@ -77,12 +99,13 @@ def shape_of(
     embedding = network.get_input_embeddings().weight
     tied = network.get_output_embeddings().weight is embedding
     parameters = sum(p.numel() for p in base)
-    if lora is not None:
-        network = _with_lora(network, lora)
+    if lora is not None:  # as PEFT adds it: in float32 where the base is narrower
+        adapter = LoraConfig(task_type="CAUSAL_LM", **lora)
+        network = get_peft_model(network, adapter, low_cpu_mem_usage=True)
     trained = [p for p in network.parameters() if p.requires_grad]
     saved, cache = _forward_bytes(network)
     text = config.get_text_config()
-    head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    layers, heads = text.num_hidden_layers, text.num_attention_heads
     return Shape(
         parameters=parameters,
         multiplied=parameters - (0 if tied else embedding.numel()),
@@ -90,29 +113,13 @@ def shape_of(
         trained=sum(p.numel() for p in trained),
         trained_bytes=sum(p.nbytes for p in trained),
         saved=saved // PROBE,
-        layer_inputs=text.num_hidden_layers * text.hidden_size * kind.itemsize,
+        layer_inputs=layers * text.hidden_size * kind.itemsize,
         cache=cache // PROBE,
-        attention=text.num_hidden_layers * text.num_attention_heads * head_width,
-        layers=text.num_hidden_layers,
+        attention=layers * heads * (getattr(text, "head_dim", None) or text.hidden_size // heads),
+        layers=layers,
         vocabulary=text.vocab_size,
         itemsize=kind.itemsize,
     )
-
-
-def _config(model: str, revision: str | None) -> Any:
-    from transformers import AutoConfig
-
-    known = KNOWN.get(model)
-    return AutoConfig.for_model(**known) if known else load_config(model, revision)
-
-
-def _with_lora(network: Any, lora: Mapping[str, Any]) -> Any:
-    """Add one adapter as PEFT does: in float32 where the base is narrower."""
-    from peft import LoraConfig, get_peft_model
-
-    settings = {name: value for name, value in lora.items() if name != "revision"}
-    config = LoraConfig(task_type="CAUSAL_LM", **settings)
-    return get_peft_model(network, config, low_cpu_mem_usage=True)
 
 
 def _forward_bytes(network: Any) -> tuple[int, int]:
@@ -137,7 +144,8 @@ def _forward_bytes(network: Any) -> tuple[int, int]:
     saved_bytes = sum(storage.nbytes() for storage in saved.values())
     del output  # the graph lives until the sum is taken
     with torch.no_grad():
-        layers = network(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values.layers
+        output = network(input_ids=ids, use_cache=True, logits_to_keep=1)
+    layers = getattr(output.get("past_key_values"), "layers", ())
     growing = [layer for layer in layers if hasattr(layer, "keys")]  # a state does not grow
     return saved_bytes, sum(layer.keys.nbytes + layer.values.nbytes for layer in growing)
 

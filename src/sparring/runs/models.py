@@ -9,7 +9,6 @@ from typing import Any
 
 from sparring.engines.engine import Publishing, SamplingEngine, ServedPolicy
 from sparring.engines.vllm import VllmHere, VllmServer
-from sparring.estimate.estimate import GIB, MOST_TOKENS
 from sparring.estimate.fitting import MICRO_BATCH, micro_batch_that_fits
 from sparring.players.chat import Chat
 from sparring.players.fast import recompute
@@ -63,18 +62,15 @@ def fitted(config: RunConfig, ranks: Ranks, loaded: Loaded) -> tuple[RunConfig, 
 
     UsageError, before any weights are read, for a run that does not fit.
     """
-    own, most = config.defender, config.learner.optimizer.micro_batch_tokens
     room = 0.9 * min(ranks.gather(free_memory()))
     if config.sampling.engine == "vllm" and not config.sampling.base_url:
         room *= 1 - config.sampling.server.gpu_memory_utilization
-    model = model_path(own.model_name_or_path)
+    model = model_path(config.defender.model_name_or_path)
     if Player.DEFENDER in loaded:
         model = loaded[Player.DEFENDER][0].config
     shards = ranks.size if sharding_requested(ranks) else 1
-    tokens = micro_batch_that_fits(config, model, room, shards)
-    note = f"{MICRO_BATCH} is {tokens:,}: {room / GIB:.1f} GiB of memory can be filled"
-    notes = [note] if most is None and tokens < MOST_TOKENS else []
-    return with_values(config, {MICRO_BATCH: tokens}), notes
+    tokens, note = micro_batch_that_fits(config, model, room, shards)
+    return with_values(config, {MICRO_BATCH: tokens}), [note] if note else []
 
 
 def as_begun(before: RunConfig, config: RunConfig) -> RunConfig:
