@@ -2,7 +2,7 @@
 
 import pytest
 from tests.tiny import QWEN2, save_model, write_seeds
-from transformers import GPT2Config
+from transformers import GPTJConfig
 
 from sparring.estimate.estimate import MOST_TOKENS, memory
 from sparring.estimate.fitting import micro_batch_that_fits
@@ -81,9 +81,9 @@ def test_what_fits_in_no_way_is_refused(words, monkeypatch):
 
 
 def test_a_family_that_cannot_be_counted_is_said_and_gets_the_size_that_is_set(words):
-    """GPT-2 asks a mask for its numbers, which the meta device does not have."""
-    gpt2 = GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=90)
+    """GPT-J knows no attention but its own, so none that counts."""
+    gptj = GPTJConfig(n_embd=32, n_layer=1, n_head=2, rotary_dim=4, vocab_size=90)
     for more, size in (((), MOST_TOKENS), ((f"{SIZE}=512",), 512)):
-        tokens, note = micro_batch_that_fits(configured(words, *more), gpt2, 1.0, 1)
+        tokens, note = micro_batch_that_fits(configured(words, *more), gptj, 1.0, 1)
         assert tokens == size
-        assert note.startswith(f"{SIZE} is {size:,}, whatever memory there is: gpt2 models cannot")
+        assert note.startswith(f"{SIZE} is {size:,}, whatever memory there is: gptj models cannot")
