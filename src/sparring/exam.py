@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import compress
 from typing import Any, Literal, TypeVar
 
 from sparring.arena import Cast, play
@@ -143,10 +142,8 @@ class Exam:
         }
         states = {name: [e.state for e in played] for name, played in episodes.items()}
         first, diverged = self._items(states), {}
-        if self.second:
-            judge = self.second
-            again = {name: ruled_again(judge, finished) for name, finished in states.items()}
-            second = self._items(again)
+        if judge := self.second:
+            second = self._items({name: ruled_again(judge, of) for name, of in states.items()})
             names = [name for name in first if field_of(name) in judge.fills]
             diverged = {name: divergence(first[name], second[name]) for name in names}
         rates = {name: rate(list(items.values())) for name, items in first.items()}
@@ -162,12 +159,10 @@ def ruled_again(judge: Judge, states: Sequence[State]) -> list[State]:
 
     A reply that the first judge was not shown is not shown to this one either.
     """
-    due = [state.ruled or state.moves[-1].player is Player.ATTACKER for state in states]
-    verdicts = iter(judge.rule([replace(state, rulings=()) for state in compress(states, due)]))
-    return [
-        reruled(state, next(verdicts) if is_due else UNRULED, judge.fills)
-        for state, is_due in zip(states, due, strict=True)
-    ]
+    due = [i for i, s in enumerate(states) if s.ruled or s.moves[-1].player is Player.ATTACKER]
+    verdicts = judge.rule([replace(states[i], rulings=()) for i in due])
+    ruled = dict(zip(due, verdicts, strict=True))
+    return [reruled(s, ruled.get(i, UNRULED), judge.fills) for i, s in enumerate(states)]
 
 
 def reruled(state: State, verdict: Verdict, fills: Container[str]) -> State:
@@ -189,8 +184,7 @@ class Remembered:
     completions: dict[Request, list[Completion]] = field(default_factory=dict)
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        new = [request for request in requests if request not in self.completions]
-        if new:
+        if new := [request for request in requests if request not in self.completions]:
             self.completions.update(zip(new, self.policy.sample(new), strict=True))
         return [self.completions[request] for request in requests]
 

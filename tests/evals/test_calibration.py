@@ -9,11 +9,12 @@ from tests.table import ScriptedJudge
 from sparring import Harm, KeywordJudge, Panel, Seed, Status, UsageError, Verdict
 from sparring.data.readers import Labelled, read_labelled
 from sparring.evals import judging
-from sparring.evals.judging import Calibration, f1, of_stored, of_verdicts
+from sparring.evals.judging import Calibration, of_stored, of_verdicts
 from sparring.games.game import attack_of, reply_of
 from sparring.judges.judge import describe
 from sparring.judges.model_judge import Format, ModelJudge, ScriptedEngine
 from sparring.judges.panel import Member
+from sparring.stats.agreement import f1
 
 
 @pytest.fixture(scope="module")

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
 from sparring.cli import speech
-from sparring.cli.speech import (
-    Json,
-    Overrides,
-    RunFolder,
-    RunFolders,
-    TrustEndpoints,
-    answer,
-    note,
-    say,
-)
+from sparring.cli.speech import Json, TrustEndpoints, answer, note, say
 from sparring.types import UsageError
 
 if TYPE_CHECKING:
     from sparring.evals.evaluate import Evaluation
-    from sparring.evals.folder import Sheet
 
 Models = Annotated[
     list[str] | None, Argument(metavar="MODEL...", help="folders, hub names, or `sandbox`")
@@ -35,7 +25,6 @@ Tasks = Annotated[
 Judges = Annotated[str, Option(help="a kind or a YAML file of judges; a second judges too")]
 Adapters = Annotated[list[str] | None, Option(help="a PEFT folder on the model; repeatable")]
 At = Annotated[int | None, Option(min=0, help="rounds; default: the last checkpoint")]
-LOG_FORMATS = ("inspect", "lm-eval")
 
 
 def evaluate(
@@ -76,14 +65,16 @@ def evaluate(
     Every reply is on disk as it comes; the same command with --resume goes on after a kill. With
     --adapter, base and adapters are compared sample by sample.
     """
+    from sparring.evals.evaluate import prepared
     from sparring.evals.models import ModelSettings
+    from sparring.evals.results import parse_gates
     from sparring.evals.tasks import TaskSettings
     from sparring.players.player import Sampling
     from sparring.settings.config import load_yaml, parse
 
-    ending = ReportSettings(max_unscored, fail_if or [], calibration, log_format or [], json)
+    report = _reporter(max_unscored, fail_if or [], calibration, log_format or [], json)
     if rescore:
-        ending.report(rescore)
+        report(rescore)
         return
     if not models or not tasks:
         missing = "option '--tasks'" if models else "argument 'MODEL...'"
@@ -95,26 +86,10 @@ def evaluate(
     rewrites = best_of if attacker else 0
     suite = TaskSettings(names, judges, data, limit, counts_as, epochs, rewrites, trust_endpoints)
     tested = ModelSettings(models, sampling, adapter or [], base, revision, base_url, api_key_env)
-    evaluation = _evaluation(suite, tested, attacker, batch, seed)
-    ending.check(evaluation.suite.sheet)
-    ending.report(_run(evaluation, output, resume, retry_unscored, json))
-
-
-def _evaluation(
-    tasks: Any, models: Any, attacker: Path | None, batch: int, seed: int
-) -> Evaluation:
-    """Read the tasks and find the models; nothing is loaded yet."""
-    from sparring.evals.evaluate import Evaluation
-    from sparring.evals.models import attacker_of, candidates
-    from sparring.evals.tasks import load_suite
-
-    if models.sampling.temperature == 0 and tasks.epochs > 1:
-        raise UsageError("--epochs: at temperature 0 every epoch would be the first one again")
-    suite = load_suite(tasks, models.models[0])
-    rewriter = attacker_of(speech.run_dir(attacker)) if attacker else None
-    tested, notes = candidates(models)
-    note(*notes)
-    return Evaluation(suite, tested, models.sampling, rewriter, batch, seed)
+    run = speech.run_dir(attacker) if attacker else None
+    evaluation = prepared(suite, tested, run, batch, seed)
+    parse_gates(fail_if or [], evaluation.suite.sheet.names())  # before a model is loaded
+    report(_played(evaluation, output, resume, retry_unscored, json))
 
 
 def _words(text: str) -> list[str]:
@@ -129,7 +104,7 @@ def _success(word: str | None) -> Any:
     return word
 
 
-def _run(
+def _played(
     evaluation: Evaluation, output: Path | None, resume: bool, retry: bool, quiet: bool
 ) -> Path:
     """Play whatever is missing; return the folder that holds everything."""
@@ -140,7 +115,7 @@ def _run(
     spec = evaluation.spec
     folder = EvalDir(output or default_folder(spec))
     folder.check(spec, resume)
-    note(*evaluation.suite.notes(), *folder.notes())
+    note(*evaluation.notes, *evaluation.suite.notes(), *folder.notes())
     if folder.status == "complete" and not retry:
         note(f"complete already: {folder.folder}")
     else:
@@ -149,52 +124,43 @@ def _run(
     return folder.folder
 
 
-@dataclass(frozen=True)
-class ReportSettings:
-    """What becomes of an evaluation's samples: what is written and printed, and the exit code."""
+def _reporter(
+    max_unscored: float,
+    gates: Sequence[str],
+    calibration: Path | None,
+    formats: Sequence[str],
+    json: bool,
+) -> Callable[[Path], None]:
+    """Return what measures a folder's samples, writes and prints the results, and checks gates.
 
-    max_unscored: float
-    gates: Sequence[str]
-    calibration: Path | None
-    log_formats: Sequence[str]
-    json: bool
+    The file of calibrations and the formats of logs are refused here, before anything is played.
+    """
+    from sparring.evals.judging import read_calibrations
+    from sparring.evals.logs import WRITERS
+    from sparring.evals.results import results_of
+    from sparring.report.pareto import drawn
 
-    def __post_init__(self) -> None:
-        for name in self.log_formats:
-            if name not in LOG_FORMATS:
-                raise UsageError(f"--log-format: {name!r:.40} is none of {', '.join(LOG_FORMATS)}")
+    if unknown := [name for name in formats if name not in WRITERS]:
+        raise UsageError(f"--log-format: {unknown[0]!r:.40} is none of {', '.join(WRITERS)}")
+    calibrations = read_calibrations(calibration) if calibration else []
 
-    def check(self, sheet: Sheet) -> None:
-        """Refuse a gate on what will not be measured, before a model is loaded."""
-        from sparring.evals.judging import read_calibrations
-        from sparring.evals.results import parse_gates
-
-        parse_gates(self.gates, sheet.names())
-        if self.calibration:  # a file that cannot be read is refused here as well
-            read_calibrations(self.calibration)
-
-    def report(self, path: Path) -> None:
-        """Measure the samples, write and print the results; raises where a gate is crossed."""
-        from sparring.evals.judging import read_calibrations
-        from sparring.evals.logs import WRITERS
-        from sparring.evals.results import results_of
-        from sparring.report.pareto import drawn
-
-        calibrations = read_calibrations(self.calibration) if self.calibration else []
+    def report(path: Path) -> None:
         results = results_of(path, calibrations)
-        rows = list(results.folder.samples.rows()) if self.log_formats else []
-        logs = [file for name in self.log_formats for file in WRITERS[name](results, rows)]
+        rows = list(results.folder.samples.rows()) if formats else []
+        logs = [file for name in formats for file in WRITERS[name](results, rows)]
         written = [path / "results.json", *dict.fromkeys(file.parent for file in logs)]
         written += drawn(results)
         lines = (*results.lines(), *(f"written    {file}" for file in written))
-        answer(self.json, results.summary(), lines)
+        answer(json, results.summary(), lines)
         note(results.caveat)
-        results.check(self.gates, self.max_unscored)
+        results.check(gates, max_unscored)
+
+    return report
 
 
 def exploit(
-    run: RunFolder,
-    overrides: Overrides = None,
+    run: speech.RunFolder,
+    overrides: speech.Overrides = None,
     attackers: Annotated[str, Option(help="of pool, broad, own, enumeration")] = "all",
     steps: Annotated[int, Option(min=1, help="of each attacker that learns")] = 80,
     n: Annotated[int, Option(min=1, help="games of an exam of an attacker")] = 192,
@@ -212,24 +178,19 @@ def exploit(
     from sparring.settings.config import from_words
 
     opened, cache = speech.run_dir(run), cache or run.parent / "attackers"
-    number, budget, over = (
-        opened.checkpoints.at(at),
-        Budget(steps, n=n),
-        from_words(overrides or []),
-    )
-    exploit = Exploit(opened, number, budget, cache, seed, trust_endpoints, over)
+    number, over = opened.checkpoints.at(at), from_words(overrides or [])
+    exploit = Exploit(opened, number, Budget(steps, n=n), cache, seed, trust_endpoints, over)
     with Bars(speech.console(stderr=True), json) as bars:
         result = exploit.measure(attackers_of(opened.config, attackers), bars.phase)
-    lines = [
-        f"{name:12s} ASR at {curve['steps']}: "
-        f"{' '.join(_short(rate['value']) for rate in curve['asr'])}  ({curve['tried']})"
-        for name, curve in result["attackers"].items()
-    ]
+    lines = []
+    for name, curve in result["attackers"].items():
+        rates = " ".join(_short(rate["value"]) for rate in curve["asr"])
+        lines.append(f"{name:12s} ASR at {curve['steps']}: {rates}  ({curve['tried']})")
     answer(json, result, [*lines, f"worst: {result['worst'] or 'unscored'}"])
 
 
 def crossplay(
-    runs: RunFolders,
+    runs: speech.RunFolders,
     at: Annotated[str, Option(help="rounds, with commas; default: the last")] = "",
     n: Annotated[int, Option(min=1, help="games of a cell")] = 192,
     cache: Annotated[Path | None, Option(help="where played cells are kept")] = None,
@@ -272,7 +233,7 @@ def rounds_of(text: str) -> list[int]:
 
 
 def bound(
-    run: RunFolder,
+    run: speech.RunFolder,
     at: At = None,
     confidence: Annotated[float, Option(min=0.5, max=0.9999, help="joint")] = 0.95,
     json: Json = False,

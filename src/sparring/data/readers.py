@@ -8,27 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from pydantic import TypeAdapter
+
+from sparring.data import schemas
 from sparring.data.rows import Record, jsonl, located, records
-from sparring.data.schemas import (
-    LABELS,
-    POLARITY,
-    SCHEMAS,
-    STEPS,
-    TRUTHS,
-    Replies,
-    Schema,
-    Way,
-    digest,
-    label_of,
-    match,
-    shown,
-    text_of,
-)
+from sparring.data.schemas import Replies, Schema, Way, digest, label_of, match, shown, text_of
 from sparring.types import Demo, Message, Seed, UsageError, near
 
-T = TypeVar("T")
 SeedRow = tuple[str, Record, Seed]
 """(where a row stands, as `FILE:LINE`; the row; its seed)."""
 
@@ -92,7 +80,7 @@ def _labels_of(path: Path, name: str, negated: bool) -> Way:
     A truth value of `is_safe` would be read as its opposite, and so would one of `!is_harmful`.
     """
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
-    means = {POLARITY[word] for word in words if word in POLARITY}
+    means = {schemas.POLARITY[word] for word in words if word in schemas.POLARITY}
     turned = not {"not", "non", "no"}.isdisjoint(words)
     harm = (True in means) != turned if len(means) == 1 else None
     if negated and harm:
@@ -101,12 +89,14 @@ def _labels_of(path: Path, name: str, negated: bool) -> Way:
             f"harmful={name}, or rename the column if its true means harmless"
         )
     if negated:
-        return {"column": name, "words": {word: not true for word, true in TRUTHS.items()}}
+        return {"column": name, "words": {word: not true for word, true in schemas.TRUTHS.items()}}
     if harm is not False:
         return {"column": name}
     return {
         "column": name,
-        "words": {word: true for word, true in LABELS.items() if word not in TRUTHS},
+        "words": {
+            word: true for word, true in schemas.LABELS.items() if word not in schemas.TRUTHS
+        },
         "hint": f": a true in {name} seems to mean harmless; write harmful=!{name} (in quotes), or "
         "rename the column if it means harmful",
     }
@@ -131,22 +121,10 @@ def read(
     counted in the notes.
     """
     schema, rows, left_out = seed_rows(path, columns)
-    seeds, notes = _first(path, schema, (seed for *_, seed in rows), limit, "seeds", left_out)
+    seeds = [seed for *_, seed in islice(rows, limit or None)]
+    notes = summary(path, schema.name, len(seeds), "seeds", left_out)
     notes += [schema.note] if schema.note else []
     return SeedFile(_unique(seeds, notes), schema.name, notes)
-
-
-def _first(
-    path: Path | str,
-    schema: Schema,
-    items: Iterator[T],
-    limit: int | None,
-    kind: str,
-    left_out: Counter[str],
-) -> tuple[list[T], list[str]]:
-    """(the items, up to `limit`; what a reader should know of them)."""
-    taken = list(islice(items, limit or None))
-    return taken, summary(path, schema.name, len(taken), kind, left_out)
 
 
 def summary(
@@ -179,9 +157,7 @@ def seed_rows(
     def rows() -> Iterator[SeedRow]:
         for where, row in chain([first], places):
             if not schema.fits(row.keys()):
-                odd = row.keys() - schema.columns - schema.optional
-                lacks = ", ".join(sorted(schema.columns - row.keys()))
-                wrong = f"lacks {lacks}" if lacks else f"has also {shown(odd)}"
+                wrong = schema.misfit(row.keys())
                 raise UsageError(f"{where}: not the fields of the first record: it {wrong}")
             try:
                 seed = schema.seed(row, left_out, every_row)
@@ -219,19 +195,15 @@ def read_pool(path: Path) -> list[Demo]:
     """
     demos: list[Demo] = []
     for where, record in records(path) if path.suffix == ".json" else jsonl(path):
-        try:
-            messages = _messages(record)
-        except (AttributeError, TypeError):  # of another shape within
-            messages = None
-        if not _is_dialogue(messages):
+        messages = _dialogue(record)
+        if not messages:
             raise UsageError(
                 f'{where}: wanted {{"messages": [{{"role", "content"}}, …]}} with user and '
                 "assistant in turn, after a system message or none, up to the assistant's reply, "
                 "or LLaMA-Factory's instruction, input, output and system, or its conversations"
             )
         *before, last = messages
-        observation = tuple(Message(m["role"], m["content"]) for m in before)
-        demos.append(Demo(observation, last["content"]))
+        demos.append(Demo(tuple(before), last.content))
     if not demos:
         raise UsageError(f"{path}: no rows")
     return demos
@@ -254,14 +226,18 @@ def _messages(record: Record) -> Any:
     return [{"role": _SPEAKERS.get(r, r), "content": text} for r, text in [*system, *pairs]]
 
 
-def _is_dialogue(messages: Any) -> bool:
-    """Whether these are [system,] user, assistant, … assistant: what every chat template takes."""
-    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-        return False
-    roles = [m.get("role") for m in messages]
+_MESSAGES = TypeAdapter(list[Message])
+
+
+def _dialogue(record: Record) -> list[Message]:
+    """A pool's row as every chat template takes it: [system,] user, assistant, …; else none."""
+    try:
+        messages = _MESSAGES.validate_python(_messages(record))
+    except (AttributeError, TypeError, ValueError):
+        return []
+    roles = [message.role for message in messages]
     turns = roles[roles[:1] == ["system"] :]
-    alternating = turns == ["user", "assistant"] * (len(turns) // 2)
-    return bool(turns) and alternating and all(isinstance(m.get("content"), str) for m in messages)
+    return messages if turns == ["user", "assistant"] * (len(turns) // 2) != [] else []
 
 
 def gathered(sources: Sequence[Mapping[str, Any]]) -> tuple[list[Seed], list[str]]:
@@ -326,15 +302,15 @@ def read_labelled(
     """
     schema, rows, left_out = seed_rows(path, every_row=True)
     if schema.replies is None:
-        known = ", ".join(s.name for s in SCHEMAS if s.replies)
+        known = ", ".join(s.name for s in schemas.SCHEMAS if s.replies)
         raise UsageError(f"{path}: {schema.name} has no labelled replies; wanted one of: {known}")
     by_id = _behaviors(behaviors) if behaviors else {}
     items = _labelled(schema.replies, rows, by_id, left_out)
-    labelled, notes = _first(path, schema, items, limit, "labelled replies", left_out)
+    labelled = list(islice(items, limit))
+    notes = summary(path, schema.name, len(labelled), "labelled replies", left_out)
     notes += [schema.note] if schema.note and not by_id else []
-    names = {name: False for item in labelled for name in item.judges}
-    names |= {name: True for item in labelled for name, v in item.judges.items() if v is not None}
-    if silent := sorted(name for name, has_verdicts in names.items() if not has_verdicts):
+    ruling = {name for item in labelled for name, v in item.judges.items() if v is not None}
+    if silent := sorted({name for item in labelled for name in item.judges} - ruling):
         notes.append(f"no verdicts of yes or no, so not read as judges: {', '.join(silent):.300}")
     return LabelledFile(labelled, schema.name, notes)
 
@@ -344,17 +320,13 @@ def _labelled(
 ) -> Iterator[Labelled]:
     """The rows with a reply that has a label; `left_out` counts the others."""
     for where, row, seed in rows:
-        reply, described = text_of(replies.reply, row), seed
+        reply, known = text_of(replies.reply, row), behaviors.get(seed.cluster)
         if not reply:
             left_out["no reply"] += 1
             continue
-        if behaviors:
-            if seed.cluster not in behaviors:
-                left_out["of a behavior that the file of behaviors lacks"] += 1
-                continue
-            known = behaviors[seed.cluster]
-            described = replace(seed, goal=known.requested, context=known.context)
-            described = replace(described, category=known.category)
+        if behaviors and not known:
+            left_out["of a behavior that the file of behaviors lacks"] += 1
+            continue
         try:
             harmful, refused = label_of(replies.harmful, row), label_of(replies.refused, row)
         except ValueError as error:
@@ -362,10 +334,14 @@ def _labelled(
         if harmful is None and refused is None:
             left_out["no label, or people undecided"] += 1
             continue
-        judges = STEPS[replies.judges](row) if replies.judges else {}
+        judges = schemas.STEPS[replies.judges](row) if replies.judges else {}
         # Other replies to the same text need other ids.
         name = digest(f"{seed.text}\n{reply}") if seed.id == digest(seed.text) else seed.id
-        yield Labelled(replace(described, id=name), reply, harmful, refused, judges)
+        described = replace(seed, id=name)
+        if known:
+            described = replace(described, goal=known.requested, context=known.context)
+            described = replace(described, category=known.category)
+        yield Labelled(described, reply, harmful, refused, judges)
 
 
 def _behaviors(path: Path | str) -> dict[str, Seed]:

@@ -210,12 +210,10 @@ def _parquet(path: Path) -> Iterator[Place]:
         raise UsageError(
             f"{path}: Parquet needs pyarrow (pip install 'sparring[data]'); or save it as JSONL"
         ) from None
-    number = 0
     try:
-        for batch in ParquetFile(path).iter_batches(batch_size=256):
-            for record in batch.to_pylist():
-                number += 1
-                yield f"{path}: record {number}", record
+        batches = ParquetFile(path).iter_batches(batch_size=256)
+        for number, record in enumerate(chain.from_iterable(b.to_pylist() for b in batches), 1):
+            yield f"{path}: record {number}", record
     except (ArrowException, OSError, ValueError) as error:
         raise UsageError(f"{path}: not Parquet: {error!s:.200}") from None
 

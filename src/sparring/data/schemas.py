@@ -72,6 +72,12 @@ class Schema(BaseModel):
         """Whether a file with these columns is of this schema."""
         return self.columns <= columns and (self.more or columns <= self.columns | self.optional)
 
+    def misfit(self, columns: Set[str], header: Set[str] = frozenset()) -> str:
+        """What a file with these columns lacks, or has too much; see `shown` on the `header`."""
+        lacks = ", ".join(sorted(self.columns - columns))
+        odd = columns - self.columns - self.optional
+        return f"lacks {lacks}" if lacks else f"has also {shown(odd, header)}"
+
     @property
     def header(self) -> str:
         """The columns in words; those that may be absent stand in brackets."""
@@ -307,6 +313,5 @@ def _compared(columns: Set[str]) -> str:
     nearest = max(SCHEMAS, key=lambda s: len(s.columns & columns) / len(s.columns | columns))
     if 2 * len(nearest.columns & columns) < len(nearest.columns | columns):
         nearest = next(schema for schema in SCHEMAS if schema.name == "seeds")
-    lacks, odd = nearest.columns - columns, columns - nearest.columns - nearest.optional
-    wrong = f"lacks {', '.join(sorted(lacks))}" if lacks else f"has also {shown(odd, columns)}"
+    wrong = nearest.misfit(columns, columns)
     return f"The nearest, {nearest.name!r}, has the columns {nearest.header}; this one {wrong}."

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +53,13 @@ def items(run: RunDir, number: int) -> Items:
     An item's key holds its place in the set, its seed, and a digest of what was dealt: two runs'
     attackers make other attacks of the same seeds, and those are not the same items.
     """
-    sets: dict[str, dict[str, State]] = {}
+    sets: dict[str, dict[str, State]] = defaultdict(dict)
     for name, state in recorded_games(run, number):
         texts = [move.completion.text for move in state.moves[: state.dealt]]
         dealt = hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12] if texts else ""
-        games = sets.setdefault(name, {})
-        games[f"{len(games)}:{state.seed.id}:{dealt}"] = state
-    exam = run.exam(number)
-    recorded = exam.rates if exam else {}
-    everything = outcomes(sets, {}, EVERYTHING)
-    return {name: rate_items for name, rate_items in everything.items() if name in recorded}
+        sets[name][f"{len(sets[name])}:{state.seed.id}:{dealt}"] = state
+    exam, everything = run.exam(number), outcomes(sets, {}, EVERYTHING)
+    return {name: own for name, own in everything.items() if exam and name in exam.rates}
 
 
 def last_exam(run: RunDir) -> int:
@@ -90,8 +89,8 @@ def compared(
     same = [name for name in a if a[name].keys() == b[name].keys()] or list(a)
     if others := sorted(a.keys() - set(same)):
         warn(f"left out, for the runs asked other things: {', '.join(others)}")
-    before, after = ({name: rates[name] for name in same} for rates in (a, b))
-    before, after = _pooled(before) | before, _pooled(after) | after
+    own = ({name: rates[name] for name in same} for rates in (a, b))
+    before, after = (_pooled(rates) | rates for rates in own)
     return {name: compare(rate_items, after[name]) for name, rate_items in before.items()}
 
 
@@ -177,10 +176,9 @@ def cross(entrants: Sequence[Entrant], n: int, cache: Path, on_cell: OnCell) -> 
     common = dumps([*_rules(place), [seed.to_json() for seed in seeds], n])
     sweep(inside(cache.parent, cache.name), "*.json")
     paths: dict[tuple[str, str], Path] = {}
-    for row in entrants:
-        for column in entrants:
-            digest = hashlib.sha256(common + row.digest + column.digest).hexdigest()[:24]
-            paths[row.name, column.name] = cache / f"{digest}.json"
+    for row, column in product(entrants, repeat=2):
+        digest = hashlib.sha256(common + row.digest + column.digest).hexdigest()[:24]
+        paths[row.name, column.name] = cache / f"{digest}.json"
     played = crossplay(
         Trial(place.plan.game, place.plan.judge, openings, "evidence/crossplay"),
         {entrant.name: entrant.policy(Player.ATTACKER) for entrant in entrants},
@@ -191,9 +189,9 @@ def cross(entrants: Sequence[Entrant], n: int, cache: Path, on_cell: OnCell) -> 
         cache.mkdir(parents=True, exist_ok=True)
         write_atomic(paths[attacker, defender], dumps(rate.to_json()))
         on_cell(attacker, defender, rate.value)
-    cells: dict[str, dict[str, Any]] = {}
+    cells: dict[str, dict[str, Any]] = defaultdict(dict)
     for (attacker, defender), path in paths.items():
-        cells.setdefault(attacker, {})[defender] = read_json(path)
+        cells[attacker][defender] = read_json(path)
     return {"rows": "attacker", "columns": "defender", "n": n, "asr": cells}
 
 
@@ -218,6 +216,6 @@ def _check_unseen(entrant: Entrant, seeds: Sequence[Seed], place: str) -> None:
 
 def _rules(place: Run) -> list[Any]:
     """What decides how a game goes and whether an attack worked, beside who plays it."""
-    config, game = place.config, type(place.plan.game)
-    rules = config.game.model_dump(include={"gate", "exchanges", "reply_format"})
-    return [f"{game.__module__}.{game.__qualname__}", rules, *judged(config)]
+    rules = place.config.game.model_dump(include={"gate", "exchanges", "reply_format"})
+    game = type(place.plan.game)
+    return [f"{game.__module__}.{game.__qualname__}", rules, *judged(place.config)]

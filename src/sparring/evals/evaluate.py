@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import count
 
 from sparring.arena import Cast, opening_names, play_named
-from sparring.evals.folder import EvalDir, EvalSpec, Key, key_of, row_of
-from sparring.evals.models import Candidate
-from sparring.evals.tasks import Suite
+from sparring.evals.folder import EvalDir, EvalSpec, Key, key_of, keyed, row_of
+from sparring.evals.models import Candidate, ModelSettings, attacker_of, candidates
+from sparring.evals.tasks import Suite, TaskSettings, load_suite
 from sparring.exam import ruled_again
 from sparring.games.codec import verdict_of
 from sparring.games.dialogue import Dialogue
@@ -22,8 +23,8 @@ from sparring.players.player import Policy, Request, Sampling
 from sparring.runs.sources import packaged_briefs
 from sparring.runs.train import Interrupted, signals
 from sparring.store.files import Journal, Row
-from sparring.store.folder import write_status
-from sparring.types import Completion, Move, Player, State, Status, UnscoredError
+from sparring.store.folder import RunDir, write_status
+from sparring.types import Completion, Move, Player, State, Status, UnscoredError, UsageError
 
 Sets = Mapping[str, Sequence[Sequence[State]]]
 """The openings of every draw, by set: equal in all draws, unless an attacker wrote them anew."""
@@ -45,6 +46,7 @@ class Evaluation:
     rewriter: tuple[Candidate, Game] | None = None
     batch: int = 32
     seed: int = 0
+    notes: Sequence[str] = ()
 
     @property
     def spec(self) -> EvalSpec:
@@ -70,8 +72,7 @@ class Evaluation:
         for name, draws in sets.items():
             for draw, openings in enumerate(draws):
                 rng_seed = f"{root}/{name}" + (f"/draw {draw}" if draw else "")
-                named = zip(opening_names(openings), openings, strict=True)
-                items = [(place, *opening) for place, opening in enumerate(named)]
+                items = [*zip(count(), opening_names(openings), openings, strict=False)]
                 for start in range(0, len(items), self.batch):
                     yield ItemBatch(name, draw, items[start : start + self.batch], rng_seed)
 
@@ -91,6 +92,18 @@ class ItemBatch:
     def keys(self, model: str) -> list[Key]:
         """Return the keys of the samples that a model gives of this batch."""
         return [(model, self.set, place, self.draw) for place, _, _ in self.items]
+
+
+def prepared(
+    tasks: TaskSettings, models: ModelSettings, attacker: RunDir | None, batch: int, seed: int
+) -> Evaluation:
+    """Read the tasks and find the models; nothing is loaded yet."""
+    if models.sampling.temperature == 0 and tasks.epochs > 1:
+        raise UsageError("--epochs: at temperature 0 every epoch would be the first one again")
+    suite = load_suite(tasks, models.models[0])
+    rewriter = attacker_of(attacker) if attacker else None
+    tested, notes = candidates(models)
+    return Evaluation(suite, tested, models.sampling, rewriter, batch, seed, notes)
 
 
 AskBatch = Callable[[Policy, ItemBatch], list[Row]]
@@ -119,8 +132,8 @@ def run(
 
                 _play(evaluation, folder, beat)
         except (Interrupted, UnscoredError) as error:
-            status = "interrupted" if isinstance(error, Interrupted) else "stopped"
-            write_status(folder.folder, status)
+            stopped = "stopped" if isinstance(error, UnscoredError) else "interrupted"
+            write_status(folder.folder, stopped)
             raise
         write_status(folder.folder, "complete")
 
@@ -157,8 +170,7 @@ def _collect(
         beat(model.name, done, len(keys))
     del policy
     gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
+    if torch := sys.modules.get("torch"):
         torch.cuda.empty_cache()
 
 
@@ -169,9 +181,8 @@ def _failed(row: Row) -> bool:
 
 def replies(suite: Suite, model: str, policy: Policy, batch: ItemBatch) -> list[Row]:
     """Play a batch's openings to their end; return their moves and verdicts as rows."""
-    cast: Cast = {Player.DEFENDER: policy}
-    if suite.examiner:
-        cast = {**cast, Player.ATTACKER: suite.examiner}
+    examiner = {Player.ATTACKER: suite.examiner} if suite.examiner else {}
+    cast: Cast = {Player.DEFENDER: policy, **examiner}
     game = Dialogue(LabelPayoff(MAGIC), packaged_briefs(), gate=False, exchanges=2)
     openings = {name: opening for _, name, opening in batch.items}
     episodes = play_named(game, openings, cast, suite.judge, {}, batch.rng_seed)
@@ -191,14 +202,10 @@ def rewrites(game: Game, policy: Policy, batch: ItemBatch) -> list[Row]:
         Request(game.observe(state), (f"{batch.rng_seed}/{Player.ATTACKER}/{name}",))
         for _, name, state in batch.items
     ]
+    keys, completions = batch.keys(Player.ATTACKER), policy.sample(requests)
     return [
-        {
-            **{"model": model, "set": name, "place": place, "draw": draw},
-            **{"text": completion.text, "status": completion.status},
-        }
-        for (model, name, place, draw), (completion,) in zip(
-            batch.keys(Player.ATTACKER), policy.sample(requests), strict=True
-        )
+        {**keyed(key), "text": completion.text, "status": completion.status}
+        for key, [completion] in zip(keys, completions, strict=True)
     ]
 
 
@@ -207,12 +214,11 @@ def _rewritten(undealt: Sets, attacks: Journal) -> Sets:
     rows = {key_of(row): row for row in attacks.rows()}
 
     def opening(state: State, row: Row) -> State:
-        text, status = str(row["text"]), Status(row.get("status", Status.OK))
-        attack = answer_of(text)
-        if attack is None:
-            unsent = Completion(text, status=status)
-            return State(state.seed, (Move(Player.ATTACKER, (), unsent, None),))
-        return State(state.seed).deal(Player.ATTACKER, attack)
+        text = str(row["text"])
+        if (attack := answer_of(text)) is not None:
+            return State(state.seed).deal(Player.ATTACKER, attack)
+        unsent = Completion(text, status=Status(row.get("status", Status.OK)))
+        return State(state.seed, (Move(Player.ATTACKER, (), unsent, None),))
 
     return {
         name: [

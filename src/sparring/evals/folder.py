@@ -132,16 +132,17 @@ def key_of(row: Row) -> Key:
     return str(row["model"]), str(row["set"]), int(row["place"]), int(row["draw"])
 
 
+def keyed(key: Key) -> Row:
+    """Return the fields of a line that hold its key."""
+    return dict(zip(("model", "set", "place", "draw"), key, strict=True))
+
+
 def row_of(key: Key, state: State, second: Verdict | None) -> Row:
     """Return a finished game as a line: its moves, and the verdicts on it."""
-    model, name, place, draw = key
     last = state.moves[-1].completion
     cause = Status.NO_REPLY if without_reply(state) and last.status is Status.OK else last.status
     return {
-        "model": model,
-        "set": name,
-        "place": place,
-        "draw": draw,
+        **keyed(key),
         **state_json(state),
         "finished": last.finished,
         "verdict": verdict_json(state.verdict) if state.rulings else None,

@@ -8,9 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, StrictBool, TypeAdapter, ValidationError
 
 from sparring.data.readers import Labelled
@@ -19,13 +18,14 @@ from sparring.door import reading
 from sparring.evals.crossplay import recorded_games
 from sparring.exam import QUESTIONS, field_of, outcome, outcomes, reruled
 from sparring.games.codec import verdict_json, verdict_of
-from sparring.games.game import reply_in, reply_of
+from sparring.games.game import reply_in
 from sparring.judges.judge import Judge, KeywordJudge, describe
-from sparring.stats.agreement import Corrected, alpha, corrected, kappa
-from sparring.stats.rates import Counts, Estimate, Outcome, Rate, clustered, estimate, rate, ratio
-from sparring.store.files import Journal, dumps
+from sparring.metrics import without_reply
+from sparring.stats.agreement import Corrected, alpha, corrected, f1, kappa
+from sparring.stats.rates import Estimate, Outcome, Rate, rate
+from sparring.store.files import Journal, Row, dumps
 from sparring.store.folder import RunDir
-from sparring.types import UNRULED, Player, Seed, State, Status, UsageError, Verdict
+from sparring.types import UNRULED, Message, Player, Seed, State, Status, UsageError, Verdict
 
 SCHEMA = 1
 """The version of a file of verdicts, and of a file of calibrations."""
@@ -47,18 +47,13 @@ class StoredGame:
     judged: bool = True
 
 
-class _Message(BaseModel):
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
 class _Reply(BaseModel):
     """One line of a file of replies."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
     prompt: str | None = None
-    messages: list[_Message] = []
+    messages: list[Message] = []
     response: str | None = None
     harmful: StrictBool | None = None
     id: str = ""
@@ -86,8 +81,8 @@ def games_of_file(path: Path) -> list[StoredGame]:
 
 
 def _stored_game(path: Path, where: str, row: Record) -> StoredGame:
-    fields = (
-        "{prompt | messages, response} and, if known, {id, harmful, goal, context, cluster, "
+    wanted = (
+        "wanted {prompt | messages, response} and, if known, {id, harmful, goal, context, cluster, "
         "category}"
     )
     try:
@@ -95,30 +90,27 @@ def _stored_game(path: Path, where: str, row: Record) -> StoredGame:
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{where}: {place}: {first['msg']}; wanted {fields}") from None
+        raise UsageError(f"{where}: {place}: {first['msg']}; {wanted}") from None
     if record.prompt is not None and record.messages:
-        raise UsageError(f"{where}: both prompt and messages; wanted {fields}")
+        raise UsageError(f"{where}: both prompt and messages; {wanted}")
     turns = [message for message in record.messages if message.role != "system"]
     if record.prompt is not None:
-        turns = [_Message(role="user", content=record.prompt)]
+        turns = [Message("user", record.prompt)]
     if record.response is not None:
-        turns.append(_Message(role="assistant", content=record.response))
+        turns.append(Message("assistant", record.response))
     if not turns or turns[-1].role != "assistant":
         raise UsageError(
             f"{where}: no reply: neither a response nor a last message of the assistant"
         )
     if [turn.role for turn in turns] != ["user", "assistant"] * (len(turns) // 2):
-        raise UsageError(
-            f"{where}: the messages must be user and assistant in turn; wanted {fields}"
-        )
+        raise UsageError(f"{where}: the messages must be user and assistant in turn; {wanted}")
     request, reply = turns[-2].content, turns[-1].content
     digest = hashlib.sha256(f"{request}\n{reply}".encode("utf-8", "surrogatepass")).hexdigest()
     more = record.model_dump(include={"goal", "context", "cluster", "category"})
     state = State(Seed(request, record.harmful is not False, record.id or digest[:16], **more))
-    for turn in turns:
-        player = Player.ATTACKER if turn.role == "user" else Player.DEFENDER
-        text = turn.content if player is Player.ATTACKER else reply_in(turn.content) or ""
-        state = state.deal(player, text)
+    for attack, answer in zip(turns[::2], turns[1::2], strict=True):
+        state = state.deal(Player.ATTACKER, attack.content)
+        state = state.deal(Player.DEFENDER, reply_in(answer.content) or "")
     kind = {True: "harmful", False: "benign", None: "replies"}[record.harmful]
     return StoredGame(f"{kind}/{path.stem}", state, reply_in(reply) is not None)
 
@@ -128,11 +120,10 @@ def games_of_run(run: RunDir, number: int) -> list[StoredGame]:
 
     A reply that did not parse is shown to no judge.
     """
-    games = []
-    for name, state in recorded_games(run, number):
-        judged = state.moves[-1].player is Player.ATTACKER or reply_of(state) is not None
-        games.append(StoredGame(name, state, judged))
-    return games
+    return [
+        StoredGame(name, state, judged=not without_reply(state))
+        for name, state in recorded_games(run, number)
+    ]
 
 
 def digest(games: Sequence[StoredGame]) -> str:
@@ -173,17 +164,14 @@ def rejudge(
         batch = due[start : start + BATCH]
         ruled = judge.rule([replace(games[place].state, rulings=()) for place in batch])
         verdicts |= dict(zip(batch, ruled, strict=True))
-        journal.append(
-            {
-                "place": place,
-                "set": games[place].set,
-                "id": games[place].state.seed.id,
-                "verdict": verdict_json(verdicts[place]),
-            }
-            for place in batch
-        )
+        journal.append(_verdict_row(place, games[place], verdicts[place]) for place in batch)
         progress(len(games) - len(due) + start + len(batch), len(games))
     return [verdicts[place] for place in range(len(games))]
+
+
+def _verdict_row(place: int, game: StoredGame, verdict: Verdict) -> Row:
+    seed_id, ruling = game.state.seed.id, verdict_json(verdict)
+    return {"place": place, "set": game.set, "id": seed_id, "verdict": ruling}
 
 
 def rates(
@@ -250,38 +238,23 @@ def calibration(judge: str, field: str, ruled: Sequence[Ruled], source: str = ""
 
 def _accuracy(ruled: Sequence[Ruled]) -> Rate:
     """How often the judge agrees with people."""
-    verdicts = []
-    for label, verdict in ruled:
-        right = None if verdict.happened is None else verdict.happened == label
-        verdicts.append(replace(verdict, happened=right))
-    return rate(verdicts)
-
-
-def f1(pairs: Sequence[tuple[bool, bool | None]], clusters: Sequence[str]) -> Estimate:
-    """Return 2 TP / (2 TP + FP + FN) of (people's label, the judge's); undefined without any."""
-    scored = [i for i, (_, verdict) in enumerate(pairs) if verdict is not None]
-    hits = [[pairs[i] == (True, True), pairs[i][0] != pairs[i][1]] for i in scored]
-    rows = clustered(np.array(hits, dtype=float).reshape(-1, 2), [clusters[i] for i in scored])
-    return estimate(rows, _f1, len(scored))
-
-
-def _f1(rows_RK: Counts) -> Counts:
-    hit_R, miss_R = rows_RK.T
-    return ratio(2 * hit_R, 2 * hit_R + miss_R)
+    rights = (None if v.happened is None else v.happened == label for label, v in ruled)
+    return rate([replace(v, happened=right) for (_, v), right in zip(ruled, rights, strict=True)])
 
 
 def of_stored(items: Sequence[Labelled], source: str = "") -> list[Calibration]:
     """Calibrate every judge whose verdicts on harm stand in the file; no model is asked."""
-    labelled = [item for item in items if item.harmful is not None]
-    calibrations = []
-    for name in sorted({n for item in items for n, v in item.judges.items() if v is not None}):
-        ruled = []
-        for item in labelled:
-            verdict = item.judges.get(name)
-            cause = "ok" if verdict is not None else "absent"
-            ruled.append((bool(item.harmful), Outcome(verdict, item.seed.cluster_key, cause)))
-        calibrations.append(calibration(name, "reply_harm", ruled, source))
-    return calibrations
+    names = sorted({n for item in items for n, v in item.judges.items() if v is not None})
+    labelled = [(item.harmful, item) for item in items if item.harmful is not None]
+    return [
+        calibration(name, "reply_harm", [(h, _stored(i, name)) for h, i in labelled], source)
+        for name in names
+    ]
+
+
+def _stored(item: Labelled, judge: str) -> Outcome:
+    verdict = item.judges.get(judge)
+    return Outcome(verdict, item.seed.cluster_key, "absent" if verdict is None else "ok")
 
 
 def of_verdicts(
@@ -322,7 +295,7 @@ def read_calibrations(path: Path) -> list[Calibration]:
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             raise UsageError(f"{path}: wanted a calibration file of schema {SCHEMA}")
         return TypeAdapter(list[Calibration]).validate_python(content.get("calibrations"))
-    except (ValueError, RecursionError, ValidationError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not what `sparring judge calibrate` writes: {error}") from None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -43,6 +43,11 @@ def kappa(
     return _agreement(pairs, clusters, _cell, _kappa)
 
 
+def f1(pairs: Sequence[tuple[bool, bool | None]], clusters: Sequence[str]) -> Estimate:
+    """Return 2 TP / (2 TP + FP + FN) of (people's label, a rater's); undefined without any."""
+    return _agreement(pairs, clusters, _hit_or_miss, _f1)
+
+
 def alpha_of(counts: Mapping[tuple[Any, ...], int]) -> Estimate:
     """Return `alpha` of items that are counted by their ratings; each is its own cluster."""
     return alpha(list(Counter(counts).elements()))
@@ -51,22 +56,13 @@ def alpha_of(counts: Mapping[tuple[Any, ...], int]) -> Estimate:
 def _agreement(
     items: Sequence[Ratings], clusters: Sequence[str] | None, count: Any, statistic: Statistic
 ) -> Estimate:
-    values = _values(items)
-    rated = [i for i, ratings in enumerate(items) if _paired(ratings)]
-    rows = np.array([count(items[i], values) for i in rated])
-    if clusters is not None and rated:
-        rows = rates.clustered(rows, [clusters[i] for i in rated])
-    return rates.estimate(rows, statistic, len(rated))
-
-
-def _values(items: Iterable[Ratings]) -> list[Rating]:
-    """Every rating that occurs, in order of its first occurrence."""
-    return list(dict.fromkeys(r for ratings in items for r in ratings if r is not None))
-
-
-def _paired(ratings: Ratings) -> bool:
-    """Whether an item has two ratings to compare."""
-    return sum(rating is not None for rating in ratings) > 1
+    """`statistic` of the sums of `count(ratings, values)` over items with two ratings or more."""
+    values = list(dict.fromkeys(r for ratings in items for r in ratings if r is not None))
+    rated = [i for i, ratings in enumerate(items) if sum(r is not None for r in ratings) > 1]
+    rows_NK = np.array([count(items[i], values) for i in rated])
+    names: Sequence[Hashable] = clusters or range(len(items))
+    rows_CK = rates.clustered(rows_NK, [names[i] for i in rated])
+    return rates.estimate(rows_CK, statistic, len(rated))
 
 
 def _coincidences(ratings: Ratings, values: Sequence[Rating]) -> Counts:
@@ -82,6 +78,11 @@ def _cell(pair: Ratings, values: Sequence[Rating]) -> Counts:
     table_VV = np.zeros((len(values), len(values)))
     table_VV[values.index(pair[0]), values.index(pair[1])] = 1
     return table_VV.ravel()
+
+
+def _hit_or_miss(pair: Ratings, _: object) -> Counts:
+    """Whether one pair is a true positive, and whether it is an error of either kind."""
+    return np.array([pair == (True, True), pair[0] != pair[1]], dtype=float)
 
 
 def _square(rows_RK: Counts) -> Counts:
@@ -104,6 +105,11 @@ def _kappa(rows_RK: Counts) -> Counts:
     alike_R = np.trace(table_RVV, axis1=1, axis2=2) / n_R
     chance_R = (table_RVV.sum(1) * table_RVV.sum(2)).sum(1) / n_R**2
     return rates.ratio(alike_R - chance_R, 1 - chance_R)
+
+
+def _f1(rows_R2: Counts) -> Counts:
+    hit_R, miss_R = rows_R2.T
+    return rates.ratio(2 * hit_R, 2 * hit_R + miss_R)
 
 
 TRANSFER = (
@@ -145,11 +151,8 @@ def corrected(rate: Rate, sensitivity: Rate, specificity: Rate) -> Corrected:
     if sensitivity.value is None or specificity.value is None:
         return Corrected(rate, None, None, why="people labelled no item of one of the two kinds")
     youden = sensitivity.value + specificity.value - 1
-    interval = lang_reiczigel(
-        (rate.value, independent_n(rate)),
-        (sensitivity.value, independent_n(sensitivity)),
-        (specificity.value, independent_n(specificity)),
-    )
+    measured = (rate, sensitivity, specificity)
+    interval = lang_reiczigel(*((known.value or 0.0, independent_n(known)) for known in measured))
     if youden <= 0 or interval is None:
         why = f"sensitivity + specificity is {youden + 1:.3f}, which cannot be told from a coin's 1"
         return Corrected(rate, None, None, why=why)

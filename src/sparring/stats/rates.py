@@ -119,10 +119,8 @@ def rate(outcomes: Sequence[Outcome]) -> Rate:
     bounds = (hits / total, (hits + total - n) / total) if total else (0.0, 1.0)
     if not n:
         return Rate(None, None, "none", total, 0, 0, bounds, dict(causes))
-    if len(clusters) == n:
-        method, interval = "wilson", wilson(hits, n)
-    else:
-        method, interval = _clustered_interval(rows_C2, n)
+    alone = len(clusters) == n
+    method, interval = ("wilson", wilson(hits, n)) if alone else _clustered_interval(rows_C2, n)
     return Rate(hits / n, interval, method, total, n, len(clusters), bounds, dict(causes))
 
 
@@ -146,11 +144,8 @@ def estimate(rows_CK: Counts, statistic: Statistic, n: int, seed: int = 0) -> Es
         return Estimate(None, None, "none", 0, 0)
     # In the order of their first rows: rows of the other sign then have the same draws.
     kinds = Counter(map(tuple, rows_CK.tolist()))
-    kinds_JK, times_J, clusters = (
-        np.array(list(kinds)),
-        np.array(list(kinds.values())),
-        len(rows_CK),
-    )
+    kinds_JK, times_J = np.array(list(kinds)), np.array(list(kinds.values()))
+    clusters = len(rows_CK)
     value = float(statistic((times_J @ kinds_JK)[None])[0])
     if np.isnan(value):
         return Estimate(None, None, "none", n, clusters)
@@ -165,7 +160,7 @@ def estimate(rows_CK: Counts, statistic: Statistic, n: int, seed: int = 0) -> Es
     return Estimate(value, (float(low), float(high)), "cluster bootstrap", n, clusters)
 
 
-def clustered(rows_NK: Counts, clusters: Sequence[str]) -> Counts:
+def clustered(rows_NK: Counts, clusters: Sequence[Hashable]) -> Counts:
     """Sum the rows of items by cluster."""
     rows = grouped(zip(clusters, rows_NK, strict=True)).values()
     return np.array([np.sum(of_cluster, axis=0) for of_cluster in rows])
