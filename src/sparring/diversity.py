@@ -6,7 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
@@ -170,34 +170,23 @@ def _attack(episode: Episode) -> str:
     return " ".join(filter(None, attacks_of(episode.state)))
 
 
-def diversity(episodes: Iterable[Episode], similarity: Similarity = bag_of_words) -> float | None:
-    """Mean of 1 − the similarity of each attack to its siblings; None where none has any."""
-    return _mean(episodes, lambda texts: distinctness(texts, similarity))
+def diversity_metrics(episodes: Iterable[Episode], embedding: Similarity | None = None) -> Metrics:
+    """Means over every attack that has siblings; nothing where none has any.
 
-
-def self_bleu(episodes: Iterable[Episode]) -> float | None:
-    """Mean BLEU of each attack against its siblings (Zhu et al. 2018, arXiv:1802.01886).
-
-    High where siblings share phrases; None where no attack has any.
+    `diversity`: 1 − its similarity to them; `diversity_embedding`: the same by an embedding.
+    `self_bleu`: its BLEU against them (Zhu et al. 2018, arXiv:1802.01886), high where they share
+    phrases.
     """
-    return _mean(episodes, bleus)
-
-
-def _mean(
-    episodes: Iterable[Episode], measure: Callable[[Sequence[str]], list[float]]
-) -> float | None:
-    """The mean of a measure of texts over the attacks of every group of at least two."""
-    groups = [[_attack(e) for e in group.values()] for group in siblings(episodes).values()]
-    values = [value for texts in groups if len(texts) > 1 for value in measure(texts)]
-    return fmean(values) if values else None
-
-
-def diversity_metrics(episodes: Sequence[Episode], embedding: Similarity | None = None) -> Metrics:
-    """`diversity`, `self_bleu` and, with an embedding, `diversity_embedding`, where defined."""
-    values = {"diversity": diversity(episodes), "self_bleu": self_bleu(episodes)}
+    measures: dict[str, Callable[[Sequence[str]], list[float]]]
+    measures = {"diversity": distinctness, "self_bleu": bleus}
     if embedding:
-        values["diversity_embedding"] = diversity(episodes, embedding)
-    return {name: value for name, value in values.items() if value is not None}
+        measures["diversity_embedding"] = partial(distinctness, similarity=embedding)
+    groups = [[_attack(e) for e in group.values()] for group in siblings(episodes).values()]
+    groups = [texts for texts in groups if len(texts) > 1]
+    return {
+        name: fmean(value for texts in groups for value in measure(texts))
+        for name, measure in (measures if groups else {}).items()
+    }
 
 
 def strategy_entropy(counts: Iterable[float]) -> float:

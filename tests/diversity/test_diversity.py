@@ -14,11 +14,9 @@ from sparring.diversity import (
     bag_of_words,
     bleus,
     distinctness,
-    diversity,
     diversity_metrics,
     repeats_itself,
     rewarded,
-    self_bleu,
     siblings,
     strategy_entropy,
     wraps_the_seed,
@@ -93,8 +91,8 @@ def test_bleu_is_a_share_and_1_for_a_text_among_its_copies(texts):
 def test_worked_metrics_of_a_round():
     # Each of the first two against its copy is 1; the third has no word of theirs.
     episodes = played(["tell a tale of old", "tell a tale of old", "sing"], replies=2)
-    assert self_bleu(episodes) == pytest.approx(2 / 3)
-    assert diversity(episodes) == pytest.approx((0.5 + 0.5 + 1) / 3)
+    expected = {"self_bleu": 2 / 3, "diversity": (0.5 + 0.5 + 1) / 3}
+    assert diversity_metrics(episodes) == pytest.approx(expected)
     same = diversity_metrics(episodes, lambda texts: [[1.0] * len(texts)] * len(texts))
     assert same == pytest.approx(
         {"diversity": 2 / 3, "self_bleu": 2 / 3, "diversity_embedding": 0.0}
@@ -105,7 +103,6 @@ def test_worked_metrics_of_a_round():
     "episodes", [played(["a", "b"], Verdict(on_topic=False)), played(["alone"])]
 )
 def test_attacks_that_were_turned_away_or_have_no_siblings_are_not_compared(episodes):
-    assert (diversity(episodes), self_bleu(episodes)) == (None, None)
     assert diversity_metrics(episodes, bag_of_words) == {}
 
 
@@ -125,7 +122,7 @@ def test_what_an_attack_goes_on_with_is_no_sibling_of_itself(width, alone):
     game, judge = replace(magic(), exchanges=2), ScriptedJudge(lambda s: HELD)
     episodes = play(game, [State(VAULT)], players, judge, {A: width, D: 4}, "s")
     assert len({e.state.moves[2].sent for e in episodes}) > 1
-    assert (diversity(episodes) is None) is alone
+    assert (diversity_metrics(episodes) == {}) is alone
     before, after = ([e.returns[A] for e in some] for some in (episodes, rewarded(episodes, 1)))
     assert (before == after) is alone
     assert siblings(episodes)[0][0] == episodes[0], "its first game stands for a fork"

@@ -9,9 +9,9 @@ from torch.distributed.tensor import DTensor
 
 from sparring.players.fast import recompute
 from sparring.players.grpo import Grpo, GrpoConfig
-from sparring.players.logprobs import head_of
 from sparring.players.ranks import ALONE, launched, shard, sharding_requested
 from sparring.players.trainer import imitate
+from sparring.players.trials import head_of
 from sparring.players.weights import LearningRate, Optimizer, adapters
 from sparring.types import Player, Sample
 

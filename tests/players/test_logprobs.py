@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from tests.close import assert_close_sums
 from tests.players.by_hand import PAD, VOCABULARY, alone, gradient_of, ids, network, tiny
 
-from sparring.players.logprobs import chosen_logprobs, head_of, logprobs, microbatches, pad
+from sparring.players import logprobs as players_logprobs
+from sparring.players.logprobs import chosen_logprobs, logprobs, microbatches, pad
+from sparring.players.trials import head_of
 
 pytestmark = pytest.mark.numeric
 
@@ -99,7 +101,8 @@ def test_a_piece_at_a_time_gives_the_same_numbers_and_gradients(kind, more, piec
     assert_close_sums(gradient_of(pieces), gradient_of(whole))
 
 
-def test_no_more_logits_exist_at_once_than_a_piece():
+def test_no_more_logits_exist_at_once_than_a_piece(monkeypatch):
+    monkeypatch.setattr(players_logprobs, "PIECE", 7 * 61)
     hidden_ND = torch.randn(50, 16, requires_grad=True)
     weight_VD, batches = torch.randn(61, 16, requires_grad=True), []
 
@@ -107,7 +110,7 @@ def test_no_more_logits_exist_at_once_than_a_piece():
         batches.append(len(hidden_ND))
         return hidden_ND @ weight_VD.T
 
-    logp_N = chosen_logprobs(head, hidden_ND, torch.arange(50), 1.0, piece=7 * 61)
+    logp_N = chosen_logprobs(head, hidden_ND, torch.arange(50), 1.0)
     logp_N.sum().backward()
     assert max(batches) == 7
     assert sum(batches) >= 2 * 50, "for the gradient they are made again"

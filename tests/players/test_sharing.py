@@ -15,7 +15,8 @@ from tests.tiny import GEMMA
 from sparring.players.fast import decoding, sharing
 from sparring.players.fast.sharing import PLAIN, SHARED, Path, abreast, packed_logprobs, path_of
 from sparring.players.grpo import Grpo, GrpoConfig
-from sparring.players.logprobs import causal, every_row, logprobs, microbatches, pad
+from sparring.players.logprobs import every_row, logprobs, microbatches, pad
+from sparring.players.trials import causal
 from sparring.players.weights import LearningRate, Weights, adapters
 from sparring.types import Completion, Player, Sample, SparringError
 

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from sparring.players.chat import Chat
-from sparring.players.logprobs import Row, logprobs, pad
+from sparring.players.logprobs import logprobs, pad
 from sparring.players.player import Request, Sampling
 from sparring.players.ranks import ALONE, Ranks
+from sparring.players.trials import Row
 from sparring.players.weights import Tensors, Weights
 from sparring.types import TOO_LONG, Completion, Message, SparringError, UsageError
 
@@ -70,19 +71,15 @@ class SamplingEngine(Protocol):
 
     def adapters(self) -> Mapping[str, Path]:
         """The adapters that are loaded, by name, and the folder each was read from."""
-        ...
 
     def load(self, name: str, folder: Path) -> None:
         """Load the PEFT folder as the adapter `name`, which must be new."""
-        ...
 
     def unload(self, name: str) -> None:
         """Let go of an adapter."""
-        ...
 
     def draw(self, name: str, prompts: Sequence[SeededPrompt], how: Decoding) -> list[Drawn]:
         """One completion for each prompt, in order, from the adapter called `name`."""
-        ...
 
 
 def seed_of(address: str) -> int:

@@ -34,11 +34,9 @@ class LoraClient(Protocol):
     @property
     def version(self) -> int:
         """How many steps the adapter has seen."""
-        ...
 
     def sample(self, prompts: Sequence[SeededPrompt], how: Decoding) -> list[Drawn]:
         """One completion for each prompt, in order, from the adapter as it is now."""
-        ...
 
     def forward_backward(self, samples: Sequence[Sample], epsilon: tuple[float, float]) -> Passed:
         """Add the gradient of the sum over samples and tokens of −min(ρA, clip(ρ, 1 − ε, 1 + ε)A).
@@ -46,22 +44,18 @@ class LoraClient(Protocol):
         The advantages are already normalised. Call it exactly once before each `optim_step`,
         because a service may average over the samples that it has accumulated.
         """
-        ...
 
     def optim_step(self, learning_rate: float, betas: tuple[float, float]) -> float | None:
         """Apply the gradient by AdamW without weight decay; returns its norm, if the service does.
 
         AdamW's epsilon is torch's default, 1e-8.
         """
-        ...
 
     def save(self, name: str) -> str:
         """Save adapter and moments under a new name; returns the path that `load` takes."""
-        ...
 
     def load(self, path: str, version: int) -> None:
         """Go back to what `save` wrote after `version` steps."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from sparring.players.fast import path_of
-from sparring.players.logprobs import Batch, Row, microbatches, pad
+from sparring.players.logprobs import Batch, microbatches, pad
 from sparring.players.ranks import in_step
+from sparring.players.trials import Row
 from sparring.players.weights import Optimizer, Tensors
 from sparring.pulse import beat
 from sparring.types import Metrics, Player, Sample
@@ -154,12 +155,12 @@ def grpo_metrics(counts: Mapping[str, float]) -> Metrics:
         metrics["importance_sampling_ratio/mean"] = counts["ratio"] / tokens
     metrics["sampling_logp_difference"] = counts["drift"]
     metrics["entropy"] = counts["entropy"] / tokens
-    first = counts.get("first", 0.0)
-    if first:
-        metrics["sampling_logp_difference/mean"] = counts["apart"] / first
-        if counts["apart"] / first > ALARM:
-            metrics["sampling_alarm"] = 1.0
-    if first and "ratio/total" in counts:
+    if not (first := counts.get("first", 0.0)):
+        return metrics
+    metrics["sampling_logp_difference/mean"] = counts["apart"] / first
+    if counts["apart"] / first > ALARM:
+        metrics["sampling_alarm"] = 1.0
+    if "ratio/total" in counts:
         metrics["sampling_ratio/mean"] = counts["ratio/total"] / first
         metrics["sampling_ratio/max"] = counts["ratio/max"]
         metrics["sampling_ratio/truncated"] = counts["ratio/truncated"] / first

@@ -36,16 +36,9 @@ def load_model(
             f"model_name_or_path: cannot load {place}: no *.safetensors in it{there}; convert it "
             "where you trust it: model.save_pretrained(folder) writes safetensors"
         )
-    with _loading(path):
-        read: Any = AutoModelForCausalLM.from_pretrained
-        model, loaded = read(
-            place,
-            revision=revision or "main",
-            dtype="auto" if dtype == "auto" else getattr(torch, dtype),
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+    kind = "auto" if dtype == "auto" else getattr(torch, dtype)
+    options: dict[str, Any] = {"dtype": kind, "use_safetensors": True, "output_loading_info": True}
+    model, loaded = _read(AutoModelForCausalLM, path, revision, **options)
     if missing := sorted(loaded["missing_keys"]):  # transformers would draw them at random
         raise UsageError(
             f"model_name_or_path: cannot load {place}: {len(missing)} weights are in none of its "
@@ -58,30 +51,30 @@ def load_config(path: str, revision: str | None = None) -> Any:
     """The settings of a model, whose weights are not read."""
     from transformers import AutoConfig
 
-    place = _check_folder(path, revision)
-    check_model(Path(place))
-    with _loading(path, "the config of "):
-        return AutoConfig.from_pretrained(
-            place, revision=revision or "main", trust_remote_code=False
-        )
+    return _read(AutoConfig, path, revision, "the config of ")
 
 
 def load_tokenizer(path: str, revision: str | None = None) -> Any:
     """The tokenizer beside a model."""
     from transformers import AutoTokenizer
 
-    place = _check_folder(path, revision)
-    check_model(folder := Path(place))
+    check_model(folder := Path(_check_folder(path, revision)))
     # Without a vocabulary transformers may make an empty one.
     if folder.is_dir() and not any(any(folder.glob(name)) for name in _VOCABULARIES):
         raise UsageError(
             f"model_name_or_path: no tokenizer in {path}; copy that of the model it was made from "
             "(tokenizer.json, tokenizer_config.json) beside the weights"
         )
-    with _loading(path, "the tokenizer of "):
-        return AutoTokenizer.from_pretrained(
-            place, revision=revision or "main", trust_remote_code=False
-        )
+    return _read(AutoTokenizer, path, revision, "the tokenizer of ")
+
+
+def _read(kind: Any, path: str, revision: str | None, what: str = "", **options: Any) -> Any:
+    """What a class of transformers reads from a checked folder or hub name."""
+    place = _check_folder(path, revision)
+    check_model(Path(place))
+    options |= {"revision": revision or "main", "trust_remote_code": False}
+    with _loading(path, what):
+        return kind.from_pretrained(place, **options)
 
 
 def load_adapter(model: Any, folder: str | Path, field: str = "--adapter") -> Any:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sparring.players.chat import Chat
 from sparring.players.fast import begin, check_playable
+from sparring.players.logprobs import chunked
 from sparring.players.player import Request, Sampling
 from sparring.players.weights import Weights
 from sparring.pulse import beat
@@ -64,18 +65,14 @@ class LocalPolicy:
         self, prompts: Sequence[tuple[int, ...]], requests: Sequence[Request], fits: Sequence[bool]
     ) -> Iterator[list[int]]:
         """Indices of requests that decode together: of similar length, within the budget."""
-        chunk: list[int] = []
-        rows = 0
-        for i in sorted(compress(range(len(prompts)), fits), key=lambda i: (len(prompts[i]), i)):
-            length = len(prompts[i]) + self.sampling.max_completion_length
-            width = len(requests[i].addresses)
-            if chunk and (rows + width) * length > self.sampling.batch_tokens:
-                yield chunk
-                chunk, rows = [], 0
-            chunk.append(i)
-            rows += width
-        if chunk:
-            yield chunk
+
+        def within(chunk: list[int]) -> bool:
+            length = len(prompts[chunk[-1]]) + self.sampling.max_completion_length
+            rows = sum(len(requests[i].addresses) for i in chunk)
+            return rows * length <= self.sampling.batch_tokens
+
+        by_length = sorted(compress(range(len(prompts)), fits), key=lambda i: len(prompts[i]))
+        return chunked(by_length, within)
 
     def _decode(
         self,

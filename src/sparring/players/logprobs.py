@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
+
+from sparring.players.trials import (
+    PROBE,
+    Head,
+    Row,
+    bare_logits,
+    causal,
+    head_of,
+    logits_kept,
+    refusal,
+)
 
 
 class ChosenLogprobs(torch.autograd.Function):
@@ -40,129 +49,8 @@ class ChosenLogprobs(torch.autograd.Function):
         return out_NV.to(logits_NV.dtype), None, None
 
 
-Head = Callable[[Tensor], Tensor]
-"""Hidden states [N, D] to logits [N, V]."""
-
 PIECE = 2**26
 """Logits that may exist at once: 256 MiB in float32."""
-
-
-ATTENTION = frozenset({"full_attention", "sliding_attention"})
-"""The kinds of layers whose whole past is the keys and values of a cache."""
-
-
-def causal(model: Any) -> Any:
-    """The language model inside a PEFT model, adapters in place; others as they are."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def kinds(model: Any) -> set[str]:
-    """The kinds of this language model's layers, as transformers' caches call them."""
-    from transformers.cache_utils import get_layer_types_and_kwargs
-
-    return set(get_layer_types_and_kwargs(model.config.get_text_config())[0])
-
-
-def attends(model: Any) -> bool:
-    """Whether every layer of the model is attention over a cache, full or within a window."""
-    config = model.config.get_text_config()
-    plain = config._attn_implementation in ("sdpa", "eager") and not config.is_encoder_decoder
-    return plain and kinds(model) <= ATTENTION
-
-
-def logits_kept(model: Any, tokens: int) -> dict[str, int]:
-    """The argument for logits of the last `tokens` alone, for models that take it."""
-    takes = "logits_to_keep" in inspect.signature(causal(model).forward).parameters
-    return {"logits_to_keep": tokens} if takes else {}
-
-
-Row = tuple[tuple[int, ...], tuple[int, ...]]
-"""Prompt ids and completion ids."""
-
-PROBE: tuple[Row, ...] = (
-    ((4, 5, 6, 7, 8, 9), (1, 2, 3)),
-    ((3, 2), (5,)),
-    ((4, 5, 6, 7, 8, 9), (7, 6)),
-)
-"""A batch of two prompts that a model is tried with."""
-
-Trial = Callable[[Any], tuple[Tensor, Tensor]]
-"""Runs a model in some way; returns what that way computes and what a bare forward pass does."""
-
-_TRIED: WeakKeyDictionary[Any, dict[Trial, str]] = WeakKeyDictionary()
-
-
-def refusal(model: Any, trial: Trial) -> str:
-    """Why the model cannot run in the way of `trial`; empty if it can.
-
-    Families differ in their caches, masks and arguments, and new ones come every month: so no list
-    of names says which ways are open to a model, but one trial of each on a few tokens does.
-    """
-    whole = causal(model)
-    tried = _TRIED.setdefault(whole, {})
-    if trial not in tried:
-        training = whole.training
-        whole.eval()
-        try:
-            with torch.no_grad(), torch.random.fork_rng():
-                tried[trial] = _difference(whole, *trial(model))
-        except Exception as error:  # whatever a family's own code makes of it
-            tried[trial] = f"{type(error).__name__}: {error}".partition("\n")[0]
-        finally:
-            whole.train(training)
-    return tried[trial]
-
-
-def _difference(model: Any, actual: Tensor, expected: Tensor) -> str:
-    """A sentence on two tensors that differ by more than the rounding of the model's dtype."""
-    limit = 1e-3 if model.dtype.itemsize >= 4 else 0.15
-    if not bool(expected.isfinite().all()):
-        return (
-            "its logits are not numbers (NaN): the weights are damaged, or their dtype is too small"
-        )
-    if actual.shape != expected.shape:
-        return f"its logits have the shape {[*actual.shape]} instead of {[*expected.shape]}"
-    apart, spread = (actual - expected).abs().mean().item(), expected.std().item()
-    if apart <= limit * spread:
-        return ""
-    return f"how it is run changes its logits by {apart:.2g} where their spread is {spread:.2g}"
-
-
-def bare_logits(model: Any, row: Row) -> Tensor:
-    """Logits [T + 1, V] after the prompt and after each token of the completion, in float32.
-
-    One row runs alone, without padding, mask, positions or cache.
-    """
-    ids = torch.tensor([[*row[0], *row[1]]], device=model.device)
-    logits: Tensor = model(input_ids=ids, use_cache=False).logits[0, len(row[0]) - 1 :]
-    return logits.float()
-
-
-def head_of(model: Any) -> Head | None:
-    """What turns the last hidden state of `causal(model).base_model` into logits.
-
-    None where that is not the output embedding (and Gemma's cap) alone: some families scale
-    their logits.
-    """
-    return None if refusal(model, _by_head) else _head(causal(model))
-
-
-def _head(whole: Any) -> Head:
-    output = whole.get_output_embeddings()
-    cap = getattr(whole.config.get_text_config(), "final_logit_softcapping", None)
-    return (lambda hidden: cap * (output(hidden) / cap).tanh()) if cap else output
-
-
-def _by_head(model: Any) -> tuple[Tensor, Tensor]:
-    whole = causal(model)
-    outputs: list[Any] = []
-    hook = whole.base_model.register_forward_hook(lambda *call: outputs.append(call[-1]))
-    try:
-        logits = bare_logits(whole, PROBE[0])
-        hidden = outputs[0].last_hidden_state[0, -len(logits) :]
-        return _head(whole)(hidden).float(), logits
-    finally:
-        hook.remove()
 
 
 def _left_padding(model: Any) -> tuple[Tensor, Tensor]:
@@ -180,12 +68,10 @@ def _masked(ids_BS: Tensor, seen_BS: Tensor) -> dict[str, Tensor]:
     return {"input_ids": ids_BS, "attention_mask": seen_BS, "position_ids": place_BS}
 
 
-def chosen_logprobs(
-    head: Head, hidden_ND: Tensor, target_N: Tensor, temperature: float, piece: int | None = None
-) -> Tensor:
+def chosen_logprobs(head: Head, hidden_ND: Tensor, target_N: Tensor, temperature: float) -> Tensor:
     """Log-probabilities [N] of `target_N` in nats, in float32; temperature 0 counts as 1.
 
-    At most `piece` logits exist at once, or PIECE. Where that is not all of them, each piece is
+    At most PIECE logits exist at once. Where that is not all of them, each piece is
     computed again for its gradient.
     """
 
@@ -198,7 +84,7 @@ def chosen_logprobs(
     if rows > 1:
         with torch.no_grad():
             width = head(hidden_ND[:1]).shape[-1]
-        rows = max(1, (piece or PIECE) // width)
+        rows = max(1, PIECE // width)
     if rows >= len(target_N):
         return compute(hidden_ND, target_N)
     pieces = zip(torch.split(hidden_ND, rows), torch.split(target_N, rows), strict=True)
@@ -233,6 +119,18 @@ def every_row(groups: Sequence[int], longest_prompt: int, longest_reply: int) ->
     return sum(groups) * (longest_prompt + longest_reply)
 
 
+def chunked(order: Iterable[int], fits: Callable[[list[int]], bool]) -> Iterator[list[int]]:
+    """Pieces of `order`, each as long as it `fits`; a single one always does."""
+    chunk: list[int] = []
+    for i in order:
+        if chunk and not fits([*chunk, i]):
+            yield chunk
+            chunk = []
+        chunk.append(i)
+    if chunk:
+        yield chunk
+
+
 def microbatches(rows: Sequence[Row], budget: int, cost: Cost = every_row) -> Iterator[list[int]]:
     """Indices of rows that run at most `budget` padded tokens together, longest first.
 
@@ -242,19 +140,14 @@ def microbatches(rows: Sequence[Row], budget: int, cost: Cost = every_row) -> It
     groups: dict[tuple[int, ...], list[int]] = {}
     for i in sorted(range(len(rows)), key=lambda i: (-len(rows[i][0]) - len(rows[i][1]), i)):
         groups.setdefault(rows[i][0], []).append(i)
-    chunk: list[int] = []
-    size: tuple[list[int], int, int] = ([], 0, 0)
-    for i in chain.from_iterable(groups.values()):
-        prompt, reply = rows[i]
-        *done, last = (*size[0], 0) if not chunk or rows[chunk[-1]][0] != prompt else size[0]
-        grown = ([*done, last + 1], max(size[1], len(prompt)), max(size[2], len(reply)))
-        if chunk and cost(*grown) > budget:
-            yield chunk
-            chunk, grown = [], ([1], len(prompt), len(reply))
-        chunk.append(i)
-        size = grown
-    if chunk:
-        yield chunk
+    owner = {i: number for number, group in enumerate(groups.values()) for i in group}
+
+    def fits(chunk: list[int]) -> bool:
+        sizes = tuple(Counter(owner[i] for i in chunk).values())
+        prompt, reply = (max(len(rows[i][part]) for i in chunk) for part in (0, 1))
+        return cost(sizes, prompt, reply) <= budget
+
+    return chunked(owner, fits)
 
 
 def pad(rows: Sequence[Row], index: Sequence[int], pad_id: int, device: Any) -> Batch:

@@ -40,7 +40,6 @@ class Policy(Protocol):
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
         """For each request, one completion per address, in order."""
-        ...
 
 
 class Learner(Protocol):
@@ -48,7 +47,6 @@ class Learner(Protocol):
 
     def update(self, samples: Sequence[Sample]) -> Metrics:
         """One update; metrics are prefixed by the player they are about."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

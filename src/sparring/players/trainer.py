@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from sparring.players.chat import Chat
 from sparring.players.grpo import Grpo
-from sparring.players.logprobs import Row, logprobs, microbatches, pad
+from sparring.players.logprobs import logprobs, microbatches, pad
 from sparring.players.player import Policy, Request
 from sparring.players.ranks import in_step, shared_out
+from sparring.players.trials import Row
 from sparring.players.weights import LearningRate, Optimizer, Weights
 from sparring.pulse import beat
 from sparring.types import Completion, Demo, Metrics, Sample, UsageError

@@ -11,16 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparring.players.logprobs import (
-    PROBE,
-    bare_logits,
-    causal,
-    kinds,
-    learned,
-    logits_kept,
-    padded,
-    refusal,
-)
+from sparring.players.logprobs import learned, padded
+from sparring.players.trials import PROBE, bare_logits, causal, kinds, logits_kept, refusal
 from sparring.types import SparringError, UsageError
 
 _NAME = "sparring_forks"
@@ -248,6 +240,14 @@ def _room(tensor: Tensor, tokens: int) -> Tensor:
     return torch.cat([tensor, tensor.new_empty(rows, heads, tokens, size)], dim=2)
 
 
+def siblings_before(owner_B: Tensor) -> Tensor:
+    """How many rows of the same prompt stand before each row, shape [B]."""
+    order_B, count_P = torch.argsort(owner_B, stable=True), torch.bincount(owner_B)
+    first_P = count_P.cumsum(0) - count_P
+    place_B = torch.arange(len(owner_B), device=owner_B.device)
+    return torch.empty_like(owner_B).index_copy(0, order_B, place_B - first_P[owner_B[order_B]])
+
+
 class Forks:
     """A cache in the place of transformers', forked from that of prompts.
 
@@ -272,15 +272,10 @@ class Forks:
 
     def _seat(self, owner_B: Tensor) -> None:
         """Give every row a slot beside its siblings: P prompts, W rows of each at most."""
-        prompts = len(self.length_P)
-        count_P = torch.bincount(owner_B, minlength=prompts)
-        self.owner_B, self.wide = owner_B, int(count_P.max())
-        order = torch.argsort(owner_B, stable=True)
-        first_P = count_P.cumsum(0) - count_P
-        rank = torch.arange(len(owner_B), device=owner_B.device) - first_P[owner_B[order]]
-        slot_B = torch.empty_like(owner_B)
-        slot_B[order] = owner_B[order] * self.wide + rank
-        full = len(owner_B) == prompts * self.wide
+        before_B = siblings_before(owner_B)
+        self.owner_B, self.wide = owner_B, int(before_B.max()) + 1
+        slot_B = owner_B * self.wide + before_B
+        full = len(owner_B) == len(self.length_P) * self.wide
         in_order = full and bool((slot_B[1:] > slot_B[:-1]).all())
         self.slot_B = None if in_order else slot_B
 

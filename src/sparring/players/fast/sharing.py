@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,22 +11,18 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from sparring.players.fast.decoding import forked, run_prompts, trunk
+from sparring.players.fast.decoding import forked, run_prompts, siblings_before, trunk
 from sparring.players.logprobs import (
     Batch,
     Cost,
     LogprobsOf,
-    attends,
-    causal,
     every_row,
-    head_of,
-    kinds,
     logprobs,
     of_hidden,
     probed,
-    refusal,
 )
 from sparring.players.ranks import sharded
+from sparring.players.trials import attends, causal, head_of, kinds, refusal
 
 
 def recompute(model: Any) -> int:
@@ -143,12 +138,16 @@ def packed_logprobs(pair: float, model: Any, batch: Batch, temperature: float) -
     whole, head = causal(model), head_of(model)
     if head is None:
         return logprobs(model, batch, temperature)
-    owners = batch.owner_B.tolist()
-    longest = batch.prompt_PL.shape[1]
-    many = abreast(pair, tuple(Counter(owners).values()), longest, batch.target_BT.shape[1])
+    owner_B, longest = batch.owner_B, batch.prompt_PL.shape[1]
+    sizes = torch.bincount(owner_B).tolist()
+    many = abreast(pair, sizes, longest, batch.target_BT.shape[1])
     if many == 1:
         return logprobs(model, batch, temperature)
-    owner_R, place_B = (torch.tensor(n).to(batch.owner_B) for n in _placed(owners, many))
+    before_B = siblings_before(owner_B)
+    # A prompt has a row for each `many` of its completions, and each of them a place in its row.
+    rows = owner_B * len(owner_B) + before_B // many
+    row_R, row_B = torch.unique(rows, return_inverse=True)
+    owner_R, place_B = row_R // len(owner_B), row_B * many + before_B % many
     inner_BT = batch.target_BT[:, :-1]
     room, steps = len(owner_R) * many, inner_BT.shape[1]
     own_NT = inner_BT.new_zeros(room, steps).index_copy(0, place_B, inner_BT)
@@ -169,20 +168,6 @@ def packed_logprobs(pair: float, model: Any, batch: Batch, temperature: float) -
     rest_NTD = hidden_RSD[:, longest:].reshape(room, steps, hidden_RSD.shape[2])
     hidden_BTD = torch.cat([first_B1D, rest_NTD.index_select(0, place_B)], dim=1)
     return of_hidden(head, hidden_BTD, batch, temperature)
-
-
-def _placed(owners: Sequence[int], many: int) -> tuple[list[int], list[int]]:
-    """The prompt of every row, and which of all rows' places, `many` a row, a completion has."""
-    rows: list[int] = []
-    places: list[int] = []
-    free: dict[int, int] = {}
-    for owner in owners:
-        if free.get(owner, 0) % many == 0:
-            free[owner] = len(rows) * many
-            rows.append(owner)
-        places.append(free[owner])
-        free[owner] += 1
-    return rows, places
 
 
 def _masks(model: Any, seen_RL: Tensor, position_RS: Tensor, steps: int) -> Any:
