@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from sparring.types import SparringError, Status
 T = TypeVar("T")
 _BUSY = 60.0
 """Seconds to wait while another process writes."""
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR_SHORT_READ}
 _OPEN = """
 pragma journal_mode = wal;
 pragma synchronous = normal;
@@ -34,14 +35,13 @@ _FIND = "select text, digest from answers where key = ?"
 
 @dataclass(eq=False)
 class Answers:
-    """The file at `path`. A damaged one is set aside, and `notes` say so.
+    """The file at `path`. A damaged one is set aside, with a warning.
 
     Every text has a digest: one that is not what was written counts as missing. A write is
     durable against the death of a process, not against that of the machine.
     """
 
     path: Path
-    notes: list[str] = field(default_factory=list)
     _open: sqlite3.Connection | None = field(default=None, init=False, repr=False)
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
@@ -76,7 +76,8 @@ class Answers:
             try:
                 return self._once(act)
             except sqlite3.Error as error:
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
+                code = getattr(error, "sqlite_errorcode", 0)  # its lowest byte is the kind of error
+                if not {code, code & 0xFF} & _DAMAGED:
                     raise
                 self.close()
                 self._set_aside(error)
@@ -103,9 +104,10 @@ class Answers:
                 part = self.path.with_name(self.path.name + end)
                 if part.exists():
                     part.rename(part.with_name(part.name + mark))
-        self.notes.append(
+        warnings.warn(
             f"{self.path} is damaged ({error}) and was set aside as {self.path.name}{mark}; "
-            "its answers are asked for again"
+            "its answers are asked for again",
+            stacklevel=2,
         )
 
     def _alone(self) -> FileLock:
@@ -164,12 +166,14 @@ class Cached:
 
         fresh = self.engine.answer([questions[places[key][0]] for key in due], keep) if due else []
         by_key = {key: Answer(text, cached=True, calls=0) for key, text in known.items()}
+        by_key |= zip(due, fresh, strict=True)
         answers: dict[int, Answer] = {}
-        for key, answer in (by_key | dict(zip(due, fresh, strict=True))).items():
-            cached = answer.status is Status.OK
-            free = replace(answer, cached=cached, calls=0, prompt_tokens=0, completion_tokens=0)
-            first, *others = places[key]
-            answers |= {first: answer, **dict.fromkeys(others, free)}
+        for key, (first, *others) in places.items():
+            cached = by_key[key].status is Status.OK
+            free = replace(
+                by_key[key], cached=cached, calls=0, prompt_tokens=0, completion_tokens=0
+            )
+            answers |= {first: by_key[key], **dict.fromkeys(others, free)}
         for place in range(len(questions)):
             on_answer(place, answers[place])
         return [answers[place] for place in range(len(questions))]

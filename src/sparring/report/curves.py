@@ -8,15 +8,16 @@ from functools import cache
 from itertools import groupby
 from math import nan
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from sparring.report import plots
 from sparring.report.plots import Drawing, Theme
 from sparring.report.run_report import Points, RunReport, headline_key
-from sparring.stats.rates import Rate
+from sparring.stats.rates import Rate, grouped
 
+Item = TypeVar("Item", bound=tuple[int, Any])
 MOST = 300
 """Points of a curve, and turns, that are drawn; more are averaged in equal blocks of rounds."""
 
@@ -139,23 +140,20 @@ def _lines(axes: Any, panel: FigurePanel, run: RunReport, theme: Theme, of: int 
         if not (points := run.curves.get(metric, ())):
             continue
         own = theme.muted if panel.exam else theme.colour(place)
-        look: dict[str, Any] = {
-            "color": own if of is None else theme.colour(of),
-            "label": whose + text,
-        }
+        look = {"color": own if of is None else theme.colour(of), "label": f"{whose}{text}"}
         if panel.dots:
             few = points[:: max(1, len(points) // MOST)]
             axes.plot(*zip(*few, strict=True), "." if place == 0 else "x", ms=3.5, **look)
             continue
-        x, y, alone = _averaged(points, block_of(len(run.turns)))
-        look |= {"alpha": 0.6 if panel.exam and whose else 1.0, "marker": "." if alone else None}
+        x, y, alone = _averaged(points, len(run.turns))
         style = "-" if of is None else plots.STYLES[place % len(plots.STYLES)]
-        axes.plot(x, y, ls=style, ms=2.5, lw=1.0, **look)
+        alpha, marker = 0.6 if panel.exam and whose else 1.0, "." if alone else None
+        axes.plot(x, y, ls=style, ms=2.5, lw=1.0, alpha=alpha, marker=marker, **look)
     for held_out in panel.judges:
         if exams := _exams(panel, run, held_out):
             named = f"exam, {plots.label(exams[0][2], 14)}" if exams[0][2] else "exam"
             text = f"{whose}{named}{' (held-out judge)' if held_out else ''}"
-            colour = theme.series[held_out] if of is None else theme.colour(of)
+            colour = theme.colour(held_out if of is None else of)
             measured = [(rounds, rate) for rounds, rate, _ in exams]
             plots.with_intervals(axes, measured, colour, text, held_out)
 
@@ -173,13 +171,17 @@ def _in_words(panel: FigurePanel, runs: Sequence[RunReport]) -> str:
     return f"{panel.title}. " + "; ".join(words)
 
 
-def _averaged(points: Points, size: int) -> tuple[list[float], list[float], bool]:
-    """Return means over blocks of `size` rounds, with a gap wherever a block has no point.
+def in_blocks(items: Sequence[Item], rounds: int) -> dict[int, list[Item]]:
+    """Return what was played after so many rounds, the first part of each item, by its block."""
+    return grouped(((item[0] - 1) // block_of(rounds), item) for item in items)
+
+
+def _averaged(points: Points, rounds: int) -> tuple[list[float], list[float], bool]:
+    """Return means over blocks of rounds, with a gap wherever a block has no point.
 
     Also whether any point stands alone, so that a line would not show it.
     """
-    groups = groupby(points, key=lambda point: (point[0] - 1) // size)
-    members = {block: list(group) for block, group in groups}
+    members = in_blocks(points, rounds)
     spread = range(min(members), max(members) + 1) if members else ()
     rows = [members.get(block, [(nan, nan)]) for block in spread]
     alone = any(block - 1 not in members and block + 1 not in members for block in members)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from math import nan
 from statistics import fmean
 from typing import Any
 
 from sparring.report import plots
-from sparring.report.curves import block_of, shade
+from sparring.report.curves import in_blocks, shade
 from sparring.report.plots import Drawing, Theme, axes_in, label
 from sparring.report.run_report import RunReport, families, family_name, sides, value
 from sparring.stats.rates import Rate
@@ -123,9 +122,7 @@ def strategy_figure(run: RunReport, file: str, names: Sequence[str]) -> Drawing:
         axes = axes_in(figure, theme, head, (0.42, 0.42, 0.12, 0.36))
         grey = {"others": theme.grid, "unfaithful": theme.muted, "unparseable": theme.ink}
         colours = [*theme.series[: len(named)], *(grey[n] for n in [*groups][len(named) :])]
-        size = block_of(len(run.turns))
-        grouped = groupby(run.strategies, key=lambda item: (item[0] - 1) // size)
-        blocks = [list(block) for _, block in grouped]
+        blocks = in_blocks(run.strategies, len(run.turns)).values()
         x = [fmean(done for done, _ in block) for block in blocks]
         stacks = [
             [fmean(sum(shares.get(n, 0.0) for n in group) for _, shares in b) for b in blocks]
@@ -151,12 +148,11 @@ def strategy_figure(run: RunReport, file: str, names: Sequence[str]) -> Drawing:
 def exploit_figure(results: ExploitResults, file: str) -> Drawing:
     """Draw ASR of fresh attackers by steps of training; of one that learns nothing, a level."""
     attackers = results.attackers
-    shown = list(attackers)[:8]
 
     def draw(figure: Any, theme: Theme) -> None:
         axes = axes_in(figure, theme, "ASR of fresh attackers", (0.42, 0.3, 0.12, 0.36))
-        for name, colour in zip(shown, theme.series, strict=False):
-            points = list(zip(attackers[name].steps, attackers[name].asr, strict=False))
+        for (name, curve), colour in zip(attackers.items(), theme.series, strict=False):
+            points = list(zip(curve.steps, curve.asr, strict=False))
             scored = [(step, rate) for step, rate in points if rate.value is not None]
             if len(points) == 1:
                 look = {"color": colour, "lw": 1.4, "ls": "--", "zorder": 3}

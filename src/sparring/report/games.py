@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -14,6 +14,7 @@ from sparring.games.game import attack_of, reopened, split_thought
 from sparring.metrics import over_refused, succeeded
 from sparring.report.escape import cut, digest, in_place_of
 from sparring.report.run_report import RunReport, pool_is_broad, renamed, settings_of, spread
+from sparring.stats.rates import grouped
 from sparring.store.folder import RunDir, read_games
 from sparring.types import Episode, Player, State, Status, UsageError
 
@@ -21,7 +22,7 @@ OUTCOMES = ("won", "lost", "unscored")
 """How a game ended for the attacker; a harmful seed that is answered, or a benign one that is
 refused, is won."""
 MOMENTS, KINDS = 4, 12
-"""Rounds whose games a page shows, and strategies by which it filters (report.css has as many)."""
+"""Rounds whose games a page shows, and strategies by which it filters."""
 _FILES = 12
 """Exams that are searched for attacks, the first and the last among them."""
 _MOST_BYTES = 256_000_000
@@ -127,10 +128,8 @@ def gathered(run: RunDir, done: int | None, shows_text: bool, exam: bool = False
     if done not in there:
         raise UsageError(f"{run.folder}: no games of {what} {done}; {_recorded(there)}")
     path = run.exam_games(done) if exam else run.transcript(done - 1)
-    groups: dict[Hashable, list[Game]] = {}
-    for game in _games(run, path, shows_text):
-        key = game.state.seed.id if exam else game.episode.opening
-        groups.setdefault(key, []).append(game)
+    games = _games(run, path, shows_text)
+    groups = grouped((game.state.seed.id if exam else game.episode.opening, game) for game in games)
     return Gathering(f"{what} {done}", [*groups.values()])
 
 
@@ -165,8 +164,8 @@ def for_page(runs: Sequence[RunReport], public: bool, include_harmful: bool) -> 
     kinds = list(dict.fromkeys(game.kind for game in every if game.kind))[:KINDS]
     return {
         "kind": "harmful" if include_harmful else kind,
-        "attacks": [(label, best) for label, best in attacks if best],
-        "games": [(label, gathering) for label, gathering in games if gathering.groups],
+        "attacks": [listed for listed in attacks if listed[1]],
+        "games": [listed for listed in games if listed[1].groups],
         "kinds": kinds,
         "filters": {
             "outcome": [(outcome, outcome) for outcome in OUTCOMES],

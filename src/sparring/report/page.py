@@ -149,14 +149,13 @@ def drawings(runs: Sequence[RunReport]) -> dict[str, list[Drawing]]:
     for run in runs:
         suffix = _suffix(runs, run)
         if run.exploit:
-            part = f"exploit{suffix}"
-            parts[part] = [figures.exploit_figure(run.exploit, part)]
+            parts[f"exploit{suffix}"] = [figures.exploit_figure(run.exploit, f"exploit{suffix}")]
         if run.crossplay:
-            file = f"crossplay{suffix}"
-            parts["crossplay"].append(figures.crossplay_figure(run.crossplay, run.label, file))
+            matrix = figures.crossplay_figure(run.crossplay, run.label, f"crossplay{suffix}")
+            parts["crossplay"].append(matrix)
         if run in rewritten:
-            file = f"strategies{suffix}"
-            parts["strategies"].append(figures.strategy_figure(run, file, named))
+            stacked = figures.strategy_figure(run, f"strategies{suffix}", named)
+            parts["strategies"].append(stacked)
     return parts | {group: curves.panels(group, runs) for group in ("curves", "training", "pool")}
 
 
@@ -185,7 +184,12 @@ def html(
         "whose": lambda run: f": {name(run.label)}" if len(runs) > 1 else "",
     }
     environment.globals |= {function.__name__: function for function in FUNCTIONS}
-    css = packaged("report.css")
+    shown = games.for_page(runs, public, include_harmful)
+    choices = {
+        "outcomes": list(games.OUTCOMES),
+        "kinds": [f"k{n}" for n in range(len(shown["kinds"]))],
+    }
+    css = environment.from_string(packaged("report.css")).render(choices)
     facts = [dict(_facts(run, public)) for run in runs]
     page = environment.from_string(packaged("report.html.j2")).render(
         runs=runs,
@@ -200,7 +204,7 @@ def html(
         judges=_judges(runs),
         all_keys=list(dict.fromkeys(key for run in runs for key in run.after.rates)),
         lanes=curves.differ(runs),
-        **games.for_page(runs, public, include_harmful),
+        **shown,
         facts=facts,
         fact_names=list(dict.fromkeys(key for values in facts for key in values)),
         configs=[(run.label, shown_config(run.run.config_yaml, public)) for run in runs],

@@ -71,10 +71,8 @@ def images(drawing: Drawing, theme: Theme, kinds: Sequence[str]) -> list[bytes]:
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # glyphs that the font lacks are drawn as boxes
         mpl.rcdefaults()
-        coloured = _SETTINGS["coloured"].items()
-        mpl.rcParams.update(
-            _SETTINGS["style"] | {key: getattr(theme, own) for key, own in coloured}
-        )
+        mpl.rcParams.update(_SETTINGS["style"])
+        mpl.rcParams.update({key: getattr(theme, c) for key, c in _SETTINGS["coloured"].items()})
         figure = Figure(figsize=(drawing.width, drawing.height), facecolor=theme.paper)
         drawing.draw(figure, theme)
         return [_saved(figure, kind) for kind in kinds]
@@ -133,18 +131,12 @@ def with_intervals(
     x = [at for at, _ in points]
     y = np.array([rate.value or 0.0 for _, rate in points])
     low, high = np.transpose([rate.ci95 or (rate.value, rate.value) for _, rate in points])
-    look: dict[str, Any] = {
-        "color": colour,
-        "label": text,
-        "lw": 1.4,
-        "ls": "--" if hollow else "-",
-        "zorder": 3,
-    }
-    look |= {"ls": "none"} if len(points) < FEWEST_JOINED else {}
+    style = "none" if len(points) < FEWEST_JOINED else "--" if hollow else "-"
+    look: dict[str, Any] = {"color": colour, "label": text, "lw": 1.4, "ls": style, "zorder": 3}
     if len(points) > 40:
         axes.fill_between(x, low, high, color=colour, alpha=0.25, lw=0)
         axes.plot(x, y, **look)
         return
     beside = np.maximum(0.0, (y - low, high - y))
-    look |= {"mfc": axes.get_facecolor() if hollow else colour, "elinewidth": 0.9}
-    axes.errorbar(x, y, yerr=beside, fmt="o", ms=3.4, clip_on=False, **look)
+    fill = axes.get_facecolor() if hollow else colour
+    axes.errorbar(x, y, beside, fmt="o", ms=3.4, mfc=fill, elinewidth=0.9, clip_on=False, **look)

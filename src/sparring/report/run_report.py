@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
-from sparring.door import inside, read_json
+from sparring.door import checked, inside, read_json
 from sparring.report.escape import in_place_of, name
 from sparring.settings.config import RunConfig
-from sparring.stats.rates import Rate
+from sparring.stats.rates import Rate, grouped
 from sparring.store import records
 from sparring.store.folder import RunDir
 from sparring.types import CorruptError, UsageError
@@ -116,9 +116,7 @@ class RunReport:
     def learned_strategies(self) -> Mapping[int, Mapping[str, float]]:
         """`strategies` at a handful of rounds in which the attacker learned."""
         rounds = self.rounds
-        learned = [
-            (n, shares) for n, shares in self.strategies if "attacker" in rounds[n - 1].learns
-        ]
+        learned = [item for item in self.strategies if "attacker" in rounds[item[0] - 1].learns]
         return dict(spread(learned, 6))
 
     @property
@@ -129,30 +127,24 @@ class RunReport:
     @property
     def counts(self) -> Mapping[str, float]:
         """Tokens of each player, and what each judge cost in rounds, exams and cross-play."""
-        tokens = (
-            {key: count for key, count in record.metrics.items() if key.endswith("/tokens")}
-            for record in self.rounds
-        )
+        metrics = _summed(record.metrics for record in self.rounds)
         judge = _summed(record.judge or {} for record in self.rounds)
-        crossplays = [self.crossplay] if self.crossplay else []
         return (
-            _summed(tokens)
+            {key: count for key, count in metrics.items() if key.endswith("/tokens")}
             | {f"judge/{key}": count for key, count in judge.items()}
             | _summed(_spent("exams", exam.costs) for exam in self.exams)
-            | _summed(_spent("cross-play", results.costs) for results in crossplays)
+            | _spent("cross-play", self.crossplay.costs if self.crossplay else None)
         )
 
     @property
     def best_response(self) -> Rate | None:
         """ASR of the strongest of the attackers that trained on the run's defender."""
-        if not self.exploit or self.exploit.worst not in self.exploit.attackers:
-            return None
-        curve = self.exploit.attackers[self.exploit.worst].asr
-        return curve[-1] if curve else None
+        exploit = self.exploit
+        strongest = exploit.attackers.get(exploit.worst or "") if exploit else None
+        return strongest.asr[-1] if strongest and strongest.asr else None
 
     def to_json(self) -> dict[str, Any]:
         """Return what `sparring report --json` prints."""
-        crossplay = self.crossplay.to_json()["asr"] if self.crossplay else {}
         return {
             "run": str(self.run.folder),
             "status": self.run.status.to_json(),
@@ -161,8 +153,8 @@ class RunReport:
             "after": self.after.to_json()["rates"],
             "judge": self.after.judge.to_json(),
             "strategies": self.learned_strategies,
-            "crossplay": crossplay,
-            "seconds": sum(sum(record.seconds.values()) for record in self.rounds),
+            "crossplay": self.crossplay.to_json()["asr"] if self.crossplay else {},
+            "seconds": sum(self.seconds.values()),
             "summary": self.summary,
         }
 
@@ -223,11 +215,8 @@ def _spent(on: str, costs: records.Costs | None) -> dict[str, float]:
 
 
 def _summed(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    total: dict[str, float] = {}
-    for count in counts:
-        for key, value in count.items():
-            total[key] = total.get(key, 0.0) + value
-    return total
+    values = grouped(item for count in counts for item in count.items())
+    return {key: sum(each) for key, each in values.items()}
 
 
 def spread(values: Sequence[T], most: int) -> list[T]:
@@ -257,17 +246,12 @@ def by_size(shares: Iterable[Mapping[str, float]]) -> list[str]:
     return sorted(total, key=lambda strategy: (-total[strategy], strategy))
 
 
-def sides(matrix: Mapping[str, Mapping[str, Rate]], most: int = 20) -> tuple[list[str], list[str]]:
-    """Return attackers and defenders of a cross-play by rounds played, at most `most` of each."""
-    defenders = {column for cells in matrix.values() for column in cells}
-    return spread(sorted(matrix, key=_by_rounds), most), spread(
-        sorted(defenders, key=_by_rounds), most
-    )
-
-
-def _by_rounds(name: str) -> tuple[int, str]:
-    """The order of numbers, for names that are numbers of rounds."""
-    return len(name), name
+def sides(matrix: Mapping[str, Mapping[str, Rate]]) -> list[list[str]]:
+    """Return attackers and defenders of a cross-play by rounds played, at most 20 of each."""
+    columns = {column for cells in matrix.values() for column in cells}
+    # Names that are numbers of rounds, in the order of the numbers.
+    ordered = (sorted(names, key=lambda name: (len(name), name)) for names in (matrix, columns))
+    return [spread(names, 20) for names in ordered]
 
 
 def value(rate: Rate | None, places: int = 3, unscored: str = "unscored") -> str:
@@ -308,26 +292,23 @@ def pool_entries(run: RunDir, content: bool) -> dict[str, Any]:
         raise UsageError(
             f"{run.folder}: played without an experience pool (memory.experience.sampler)"
         )
-    pool = records.Pool.checked(memory, path)
-
-    def rows(entries: Iterable[records.PoolEntry]) -> list[dict[str, Any]]:
-        return [_row(entry, content) for entry in list(entries)[:SHOWN]]
+    pool = checked(records.Pool, memory, path)
 
     active = [entry for entry in pool.entries if not entry.asleep]
     retired = [entry for entry in pool.entries if entry.asleep]
-    return {
-        "rounds": number,
-        "size": len(active),
-        "asleep": len(retired),
-        "visits": pool.visits,
-        "hardest": rows(sorted(active, key=lambda entry: entry.mean)),
-        "most visited": rows(sorted(active, key=lambda entry: -entry.visits)),
-        "retired": rows(retired),
+    lists = {
+        "hardest": sorted(active, key=lambda entry: entry.mean),
+        "most visited": sorted(active, key=lambda entry: -entry.visits),
+        "retired": retired,
     }
+    sizes = {"size": len(active), "asleep": len(retired), "visits": pool.visits}
+    shown = {name: [_row(e, content) for e in entries[:SHOWN]] for name, entries in lists.items()}
+    return {"rounds": number, **sizes, **shown}
 
 
 def _row(entry: records.PoolEntry, content: bool) -> dict[str, Any]:
     text = entry.seen[-1].content
-    shown = text if content else in_place_of(text)
-    row = {"seed": entry.seed.id, "harmful": entry.seed.harmful, "mean": entry.mean}
-    return {**row, "visits": entry.visits, "attack": shown}
+    return {
+        **{"seed": entry.seed.id, "harmful": entry.seed.harmful, "mean": entry.mean},
+        **{"visits": entry.visits, "attack": text if content else in_place_of(text)},
+    }

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from sparring.door import (
-    MANIFEST,
-    check_manifest,
-    digests,
-    inside,
-    parsed,
-    read_bytes,
-    reading,
-    sha256,
-)
+from sparring import door
+from sparring.door import MANIFEST, inside, sha256
 from sparring.store.files import dumps, published, sweep, sync_tree, write_atomic
 from sparring.store.records import CheckpointState, LatestRecord
 from sparring.types import CorruptError, Seed, UsageError
@@ -96,32 +89,34 @@ class Checkpoints:
         """
         broken: list[str] = []
         for number in reversed(self.numbers()):
-            try:
-                self.verify(number)
-            except CorruptError as error:
-                broken.append(str(error))
-                warn(f"{error}; trying the checkpoint before it")
-            else:
+            if not (damage := self._damage(number)):
                 return number
+            broken.append(damage)
+            warn(f"{damage}; trying the checkpoint before it")
         if broken:
             raise CorruptError("no checkpoint is whole:\n" + "\n".join(broken))
         return None
 
     def whole(self, number: int, warn: Callable[[str], None]) -> bool:
         """Say whether a checkpoint verifies, and warn of one that does not."""
+        if damage := self._damage(number):
+            warn(f"{damage}; going on without it")
+        return not damage
+
+    def _damage(self, number: int) -> str:
+        """What is wrong with a checkpoint; '' for one that verifies."""
         try:
             self.verify(number)
         except CorruptError as error:
-            warn(f"{error}; going on without it")
-            return False
-        return True
+            return str(error)
+        return ""
 
     def verify(self, number: int) -> None:
         """Compare every file with its digest; CorruptError names the first that differs."""
         manifest = inside(self.path(number), MANIFEST)
         if not manifest.is_file() or sha256(manifest) != self._index().get(number):
             raise CorruptError(f"{manifest}: does not match what was written")
-        check_manifest(manifest.parent)
+        door.check_manifest(manifest.parent)
 
     def rewind(self, number: int) -> None:
         """Forget the checkpoints after `number`: they are damaged, and will be written again."""
@@ -146,13 +141,13 @@ class Checkpoints:
             if any(".tmp-" not in path.name for path in self.folder.glob("round_*")):
                 raise CorruptError(f"{self._latest}: is missing, but there are checkpoints")
             return {}
-        raw = read_bytes(self._latest)
+        raw = door.read_bytes(self._latest)
         body = raw.partition(b"\n")[0]
         if raw != _sealed(body):
             raise CorruptError(f"{self._latest}: does not match what was written")
-        with reading(self._latest):
-            record = LatestRecord.checked(parsed(body), self._latest)
-        return {int(name.removeprefix("round_")): d for name, d in record.manifests.items()}
+        with door.reading(self._latest):
+            record = door.checked(LatestRecord, door.parsed(body), self._latest)
+        return {number: record.manifests[name] for number, name in numbered(record.manifests)}
 
     def _publish(self, index: Mapping[int, str]) -> None:
         manifests = {self.name(number): index[number] for number in sorted(index)}
@@ -160,10 +155,15 @@ class Checkpoints:
         write_atomic(self._latest, _sealed(dumps(record.model_dump()).rstrip(b"\n")))
 
 
+def numbered(names: Iterable[str]) -> list[tuple[int, str]]:
+    """Return the numbers in `round_000004` or `round_000004.jsonl.gz`, ascending, with the name."""
+    matches = (re.fullmatch(r"round_(\d+)(?:\.jsonl\.gz)?", name) for name in names)
+    return sorted((int(match[1]), match[0]) for match in matches if match)
+
+
 def write_manifest(folder: Path) -> None:
     """Write beside the files of a folder the sha256 of each."""
-    manifest = {"schema": SCHEMA, "sha256": digests(folder)}
-    (folder / MANIFEST).write_bytes(dumps(manifest))
+    (folder / MANIFEST).write_bytes(dumps({"schema": SCHEMA, "sha256": door.digests(folder)}))
 
 
 def seeds_digest(seeds: Sequence[Seed]) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from sparring.door import inside, opened, parsed, reading, sha256
+from sparring.stats.rates import grouped
 from sparring.types import CorruptError, SparringError
 
 Row = Mapping[str, Any]
@@ -168,7 +169,8 @@ class Journal:
         data = memoryview(b"".join(map(dumps, rows)))
         if not data:
             return
-        with writing(self.path), self._opened() as file:
+        flags = os.O_RDWR | os.O_APPEND | _FLAGS
+        with writing(self.path), FileIO(os.open(self.path, flags, 0o666), "ab+") as file:
             end = _end_of_last_line(file)
             file.truncate(end)
             try:
@@ -178,9 +180,6 @@ class Journal:
             except OSError:
                 file.truncate(end)
                 raise
-
-    def _opened(self) -> FileIO:
-        return FileIO(os.open(self.path, os.O_RDWR | os.O_APPEND | _FLAGS, 0o666), "ab+")
 
     def replace(self, rows: Iterable[Row]) -> None:
         """Write the file anew with these records, in one step."""
@@ -216,11 +215,9 @@ class Evidence:
     @cached_property
     def _digests(self) -> dict[str, set[str]]:
         """The digests that each file has had; a file that an older version wrote has none."""
-        digests: dict[str, set[str]] = {}
         with reading(self._seals.path):
-            for row in self._seals.rows():
-                digests.setdefault(row["file"], set()).add(row["sha256"])
-        return digests
+            digests = grouped((row["file"], row["sha256"]) for row in self._seals.rows())
+        return {file: set(each) for file, each in digests.items()}
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file whole, and its seal before it, unless this is no writer."""

@@ -18,14 +18,15 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from sparring.door import identity, inside, read_bytes, reading, sha256
+from sparring.door import checked, identity, inside, read_bytes, reading, sha256
 from sparring.games import codec
 from sparring.sandbox.model import SHIPPED
 from sparring.settings.config import RunConfig, load_yaml, parse, to_yaml
 from sparring.settings.sections import SANDBOX
+from sparring.stats.rates import grouped
 from sparring.store import files
 from sparring.store import records as r
-from sparring.store.checkpoints import Checkpoints
+from sparring.store.checkpoints import Checkpoints, numbered
 from sparring.types import CorruptError, Episode, Metrics, Player, Round, State, UsageError
 
 T = TypeVar("T")
@@ -205,18 +206,15 @@ class RunDir:
         """Yield what `rounds` returns, one by one: a long run has gigabytes of them."""
         path = self._rounds.path
         for number, row in enumerate(self._rounds.rows()):
-            record = r.RoundRecord.checked(row, f"{path}:{number + 1}")
+            record = checked(r.RoundRecord, row, f"{path}:{number + 1}")
             if record.round != number:
                 raise CorruptError(f"{path}: rounds are missing, repeated or out of order")
             yield record
 
     def last_rounds(self, n: int) -> tuple[int, list[r.RoundRecord]]:
         """Return how many rounds are recorded, and the last `n` of them."""
-        count, last = 0, deque[r.RoundRecord](maxlen=n)
-        for record in self.each_round():
-            count += 1
-            last.append(record)
-        return count, list(last)
+        last = deque(enumerate(self.each_round(), 1), maxlen=max(n, 1))
+        return (last[-1][0] if last else 0), [record for _, record in last if n]
 
     @property
     def _rounds(self) -> files.Journal:
@@ -282,8 +280,9 @@ class RunDir:
 
     def transcripts(self) -> dict[int, Path]:
         """Return the transcripts by the number of their round, ascending."""
-        paths = sorted(self.path("transcripts").glob("round_*.jsonl.gz"))
-        return {int(n): path for path in paths if (n := path.name[6:-9]).isdecimal()}
+        folder = self.path("transcripts")
+        names = (path.name for path in folder.glob("round_*.jsonl.gz"))
+        return {number: folder / name for number, name in numbered(names)}
 
     def write_openings(self, sets: Mapping[str, Sequence[State]]) -> None:
         """Record the exam's openings once, so that every exam of the run is the same."""
@@ -294,11 +293,9 @@ class RunDir:
         path = self.evidence.path(OPENINGS)
         if not path.is_file():
             return None
-        sets: dict[str, list[State]] = {}
         with reading(path):
-            for row in files.read_packed(path):
-                sets.setdefault(row["set"], []).append(codec.opening_of(row))
-        return sets
+            rows = files.read_packed(path)
+            return grouped((row["set"], codec.opening_of(row)) for row in rows)
 
     def write_exam(
         self, results: r.ExamResults, episodes: Mapping[str, Sequence[Episode]] | None = None
@@ -320,7 +317,7 @@ class RunDir:
     def exams(self) -> list[int]:
         """Return the numbers of rounds after which there was an exam, ascending."""
         paths = self.path("exams").glob("round_*/results.json")
-        return sorted(int(n) for path in paths if (n := path.parent.name[6:]).isdecimal())
+        return [number for number, _ in numbered(path.parent.name for path in paths)]
 
     def exam_games(self, number: int) -> Path:
         """Return the file of the games behind the exam after `number` rounds."""

@@ -46,14 +46,9 @@ class Record(pydantic.BaseModel):
         }
 
     @classmethod
-    def checked(cls, value: Any, where: object) -> Self:
-        """Return `value` as a record; CorruptError says `where` and which field is wrong."""
-        return checked(cls, value, where)
-
-    @classmethod
     def read(cls, path: Path) -> Self:
         """Return the record that a file holds; CorruptError names the file and the field."""
-        return cls.checked(read_json(path), path)
+        return checked(cls, read_json(path), path)
 
     @classmethod
     def read_if_there(cls, path: Path) -> Self | None:

@@ -7,10 +7,11 @@ import random
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, partial
+from itertools import count
 from time import monotonic
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -18,7 +19,6 @@ from urllib.parse import urlsplit
 import anyio
 import httpx2
 from pydantic import SecretStr
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from sparring.pulse import beat
 from sparring.transport import guard
@@ -132,7 +132,6 @@ class Client:
         fault. SparringError if one did not come.
         """
         outcomes: dict[int, httpx2.Response | Fault] = {}
-        responses: list[httpx2.Response] = []
 
         def read(_: int | None, response: httpx2.Response) -> httpx2.Response:
             if response.status_code in busy:
@@ -143,12 +142,12 @@ class Client:
             outcomes[place] = outcome
 
         self.send(requests, read, finish, hello or requests[0])
+        responses = []
         for place, request in enumerate(requests):
             outcome = outcomes.get(place, Fault("no answer in time"))
             if isinstance(outcome, Fault):
-                path = request.path.partition("?")[0]  # a query may hold a signature
-                where = f"{self.address.field}: {self.address.named(path)}"
-                raise SparringError(f"{where}: {outcome.why}")
+                where = self.address.named(request.path.partition("?")[0])  # a query may be signed
+                raise SparringError(f"{self.address.field}: {where}: {outcome.why}")
             responses.append(outcome)
         return responses
 
@@ -244,41 +243,22 @@ class _Round:
     ) -> tuple[T | Fault, int]:
         """What came of a request in the end, and how many attempts that took."""
         limits, age = self.client.limits, 0.0  # seconds asked and paused, not waited for a place
-
-        async def attempt() -> T:
-            nonlocal age
+        for attempt in count(1):
             async with self._place():
-                began = monotonic()
+                began, seconds = monotonic(), min(limits.timeout, limits.deadline - age)
                 try:
-                    return await self._sent(
-                        request, read, min(limits.timeout, limits.deadline - age)
-                    )
-                finally:
-                    age += monotonic() - began
-
-        def pause(state: RetryCallState) -> float:
-            """Full jitter (Brooker, AWS Architecture Blog, 2015), or longer if the server asks."""
-            fault = state.outcome and state.outcome.exception()
-            most = min(guard.LONGEST_PAUSE, limits.first_pause * 2.0 ** (state.attempt_number - 1))
-            return max(getattr(fault, "wait", 0.0), self.client.rng.uniform(0, most))
-
-        def over(state: RetryCallState) -> bool:
-            nonlocal age
-            age += state.upcoming_sleep
-            return state.attempt_number >= limits.attempts or age >= limits.deadline
-
-        retrying = AsyncRetrying(
-            sleep=anyio.sleep,
-            wait=pause,
-            stop=over,
-            retry=retry_if_exception(lambda error: isinstance(error, Fault) and error.again),
-            reraise=True,
-        )
-        try:
-            outcome: T | Fault = await retrying(attempt)
-        except Fault as fault:  # without the frames, which would hold a body until gc runs
-            outcome = fault.with_traceback(None)
-        return outcome, retrying.statistics["attempt_number"]
+                    return await self._sent(request, read, seconds), attempt
+                except Fault as error:  # without the frames, which would hold a body until gc runs
+                    fault = error.with_traceback(None)
+                age += monotonic() - began
+            # Full jitter (Brooker, AWS Architecture Blog, 2015), or longer if the server asks.
+            most = min(guard.LONGEST_PAUSE, limits.first_pause * 2.0 ** (attempt - 1))
+            pause = max(fault.wait, self.client.rng.uniform(0, most))
+            age += pause
+            if not fault.again or attempt >= limits.attempts or age >= limits.deadline:
+                break
+            await anyio.sleep(pause)
+        return fault, attempt
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
@@ -322,8 +302,9 @@ class _Round:
 
     def _record(self, request: HttpRequest, fault: Fault | None) -> None:
         client, address = self.client, self.client.address
-        failed, pressed = (fault.again, fault.pressed) if fault else (False, False)
-        client.health.record(failed, pressed, monotonic())
+        client.health.record(
+            bool(fault and fault.again), bool(fault and fault.pressed), monotonic()
+        )
         self.under_way.total_tokens = int(client.health.limit)
         client.answered |= fault is None
         if fault and fault.hint and not client.answered:  # later it is one request that is wrong
@@ -351,10 +332,8 @@ class _Round:
         ips = await client.resolve(address.host, address.port)
         address.check(ips)
         for ip in ips[:-1]:
-            try:
+            with suppress(httpx2.ConnectError):
                 return await self._response(address.at(ip, request.path), request)
-            except httpx2.ConnectError:
-                continue
         return await self._response(address.at(ips[-1], request.path), request)
 
     async def _response(self, url: str, request: HttpRequest) -> httpx2.Response:
