@@ -44,6 +44,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: first.get(item.path, len(first)))
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave out the drawing of a report's figures, which takes seconds: no claim is about it."""
+    drawn = "sparring.report.page.images"
+    monkeypatch.setattr(drawn, lambda drawing, theme, kinds: [drawing.name.encode() for _ in kinds])
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
     """Seed before the fixtures run, because libraries draw random weights in them."""

@@ -12,6 +12,7 @@ from peft import PeftModel
 from tests import short_run
 from tests.command import sparring_command
 from tests.hostile.test_run_folder import ONLY_IN_GAMES, hostile_run
+from tests.report.written import flip
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparring.export import export
@@ -185,10 +186,7 @@ def test_an_attacker_is_not_exported_without_consent(adapters, out):
 
 def test_a_checkpoint_that_is_damaged_or_missing_is_not_exported(adapters, tmp_path):
     run = Path(shutil.copytree(adapters, tmp_path / "run"))
-    tensors = run / "checkpoints" / LAST / "defender" / "adapter_model.safetensors"
-    raw = bytearray(tensors.read_bytes())
-    raw[-9] ^= 1
-    tensors.write_bytes(raw)
+    tensors = flip(run / "checkpoints" / LAST / "defender" / "adapter_model.safetensors")
     command = export_command(run, code=1)
     assert f"{tensors}: does not match what was written" in command.err
     assert not (run / "export").exists()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests import short_run
 from tests.command import sparring_command
-from tests.report.written import Written
+from tests.report.written import Written, flip
 from tests.short_run import At, Each
 from tests.store.results import results_of
 
@@ -22,6 +22,8 @@ from sparring.sandbox.model import SHIPPED
 from sparring.store.checkpoints import Checkpoints
 from sparring.store.folder import RunDir, read_games
 from sparring.types import CorruptError, Round, SparringError, Turn, UsageError
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture
@@ -229,12 +231,6 @@ def test_a_game_of_another_shape_is_refused_by_name_or_read_and_never_a_trace(ru
     assert not refused or path.name in refused
 
 
-def flip(path: Path) -> None:
-    raw = bytearray(path.read_bytes())
-    raw[len(raw) // 2] ^= 1
-    path.write_bytes(raw)
-
-
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -243,7 +239,6 @@ def flip(path: Path) -> None:
         ("exams/crossplay/results.json", ["report"]),
         ("checkpoints/round_000004/defender/model.safetensors", ["crossplay", "--n", "2"]),
         ("checkpoints/round_000004/attacker/config.json", ["exploit", "--steps", "1"]),
-        ("checkpoints/round_000004/memory.json", ["export", "--role", "defender"]),
     ],
 )
 def test_a_flipped_byte_is_refused_by_whatever_reads_it(tmp_path, name, words):

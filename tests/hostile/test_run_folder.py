@@ -16,6 +16,7 @@ from tests.hostile.corpus import ALL
 from tests.hostile.test_terminal import dangerous
 from tests.report.written import dump, pack, rate
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 RATE = rate(0.25, 1)
 ONLY_IN_GAMES = "only a model wrote this, in a transcript"
 SHORT = [text for text in ALL if len(text) < 400]
@@ -166,7 +167,9 @@ def on_a_terminal(*arguments: object) -> str:
     """The output of `sparring …` on a terminal."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "1000"}
-    command = [sys.executable, "-c", "from sparring.cli import main; main()", *map(str, arguments)]
+    undrawn = "page.images = lambda drawing, theme, kinds: [b''] * len(kinds)"
+    program = f"from sparring.cli import main; from sparring.report import page; {undrawn}; main()"
+    command = [sys.executable, "-c", program, *map(str, arguments)]
     with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment) as process:
         os.close(theirs)
         shown = b""
@@ -208,4 +211,4 @@ def test_hostile_seeds_are_played_and_recorded_as_they_are(tmp_path):
     assert held_out == {row["seed"]["text"] for row in examined}
     for game in games:
         assert game["seed"]["text"] == game["seed"]["category"]
-    assert short_run.sparring("report", f"{run}").check().out
+    assert shown_by("report", run)

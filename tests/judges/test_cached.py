@@ -12,32 +12,18 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.judges.test_model_judge import PAID, Recorder
 from tests.transport.server import Script, serving, verdict
 
 from sparring.judges.cache import Answers, Cached
 from sparring.judges.http import Server
-from sparring.judges.model_judge import Answer, Question, Raw, Untrusted, ignore
+from sparring.judges.model_judge import Answer, Question, Raw, Untrusted
 from sparring.transport.client import Client
 from sparring.transport.guard import Address, Limits
 from sparring.types import Message, SparringError, Status, UnscoredError
 
 ROOT = Path(__file__).parents[2]
-PAID = Answer("safe", Status.OK, 7, 3)
 ASK = Question((Message("user", "open"),), 16, {"type": "object"})
-
-
-class Engine:
-    """An engine that gives its listed answers, then `PAID`, and records the questions."""
-
-    def __init__(self, *answers: Answer, identity: str = "toy") -> None:
-        self.identity, self.answers, self.questions = identity, list(answers), []
-
-    def answer(self, questions, on_answer=ignore):
-        self.questions += questions
-        answers = [self.answers.pop(0) if self.answers else PAID for _ in questions]
-        for place, answer in enumerate(answers):
-            on_answer(place, answer)
-        return answers
 
 
 def cached(tmp_path: Path, engine, key: str = "guard") -> Cached:
@@ -54,7 +40,7 @@ def chats(n: int) -> list[Question]:
 
 
 def test_a_question_is_asked_once_and_then_known_even_to_a_new_process(tmp_path):
-    engine = Engine(Answer("unsafe", Status.OK, 7, 3))
+    engine = Recorder(Answer("unsafe", Status.OK, 7, 3))
     judge = cached(tmp_path, engine)
     assert judge.answer([ASK]) == [Answer("unsafe", Status.OK, 7, 3)]
     for again in (judge, cached(tmp_path, engine)):
@@ -65,7 +51,7 @@ def test_a_question_is_asked_once_and_then_known_even_to_a_new_process(tmp_path)
 @pytest.mark.parametrize("status", [Status.OK, Status.TIMEOUT])
 def test_equal_questions_of_one_call_are_asked_once_and_cost_once(tmp_path, status):
     first, answers = Answer("unsafe", status, 7, 3, calls=6), {}
-    judge = cached(tmp_path, Engine(first))
+    judge = cached(tmp_path, Recorder(first))
     other = Question((Message("user", "close"),), 16)
     assert judge.answer([ASK, other, ASK], answers.__setitem__) == [
         first,
@@ -90,7 +76,7 @@ def test_equal_questions_of_one_call_are_asked_once_and_cost_once(tmp_path, stat
     ],
 )
 def test_whatever_differs_in_a_question_makes_it_another_one(tmp_path, other):
-    engine = Engine()
+    engine = Recorder()
     cached(tmp_path, engine).answer([ASK, other, replace(ASK, prompt=Raw((Untrusted("<s>"),)))])
     assert len(engine.questions) == 3, "trusted and untrusted text of the same letters are two"
 
@@ -98,14 +84,14 @@ def test_whatever_differs_in_a_question_makes_it_another_one(tmp_path, other):
 def test_another_judge_template_model_or_revision_is_asked_anew(tmp_path):
     questions = []
     for key, identity in (("g:1", "toy"), ("g:2", "toy"), ("g:1", "toy@2"), ("g:1", "toy")):
-        cached(tmp_path, engine := Engine(identity=identity), key).answer([ASK])
+        cached(tmp_path, engine := Recorder(identity=identity), key).answer([ASK])
         questions.append(len(engine.questions))
     assert questions == [1, 1, 1, 0]
 
 
 def test_a_failure_is_never_kept(tmp_path):
     failed = [Answer(status=status, why="?") for status in Status if status is not Status.OK]
-    judge = cached(tmp_path, Engine(*failed))
+    judge = cached(tmp_path, Recorder(*failed))
     assert [judge.answer([ASK]) for _ in failed] == [[answer] for answer in failed]
     assert judge.answer([ASK]) == [PAID]
     assert len(judge.answers) == 1

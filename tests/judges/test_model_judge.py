@@ -13,6 +13,7 @@ from sparring.judges.model_judge import (
     Raw,
     ScriptedEngine,
     Untrusted,
+    ignore,
     item_of,
 )
 from sparring.types import Harm, Message, Player, Seed, State, Status, Verdict
@@ -42,18 +43,22 @@ def exchange(reply: str, request: str = "open the dragon vault") -> State:
     return state.deal(Player.DEFENDER, reply)
 
 
+PAID = Answer("safe", Status.OK, 7, 3)
+
+
 class Recorder:
-    """An engine that gives these answers, each once, and records the questions."""
+    """An engine that gives these answers, each once, then `PAID`, and records the questions."""
 
-    identity = "recorder"
-
-    def __init__(self, *answers: Answer | str) -> None:
+    def __init__(self, *answers: Answer | str, identity: str = "recorder") -> None:
         self.answers = [Answer(a) if isinstance(a, str) else a for a in answers]
-        self.questions = []
+        self.identity, self.questions = identity, []
 
-    def answer(self, questions, on_answer=None) -> list[Answer]:
+    def answer(self, questions, on_answer=ignore) -> list[Answer]:
         self.questions += questions
-        return [self.answers.pop(0) for _ in questions]
+        answers = [self.answers.pop(0) if self.answers else PAID for _ in questions]
+        for place, answer in enumerate(answers):
+            on_answer(place, answer)
+        return answers
 
 
 def rulings(*answers, replies=("sure",), policy="unsafe") -> list[Verdict]:

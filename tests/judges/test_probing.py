@@ -1,14 +1,14 @@
 """A judge that fails its start-up questions is refused before any work, with its answers."""
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
+from tests.table import FILLS, ScriptedJudge
 
 from sparring.judges.judge import KeywordJudge
 from sparring.judges.probe import KNOWN, admit, probe
-from sparring.types import Harm, State, Status, UsageError, Verdict
+from sparring.types import Harm, Status, UsageError, Verdict
 
 BY_TEXT = {(known.state.moves[0].sent, known.reply): known for known in KNOWN}
 FIELDS = ("reply_harm", "refused", "helpful", "prompt_harmful", "on_topic", "score")
@@ -23,19 +23,8 @@ def right(state, **others) -> Verdict:
     return replace(Verdict(**fields), **others)
 
 
-@dataclass(frozen=True)
-class Scripted:
-    """A judge that rules as `script` does."""
-
-    script: Callable[[State], Verdict]
-    fills: frozenset[str] = frozenset(FIELDS)
-    name: str = "guard"
-    caveat: str = ""
-    batches: list = field(default_factory=list)
-
-    def rule(self, states):
-        self.batches.append(len(states))
-        return [self.script(state) for state in states]
+def guard(script, fills=FILLS) -> ScriptedJudge:
+    return ScriptedJudge(script, name="guard", fills=fills)
 
 
 def test_what_is_known_has_both_sides_of_every_field_and_names_of_its_own():
@@ -45,7 +34,7 @@ def test_what_is_known_has_both_sides_of_every_field_and_names_of_its_own():
 
 
 def test_a_judge_that_is_right_is_let_in_and_so_is_the_stand_in():
-    result = admit(Scripted(right))
+    result = admit(guard(right))
     assert not result.wrong
     assert (result.right["reply_harm", True], result.right["reply_harm", False]) == ((3, 3), (8, 8))
     assert not admit(KeywordJudge()).wrong
@@ -53,7 +42,7 @@ def test_a_judge_that_is_right_is_let_in_and_so_is_the_stand_in():
 
 @pytest.mark.parametrize("harm", Harm)
 def test_one_that_always_says_the_same_is_refused_by_name(harm):
-    judge = Scripted(lambda _: Verdict(reply_harm=harm), frozenset({"reply_harm"}))
+    judge = guard(lambda _: Verdict(reply_harm=harm), frozenset({"reply_harm"}))
     with pytest.raises(UsageError) as error:
         admit(judge, "exam.judge")
     side, n = ("true", 3) if harm is Harm.SAFE else ("false", 8)
@@ -69,7 +58,7 @@ def test_one_that_always_says_the_same_is_refused_by_name(harm):
 )
 def test_one_field_that_never_changes_is_enough_to_be_refused(name, value):
     with pytest.raises(UsageError, match=f"{name} is right on 0 of"):
-        admit(Scripted(lambda state: right(state, **{name: value})))
+        admit(guard(lambda state: right(state, **{name: value})))
 
 
 def test_the_opposite_is_refused_and_one_wrong_answer_of_three_is_let_through():
@@ -79,18 +68,18 @@ def test_the_opposite_is_refused_and_one_wrong_answer_of_three_is_let_through():
     def shaky(state):
         return right(state, **({"reply_harm": Harm.SAFE} if "bank" in state.seed.text else {}))
 
-    assert len(probe(Scripted(opposite)).wrong) == 2
-    result = probe(Scripted(shaky))
+    assert len(probe(guard(opposite)).wrong) == 2
+    result = probe(guard(shaky))
     assert (result.right["reply_harm", True], result.wrong) == ((2, 3), [])
 
 
 def test_all_is_asked_at_once_about_the_fields_that_are_filled_and_answers_stand_by_item():
-    judge = Scripted(
+    judge = guard(
         lambda state: right(state, on_topic="egg" in state.seed.text or None),
         frozenset({"on_topic"}),
     )
     result = probe(judge)
-    assert judge.batches == [len(KNOWN)]
+    assert len(judge.states) == len(KNOWN)
     assert {name for name, _ in result.right} == {"on_topic"}
     names = [known.name for known in KNOWN if "on_topic" in known.known]
     assert [name for name, _, _ in result.items] == names
@@ -100,7 +89,7 @@ def test_all_is_asked_at_once_about_the_fields_that_are_filled_and_answers_stand
 
 
 def test_one_that_cannot_tell_is_refused_with_the_reason_whatever_label_stands_beside_it():
-    failing = Scripted(lambda state: right(state, status=Status.PARSE_ERROR))
+    failing = guard(lambda state: right(state, status=Status.PARSE_ERROR))
     with pytest.raises(UsageError, match="egg, told: parse_error"):
         admit(failing)
     assert all(n == 0 for n, _ in probe(failing).right.values())

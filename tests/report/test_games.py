@@ -13,6 +13,7 @@ from sparring import RunDir, write_report
 from sparring.games.game import THOUGHTS
 from sparring.report.page import ReportRequest
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 REAL = "recipe: magic\ndata: {train: [{path: seeds.csv}]}\n"
 SANDBOX = "recipe: magic\n"
 

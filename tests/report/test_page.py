@@ -63,7 +63,7 @@ def skeleton(page: Path) -> list[tuple[str, tuple[str, ...]]]:
     return [(str(e.tag), tuple(e.attrib)) for e in parsed(page).iter()]
 
 
-def test_no_element_attribute_or_address_stems_from_data(hostile, tmp_path):
+def test_no_element_attribute_or_address_stems_from_data(hostile, undrawn, tmp_path):
     plain = tuple(f"tale {n}" for n in range(len(NAMES)))
     texts = itertools.cycle(f"some text {n}" for n in range(len(SENDABLE)))  # as many seeds
     run = Written(lambda _: next(texts), plain).at(tmp_path / "run")

@@ -143,6 +143,14 @@ def amend(path: Path, **more: object) -> None:
     dump(path, {**json.loads(path.read_bytes()), **more})
 
 
+def flip(path: Path) -> Path:
+    """Flip one bit in the middle of a file."""
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 4
+    path.write_bytes(raw)
+    return path
+
+
 def pack(path: Path, rows: Iterable[object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))

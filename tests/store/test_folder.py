@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import short_run
+from tests.command import sparring_command
 from tests.store.results import results_of
 
 from sparring.stats.rates import rate
@@ -55,7 +56,7 @@ def test_a_run_may_not_be_called(tmp_path, name):
 
 def test_a_bad_name_is_refused_before_a_model_is_loaded(tmp_path):
     missing = "attacker.model_name_or_path=./nowhere"
-    ended = short_run.sparring("train", "magic", missing, f"output_dir={tmp_path / 'a b'}")
+    ended = sparring_command("train", "magic", missing, f"output_dir={tmp_path / 'a b'}")
     assert ended.code == 2
     assert "output_dir: 'a b' is no name for a run" in ended.err
     assert "nowhere" not in ended.err
@@ -127,14 +128,14 @@ def test_a_second_writer_is_refused_until_the_first_is_gone_even_by_sigkill(tmp_
 
 
 def test_of_several_starts_at_the_same_moment_one_makes_the_run(tmp_path):
-    starts = [in_python(CREATE, tmp_path / "run", i) for i in range(3)]
+    starts = [in_python(CREATE, tmp_path / "run", i) for i in range(2)]
     for start in starts:
         start.stdin.write("go\n")
         start.stdin.flush()
     for start in starts:
         start.communicate(timeout=30)
     codes = [start.returncode for start in starts]
-    assert sorted(codes) == [0, 2, 2]
+    assert sorted(codes) == [0, 2]
     assert RunDir.open(tmp_path / "run").config_yaml == str(codes.index(0))
 
 
@@ -150,7 +151,7 @@ seeds = st.builds(Seed, any_text, st.booleans(), *[any_text] * 5)
 openings = st.builds(opening, seeds, st.lists(any_text, max_size=5))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(any_text, st.lists(openings, min_size=1)))
 def test_openings_come_back_as_they_were_written_whatever_they_say(tmp_path_factory, sets):
     run = RunDir(tmp_path_factory.mktemp("run"))

@@ -48,9 +48,9 @@ def one_answer(url: str, **limits):
 
 
 def test_a_server_that_misbehaves_on_purpose_changes_no_verdict():
-    asks = questions(500)
+    asks = questions(350)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with serving(Script(RATES, hang=9, outage=(350, 1.2))) as (url, received):
+    with serving(Script(RATES, hang=9, outage=(245, 1.0))) as (url, received):
         answers = server(url, concurrency=16, timeout=2).answer(asks)
     assert texts(answers) == right(asks)
     assert {*RATES, "right"} <= received.faults.keys()

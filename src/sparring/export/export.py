@@ -228,13 +228,11 @@ class Export:
         sweep(self.folder.parent, escape(self.folder.name))
         with published(self.folder) as temporary:
             if self.kind == "merged":
-                model, beside_NV, within_NV = merged(
-                    self._base(), source, lambda model: logits(model, chat)
-                )
+                model, *both = merged(self._base(), source, lambda model: logits(model, chat))
                 model.save_pretrained(temporary)
                 del model
                 chat.tokenizer.save_pretrained(temporary)
-                agreements.append(compare("merged", "float32", beside_NV, within_NV))
+                agreements.append(compare("merged", "float32", *both))
             else:
                 _copy(source, temporary)
             if (place / CARD).is_file():  # a sandbox base says which language it speaks
@@ -299,34 +297,19 @@ def card(export: Export, number: int, agreements: Sequence[Agreement]) -> str:
 
     It holds no text of a game, and every value from data is made plain.
     """
-    run, config, settings = export.run, export.config, export.settings
-    base = settings.model_name_or_path
-    exams = [exam for exam in run.exams() if exam <= number]
-    first, last = (run.exam(exams[i]) if exams else None for i in (0, -1))
+    base = export.settings.model_name_or_path
+    exams = [exam for exam in export.run.exams() if exam <= number]
+    first, last = (export.run.exam(exams[i]) if exams else None for i in (0, -1))
     environment = Environment(
         finalize=plain, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
     text = (files("sparring.export") / "card.md.j2").read_text("utf-8")
     return environment.from_string(text).render(
+        **{"export": export, "config": export.config, "number": number, "agreements": agreements},
+        **{"exams": exams, "first": first, "last": last, "shown": _shown, "prompts": len(PROMPTS)},
         base=base,
         base_on_hub=base != SANDBOX and not base.startswith((".", "/", "~")),
         loaded_base="sparring/sandbox/weights" if base == SANDBOX else base,
-        revision=settings.revision,
-        library="peft" if export.kind == "adapter" else "transformers",
-        attacker=export.player is Player.ATTACKER,
-        player=export.player.value,
-        run=run.folder.name,
-        recipe=config.recipe,
-        number=number,
-        rounds=config.rounds,
-        weights=config.weights,
-        exams=exams,
-        first=first,
-        last=last,
-        shown=_shown,
-        prompts=len(PROMPTS),
-        agreements=agreements,
-        kind=export.kind,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from sparring.judges.model_judge import Answer, OnAnswer, Question, Raw, ignore
@@ -115,13 +115,12 @@ class InProcess:
     def _greedy(self, prompts: Sequence[tuple[int, ...]], max_tokens: int) -> list[list[int]]:
         """The likeliest token, again and again; up to and with the one that ends the turn."""
         import torch
+        from torch.nn.utils.rnn import pad_sequence
 
-        longest, pad = max(map(len, prompts)), min(self._ends, default=0)
-        ids_BT = torch.full((len(prompts), longest), pad)
-        mask_BT = torch.zeros_like(ids_BT)
-        for row, prompt in enumerate(prompts):
-            ids_BT[row, longest - len(prompt) :] = torch.tensor(prompt)
-            mask_BT[row, longest - len(prompt) :] = 1
+        pad = min(self._ends, default=0)
+        padded = partial(pad_sequence, batch_first=True, padding_side="left")
+        ids_BT = padded([torch.tensor(prompt) for prompt in prompts], padding_value=pad)
+        mask_BT = padded([torch.ones(len(prompt), dtype=torch.long) for prompt in prompts])
         config = _config(
             do_sample=False,
             max_new_tokens=max_tokens,
@@ -134,7 +133,7 @@ class InProcess:
                 attention_mask=mask_BT.to(self.model.device),
                 generation_config=config,
             )
-        rows = out_BT[:, longest:].tolist()
+        rows = out_BT[:, ids_BT.shape[1] :].tolist()
         return [
             row[: next((t + 1 for t, i in enumerate(row) if i in self._ends), None)] for row in rows
         ]
@@ -145,11 +144,10 @@ class InProcess:
         return self._chat.stop_ids if self.tokenizer.chat_template else self._stops
 
     def _answer(self, question: Question, prompted: int, ids: Sequence[int]) -> Answer:
-        ended = bool(ids) and ids[-1] in self._ends
-        text = str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
-        if not ended and not question.is_label:
+        if not question.is_label and not (ids and ids[-1] in self._ends):
             why = "the answer was cut by the length limit"
             return Answer("", Status.TRUNCATED, prompted, len(ids), why=why)
+        text = str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
         return Answer(text, Status.OK, prompted, len(ids))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import groupby
 from math import nan
 from statistics import fmean
@@ -40,15 +39,13 @@ class FigurePanel:
         return () if not self.exam else (False,) if self.exam == "unscored" else (False, True)
 
 
-@cache
-def _panels() -> Mapping[str, Sequence[FigurePanel]]:
-    groups: Mapping[str, Any] = yaml.safe_load(plots.packaged("panels.yaml"))
-    return {group: [FigurePanel(**panel) for panel in panels] for group, panels in groups.items()}
+_GROUPS: Mapping[str, Any] = yaml.safe_load(plots.packaged("panels.yaml"))
+_PANELS = {group: [FigurePanel(**entry) for entry in rows] for group, rows in _GROUPS.items()}
 
 
 def panels(group: str, runs: Sequence[RunReport]) -> list[Drawing]:
     """Return the figures of a group that any of the runs has something for."""
-    return [_drawing(p, runs) for p in _panels()[group] if any(_has(p, run) for run in runs)]
+    return [_drawing(p, runs) for p in _PANELS[group] if any(_has(p, run) for run in runs)]
 
 
 def _has(panel: FigurePanel, run: RunReport) -> bool:

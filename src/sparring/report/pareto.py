@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sparring.evals.results import Results
 from sparring.evals.tasks import EVERY_BENIGN
 from sparring.report.plots import COLUMN, LIGHT, Drawing, Theme, images, label
-from sparring.stats.rates import Rate
+from sparring.stats.rates import Rate, grouped
 from sparring.store.files import write_atomic
 
 PANELS = 6
@@ -43,15 +44,14 @@ def panels(finished: Results) -> dict[str, list[Point]]:
     benign = [m for m in finished.measured if m.reported.metric == "over_refusal"]
     groups = [m.reported.group for m in benign if len(finished.spec.names) > 1]
     group = EVERY_BENIGN if EVERY_BENIGN in groups else next(iter(groups), "")
-    refusals = {m.model: m.rate for m in benign if m.reported.group == group}
-    sets: dict[str, list[Point]] = {}
-    for measured in finished.measured:
-        refusal = refusals.get(measured.model)
-        scored = refusal and refusal.value is not None and measured.rate.value is not None
-        if refusal and scored and measured.reported.metric == "asr":
-            points = sets.setdefault(measured.reported.group.split("/", 1)[1], [])
-            points.append(Point(measured.model, refusal, measured.rate))
-    return dict(list(sets.items())[:PANELS])
+    scored = [m for m in finished.measured if m.rate.value is not None]
+    refusals = {m.model: m.rate for m in benign if m.reported.group == group and m in scored}
+    sets = grouped(
+        (m.reported.group.split("/", 1)[1], Point(m.model, refusals[m.model], m.rate))
+        for m in scored
+        if m.reported.metric == "asr" and m.model in refusals
+    )
+    return dict(islice(sets.items(), PANELS))
 
 
 def pareto(sets: Mapping[str, Sequence[Point]]) -> Drawing:

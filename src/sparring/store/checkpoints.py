@@ -71,10 +71,7 @@ class Checkpoints:
             if not self._latest.is_file():
                 self._publish({})
             shutil.rmtree(final, ignore_errors=True)
-        self._list(number, keep)
-
-    def _list(self, number: int, keep: Callable[[int], bool]) -> None:
-        index = {**self._index(), number: sha256(self.path(number) / MANIFEST)}
+        index = {**self._index(), number: sha256(final / MANIFEST)}
         newest = sorted(index)[-2:]
         stay = {n for n in index if n in newest or keep(n)}
         self._publish({n: index[n] for n in stay})

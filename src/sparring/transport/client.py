@@ -302,9 +302,8 @@ class _Round:
 
     def _record(self, request: HttpRequest, fault: Fault | None) -> None:
         client, address = self.client, self.client.address
-        client.health.record(
-            bool(fault and fault.again), bool(fault and fault.pressed), monotonic()
-        )
+        failed, pressed = (fault.again, fault.pressed) if fault else (False, False)
+        client.health.record(failed, pressed, monotonic())
         self.under_way.total_tokens = int(client.health.limit)
         client.answered |= fault is None
         if fault and fault.hint and not client.answered:  # later it is one request that is wrong
