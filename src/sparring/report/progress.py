@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -37,10 +38,11 @@ def in_a_line(learns: Iterable[Player], metrics: Metrics) -> str:
     return f"{' and '.join(sorted(learns))} learned{past}: {numbers}"
 
 
-class Bars:
+class Bars(ExitStack):
     """Shows how far work has come: bars on a terminal, elsewhere a line every two seconds or so."""
 
     def __init__(self, console: Console, quiet: bool = False) -> None:
+        super().__init__()
         self.console = console
         self.prints = not (quiet or console.is_terminal)
         self.bars = progress.Progress(
@@ -53,16 +55,12 @@ class Bars:
         )
         self.tasks: dict[str, progress.TaskID] = {}
         self.started = self.printed = time.monotonic()
-        self.watching, self.last_round = watched(self.beat), ""
+        self.last_round = ""
 
     def __enter__(self) -> Self:
-        self.bars.start()
-        self.watching.__enter__()
+        self.enter_context(self.bars)
+        self.enter_context(watched(self.beat))
         return self
-
-    def __exit__(self, *error: object) -> None:
-        self.watching.__exit__(None, None, None)
-        self.bars.stop()
 
     def beat(self, work: str, done: int, total: int) -> None:
         """Show what is under way; without bars only where nothing was printed for a while."""
@@ -98,11 +96,8 @@ class ProgressWatch(Bars, Watch):
     def __init__(self, console: Console, rounds: int, warm_up_steps: int, trackers: Any) -> None:
         super().__init__(console)
         self.trackers = trackers
+        self.callback(trackers.finish)
         self.totals = {"warm-up": warm_up_steps, "rounds": rounds}
-
-    def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)
-        self.trackers.finish()
 
     def warmed(self, step: int, metrics: Metrics) -> None:
         """Show one step of the attacker's warm-up."""
