@@ -48,11 +48,9 @@ def near(name: str, known: Iterable[str], others: str = "") -> str:
     """For errors: the known name that an unknown one is most like, else `others`, else all."""
     by_case = {word.lower(): word for word in known}
     close = difflib.get_close_matches(name.lower(), by_case, n=1, cutoff=0.5)
-    return (
-        f"did you mean {by_case[close[0]]}?"
-        if close
-        else others or (f"known: {', '.join(by_case.values())}")
-    )
+    if close:
+        return f"did you mean {by_case[close[0]]}?"
+    return others or f"known: {', '.join(by_case.values())}"
 
 
 class Player(StrEnum):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +17,7 @@ from sparring.runs.build import build
 from sparring.runs.models import as_begun
 from sparring.runs.run import Objects, Run
 from sparring.settings import config as configuration
-from sparring.settings.config import RunConfig, merged, nested, parse
+from sparring.settings.config import RunConfig, merged, overlaid, parse
 from sparring.store.folder import RunDir
 from sparring.types import Seed, State, UsageError, Verdict, near
 
@@ -59,55 +58,18 @@ class Recipe:
 
 
 TABLES: Mapping[str, Any] = yaml.safe_load((files(__package__) / "recipes.yaml").read_text("utf-8"))
-"""What MAGIC and SSP play: own models, the paper's numbers with their source, the sandbox."""
-
-
-def _tree(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings by dotted key as a tree."""
-    return reduce(merged, (nested(key, value) for key, value in settings.items()), {})
+"""What each recipe plays: with own models, in the paper with its source, and in the sandbox."""
 
 
 def _column(name: str, table: str) -> dict[str, Any]:
-    """Return the first column of a recipe's table, which is what is played."""
-    return _tree({key: row[0] for key, row in TABLES[name][table].items()})
+    """Return the first column of a recipe's table, which is what is played, as a tree."""
+    return overlaid({}, {key: row[0] for key, row in TABLES[name][table].items()})
 
 
-magic = Recipe(_column("magic", "own"), _column("magic", "sandbox"), name="magic")
-ssp = Recipe(_column("ssp", "own"), _column("ssp", "sandbox"), name="ssp")
-_SELF_REDTEAM = {
-    "weights": "shared",
-    "schedule.kind": "both",
-    "game.payoff": "self_redteam",
-    "game.gate": False,
-    "game.helpfulness": 0.0,
-    "game.format": 1.0,
-    "game.reply_format": 1.0,
-    "learner.num_generations": 1,
-    "learner.advantage": "role_baseline",
-    "learner.beta": 0.01,
-    "learner.learning_rate": 5e-7,
-    "learner.chat_batch": 32,
-    "warm_up.chat": 0.5,
-    "data.as_they_stand": 0.5,
+RECIPES: Mapping[str, Recipe] = {
+    name: Recipe(_column(name, "own"), _column(name, "sandbox"), name=name) for name in TABLES
 }
-"""Self-RedTeam, arXiv:2506.07468: one sample a prompt, whitened by role; KL 0.01; lr 5e-7."""
-_SMALL = {"game.diversity": 0.0, "learner.num_generations": 1, "learner.seeds_per_round": 256}
-self_redteam = Recipe(_tree(_SELF_REDTEAM), merged(ssp.sandbox, _tree(_SMALL)), name="self_redteam")
-
-
-def _ablation(name: str, **settings: Any) -> Recipe:
-    return Recipe(merged(magic.defaults, settings), magic.sandbox, name=name)
-
-
-no_game = _ablation(
-    "no_game", schedule={"kind": "defender"}, data={"as_they_stand": 1.0}, warm_up={"steps": 0}
-)
-defender_only = _ablation("defender_only", schedule={"kind": "defender"})
-base_attacker = _ablation("base_attacker", warm_up={"steps": 0})
-defender_cot = _ablation("defender_cot", game={"reply_format": 0.5})
-
-_OURS = (magic, ssp, self_redteam, no_game, defender_only, base_attacker, defender_cot)
-RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _OURS}
+magic, ssp = RECIPES["magic"], RECIPES["ssp"]
 PLUGINS = "sparring.recipes"
 """The entry-point group in which other packages name their recipes; ours keep their names."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -212,11 +213,11 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def nested(key: str, value: Any) -> dict[str, Any]:
-    """Return `{"a": {"b": value}}` for the dotted key `a.b`."""
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return dict(value)
+def overlaid(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tree with values by dotted key on top of it: `a.b` is `{"a": {"b": value}}`."""
+    for key, value in values.items():
+        tree = merged(tree, reduce(lambda below, part: {part: below}, key.split(".")[::-1], value))
+    return dict(tree)
 
 
 def parse(tree: Mapping[str, Any]) -> RunConfig:
@@ -241,23 +242,19 @@ def _explain(item: Mapping[str, Any]) -> str:
     where = [str(part) for part in item["loc"]]
     name = ".".join(where)
     if item["type"] == "extra_forbidden":
-        known, key = _keys(where[:-1]), where[-1]
+        *above, key = where
+        section = ".".join(part for part in above if not part.isdecimal())  # a place in a list
+        paths = [path.rpartition(".") for path in _paths(RunConfig)]
+        known = [name for place, _, name in paths if place == section]
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         near = near or [word for word in known if len(key) > 2 and key in word]
-        near = [".".join([*where[:-1], word]) for word in near]
+        near = [".".join([*above, word]) for word in near]
         near = near or [path for path in _paths(RunConfig) if path.endswith(f".{key}")]
         hint = f"did you mean {' or '.join(near[:3])}?" if near else ""
         return f"{name}: unknown key; {hint or 'known here: ' + ', '.join(known)}"
     if item["type"] == "value_error":  # raised by a section; it names the field and the value
         return f"{name}: {item['msg'].removeprefix('Value error, ')}"
     return f"{name}: {item['msg']} (got {item['input']!r:.80})"
-
-
-def _keys(where: list[str]) -> list[str]:
-    """Return the names of the fields of the section at a place."""
-    section = ".".join(part for part in where if not part.isdecimal())  # a place in a list
-    paths = (path.rpartition(".") for path in _paths(RunConfig))
-    return [name for above, _, name in paths if above == section]
 
 
 def _paths(model: Any, above: str = "") -> Iterator[str]:
@@ -322,16 +319,13 @@ def from_words(words: Sequence[str]) -> dict[str, Any]:
             text = next(rest, "") if word.startswith("--") else ""
         if not text:
             raise UsageError(f"{word}: wanted key=value or --key value")
-        tree = merged(tree, nested(key.replace("-", "_"), load_yaml(text, key)))
+        tree = overlaid(tree, {key.replace("-", "_"): load_yaml(text, key)})
     return tree
 
 
 def with_values(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
     """Return the configuration with other values by dotted key, checked."""
-    tree: Mapping[str, Any] = config.model_dump(mode="json")
-    for key, value in values.items():
-        tree = merged(tree, nested(key, value))
-    return parse(tree)
+    return parse(overlaid(config.model_dump(mode="json"), values))
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -50,11 +50,6 @@ class PerPlayer(Model, Generic[Number]):
         bare = isinstance(value, int | float | str)
         return {player.value: value for player in Player} if bare else value
 
-    @classmethod
-    def same(cls, value: Number) -> PerPlayer[Number]:
-        """Return `value` for both players."""
-        return cls(attacker=value, defender=value)
-
     def __getitem__(self, player: Player) -> Number:
         return self.attacker if player is Player.ATTACKER else self.defender
 
@@ -163,11 +158,11 @@ class OptimizerSettings(Model):
 class LearnerSettings(Model):
     """GRPO, in TRL's names; learning rate, group size and seeds may differ by player."""
 
-    learning_rate: PerPlayer[float] = PerPlayer[float].same(1e-5)
+    learning_rate: PerPlayer[float] = PerPlayer[float].model_validate(1e-5)
     """AdamW's peak"""
-    num_generations: PerPlayer[int] = PerPlayer[int].same(8)
+    num_generations: PerPlayer[int] = PerPlayer[int].model_validate(8)
     """siblings in a group, at least 2"""
-    seeds_per_round: PerPlayer[int] = PerPlayer[int].same(32)
+    seeds_per_round: PerPlayer[int] = PerPlayer[int].model_validate(32)
     """seeds of a round of that player"""
     loss: Literal["grpo", "dr_grpo", "dapo"] = "grpo"
     """how tokens average"""
@@ -204,7 +199,7 @@ class ScheduleSettings(Model):
 
     kind: Literal["alternate", "by_metric", "both", "defender"] = "alternate"
     """MAGIC: alternate; SSP: both, every round"""
-    every: PerPlayer[int] = PerPlayer[int].same(15)
+    every: PerPlayer[int] = PerPlayer[int].model_validate(15)
     """rounds of a block, alternate"""
     limits: tuple[float, float] = (0.8, 0.9)
     """by_metric: hand back at or below, hand over at or above"""
