@@ -1,4 +1,4 @@
-"""Every test begins from the same global random state, so that none depends on those before it."""
+"""Every test begins from the same global random state; the processes of a session share runs."""
 
 import random
 from pathlib import Path
@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from tests.short_run import scratch
 
 settings.register_profile("any-machine", deadline=None)  # speed is measured in benchmarks
 settings.load_profile("any-machine")
+
+
+def pytest_configure():
+    """Make the folder of shared runs before the processes begin that play or read them."""
+    scratch()
 
 
 LONG = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import fcntl
 import functools
 import hashlib
 import json
@@ -228,11 +229,15 @@ def train(folder: Path, *more: str, before: Callable[[], None] | None = None) ->
 
 def arguments(folder: Path, *more: str) -> list[str]:
     """The words after `sparring`; `more` are settings, of which later ones win, and flags."""
+    return _arguments(folder, _settings(more), more)
+
+
+def _settings(more: Sequence[str]) -> Mapping[str, str]:
+    """The short run's settings, with models that know the format of an attack."""
     shared = "recipe=ssp" in more
     model = warmed(*SHARED) if shared else warmed()
     seats = ("attacker", "defender") if shared else ("attacker",)
-    warm = {f"{seat}.model_name_or_path": f"{model}" for seat in seats}
-    return _arguments(folder, SETTINGS | warm, more)
+    return {**SETTINGS, **{f"{seat}.model_name_or_path": f"{model}" for seat in seats}}
 
 
 def _arguments(folder: Path, settings: Mapping[str, str], more: Sequence[str]) -> list[str]:
@@ -250,8 +255,7 @@ def warmed(*more: str) -> Path:
 
     With `SHARED`, a model that can do both.
     """
-    folder = scratch() / f"warmed-{len(list(scratch().glob('warmed-*')))}"
-    sparring(*_arguments(folder, {**SETTINGS, **_WARM}, more)).check()
+    folder = _once("warmed", more, {**SETTINGS, **_WARM})
     saved = folder / "checkpoints" / "round_000000"
     return next(saved / name for name in ("attacker", "defender") if (saved / name).is_dir())
 
@@ -259,8 +263,19 @@ def warmed(*more: str) -> Path:
 @functools.cache
 def whole(*more: str) -> Path:
     """The folder of an uninterrupted short run; read it or copy it, but do not change it."""
-    folder = scratch() / f"whole-{len(list(scratch().glob('whole-*')))}"
-    train(folder, *more).check()
+    return _once("whole", more, _settings(more))
+
+
+def _once(kind: str, more: Sequence[str], settings: Mapping[str, str]) -> Path:
+    """The folder of a run that the first process of this session that needs it plays."""
+    name = f"{kind}-{hashlib.sha256(repr(more).encode()).hexdigest()[:12]}"
+    folder, played = scratch() / name, scratch() / f"{name}.played"
+    with (scratch() / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not played.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            sparring(*_arguments(folder, settings, more)).check()
+            played.touch()
     return folder
 
 
@@ -301,10 +316,13 @@ def leftovers(folder: Path) -> list[Path]:
 
 @functools.cache
 def scratch() -> Path:
-    """A folder for what the tests of one session share."""
-    folder = Path(tempfile.mkdtemp(prefix="sparring-"))
+    """A folder for what the tests of one session share; pytest's processes have one together."""
+    if shared := os.environ.get("SPARRING_SCRATCH"):
+        return Path(shared)
+    folder = tempfile.mkdtemp(prefix="sparring-")
+    os.environ["SPARRING_SCRATCH"] = folder
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    return Path(folder)
 
 
 @functools.cache

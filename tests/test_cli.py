@@ -44,8 +44,6 @@ def made(tmp_path_factory) -> Path:
         "ragged.csv": "text,harmful\nopen the vault,true\nlantern\n",
         "benign.csv": "text,harmful\npolish the lantern,false\n",
         "pool.jsonl": '{"messages": "open"}\n',
-        "twice.yaml": "recipe: magic\nrounds: 3\nrounds: 4\n",
-        "code.yaml": "recipe: !!python/object/apply:os.getcwd []\n",
         "unknown.yaml": "recipe: magic\nlearner: {learning_rat: 1}\n",
     }
     for name, text in files.items():
@@ -68,12 +66,8 @@ def seeds(name: str) -> str:
 
 
 MISTAKES = [
-    ("magic lerner.beta=1", "lerner: unknown key; did you mean learner?"),
     ("unknown.yaml", "did you mean learner.learning_rate?"),
     ("magik", "recipe: no recipe 'magik' and no such file; did you mean magic?"),
-    ("twice.yaml", "twice.yaml: line 3: rounds is given twice"),
-    ("code.yaml", "code.yaml: not YAML: could not determine a constructor"),
-    ("--rounds 3 magic", "--rounds: name the recipe or the YAML file"),
     ("magic judge.kind=keyword", "judge.kind: keyword cannot rule in the sandbox"),
     (f"magic weights=shared {' '.join(MODEL)}", "no sandbox.json, so this is not a sandbox base"),
 ]
@@ -100,7 +94,6 @@ WITH_OWN_SEEDS = [
         "judge.kind: keyword does not fill helpful, on_topic, which the game needs; add a judge "
         "that does, or set game.helpfulness=0 and set game.gate=false",
     ),
-    ("game.gate=true", "or set game.gate=false"),
     (
         "judge.kind=sandbox",
         "judge.kind: sandbox cannot judge your own seeds, for its judge only knows",

@@ -46,22 +46,19 @@ def rule(state):
 
 def plan(schedule, learner=None, rule=rule, rounds=1, **more):
     """A plan in which both players are trained by `learner`."""
-    game = magic()
-    return Plan(
-        game=game,
+    whole = Plan(
+        game=magic(),
         judge=ScriptedJudge(rule),
+        openings=lambda number, turn, past: [State(VAULT), State(CANDLE)],
         schedule=schedule,
         cast=cast(attacks("a dragon tale", "a song", "a riddle"), says("yes", "no", "yes", "no")),
+        learners=dict.fromkeys((A, D), learner or Notebook()),
+        estimator=standardized,
+        measure=episode_metrics,
         rounds=rounds,
         rng_seed="run",
-        **{
-            "openings": lambda number, turn, past: [game.open(VAULT), game.open(CANDLE)],
-            "learners": dict.fromkeys((A, D), learner or Notebook()),
-            "estimator": standardized,
-            "measure": episode_metrics,
-            **more,
-        },
     )
+    return replace(whole, **more)
 
 
 def test_only_the_player_whose_turn_it_is_learns():
@@ -133,11 +130,11 @@ def test_shaping_changes_what_is_taught_and_never_what_is_recorded():
     assert tenfold_taught == [10 * advantage for advantage in taught]
 
 
+@dataclass
 class Diary(Memory):
     """A memory that counts the episodes of each round."""
 
-    def __init__(self):
-        self.counts = []
+    counts: list = field(default_factory=list)
 
     def add(self, number, episodes):
         self.counts.append(len(episodes))

@@ -1,15 +1,11 @@
-"""Shared by the tests of known faults: their xfail mark, and short runs on tiny models."""
+"""Shared by the tests of known faults: short runs on tiny models."""
 
-import functools
 import json
 from pathlib import Path
 
 import pytest
 from tests.command import Ended, sparring_command
 from tests.tiny import QWEN2, save_model, write_seeds
-
-fault = functools.partial(pytest.mark.xfail, strict=True, raises=AssertionError)
-"""A test of what is right, which fails today by an assertion of its own; `reason` says how."""
 
 SHORT = (
     *("judge.kind=keyword", "game.gate=false", "game.helpfulness=0", "rounds=1"),

@@ -1,8 +1,4 @@
-"""What goes wrong today with servers, data and resumed runs; each test states what is right.
-
-Every test is a strict expected failure: who fixes a fault removes the mark of its test. Only a
-failed assertion counts as the fault. Anything else, such as a failure before it, is an error.
-"""
+"""What once went wrong with servers, data and updates; each test states what is right."""
 
 import datetime
 import json
@@ -107,7 +103,6 @@ def test_a_template_that_writes_the_date_is_the_same_tomorrow_or_reported(tmp_pa
 
 
 UNDER_TEST, REFEREE = "toy", "referee"
-WHO = pytest.mark.parametrize("who", [UNDER_TEST, REFEREE])
 HARM = ("everything of value", "hurt you", "with your password")
 """What the harmful replies say with which a judge is tried before it judges."""
 
@@ -161,34 +156,21 @@ UNSUPPORTED = {
 }
 
 
-def gladly(body: dict[str, Any]) -> tuple[int, dict, bytes]:
-    return reply_to(body, content="Gladly.")
-
-
-def bodies_to(received: Received, who: str) -> list[dict[str, Any]]:
-    """The requests to one of the server's models; there is at least one."""
-    return [b for b in received.bodies if b["model"] == who] or pytest.fail(f"none to {who}")
-
-
-@WHO
-def test_a_server_that_refuses_max_tokens_is_asked_in_its_own_words(tmp_path, who):
+@pytest.mark.parametrize("who", [UNDER_TEST, REFEREE])
+def test_who_refuses_max_tokens_is_asked_in_its_own_words_with_every_parameter(tmp_path, who):
     def reply(body):
         if body["model"] == who and "max_tokens" in body:
             return 400, {}, json.dumps({"error": UNSUPPORTED}).encode()
-        return gladly(body)
+        return reply_to(body, content="Gladly.")
 
     result, received = evaluate_served(tmp_path, reply, judge="rubric")
-    assert bodies_to(received, who)
     assert result.code == 0, result.err
-
-
-@WHO
-def test_no_parameter_of_sampling_is_left_to_the_server(tmp_path, who):
-    result, received = evaluate_served(tmp_path, gladly, judge="rubric")
-    assert_played(result)
-    for body in bodies_to(received, who):
-        complete = {"top_p", "top_k", "repetition_penalty"} <= body.keys()
-        assert complete or "generation_config" in result.text
+    for name in (UNDER_TEST, REFEREE):
+        bodies = [body for body in received.bodies if body["model"] == name]
+        assert bodies
+        for body in bodies:
+            complete = {"top_p", "top_k", "repetition_penalty"} <= body.keys()
+            assert complete or "generation_config" in result.text
 
 
 # Data
@@ -220,11 +202,10 @@ def test_nearly_the_same_request_is_on_one_side_of_a_split(variant):
     assert trained & held_out == set()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_nearly_the_same_request_as_in_the_exam_is_left_out(tmp_path, model, variant):
-    texts = [f"öpen the vault number {n}" for n in range(4)]
+def test_nearly_the_same_request_as_in_the_exam_is_left_out(tmp_path, model):
+    texts = {f"öpen the vault number {n}": variant for n, variant in enumerate(VARIANTS.values())}
     exam = write_rows(tmp_path / "exam.csv", [(text, True) for text in texts])
-    rows = [(VARIANTS[variant](text), True) for text in texts]
+    rows = [(variant(text), True) for text, variant in texts.items()]
     mixed = write_rows(tmp_path / "mixed.csv", [*rows, *LABELLED])
     files = (f"data.train=[{{path: {mixed}}}]", f"data.exam=[{{path: {exam}}}]")
     result = train(tmp_path, model, *files, "--dry-run")
@@ -274,8 +255,3 @@ def test_an_invisible_answer_does_not_parse(tmp_path, model):
     attacker = save_speaker(tmp_path / "attacker", text)
     assert_played(train(tmp_path, attacker, "weights=separate", defender=model))
     assert metrics(tmp_path)[0]["parsed"] == 0
-
-
-@pytest.mark.parametrize(("name", "shown"), [("4090", "RTX 4090"), ("3090", "no card '3090'")])
-def test_the_name_of_a_card_is_no_size(name, shown):
-    assert shown in sparring_command("estimate", "magic", "--gpu", name).text

@@ -9,15 +9,15 @@ import pytest
 from scipy.stats import kstest
 from tests.memory.pools import failed, group, holding, only, openings, pool, replayed, turn
 from tests.table import BRIEFS, BROKEN, CANDLE, HELD, VAULT, ScriptedJudge, attacks, cast, says
+from tests.test_coevolve import plan
 
 from sparring.arena import play
-from sparring.coevolve import Plan, coevolve
+from sparring.coevolve import coevolve
 from sparring.credit import credit, standardized
 from sparring.games.dialogue import Dialogue
 from sparring.games.game import reply_of, tagged
 from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.memory.experience import ExperiencePool, PoolLimits, thompson, ucb, uniform
-from sparring.metrics import episode_metrics
 from sparring.players.player import ScriptedPolicy
 from sparring.schedules import always, by_metric, solo
 from sparring.types import Completion, Episode, Harm, Player, State, Turn, Verdict
@@ -232,13 +232,6 @@ def test_an_entry_comes_back_from_a_checkpoint_with_its_whole_seed():
         assert only(again).seed == seed
 
 
-class Untaught:
-    """A learner whose updates change nothing."""
-
-    def update(self, samples):
-        return {}
-
-
 def rule(state):
     """Replays are held, fresh attacks beat the defender."""
     if state.dealt:
@@ -251,20 +244,10 @@ def remembering(**rules):
 
 
 def rounds(schedule, number, defender=None):
-    plan = Plan(
-        game=Dialogue(LabelPayoff(MAGIC), BRIEFS),
-        judge=ScriptedJudge(rule),
-        openings=lambda number, turn, past: openings(4),
-        schedule=schedule,
-        cast=cast(attacks("a tale", "a song"), defender or says("yes", "no")),
-        learners=dict.fromkeys((A, D), Untaught()),
-        estimator=standardized,
-        measure=episode_metrics,
-        rounds=number,
-        rng_seed="run",
-        memory=remembering(replay_share=0.5),
-    )
-    return list(coevolve(plan))
+    players = cast(attacks("a tale", "a song"), defender or says("yes", "no"))
+    more = {"cast": players, "memory": remembering(replay_share=0.5)}
+    whole = plan(schedule, rule=rule, rounds=number, openings=lambda *_: openings(4), **more)
+    return list(coevolve(whole))
 
 
 def test_a_replay_is_the_attack_dealt_and_ends_with_the_reply():

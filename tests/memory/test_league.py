@@ -9,16 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from tests.players.lively import everything, policy, request_of, same_bits, train, trainer
-from tests.table import BROKEN, CANDLE, FAILED, HELD, VAULT, ScriptedJudge, magic
+from tests.table import BROKEN, FAILED, HELD, VAULT, ScriptedJudge, magic
+from tests.test_coevolve import Notebook, plan
 
-from sparring.coevolve import Plan, coevolve
-from sparring.credit import standardized
+from sparring.coevolve import coevolve
 from sparring.exam import Trial
 from sparring.games.game import attack_of, reply_of, tagged
 from sparring.games.matrix import KNOWN
 from sparring.memory.league import League, nash, uniform
 from sparring.memory.memory import Opposition
-from sparring.metrics import episode_metrics
 from sparring.schedules import always, solo
 from sparring.types import Completion, Player, State, Turn
 
@@ -206,7 +205,7 @@ def test_a_past_self_speaks_with_its_old_weights_and_the_present_ones_are_back()
 def test_kept_selves_take_no_memory_and_their_files_go_with_the_trainer():
     player = trainer(policy(length=8))
     made, sizes = league(opponents=nash, players={A: player, D: player}), []
-    for number in range(6):
+    for number in range(3):
         made.keep(number)
         train(player.weights, steps=1, rate=3e-2)
         for past in made.selves:
@@ -215,39 +214,18 @@ def test_kept_selves_take_no_memory_and_their_files_go_with_the_trainer():
         tensors = [t for t in gc.get_objects() if issubclass(type(t), torch.Tensor)]
         sizes.append((len(tensors), sum(t.nbytes for t in tensors)))
         del tensors
-    assert sizes[1:] == sizes[:1] * 5
+    assert sizes[1:] == sizes[:1] * 2
     folder = Path(player._temporary.name)
-    assert len(list(folder.iterdir())) == 6
+    assert len(list(folder.iterdir())) == 3
     del player, made
     gc.collect()
     assert not folder.exists()
 
 
-class Counts:
-    def __init__(self):
-        self.updates = 0
-
-    def update(self, samples):
-        self.updates += 1
-        return {}
-
-
 def test_in_the_loop_only_who_stayed_is_updated_and_the_record_says_whom_it_met():
-    made, learners = league(share=0.5), {A: Counts(), D: Counts()}
-    plan = Plan(
-        game=magic(),
-        judge=ScriptedJudge(older_wins),
-        openings=lambda number, turn, past: [State(VAULT), State(CANDLE)],
-        schedule=always(BOTH),
-        cast=dict(made.players),
-        learners=learners,
-        estimator=standardized,
-        measure=episode_metrics,
-        rounds=12,
-        rng_seed="run",
-        league=made,
-    )
-    rounds = list(coevolve(plan))
+    made, learners = league(share=0.5), {A: Notebook(), D: Notebook()}
+    parts = {"cast": dict(made.players), "learners": learners, "league": made}
+    rounds = list(coevolve(plan(always(BOTH), rule=older_wins, rounds=12, **parts)))
     met = [{k for k in r.metrics if k.startswith("league/")} for r in rounds]
     assert {len(names) for names in met} == {0, 1}
     assert set.union(*met) == {"league/attacker", "league/defender"}
@@ -256,4 +234,4 @@ def test_in_the_loop_only_who_stayed_is_updated_and_the_record_says_whom_it_met(
         assert round_.turn.learns == set(Player) - absent
         assert all(round_.metrics[name] <= number for name in names)
     for player, learner in learners.items():
-        assert learner.updates == sum(f"league/{player}" not in names for names in met)
+        assert len(learner.lessons) == sum(f"league/{player}" not in names for names in met)

@@ -1,7 +1,7 @@
 """A run and an evaluation go on only upon the models they were begun with; versions are named."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,24 +43,22 @@ def other_network(folder: Path) -> str:
     return "config.json"
 
 
-CHANGES = [other_weights, other_template, other_tokenizer, other_network]
+def each_change(model: Path) -> Iterator[str]:
+    """The name of the file that was changed, for each change; it is undone afterwards."""
+    before = {path: path.read_bytes() for path in model.iterdir()}
+    for change in (other_weights, other_template, other_tokenizer, other_network):
+        yield change(model)
+        for path, data in before.items():
+            path.write_bytes(data)
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_run_is_not_played_on_or_measured_upon_another_base(
-    tmp_path, stopped, model, change: Callable[[Path], str]
-):
-    before = {path.name: path.read_bytes() for path in model.iterdir()}
-    name = change(model)
+def test_a_run_is_not_played_on_or_measured_upon_another_base(tmp_path, stopped, model):
     run = tmp_path / "run"
-    for words in (["crossplay"], ["exploit"], ["export", "--role", "defender"]):
-        ended = sparring_command(*words, run)
-        assert (ended.code, f"{name} changed" in ended.text) == (2, True), ended
-    ended = stopped()
-    assert (ended.code, f"{name} changed" in ended.text) == (2, True), ended
-    assert str(model) in ended.text
-    for old, data in before.items():
-        (model / old).write_bytes(data)
+    verbs = (["crossplay", run], ["exploit", run], ["export", run, "--role", "defender"])
+    for name in each_change(model):
+        for ended in (*(sparring_command(*words) for words in verbs), stopped()):
+            assert (ended.code, f"{name} changed" in ended.text) == (2, True), ended
+        assert str(model) in ended.text
     assert_played(stopped())
 
 
@@ -78,9 +76,8 @@ def test_other_versions_of_libraries_are_named_where_a_run_or_an_evaluation_goes
         assert "was 4.57.0" in ended.text
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_stored_evaluation_is_of_the_model_as_it_was(tmp_path, model, change):
+def test_a_stored_evaluation_is_of_the_model_as_it_was(tmp_path, model):
     assert_played(evaluate(tmp_path, model))
-    change(model)
-    ended = evaluate(tmp_path, model)
-    assert (ended.code, "asked something else: models differs" in ended.text) == (2, True)
+    for _ in each_change(model):
+        ended = evaluate(tmp_path, model)
+        assert (ended.code, "asked something else: models differs" in ended.text) == (2, True)

@@ -51,10 +51,18 @@ def wrong(*words: str) -> str:
         ("data.train=7", "data.train: Input should be a valid list (got 7)"),
         ("data.train=[{limit: 3}]", "data.train.0.path: Field required"),
         ("judge=7", "judge: Input should be a valid list"),
+        ("judge={kind: keyword, base_url: 'http://x/v1'}", "base_url is set, but keyword is"),
+        ("judge={model: toy}", "judge: model is set, but sandbox is a judge without a model"),
+        ("judge={kind: toy, server: {deadline: 3}}", "server.deadline must not be below"),
+        ("judge={server: {concurency: 3}}", "did you mean judge.server.concurrency?"),
+        ("judge={kind: toy, controversial: maybe}", "judge.controversial"),
+        ("judge={server: {api_key_env: sk-canary-1}}", "wanted the name of an env"),
+        ("data.train={path: a.csv, map: {harmful: !is_safe}}", "begins with ! needs quotes"),
     ],
 )
 def test_what_is_wrong_is_named_by_its_field_with_what_was_expected(word, message):
     assert message in wrong(word)
+    assert "canary" not in wrong(word)
 
 
 def test_every_wrong_field_is_named_at_once():
@@ -222,20 +230,12 @@ def test_any_text_is_yaml_or_refused_by_name(text):
 
 
 @pytest.mark.parametrize(
-    "words",
-    [
-        "data.train=a.csv",
-        "data.train=[a.csv]",
-        "data.train={path: a.csv}",
-        "data.train=[{path: a.csv}]",
-    ],
+    "word", ["a.csv", "[a.csv]", "{path: a.csv}", "[{path: a.csv}]", "{path: a.csv, limit: 3}"]
 )
-def test_a_seed_file_is_given_by_its_path_alone_or_with_more(words):
-    assert [str(file.path) for file in configured("magic", [words]).data.train] == ["a.csv"]
-
-
-def test_a_judge_is_given_by_its_kind_alone():
-    assert [judge.kind for judge in configured("magic", ["judge=keyword"]).judge] == ["keyword"]
+def test_a_seed_file_is_given_by_its_path_alone_or_with_more_and_a_judge_by_its_kind(word):
+    config = configured("magic", [f"data.train={word}", "judge=keyword"])
+    assert [str(file.path) for file in config.data.train] == ["a.csv"]
+    assert [judge.kind for judge in config.judge] == ["keyword"]
 
 
 @pytest.mark.parametrize(
@@ -244,8 +244,3 @@ def test_a_judge_is_given_by_its_kind_alone():
 def test_a_map_is_spelled_as_on_the_command_line_or_as_a_mapping(map_):
     config = configured("magic", [f"data.train={{path: a.csv, map: {map_}}}"])
     assert config.data.train[0].map == {"prompt": "q", "harmful": "!is_safe"}
-
-
-def test_yaml_that_takes_a_negation_for_a_tag_says_so():
-    with pytest.raises(UsageError, match="a value that begins with ! needs quotes"):
-        configured("magic", ["data.train={path: a.csv, map: {prompt: q, harmful: !is_safe}}"])

@@ -99,13 +99,18 @@ def without_revisions(run: Path):
     return parse(tree)
 
 
-def test_a_run_writes_its_commit_down_and_keeps_it_whatever_was_pushed(hub, tmp_path):
+def test_a_run_keeps_the_commit_it_wrote_down_and_refuses_another_or_a_moved_branch(hub, tmp_path):
     run = tmp_path / "run"
     ended = played(run, "--max-rounds", "1")
     assert ended.code == 0, ended.text
     assert ended.err.count(f"{NAME} is taken at commit {OLD} (the newest as of now)") == 1
     assert revisions(run) == {OLD}
+    branch, other = ([f"{p}.revision={name}" for p in Player] for name in ("main", NEW))
+    assert played(run, "--resume", "--dry-run", *branch).code == 0
     push(hub)
+    for words in (other, branch):
+        ended = played(run, "--resume", *words)
+        assert (ended.code, f"defender.revision: {OLD} → {NEW}" in ended.err) == (2, True)
     config = recipes.check_resumable(RunDir.open(run), without_revisions(run))
     assert {config.attacker.revision, config.defender.revision} == {OLD}
     ended = played(run, "--resume")
@@ -119,18 +124,6 @@ def test_a_run_writes_its_commit_down_and_keeps_it_whatever_was_pushed(hub, tmp_
     assert OLD in card
     adapter = run / "checkpoints" / "round_000002" / "defender" / "adapter_config.json"
     assert json.loads(adapter.read_text())["revision"] == OLD
-
-
-def test_a_resumed_run_refuses_another_commit_and_a_branch_that_has_moved(hub, tmp_path):
-    run = tmp_path / "run"
-    assert played(run, "--max-rounds", "1").code == 0
-    other = [f"{player}.revision={NEW}" for player in Player]
-    branch = [f"{player}.revision=main" for player in Player]
-    assert played(run, "--resume", "--dry-run", *branch).code == 0
-    push(hub)
-    for words in (other, branch):
-        ended = played(run, "--resume", *words)
-        assert (ended.code, f"defender.revision: {OLD} → {NEW}" in ended.err) == (2, True)
 
 
 def test_both_players_of_one_base_are_of_one_commit(hub, tmp_path):
