@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+
 from tests.short_run import scratch
 
 settings.register_profile("any-machine", deadline=None)  # speed is measured in benchmarks

@@ -20,6 +20,7 @@ MOMENTS = {
     "while the first exam is recorded": (r"rename exams/round_000000/results.json", 1),
     "before a round is recorded": (r"open rounds.jsonl", 1),
     "after a round, before its checkpoint": (r"mkdir checkpoints/round_000001.tmp", 1),
+    "after a round, and its line is cut": (r"mkdir checkpoints/round_000001.tmp", 1),
     "before a transcript is there": (r"rename transcripts/round_000001.jsonl.gz", 1),
     "between a manifest and its rename": (r"rename checkpoints/round_000002", 1),
     "between a rename and latest": (r"rename checkpoints/latest", 1),
@@ -30,6 +31,7 @@ MOMENTS = {
     "before the run is complete": (r"rename run.json", 1),
 }
 """In the order in which a run meets them; each resumed run is killed at the next one."""
+LINE_IS_CUT = "after a round, and its line is cut"
 
 
 def assert_resumed_to_the_whole(run, *settings) -> None:
@@ -58,7 +60,11 @@ def test_the_short_run_learns_prunes_and_forgets_nothing():
 
 
 def test_a_run_killed_at_every_step_of_its_writing_is_the_whole_run(tmp_path):
-    kill(tmp_path / "run", MOMENTS.values())
+    for moment, place in MOMENTS.items():
+        kill(tmp_path / "run", [place])
+        if moment == LINE_IS_CUT:
+            path = tmp_path / "run" / "rounds.jsonl"
+            path.write_bytes(path.read_bytes()[:-9])
     assert_resumed_to_the_whole(tmp_path / "run")
 
 
@@ -70,13 +76,6 @@ def test_a_run_killed_at_random_times_is_the_whole_run(tmp_path):
         started.process.kill()
         started.wait()
     assert_resumed_to_the_whole(run)
-
-
-def test_a_line_that_a_kill_cut_short_is_played_again(tmp_path):
-    kill(tmp_path / "run", [(r"mkdir checkpoints/round_000002.tmp", 1)])
-    path = tmp_path / "run" / "rounds.jsonl"
-    path.write_bytes(path.read_bytes()[:-9])
-    assert_resumed_to_the_whole(tmp_path / "run")
 
 
 @pytest.mark.parametrize("settings", [REFERENCE, ADAPTERS], ids=["reference", "adapters"])

@@ -52,7 +52,7 @@ def wrong(*words: str) -> str:
         ("data.train=[{limit: 3}]", "data.train.0.path: Field required"),
         ("judge=7", "judge: Input should be a valid list"),
         ("judge={kind: keyword, base_url: 'http://x/v1'}", "base_url is set, but keyword is"),
-        ("judge={model: toy}", "judge: model is set, but sandbox is a judge without a model"),
+        ("judge={model: toy}", "model is set, but sandbox is a judge without a model"),
         ("judge={kind: toy, server: {deadline: 3}}", "server.deadline must not be below"),
         ("judge={server: {concurency: 3}}", "did you mean judge.server.concurrency?"),
         ("judge={kind: toy, controversial: maybe}", "judge.controversial"),
