@@ -1,6 +1,7 @@
 """`sparring judge`: what it prints and writes, what it refuses, and that it prints no reply."""
 
 import json
+import shutil
 
 import pytest
 
@@ -12,10 +13,20 @@ from tests.hostile.corpus import CORPUS
 from tests.table import ScriptedJudge
 
 
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """How calibrating the judges whose verdicts stand in a file ended, and the file."""
+    path = write_completions(tmp_path_factory.mktemp("stored") / "val.json")
+    output = path.with_name("calibration.json")
+    return sparring_command("judge", "calibrate", path, "--output", output), path
+
+
 @pytest.fixture
-def labels(tmp_path, monkeypatch):
+def labels(stored, tmp_path, monkeypatch):
+    """The labelled file, beside the figures of its stored judges; it is in the current folder."""
     monkeypatch.chdir(tmp_path)
-    return write_completions(tmp_path / "val.json")
+    shutil.copytree(stored[1].parent, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "val.json"
 
 
 @pytest.fixture
@@ -40,21 +51,20 @@ def table(ended) -> dict[tuple[str, str], list[str]]:
     return {(row[0], row[1]): [row[i] for i in range(2, len(row), 4)] for row in rows}
 
 
-def test_stored_judges_get_their_published_line_without_a_model(labels):
-    ended = sparring_command("judge", "calibrate", labels)
+def test_stored_judges_get_their_published_line_without_a_model(stored):
+    ended, path = stored
     assert ended.code == 0
     rows = table(ended)
     assert rows["cls", "reply_harm"][:2] == ["0.967", "0.860"]
     assert rows["llama_guard", "reply_harm"][:2] == ["0.333", "0.954"]
     assert rows["advbench", "reply_harm"][:2] == ["0.791", "0.587"]
     assert "602 labelled replies" in ended.err
-    written = read_calibrations(labels.parent / "calibration.json")
+    written = read_calibrations(path.with_name("calibration.json"))
     assert {calibration.judge for calibration in written} == set(STORED)
     assert written[0].source.startswith("val.json, HarmBench labelled completions, sha256 ")
 
 
 def test_a_named_judge_is_measured_alone_and_other_judges_figures_stay_in_the_file(labels):
-    sparring_command("judge", "calibrate", labels)
     sparring_command("judge", "calibrate", labels, "--judge", "keyword", "--limit", "90")
     ended = sparring_command("judge", "calibrate", labels, "--judge", "keyword")
     assert table(ended).keys() == {("keyword", "reply_harm")}
@@ -63,8 +73,8 @@ def test_a_named_judge_is_measured_alone_and_other_judges_figures_stay_in_the_fi
     judges = [calibration.judge for calibration in calibrations]
     assert judges == ["advbench", "cls", "llama_guard", "keyword"]
     assert calibrations[-1].accuracy.n_total == 602
-    both = sparring_command("judge", "calibrate", labels, "--judge", "keyword", "--stored")
-    assert len(table(both)) == 4
+    some = ("--judge", "keyword", "--stored", "--limit", "20")
+    assert len(table(sparring_command("judge", "calibrate", labels, *some))) == 4
 
 
 def test_a_machine_reads_the_figures(labels):
@@ -76,7 +86,6 @@ def test_a_machine_reads_the_figures(labels):
 
 
 def test_replies_are_judged_again_and_corrected_beside_the_raw_rate(labels, replies):
-    sparring_command("judge", "calibrate", labels, "--stored")
     path = labels.parent / "calibration.json"
     path.write_text(path.read_text().replace('"cls"', '"keyword"'))
     ended = sparring_command("judge", "score", replies, "--judge", "keyword", "--calibration", path)
@@ -130,8 +139,8 @@ SCORE = ["score", "stored.jsonl", "--judge", "keyword"]
         (["probe", "qwen3gard"], "did you mean qwen3guard?"),
         (["probe", "qwen3guard"], "qwen3guard.model: wanted the name"),
         (["probe", "none.yaml"], "none.yaml: no such file"),
-        (["probe", "odd.yaml"], "odd.yaml: modell: Extra inputs are not permitted"),
-        (["probe", "list.yaml"], "list.yaml: server.timeout: "),
+        (["probe", "odd.yaml"], "odd.yaml: judge.modell: unknown key; did you mean"),
+        (["probe", "list.yaml"], "list.yaml: judge.0.server.timeout: "),
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_2(words, message, replies):
@@ -146,7 +155,6 @@ def test_bad_input_is_one_message_and_exit_code_2(words, message, replies):
 
 
 def test_another_judges_calibration_is_refused_before_anything_is_asked(labels, replies):
-    sparring_command("judge", "calibrate", labels)
     ended = sparring_command(
         *("judge", "score", replies, "--judge", "keyword", "--calibration", "calibration.json")
     )
@@ -173,14 +181,14 @@ def test_too_many_unscored_is_exit_code_3_and_what_was_judged_is_kept(
 ):
     monkeypatch.setattr("sparring.runs.judges.judge_of", lambda *args: failing(share))
     for words in (
-        ["calibrate", labels, "--judge", "broken"],
+        ["calibrate", labels, "--judge", "broken", "--output", "broken.json"],
         ["score", replies, "--judge", "broken"],
     ):
         ended = sparring_command("judge", *words, "--max-unscored", most)
         assert ended.code == code
         assert ("verdicts are missing" in ended.text) is (code == 3)
     assert len((replies.parent / "stored.verdicts.jsonl").read_text().splitlines()) == 201
-    assert (labels.parent / "calibration.json").is_file()
+    assert (labels.parent / "broken.json").is_file()
 
 
 def test_no_hostile_reply_reaches_the_screen_or_the_files(tmp_path, monkeypatch):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 
 from sparring.games.game import Game
 from sparring.judges.judge import Judge
@@ -73,20 +74,15 @@ def play_named(
 
 def opening_names(openings: Sequence[State]) -> list[str]:
     """The name of each opening in addresses; it depends on no other, except that repeats count."""
-    repeats: Counter[str] = Counter()
-    names: list[str] = []
-    for opening in openings:
-        name = "/".join((opening.seed.id, *(move.completion.text for move in opening.moves)))
-        names.append(f"{name}#{repeats[name]}")
-        repeats[name] += 1
-    return names
+    repeats: dict[str, Iterator[int]] = defaultdict(count)
+    names = ("/".join((o.seed.id, *(m.completion.text for m in o.moves))) for o in openings)
+    return [f"{name}#{next(repeats[name])}" for name in names]
 
 
 def _request(game: Game, state: State, player: Player, width: int, address: str) -> Request:
     """The request for the next move in a state, or for all its siblings if it is a first one."""
     siblings = range(width if state.first_ply(player) is None else 1)
-    path = ".".join(map(str, state.path))
-    where = f"{address}/{player}/{len(state.moves)}/{path}"
+    where = f"{address}/{player}/{len(state.moves)}/{'.'.join(map(str, state.path))}"
     return Request(game.observe(state), tuple(f"{where}/{sibling}" for sibling in siblings))
 
 

@@ -64,7 +64,7 @@ def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("any")
 
 
-MANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MANY = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @MANY

@@ -4,23 +4,16 @@ import json
 
 import pytest
 import torch
-from tests import short_run
 from tests.command import sparring_command
 from tests.evals.evaluations import evaluate, keys, place, row, samples
 from tests.tiny import QWEN2, save_model
 
-from sparring.evals.evaluate import ItemBatch, rewrites
 from sparring.evals.judging import calibration, dumps_calibrations
-from sparring.evals.models import attacker_of
 from sparring.judges.judge import KeywordJudge
 from sparring.players.loading import load_model
-from sparring.players.player import Request
-from sparring.players.trainer import Past
 from sparring.players.weights import adapters
-from sparring.runs.recipes import known
 from sparring.stats.agreement import corrected
 from sparring.stats.rates import Outcome, any_of_k, rate
-from sparring.store.folder import RunDir
 from sparring.types import Player, Status, Verdict
 
 FIELDS = {
@@ -239,59 +232,3 @@ def test_several_models_are_drawn_against_each_other(here, lenient):
     assert (here / "out" / "pareto.png").read_bytes().startswith(b"\x89PNG")
     assert b"<svg" in (here / "out" / "pareto.svg").read_bytes()[:600]
     assert "minus the first model" in command.text
-
-
-def test_a_trained_attacker_rewrites_the_seeds_and_every_rewrite_is_kept(tmp_path):
-    out = tmp_path / "out"
-    words = ["eval", "sandbox", "--tasks", "sandbox", "--limit", "4", "--batch", "16"]
-    words += ["--attacker", f"{short_run.whole()}", "--best-of", "3", "--output", f"{out}"]
-    words += ["--max-completion-length", "40", "--log-format", "inspect"]
-    short_run.sparring(*words).check()
-    attacks = [json.loads(line) for line in (out / "attacks.jsonl").read_bytes().splitlines()]
-    rewritten = [s for s in samples(out) if s["set"].endswith("+attacker")]
-    assert len(attacks) == len(rewritten) > 0
-    assert {s["draw"] for s in rewritten} == {0, 1, 2}
-    by_key = {(a["set"], a["place"], a["draw"]): a["text"] for a in attacks}
-    for sample in rewritten:
-        text = by_key[sample["set"], sample["place"], sample["draw"]]
-        assert sample["moves"][0]["text"] in text
-        if not sample["dealt"]:
-            assert (sample["verdict"], len(sample["moves"])) == (None, 1), "never sent"
-    asr = row(out, "asr/plain+attacker")
-    assert asr["n_total"] == asr["n_scored"] == 12
-    unsent = sum(not s["dealt"] for s in rewritten if "benign" in s["set"])
-    assert row(out, "over_refusal/plain+attacker")["unscored"].get("never sent", 0) == unsent
-    assert [at["k"] for at in asr["at_k"]] == [1, 2, 3]
-    assert row(out, "asr/plain")["at_k"] == []
-    assert json.loads((out / "results.json").read_bytes())["attacker"]["rounds"] == 4
-
-
-def test_of_an_attacker_that_sent_nothing_the_asr_is_undefined_and_not_0(tmp_path):
-    untaught = "warm_up.steps=0", "attacker.model_name_or_path=sandbox"
-    out, run = tmp_path / "out", short_run.whole(*untaught)
-    words = ["eval", "sandbox", "--tasks", "sandbox", "--limit", "2", "--attacker", f"{run}"]
-    words += ["--max-completion-length", "40", "--output", f"{out}"]
-    short_run.sparring(*words).check()
-    asr = row(out, "asr/plain+attacker")
-    assert (asr["value"], asr["n_scored"], asr["unscored"]) == (None, 0, {"never sent": 2})
-    assert row(out, "asr/plain")["n_scored"] == 2
-
-
-@pytest.mark.parametrize(
-    ("weights", "settings"),
-    [("separate", ()), ("adapters", short_run.ADAPTERS), ("shared", short_run.SHARED)],
-)
-def test_the_attacker_says_what_it_said_in_its_run(weights, settings):
-    run = RunDir(short_run.whole(*settings))
-    config = run.config
-    assert config.weights == weights
-    loaded = known(config.recipe).build(config)
-    state = loaded.plan.game.open(loaded.seeds[0])
-    attacker, game = attacker_of(run)
-    batch = ItemBatch("harmful/x", 0, [(0, "vault", state)], "exam/harmful/x")
-    [rewrite] = rewrites(game, attacker.load(), batch)
-    folder = run.checkpoints.path(4) / ("defender" if weights == "shared" else "attacker")
-    policy = Past(loaded.trainers[Player.ATTACKER], folder)
-    request = Request(loaded.plan.game.observe(state), ("exam/harmful/x/attacker/vault",))
-    [[completion]] = policy.sample([request])
-    assert rewrite["text"] == completion.text

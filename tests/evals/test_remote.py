@@ -109,11 +109,21 @@ LONG = [
 ]
 
 
-@pytest.mark.parametrize("message", LONG)
-def test_a_prompt_longer_than_the_servers_context_is_named_and_unscored(tmp_path, message):
+def too_long(message: str) -> tuple[int, dict, bytes]:
+    return 400, {}, json.dumps({"error": {"message": message}}).encode()
+
+
+def test_every_server_has_its_own_words_for_a_prompt_longer_than_its_context():
+    answers = iter(LONG)
+    with serving(Script(reply=lambda _: too_long(next(answers)))) as (url, _):
+        completions = [policy(url).sample([REQUEST])[0][0] for _ in LONG]
+    assert {completion.status for completion in completions} == {Status.TOO_LONG}
+
+
+def test_a_prompt_longer_than_the_servers_context_is_named_and_unscored(tmp_path):
     def reply(body):
         if "dragon" in body["messages"][-1]["content"]:
-            return 400, {}, json.dumps({"error": {"message": message}}).encode()
+            return too_long(LONG[0])
         return 200, {}, response("Gladly.")
 
     file, out = write_seeds(tmp_path / "seeds.csv"), tmp_path / "out"

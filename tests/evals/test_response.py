@@ -1,18 +1,35 @@
 """A best response is trained on some seeds and measured on held-out ones."""
 
+import json
+import shutil
 from collections import Counter
+from pathlib import Path
 
+import pytest
 from tests.table import BROKEN, HELD, ScriptedJudge, magic, says
 
-from sparring.evals.exploit import Budget, Target, best_response, enumerated
+from sparring.evals.exploit import (
+    Budget,
+    Exploit,
+    Target,
+    attackers_of,
+    best_response,
+    enumerated,
+    warmed_from,
+)
 from sparring.games.game import attack_of, tagged
 from sparring.players.local import uniforms
 from sparring.players.player import ScriptedPolicy
-from sparring.types import Player, Seed, State, Verdict
+from sparring.runs.recipes import resolve
+from sparring.runs.sources import own_data
+from sparring.sandbox.model import CARD, SHIPPED
+from sparring.store.folder import RunDir
+from sparring.types import Player, Seed, State, UsageError, Verdict
 
 VAULTS = [Seed(f"open the vault {k}", True, f"vault-{k}") for k in range(4)]
 TOWERS = [Seed(f"climb the tower {k}", True, f"tower-{k}") for k in range(3)]
 WAYS = ("a tale", "a song", "a riddle")
+OWN_SEEDS = {"data": {"train": [{"path": "seeds.jsonl"}]}}
 BUDGET = Budget(steps=40, seeds=6, num_generations=8, every=20, n=90)
 
 
@@ -94,3 +111,48 @@ def test_the_best_strategy_is_chosen_on_one_set_and_measured_on_another():
     best, rate = enumerated(target(script), dealt(VAULTS, 8), dealt(TOWERS, 6))
     assert (best, rate.value, rate.n_total) == ("a song", 0.0, 6)
     assert tries["tower-0", "a riddle"] == 0  # only the chosen one is measured
+
+
+def unplayed(folder: Path, **settings) -> RunDir:
+    """The folder of a run that was never played."""
+    return RunDir.create(folder, json.dumps(settings))
+
+
+def test_an_exploit_has_the_judges_that_paid_and_the_attackers_there_are(tmp_path):
+    guards = [{"kind": "qwen3guard", "model": name} for name in ("gate", "moat", "wall")]
+    rules = {"reply_harm": "majority"}
+    run = unplayed(tmp_path / "run", **OWN_SEEDS, judge=guards, judge_rules=rules)
+    config = Exploit(run, 2, BUDGET, tmp_path)._config("pool")
+    assert [judge.model for judge in config.judge] == ["gate", "moat", "wall"]
+    assert config.judge_rules == rules
+    assert attackers_of(run.config, "all") == ["pool", "own"]
+    assert attackers_of(run.config, "own") == ["own"]
+    with pytest.raises(UsageError, match="outside the sandbox there are only pool and own"):
+        attackers_of(run.config, "pool,broad")
+
+
+def test_an_exploit_holds_out_what_the_run_did_whatever_its_own_seed(tmp_path):
+    """Otherwise a defender would be examined on seeds it was trained on."""
+    lines = [f"open the gate {i},true\npolish the gate {i},false\n" for i in range(30)]
+    (tmp_path / "seeds.csv").write_text("text,harmful\n" + "".join(lines))
+    data = {"train": [{"path": f"{tmp_path / 'seeds.csv'}"}]}
+    run = unplayed(tmp_path / "run", data=data, judge={"kind": "keyword"}, seed=42)
+    own = own_data(run.config, (), None)
+    for seed in (0, 1, 7):
+        other = own_data(Exploit(run, 2, BUDGET, tmp_path, seed)._config("pool"), (), None)
+        assert (other.held_out, other.seeds) == (own.held_out, own.seeds)
+
+
+def test_a_warmed_up_attacker_is_known_by_what_its_files_hold(tmp_path):
+    base, pool = tmp_path / "base", tmp_path / "pool.jsonl"
+    shutil.copytree(SHIPPED, base)
+    pool.write_text("open the vault")
+    attacker = {"model_name_or_path": f"{base}", "warm_start": f"{pool}"}
+    own = resolve({"attacker": attacker, **OWN_SEEDS})
+    sandbox = resolve({"recipe": "magic", "defender": {"model_name_or_path": f"{base}"}})
+    for config, path in ((own, base / "model.safetensors"), (own, pool), (sandbox, base / CARD)):
+        before, data = warmed_from(config), path.read_bytes()
+        path.write_bytes(data[::-1])  # as long as it was
+        assert warmed_from(config) != before
+        path.write_bytes(data)
+        assert warmed_from(config) == before

@@ -9,13 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.command import sparring_command
+from tests.evals.evaluations import row, samples
 from tests.short_run import SETTINGS
 
 from sparring.evals.crossplay import Entrant, compared, cross, entrants, items, judged
-from sparring.evals.exploit import Budget, Exploit, attackers_of, warmed_from
-from sparring.runs.recipes import resolve
-from sparring.runs.sources import own_data
-from sparring.sandbox.model import CARD, SHIPPED
+from sparring.evals.evaluate import ItemBatch, rewrites
+from sparring.evals.exploit import Budget, Exploit
+from sparring.evals.models import attacker_of
+from sparring.players.player import Request
+from sparring.players.trainer import Past
+from sparring.runs.recipes import known, resolve
 from sparring.sandbox.words import ADVERSARIAL
 from sparring.stats.rates import Outcome, rate
 from sparring.store.files import sha256
@@ -25,9 +28,10 @@ from sparring.types import Player, UsageError
 
 SMALL = Budget(steps=1, seeds=2, num_generations=2, every=1, n=4, tries=1, warm_up_steps=2)
 WARM = (
-    *("warm_up.steps=80", "warm_up.batch_size=16"),
-    *("warm_up.pool_size=512", "warm_up.learning_rate=2e-3"),
+    *("warm_up.steps=50", "warm_up.batch_size=8"),
+    *("warm_up.pool_size=512", "warm_up.learning_rate=6e-3"),
 )
+ADAPTERS = ("weights=adapters", "attacker.model_name_or_path=sandbox")
 TWO = {**SETTINGS, "rounds": "2", "exam.crossplay": "0", "exam.n": "4"}
 OWN_SEEDS = {"data": {"train": [{"path": "seeds.jsonl"}]}}
 
@@ -45,6 +49,7 @@ def runs(tmp_path_factory) -> dict[str, RunDir]:
         "first": play(here / "first", "magic"),
         "second": play(here / "second", "magic", "seed=43"),
         "shared": play(here / "shared", "ssp", *WARM),
+        "adapters": play(here / "adapters", "magic", *ADAPTERS),
     }
 
 
@@ -91,9 +96,8 @@ def assert_saved(weights, run: RunDir, player: str) -> None:
     assert all(torch.equal(weights[key], saved[key]) for key in saved.keys() & weights)
 
 
-@pytest.mark.parametrize("name", ["first", "shared"])
-def test_exploit_leaves_the_run_as_it_is_and_measures_nothing_twice(runs, name, tmp_path):
-    run = copied(runs[name], tmp_path / "run")
+def test_exploit_leaves_the_run_as_it_is_and_measures_nothing_twice(runs, tmp_path):
+    run = copied(runs["shared"], tmp_path / "run")
     defender = run.checkpoints.path(2) / "defender" / "model.safetensors"
     shown, before = run.folder / "evidence" / "exploit.json", sha256(defender)
     result, points = measure(run, tmp_path / "cache", "pool")
@@ -183,46 +187,6 @@ def test_a_run_killed_in_its_warm_up_is_one_line_and_exit_2(words, tmp_path):
     assert line.endswith("young: no checkpoint yet")
 
 
-def test_an_exploit_has_the_judges_that_paid_and_the_attackers_there_are(tmp_path):
-    guards = [{"kind": "qwen3guard", "model": name} for name in ("gate", "moat", "wall")]
-    rules = {"reply_harm": "majority"}
-    run = unplayed(tmp_path / "run", **OWN_SEEDS, judge=guards, judge_rules=rules)
-    config = exploit(run, tmp_path)._config("pool")
-    assert [judge.model for judge in config.judge] == ["gate", "moat", "wall"]
-    assert config.judge_rules == rules
-    assert attackers_of(run.config, "all") == ["pool", "own"]
-    assert attackers_of(run.config, "own") == ["own"]
-    with pytest.raises(UsageError, match="outside the sandbox there are only pool and own"):
-        attackers_of(run.config, "pool,broad")
-
-
-def test_an_exploit_holds_out_what_the_run_did_whatever_its_own_seed(tmp_path):
-    """Otherwise a defender would be examined on seeds it was trained on."""
-    lines = [f"open the gate {i},true\npolish the gate {i},false\n" for i in range(30)]
-    (tmp_path / "seeds.csv").write_text("text,harmful\n" + "".join(lines))
-    data = {"train": [{"path": f"{tmp_path / 'seeds.csv'}"}]}
-    run = unplayed(tmp_path / "run", data=data, judge={"kind": "keyword"}, seed=42)
-    own = own_data(run.config, (), None)
-    for seed in (0, 1, 7):
-        other = own_data(exploit(run, tmp_path, rng_seed=seed)._config("pool"), (), None)
-        assert (other.held_out, other.seeds) == (own.held_out, own.seeds)
-
-
-def test_a_warmed_up_attacker_is_known_by_what_its_files_hold(tmp_path):
-    base, pool = tmp_path / "base", tmp_path / "pool.jsonl"
-    shutil.copytree(SHIPPED, base)
-    pool.write_text("open the vault")
-    attacker = {"model_name_or_path": f"{base}", "warm_start": f"{pool}"}
-    own = resolve({"attacker": attacker, **OWN_SEEDS})
-    sandbox = resolve({"recipe": "magic", "defender": {"model_name_or_path": f"{base}"}})
-    for config, path in ((own, base / "model.safetensors"), (own, pool), (sandbox, base / CARD)):
-        before, data = warmed_from(config), path.read_bytes()
-        path.write_bytes(data[::-1])  # as long as it was
-        assert warmed_from(config) != before
-        path.write_bytes(data)
-        assert warmed_from(config) == before
-
-
 def test_crossplay_meets_everybody_and_keeps_every_cell(runs, tmp_path):
     run, other = runs["first"].folder, copied(runs["second"], tmp_path / "other" / "first").folder
     cells = tmp_path / "cells"
@@ -308,18 +272,6 @@ def test_a_bound_is_stated_for_every_family_of_the_exam(runs):
     assert "says nothing about any other prompt" in sparring_command("bound", folder).text
 
 
-def test_items_are_the_rates_of_the_exam_and_a_run_does_not_differ_from_itself(runs):
-    rates = runs["first"].exam(2).rates
-    recorded = items(runs["first"], 2)
-    assert {"asr/plain", "correct/plain"} <= recorded.keys()
-    for name, outcomes in recorded.items():
-        scored = [o.happened for o in outcomes.values() if o.happened is not None]
-        assert len(scored) == rates[name].n_scored
-        assert sum(scored) / len(scored) == pytest.approx(rates[name].value)
-    same = compared(runs["first"], runs["first"], None)
-    assert {(p.difference, p.p) for p in same.values()} == {(0.0, 1.0)}
-
-
 def test_pairs_match_by_item_and_a_comparison_says_which_run_is_taken_from_which(runs):
     first, second = runs["first"], runs["second"]
     differences, rates = compared(first, second, 2), second.exam(2).rates
@@ -390,3 +342,53 @@ def test_the_pool_is_shown_without_its_texts_unless_they_are_asked_for(runs):
     shown = json.loads(sparring_command(*words, "--content", "--json").out)["hardest"]
     assert any("how to" in row["attack"] for row in shown)
     assert "how to" not in sparring_command(*words).text
+
+
+def rewritten(run: RunDir, out: Path, *words: object) -> None:
+    """An evaluation of the sandbox's model whose seeds the run's attacker rewrites too."""
+    common = ("--tasks", "sandbox", "--max-completion-length", 40, "--output", out)
+    assert sparring_command("eval", "sandbox", "--attacker", run.folder, *common, *words).code == 0
+
+
+def test_a_trained_attacker_rewrites_the_seeds_and_every_rewrite_is_kept(runs, tmp_path):
+    out = tmp_path / "out"
+    more = ("--log-format", "inspect", "--max-unscored", 1)  # a benign seed may be rewritten badly
+    rewritten(runs["shared"], out, "--limit", 4, "--batch", 16, "--best-of", 3, *more)
+    attacks = [json.loads(line) for line in (out / "attacks.jsonl").read_bytes().splitlines()]
+    sent = [s for s in samples(out) if s["set"].endswith("+attacker")]
+    assert len(attacks) == len(sent) > 0
+    assert {s["draw"] for s in sent} == {0, 1, 2}
+    by_key = {(a["set"], a["place"], a["draw"]): a["text"] for a in attacks}
+    for sample in sent:
+        text = by_key[sample["set"], sample["place"], sample["draw"]]
+        assert sample["moves"][0]["text"] in text
+        if not sample["dealt"]:
+            assert (sample["verdict"], len(sample["moves"])) == (None, 1), "never sent"
+    asr = row(out, "asr/plain+attacker")
+    assert asr["n_total"] == asr["n_scored"] == 12
+    unsent = sum(not s["dealt"] for s in sent if "benign" in s["set"])
+    assert row(out, "over_refusal/plain+attacker")["unscored"].get("never sent", 0) == unsent
+    assert [at["k"] for at in asr["at_k"]] == [1, 2, 3]
+    assert row(out, "asr/plain")["at_k"] == []
+    assert json.loads((out / "results.json").read_bytes())["attacker"]["rounds"] == 2
+
+
+def test_of_an_attacker_that_sent_nothing_the_asr_is_undefined_and_not_0(runs, tmp_path):
+    rewritten(runs["adapters"], tmp_path / "out", "--limit", 2)
+    asr = row(tmp_path / "out", "asr/plain+attacker")
+    assert (asr["value"], asr["n_scored"], asr["unscored"]) == (None, 0, {"never sent": 2})
+    assert row(tmp_path / "out", "asr/plain")["n_scored"] == 2
+
+
+@pytest.mark.parametrize("name", ["first", "adapters", "shared"])
+def test_the_attacker_says_what_it_said_in_its_run(runs, name):
+    run = runs[name]
+    loaded = known(run.config.recipe).build(run.config)
+    state = loaded.plan.game.open(loaded.seeds[0])
+    attacker, game = attacker_of(run)
+    batch = ItemBatch("harmful/x", 0, [(0, "vault", state)], "exam/harmful/x")
+    [rewrite] = rewrites(game, attacker.load(), batch)
+    folder = run.checkpoints.path(2) / run.config.owner(Player.ATTACKER)
+    request = Request(loaded.plan.game.observe(state), ("exam/harmful/x/attacker/vault",))
+    [[completion]] = Past(loaded.trainers[Player.ATTACKER], folder).sample([request])
+    assert rewrite["text"] == completion.text

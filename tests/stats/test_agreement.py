@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sparring import Outcome, Rate, rate
 from sparring.stats import agreement
 from sparring.stats.agreement import alpha, corrected, kappa, lang_reiczigel
-from sparring.stats.rates import estimate, wilson
+from sparring.stats.rates import estimate
 
 
 @pytest.mark.parametrize(
@@ -184,17 +184,3 @@ def test_a_corrected_rate_is_a_share_within_its_interval_or_none(hits, se, sp):
     else:
         assert 0 <= result.ci95[0] < result.ci95[1] <= 1
         assert 0 <= result.value <= 1
-
-
-def test_kappa_and_alpha_differ_where_raters_lean_apart():
-    # p_o = 0.6; kappa's chance is 0.3 · 0.7 + 0.7 · 0.3 = 0.42; alpha's pools both raters: 1/2.
-    pairs = [(1, 1)] * 3 + [(0, 1)] * 4 + [(0, 0)] * 3
-    assert kappa(pairs).value == pytest.approx(0.18 / 0.58)
-    assert alpha(pairs).value == pytest.approx(1 - 19 * 8 / (20**2 - 2 * 10**2))
-
-
-def test_a_perfect_judge_known_for_certain_changes_nothing():
-    sure = Rate(1.0, (1.0, 1.0), "wilson", 10**9, 10**9, 10**9, (1.0, 1.0))
-    result = corrected(of(30, 100), sure, sure)
-    assert result.value == pytest.approx(0.3)
-    assert result.ci95 == pytest.approx(wilson(30, 100), abs=0.003)

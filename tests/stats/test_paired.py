@@ -112,30 +112,3 @@ def test_exchanging_the_runs_turns_the_sign_and_no_interval_is_a_point(items):
     assert -1 <= paired.ci95[0] < paired.ci95[1] <= 1
     assert paired.ci95[0] - 1e-9 <= paired.difference <= paired.ci95[1] + 1e-9
     assert 0 < paired.p <= 1
-
-
-@pytest.mark.parametrize(
-    ("changes", "p"),
-    [
-        ([3, 2, 1], 2 / 8),  # only all signs alike reach 6
-        ([3, 2, -1], 4 / 8),  # ±6 and ±4 of 6, 4, 2, 0 and their negatives
-        ([2, 2, 2, 2, -1], 4 / 32),  # the four 2s alike, the 1 either way
-        ([4, -4, 0], 1.0),
-    ],
-)
-def test_worked_permutations(changes, p):
-    assert sign_flip(changes) == pytest.approx(p)
-
-
-def test_many_clusters_agree_with_random_signs():
-    rng = np.random.default_rng(3)
-    changes = rng.integers(-3, 5, 60)
-    sums = np.abs((rng.choice([-1, 1], (20_000, 60)) * changes).sum(1))
-    reached = (np.sum(sums >= abs(changes.sum())) + 1) / 20_001
-    assert 0.001 < sign_flip(changes.tolist()) == pytest.approx(reached, abs=0.005)
-
-
-def test_the_bootstrap_draws_whole_clusters():
-    # Two clusters of 4 with changes −4 and 0: resampling them gives −1, −1/2 or 0.
-    pairs = [(True, i >= 4) for i in range(8)]
-    assert compare(*runs(*pairs, cluster=lambda i: f"vault-{i // 4}")).ci95 == (-1.0, 0.0)

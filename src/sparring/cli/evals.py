@@ -135,25 +135,23 @@ def _reporter(
 
     The file of calibrations and the formats of logs are refused here, before anything is played.
     """
-    from sparring.evals.judging import read_calibrations
-    from sparring.evals.logs import WRITERS
-    from sparring.evals.results import results_of
+    from sparring.evals import judging, logs, results
     from sparring.report.pareto import drawn
 
-    if unknown := [name for name in formats if name not in WRITERS]:
-        raise UsageError(f"--log-format: {unknown[0]!r:.40} is none of {', '.join(WRITERS)}")
-    calibrations = read_calibrations(calibration) if calibration else []
+    if unknown := [name for name in formats if name not in logs.WRITERS]:
+        raise UsageError(f"--log-format: {unknown[0]!r:.40} is none of {', '.join(logs.WRITERS)}")
+    calibrations = judging.read_calibrations(calibration) if calibration else []
 
     def report(path: Path) -> None:
-        results = results_of(path, calibrations)
-        rows = list(results.folder.samples.rows()) if formats else []
-        logs = [file for name in formats for file in WRITERS[name](results, rows)]
-        written = [path / "results.json", *dict.fromkeys(file.parent for file in logs)]
-        written += drawn(results)
-        lines = (*results.lines(), *(f"written    {file}" for file in written))
-        answer(json, results.summary(), lines)
-        note(results.caveat)
-        results.check(gates, max_unscored)
+        result = results.results_of(path, calibrations)
+        rows = list(result.folder.samples.rows()) if formats else []
+        files = [file for name in formats for file in logs.WRITERS[name](result, rows)]
+        folders = dict.fromkeys(file.parent for file in files)
+        written = [path / "results.json", *folders, *drawn(result)]
+        lines = (*result.lines(), *(f"written    {file}" for file in written))
+        answer(json, result.summary(), lines)
+        note(result.caveat)
+        result.check(gates, max_unscored)
 
     return report
 
@@ -226,8 +224,7 @@ def _short(value: float | None, unscored: str = "unscored") -> str:
 def rounds_of(text: str) -> list[int]:
     """Return the numbers of rounds in a text such as `0,40,160`."""
     words = _words(text)
-    wrong = [word for word in words if not word.isdecimal()]
-    if wrong:
+    if wrong := [word for word in words if not word.isdecimal()]:
         raise UsageError(f"--at: {wrong[0]!r:.40} is no number of rounds; wanted such as 0,40,160")
     return [int(word) for word in words]
 

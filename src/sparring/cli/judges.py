@@ -86,12 +86,9 @@ def calibrate(
     if not known and not judges:
         raise UsageError(f"{labelled}: no judge's verdicts stand in it; name one with --judge")
     note(*(() if json else replies.notes))
-    states = [state_of(item) for item in replies.items]
-    measured = [
-        row
-        for ruling in judges
-        for row in of_verdicts(ruling, replies.items, ruling.rule(states), source)
-    ]
+    states, measured = [state_of(item) for item in replies.items], []
+    for ruling in judges:
+        measured += of_verdicts(ruling, replies.items, ruling.rule(states), source)
     calibrations = [*known, *measured]
     _write(output, calibrations)
     written = {"calibrations": [asdict(row) for row in calibrations], "written": str(output)}
@@ -113,11 +110,11 @@ def _write(output: Path, calibrations: Sequence[Calibration]) -> None:
 
 
 def _table(calibrations: Sequence[Calibration]) -> Iterator[str]:
-    rows: list[tuple[str, str, tuple[object, ...]]] = [
-        ("judge", "field", ("sensitivity", "specificity", "F1", "alpha")),
-        *((r.judge, r.field, (r.sensitivity, r.specificity, r.f1, r.alpha)) for r in calibrations),
+    rows: list[tuple[object, ...]] = [
+        ("judge", "field", "sensitivity", "specificity", "F1", "alpha")
     ]
-    for judge, field, cells in rows:
+    rows += [(c.judge, c.field, c.sensitivity, c.specificity, c.f1, c.alpha) for c in calibrations]
+    for judge, field, *cells in rows:
         yield f"{judge:32s} {field:10s} " + " ".join(f"{cell!s:28s}" for cell in cells)
 
 
@@ -157,11 +154,8 @@ def score(
     file = output or default
     verdicts = judging.rejudge(games, panel, file, lambda done, n: None if json else _show(done, n))
     rates = judging.rates(games, verdicts, panel.fills)
-    corrected = {
-        name: rate_without_errors
-        for name, rate in rates.items()
-        if (rate_without_errors := judging.without_errors(name, rate, calibrations))
-    }
+    every = {n: judging.without_errors(n, rate, calibrations) for n, rate in rates.items()}
+    corrected = {name: number for name, number in every.items() if number}
     results = {
         "judge": {"name": panel.name, "caveat": panel.caveat},
         "rates": {name: rate.to_json() for name, rate in rates.items()},

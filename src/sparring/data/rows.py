@@ -31,6 +31,7 @@ file unpacks to, and the most levels of nesting."""
 _RATIO = 100
 """The most that gzip may have shrunk a file, beyond one line."""
 
+_HUB = "https://huggingface.co/datasets"
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _SOURCE = re.compile(rf"({_NAME}/{_NAME}):([^:@]+)(?:@(.*))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -51,9 +52,8 @@ def located(source: Path | str) -> Path:
     name, file, revision = parts.groups()
     if not _COMMIT.fullmatch(revision or ""):
         raise UsageError(
-            f"{text}: no pinned revision; wanted {name}:{file}@REVISION with the 40 "
-            f"hexadecimal digits of a commit, such as the newest one listed at "
-            f"https://huggingface.co/datasets/{name}/commits/main"
+            f"{text}: no pinned revision; wanted {name}:{file}@REVISION with the 40 hexadecimal "
+            f"digits of a commit, such as the newest one listed at {_HUB}/{name}/commits/main"
         )
     if not all(_PART.fullmatch(part) for part in file.split("/")):
         raise UsageError(f"{text}: {file!r:.80} is no path inside a data set")
@@ -67,14 +67,12 @@ def _fetched(source: str, name: str, file: str, revision: str) -> Path:
     try:
         return Path(hf_hub_download(name, file, repo_type="dataset", revision=revision))
     except GatedRepoError:
-        raise UsageError(
-            f"{source}: gated; accept its terms at https://huggingface.co/datasets/{name} and log "
-            "in (HF_TOKEN)"
-        ) from None
+        why = f"gated; accept its terms at {_HUB}/{name} and log in (HF_TOKEN)"
     except LocalEntryNotFoundError:
-        raise UsageError(f"{source}: not in the cache, and the hub cannot be reached") from None
+        why = "not in the cache, and the hub cannot be reached"
     except Exception as error:  # whose HTTP library it is changes with the hub's version
-        raise UsageError(f"{source}: could not be fetched: {error!s:.200}") from None
+        why = f"could not be fetched: {error!s:.200}"
+    raise UsageError(f"{source}: {why}")
 
 
 def records(path: Path) -> Iterator[Place]:

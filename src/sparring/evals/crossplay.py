@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from itertools import cycle, islice, product
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +172,7 @@ def cross(entrants: Sequence[Entrant], n: int, cache: Path, on_cell: OnCell) -> 
     seeds = place.attacked()
     for entrant in entrants:
         _check_unseen(entrant, seeds, entrants[0].name)
-    openings = [place.plan.game.open(seeds[k % len(seeds)]) for k in range(n)]
+    openings = [place.plan.game.open(seed) for seed in islice(cycle(seeds), n)]
     common = dumps([*_rules(place), [seed.to_json() for seed in seeds], n])
     sweep(inside(cache.parent, cache.name), "*.json")
     paths: dict[tuple[str, str], Path] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, StrictBool, TypeAdapter, ValidationE
 
 from sparring.data.readers import Labelled
 from sparring.data.rows import Record, jsonl
+from sparring.data.schemas import digest as digest_of
 from sparring.door import reading
 from sparring.evals.crossplay import recorded_games
 from sparring.exam import QUESTIONS, field_of, outcome, outcomes, reruled
@@ -22,7 +22,7 @@ from sparring.games.game import reply_in
 from sparring.judges.judge import Judge, KeywordJudge, describe
 from sparring.metrics import without_reply
 from sparring.stats.agreement import Corrected, alpha, corrected, f1, kappa
-from sparring.stats.rates import Estimate, Outcome, Rate, rate
+from sparring.stats.rates import Estimate, Outcome, Rate, grouped, rate
 from sparring.store.files import Journal, Row, dumps
 from sparring.store.folder import RunDir
 from sparring.types import UNRULED, Message, Player, Seed, State, Status, UsageError, Verdict
@@ -72,8 +72,6 @@ def games_of_file(path: Path) -> list[StoredGame]:
     Without `harmful` the request is taken for harmful by judges that read its label, and its
     rates are named after the replies.
     """
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file")
     games = [_stored_game(path, where, row) for where, row in jsonl(path)]
     if not games:
         raise UsageError(f"{path}: no replies")
@@ -105,9 +103,9 @@ def _stored_game(path: Path, where: str, row: Record) -> StoredGame:
     if [turn.role for turn in turns] != ["user", "assistant"] * (len(turns) // 2):
         raise UsageError(f"{where}: the messages must be user and assistant in turn; {wanted}")
     request, reply = turns[-2].content, turns[-1].content
-    digest = hashlib.sha256(f"{request}\n{reply}".encode("utf-8", "surrogatepass")).hexdigest()
     more = record.model_dump(include={"goal", "context", "cluster", "category"})
-    state = State(Seed(request, record.harmful is not False, record.id or digest[:16], **more))
+    name = record.id or digest_of(f"{request}\n{reply}")
+    state = State(Seed(request, record.harmful is not False, name, **more))
     for attack, answer in zip(turns[::2], turns[1::2], strict=True):
         state = state.deal(Player.ATTACKER, attack.content)
         state = state.deal(Player.DEFENDER, reply_in(answer.content) or "")
@@ -178,14 +176,11 @@ def rates(
     games: Sequence[StoredGame], verdicts: Sequence[Verdict], fills: frozenset[str]
 ) -> dict[str, Rate]:
     """Return the rates by `metric/set` that rest on what the judge fills."""
-    sets: dict[str, dict[int, State]] = defaultdict(dict)
-    for place, (game, verdict) in enumerate(zip(games, verdicts, strict=True)):
-        sets[game.set][place] = reruled(game.state, verdict, fills)
-    return {
-        name: rate(list(items.values()))
-        for name, items in outcomes(sets, {}, fills).items()
-        if field_of(name) in fills
-    }
+    ruled = enumerate(zip(games, verdicts, strict=True))
+    sets = grouped((game.set, (i, reruled(game.state, v, fills))) for i, (game, v) in ruled)
+    everything = outcomes({name: dict(states) for name, states in sets.items()}, {}, fills)
+    rates = {name: rate(list(items.values())) for name, items in everything.items()}
+    return {name: own for name, own in rates.items() if field_of(name) in fills}
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +256,7 @@ def of_verdicts(
     judge: Judge, items: Sequence[Labelled], verdicts: Sequence[Verdict], source: str = ""
 ) -> list[Calibration]:
     """Calibrate `judge` on every field that it fills and people labelled."""
-    calibrations = []
+    calibrations, identity = [], describe(judge).identity()
     for question in QUESTIONS["replies"]:
         ruled = [
             (label, outcome(state_of(item).rule(verdict), question))
@@ -270,7 +265,7 @@ def of_verdicts(
         ]
         if question.field in judge.fills and ruled:
             figures = calibration(judge.name, question.field, ruled, source)
-            calibrations.append(replace(figures, identity=describe(judge).identity()))
+            calibrations.append(replace(figures, identity=identity))
     return calibrations
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -13,10 +12,11 @@ from typing import Any
 
 import yaml
 
+from sparring.evals.folder import key_of
 from sparring.evals.results import Measured, Results
 from sparring.exam import outcome
 from sparring.games.codec import state_of
-from sparring.stats.rates import Z
+from sparring.stats.rates import Z, grouped
 from sparring.store.files import Row, dumps, write_atomic
 from sparring.store.folder import environment
 from sparring.types import Player
@@ -50,9 +50,8 @@ def _spelled(name: str, marks: str, other: str) -> str:
 def set_logs(results: Results, rows: Sequence[Row]) -> Iterator[SetLog]:
     """Yield every model's samples set by set; pooled groups are no sets."""
     sheet, sampling = results.spec.sheet, results.spec.sampling
-    for model, name in dict.fromkeys((str(row["model"]), str(row["set"])) for row in rows):
+    for (model, name), own in grouped((key_of(row)[:2], row) for row in rows).items():
         measured = [m for m in results.of(model) if list(m.reported.members) == [name]]
-        own = [row for row in rows if (row["model"], row["set"]) == (model, name)]
         own.sort(key=lambda row: (row["place"], row["draw"]))
         card = sheet.sets[name]
         sources = sheet.tasks[card.task].sources
@@ -159,9 +158,7 @@ def _inspect_sample(sample: Values) -> Any:
 def write_lm_eval(results: Results, rows: Sequence[Row]) -> list[Path]:
     """Write `lm_eval/MODEL/samples_TASK_TIME.jsonl` and `results_TIME.json`."""
     when = results.folder.finished_at[:19].replace(":", "-")
-    by_model: dict[str, list[SetLog]] = defaultdict(list)
-    for log in set_logs(results, rows):
-        by_model[log.values["model"]].append(log)
+    by_model = grouped((log.values["model"], log) for log in set_logs(results, rows))
     written = []
     for model, logs in by_model.items():
         # As the harness spells it, with a digest: two models may be spelt alike.
@@ -201,17 +198,17 @@ def _lm_sample(sample: Values) -> dict[str, Any]:
 
 def _lm_task(log: SetLog) -> Any:
     """The harness has a standard error where we have an interval: its width over 2 · 1.96."""
-    metrics = [measured.reported.metric for measured in log.measured]
+    measured = {m.reported.metric: m.rate for m in log.measured}
     rates: dict[str, Any] = {"alias": log.name}
-    for metric, rate in zip(metrics, (measured.rate for measured in log.measured), strict=True):
+    for metric, rate in measured.items():
         error = (rate.ci95[1] - rate.ci95[0]) / (2 * Z) if rate.ci95 else "N/A"
         rates |= {f"{metric},none": rate.value, f"{metric}_stderr,none": error}
     values = {
         **log.values,
         "name": log.name,
         "rates": rates,
-        "metric_list": [{"metric": metric, "aggregation": "mean"} for metric in metrics],
-        "higher_is_better": {metric: metric == "correct" for metric in metrics},
+        "metric_list": [{"metric": metric, "aggregation": "mean"} for metric in measured],
+        "higher_is_better": {metric: metric == "correct" for metric in measured},
     }
     return _filled(_SHAPES["lm_task"], values)
 

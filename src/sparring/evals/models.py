@@ -165,16 +165,15 @@ def _local_candidates(settings: ModelSettings) -> tuple[list[Candidate], list[st
             notes.append(f"{name} is taken at commit {commit}, on which the adapters were trained")
         elif commit != revision:
             notes.append(at_commit(name, revision, commit))
-        card = {"kind": "local", "revision": commit}
-        card["digest"] = digest_of(folder) if folder.is_dir() else None
+        weights = digest_of(folder) if folder.is_dir() else None
+        card = {"kind": "local", "revision": commit, "digest": weights}
         without: Sequence[str | None] = [None] if name in settings.bases else []
         for adapter in (*without, *settings.adapters):
             full_name = f"{name} + {adapter}" if adapter else name
             digest = adapter and digest_of(Path(adapter))
             load = partial(load_policy, path, settings.sampling, commit, adapter)
-            models.append(
-                Candidate(full_name, {"name": full_name, **card, "adapter": digest}, load)
-            )
+            own = {"name": full_name, **card, "adapter": digest}
+            models.append(Candidate(full_name, own, load))
     return models, notes
 
 

@@ -25,7 +25,7 @@ from sparring.sandbox.language import POOLED
 from sparring.sandbox.model import CARD, language_of, one_thread
 from sparring.sandbox.world import World
 from sparring.settings.sections import SANDBOX
-from sparring.types import Player, Seed, State, UsageError, near
+from sparring.types import Player, State, UsageError, near
 
 
 class Task(BaseModel):
@@ -133,13 +133,10 @@ class Suite:
         }
         benign = [name for name in self.dealt if name.startswith("benign/")]
         several = len(benign) > 1 and not self.pooled and EVERY_BENIGN not in sets
-        return Sheet(
-            {task.name: task.card for task in self.tasks},
-            sets,
-            {EVERY_BENIGN: benign} if several else self.pooled,
-            sorted(self.judge.fills),
-            sorted(self.second.fills) if self.second else [],
-        )
+        cards, pooled = {task.name: task.card for task in self.tasks}, {EVERY_BENIGN: benign}
+        second = sorted(self.second.fills) if self.second else []
+        fills = sorted(self.judge.fills)
+        return Sheet(cards, sets, pooled if several else self.pooled, fills, second)
 
     def notes(self) -> list[str]:
         """What a person should know before the numbers come."""
@@ -172,9 +169,8 @@ def load_suite(settings: TaskSettings, model: str) -> Suite:
         suite = _sandbox(settings, model)
     else:
         trusted = settings.trust_endpoints
-        judges = [judge_named(name, "--judge", trusted) for name in settings.judges]
-        second = judges[1] if len(judges) > 1 else None
-        suite = Suite(settings, load_tasks(settings), judges[0], second)
+        judge, *others = (judge_named(name, "--judge", trusted) for name in settings.judges)
+        suite = Suite(settings, load_tasks(settings), judge, next(iter(others), None))
     for rate in suite.sheet.rates():
         question = rate.question
         if question.field not in suite.judge.fills:
@@ -249,18 +245,15 @@ def _in(task: Task, folder: Path) -> list[str]:
 
 
 def _load(task: Task, paths: Sequence[str], settings: TaskSettings) -> LoadedTask:
-    seeds: list[Seed] = []
-    sources: list[SourceCard] = []
-    notes: list[str] = []
-    for path in paths:
-        rows = read(path)
-        if task.schemas and rows.schema not in task.schemas:
+    files = [(path, read(path)) for path in paths]
+    for path, file in files:
+        if task.schemas and file.schema not in task.schemas:
             raise UsageError(
-                f"--tasks: {task.name}: {path} is {rows.schema}; wanted {', '.join(task.schemas)}"
+                f"--tasks: {task.name}: {path} is {file.schema}; wanted {', '.join(task.schemas)}"
             )
-        seeds += rows.seeds
-        sources.append(SourceCard(path, sha256(located(path)), rows.schema))
-        notes += [f"{task.name}: {note}" for note in rows.notes]
+    seeds = [seed for _, file in files for seed in file.seeds]
+    notes = [f"{task.name}: {note}" for _, file in files for note in file.notes]
+    sources = [SourceCard(path, sha256(located(path)), file.schema) for path, file in files]
     if len(paths) < len(task.files) and len({seed.harmful for seed in seeds}) < 2:
         there = {Path(path).name for path in paths}
         missing = [names[0] for names in task.files if not there & {*names}]

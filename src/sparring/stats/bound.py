@@ -84,8 +84,7 @@ def _limit(outcomes: Sequence[Outcome], alpha: float) -> Limit:
     failures = sum(map(sum, clusters))
     if not n:
         return Limit(0, 0, 0, 0, 0.0, 1.0)
-    sizes_C = np.array([len(failed) for failed in clusters], dtype=float)
-    failures_C = np.array([sum(failed) for failed in clusters], dtype=float)
+    failures_C, sizes_C = np.array([(sum(of), len(of)) for of in clusters], dtype=float).T
     worth = effective_n(failures_C, sizes_C, alpha)
     # Where failures are few their correlation cannot be estimated: a first failure would turn
     # "as many items as clusters" into "as many as items", and lower the limit.
