@@ -4,6 +4,7 @@ import sys
 import threading
 import types
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 import pytest
@@ -41,13 +42,18 @@ REQUESTS = [
 ]
 
 
+@cache
+def chat_of(path):
+    return Chat(load_tokenizer(str(path)), stop_ids(load_model(str(path))))
+
+
 class Table:
     """The policies of both players, on one server."""
 
     def __init__(self, path, url, folder, temperature=1.0, keep=4, limit=1e-3, ranks=ALONE):
         base = load_model(str(path))
         self.own = adapters(base, dict.fromkeys(Player, LORA), torch_seed=5)
-        self.chat = Chat(load_tokenizer(str(path)), stop_ids(base))
+        self.chat = chat_of(path)
         server = VllmServer(url, str(path), concurrency=3, outage=20, first_pause=0.05)
         self.publishing = Publishing(server, folder, keep, limit, ranks)
         self.sampling = Sampling(temperature, 12)
@@ -237,7 +243,7 @@ def test_at_most_so_many_adapters_are_loaded_and_the_longest_unused_one_leaves(
     table_of, vllm, tmp_path, keep
 ):
     table = table_of(keep=keep)
-    for _ in range(4):
+    for _ in range(3):
         for player in Player:
             table.sample(player)
         table.learn()

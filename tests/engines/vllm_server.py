@@ -200,7 +200,7 @@ def serving(path):
     """(the server's state, its URL)."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.vllm = Vllm(path)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield server.vllm, f"http://127.0.0.1:{server.server_port}"
     finally:

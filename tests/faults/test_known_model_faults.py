@@ -1,8 +1,4 @@
-"""What goes wrong today with chat models as people have them; each test states what is right.
-
-Every test is a strict expected failure: who fixes a fault removes the mark of its test. Only a
-failed assertion counts as the fault. Anything else, such as a failure before it, is an error.
-"""
+"""Chat models as people have them play, or are refused by name: thoughts, families, folders."""
 
 import shutil
 from functools import partial
@@ -41,13 +37,11 @@ OPEN_THOUGHT = QWEN2.template.replace("assistant\n' -}}", "assistant\n<think>\n'
 @pytest.mark.parametrize(
     ("text", "settings"),
     [
-        pytest.param(ATTACK, {}, id="plain"),
-        pytest.param(
-            *(ATTACK.removeprefix("<think>"), {"template": OPEN_THOUGHT}),
-            id="the template opens it",
-        ),
-        pytest.param(*(ATTACK, {"thinking_is_special": True}), id="the tags are special tokens"),
+        (ATTACK, {}),
+        (ATTACK.removeprefix("<think>"), {"template": OPEN_THOUGHT}),
+        (ATTACK, {"thinking_is_special": True}),
     ],
+    ids=["plain", "the template opens it", "the tags are special tokens"],
 )
 def test_a_well_formed_attack_parses(tmp_path, text, settings):
     attacker = save_speaker(tmp_path / "attacker", text, **settings)
@@ -123,33 +117,22 @@ def test_an_adapter_on_a_tied_head_samples_as_it_learns(tmp_path, model, targets
 SMALL = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
 SMALL |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024}
 SMALL |= {"pad_token_id": 0, "bos_token_id": None}
-EXPERTS = {"num_experts_per_tok": 1}
-QWEN_EXPERTS = {**EXPERTS, "num_experts": 2, "moe_intermediate_size": 16}
+EXPERTS = {"num_experts": 2, "num_experts_per_tok": 1}
+QWEN_EXPERTS = {**EXPERTS, "moe_intermediate_size": 16, "head_dim": 8}
 MIXTURES = {
-    "Mixtral": {**EXPERTS, "num_local_experts": 2},
-    "Qwen3Moe": {**QWEN_EXPERTS, "head_dim": 8},
-    "Olmoe": {**EXPERTS, "num_experts": 2},
+    "Mixtral": {"num_experts_per_tok": 1, "num_local_experts": 2},
+    "Qwen3Moe": QWEN_EXPERTS,
+    "Olmoe": EXPERTS,
 }
-HEADS = {"linear_num_key_heads": 2, "linear_num_value_heads": 2}
-DIMS = {"head_dim": 8, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
-LINEAR = {**HEADS, **DIMS, "layer_types": ["linear_attention", "full_attention"]}
-QWEN3_NEXT = {**LINEAR, **QWEN_EXPERTS, "shared_expert_intermediate_size": 16}
-FALCON = {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8}
-FALCON |= {"mamba_n_groups": 1, "mamba_chunk_size": 8}
-MAMBA2 = {"num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 1, "chunk_size": 8}
-LFM2 = {"full_attn_idxs": [1], "block_ff_dim": 48, "layer_types": ["conv", "full_attention"]}
-JAMBA = {**EXPERTS, "num_experts": 2, "mamba_d_state": 8}
-JAMBA |= {"attn_layer_period": 2, "attn_layer_offset": 1}
+LINEAR = {f"linear_num_{name}_heads": 2 for name in ("key", "value")}
+LINEAR |= {f"linear_{name}_head_dim": 8 for name in ("key", "value")}
+LINEAR |= {"head_dim": 8, "layer_types": ["linear_attention", "full_attention"]}
 OTHER_CACHES = {
-    "Qwen3_5Text": LINEAR,
-    "Qwen3Next": QWEN3_NEXT,
-    "Lfm2": LFM2,
-    "FalconH1": FALCON,
-    "Mamba2": MAMBA2,
-    "OPT": {"ffn_dim": 48, "word_embed_proj_dim": 32},
-    "Jamba": JAMBA,
+    "Qwen3Next": {**LINEAR, **QWEN_EXPERTS, "shared_expert_intermediate_size": 16},
+    "Mamba2": {"num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 1, "chunk_size": 8},
+    "Jamba": {**EXPERTS, "mamba_d_state": 8, "attn_layer_period": 2, "attn_layer_offset": 1},
 }
-"""Configs by family."""
+"""Configs by family; more of them are played without a run in players/test_architectures.py."""
 
 
 def save_other(folder: Path, family: str, more: dict) -> Path:
@@ -163,19 +146,18 @@ def save_other(folder: Path, family: str, more: dict) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("then", ["resume", "export"])
 @pytest.mark.parametrize("family", MIXTURES)
-def test_a_mixture_of_experts_is_read_back(tmp_path, family, then):
+def test_a_mixture_of_experts_is_read_back(tmp_path, family):
     """What is stored under other names than it has in memory."""
     model = save_other(tmp_path / "model", family, MIXTURES[family])
     weights = "separate" if family == "Olmoe" else "shared"
     words = (f"weights={weights}", "rounds=2", "saving.checkpoint_every=1")
     assert_played(train(tmp_path, model, *words, "--max-rounds", "1"))
-    if then == "resume":
-        result = train(tmp_path, model, *words, "--resume")
-    else:
-        result = known.command("export", tmp_path / "run", "--role=defender")
-    assert result.code == 0, result.err
+    for result in (
+        known.command("export", tmp_path / "run", "--role=defender"),
+        train(tmp_path, model, *words, "--resume"),
+    ):
+        assert result.code == 0, result.err
 
 
 @pytest.mark.parametrize("family", OTHER_CACHES)
@@ -189,12 +171,10 @@ def test_a_model_with_another_cache_is_evaluated(tmp_path):
     assert_played(evaluate(tmp_path, save_other(tmp_path / "model", "Qwen3_5Text", LINEAR)))
 
 
-RWKV = {"attention_hidden_size": 32, "context_length": 512}
-
-
 def test_a_dry_run_refuses_what_cannot_be_played(tmp_path):
     """RWKV scales its weights while it is not learning."""
-    model = save_other(tmp_path / "model", "Rwkv", RWKV)
+    sizes = {"attention_hidden_size": 32, "context_length": 512}
+    model = save_other(tmp_path / "model", "Rwkv", sizes)
     result = train(tmp_path, model, "--dry-run")
     assert (result.code, "RwkvForCausalLM cannot be played" in result.err) == (2, True)
 

@@ -29,7 +29,7 @@ def words():
     return tokenizer(Language(0))
 
 
-@pytest.fixture(scope="module", params=["first", "second", "third"])
+@pytest.fixture(scope="module", params=["first", "second"])
 def case(words, request):
     """A model, a reference and eight rows whose old log-probabilities lie off the policy."""
     rng = random.Random(request.param)
@@ -119,7 +119,7 @@ def trl_batch(rows, old, reference, index):
 
 
 def ours(case, loss, beta, budget):
-    """The loss and the gradient of one `Grpo.update`."""
+    """The metrics and the gradient of one `Grpo.update`."""
     model, reference, rows, old = case
     samples = [
         Sample(Player.DEFENDER, Completion("", reply, tuple(logps), prompt), advantage)
@@ -136,32 +136,28 @@ def ours(case, loss, beta, budget):
         max_completion_length=LONGEST,
         micro_batch_tokens=budget,
     )
-    return metrics["defender/loss"], gradient, metrics
+    return metrics, gradient
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.05])
 @pytest.mark.parametrize("loss", AGGREGATIONS)
-def test_loss_and_gradient_are_trls(case, words, tmp_path, loss, beta):
+def test_loss_gradient_and_kl_are_trls(case, words, tmp_path, loss, beta):
     theirs, gradient, metrics = of_trl(case, words, tmp_path, loss, beta, accumulation=1)
     # The batch is worth comparing on: both bounds bind, and neither binds everywhere.
     assert 0.05 < metrics["clip_ratio/low_mean"][0] < 0.5
     assert 0.05 < metrics["clip_ratio/high_mean"][0] < 0.5
     for budget in (30, 10_000):
-        own, own_gradient, _ = ours(case, loss, beta, budget)
-        assert_close_sums(own, theirs, scale=1.0)
+        own, own_gradient = ours(case, loss, beta, budget)
+        assert_close_sums(own["defender/loss"], theirs, scale=1.0)
         assert_close_sums(own_gradient, gradient)
+        if beta:
+            assert metrics["kl"][0] > 0.01
+            assert_close_sums(own["defender/kl"], metrics["kl"][0], scale=1.0)
 
 
 @pytest.mark.parametrize("loss", AGGREGATIONS)
 def test_a_window_of_trls_accumulated_batches_is_one_update_of_ours(case, words, tmp_path, loss):
     theirs, gradient, _ = of_trl(case, words, tmp_path, loss, beta=0.05, accumulation=2)
-    own, own_gradient, _ = ours(case, loss, beta=0.05, budget=40)
-    assert_close_sums(own, theirs, scale=1.0)
+    own, own_gradient = ours(case, loss, beta=0.05, budget=40)
+    assert_close_sums(own["defender/loss"], theirs, scale=1.0)
     assert_close_sums(own_gradient, gradient)
-
-
-def test_kl_is_reported_as_trl_reports_it(case, words, tmp_path):
-    _, _, metrics = of_trl(case, words, tmp_path, "dapo", beta=0.05, accumulation=1)
-    _, _, own_metrics = ours(case, "dapo", beta=0.05, budget=30)
-    assert_close_sums(own_metrics["defender/kl"], metrics["kl"][0], scale=1.0)
-    assert metrics["kl"][0] > 0.01

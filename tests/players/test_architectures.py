@@ -153,10 +153,12 @@ def assert_alike(copied, forked, tolerance=1e-8):
         assert torch.allclose(actual, expected, rtol=0, atol=tolerance * expected.abs().max())
 
 
-@pytest.mark.parametrize(
-    ("short", "owner"), [(0, OWNER), (32, OWNER), (0, (2, 0, 1))], ids=["shared", "short", "alone"]
-)
-@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"GPT2"}))
+WALKS = {f"{family}, shared": (family, 0, OWNER) for family in FAMILIES if family != "GPT2"}
+for kind in ("Llama", "Gemma2"):
+    WALKS |= {f"{kind}, short": (kind, 32, OWNER), f"{kind}, alone": (kind, 0, (2, 0, 1))}
+
+
+@pytest.mark.parametrize(("family", "short", "owner"), WALKS.values(), ids=WALKS)
 def test_logits_are_those_of_the_models_own_cache_while_rows_leave_and_room_is_made(
     family, short, owner, monkeypatch
 ):

@@ -4,8 +4,6 @@ import random
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tests.close import assert_close_sums
 from tests.players.by_hand import PAD, VOCABULARY, alone, gradient_of, ids, network, tiny
 
@@ -22,19 +20,6 @@ def ragged(*sizes):
 
 
 ROWS = ragged((3, 5), (8, 1), (1, 7), (6, 4))
-
-sizes = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), max_size=12)
-
-
-@settings(deadline=None)
-@given(sizes, st.integers(1, 80))
-def test_every_row_is_in_one_microbatch_within_the_budget(lengths, budget):
-    rows = ragged(*lengths)
-    chunks = list(microbatches(rows, budget))
-    assert sorted(i for chunk in chunks for i in chunk) == list(range(len(rows)))
-    for chunk in chunks:
-        wide = max(lengths[i][0] for i in chunk) + max(lengths[i][1] for i in chunk)
-        assert len(chunk) == 1 or len(chunk) * wide <= budget
 
 
 def test_microbatches_are_filled_longest_first():

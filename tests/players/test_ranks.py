@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.command import Ended, sparring_command
-from tests.short_run import ENVIRONMENT, ROUNDS, arguments, rounds, train, whole
+from tests.short_run import ENVIRONMENT, arguments, rounds, train, whole
 from torch.distributed import TCPStore
 
 SSP = ("recipe=ssp", "exam.crossplay=2", "learner.beta=0.05")
@@ -56,26 +56,20 @@ def assert_same(folder, other):
     assert difference.mean() < 1e-6
 
 
-def test_two_processes_play_what_one_plays_and_record_it_once(tmp_path):
-    two = launched(tmp_path / "two", *SSP)
-    assert two.returncode == 0, two.stderr[-3000:]
-    assert_same(tmp_path / "two", whole(*SSP))
-    assert [record["round"] for record in rounds(tmp_path / "two")] == list(range(ROUNDS))
-    assert two.stdout.count("sparring train ssp") == 1
-    files = [
-        sorted(str(p.relative_to(f)) for p in f.rglob("*") if p.is_file())
-        for f in (tmp_path / "two", whole(*SSP))
-    ]
-    assert files[0] == files[1]
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
+def test_two_processes_play_what_one_plays_record_it_once_and_one_goes_on(tmp_path):
     folder = tmp_path / "run"
     begun = launched(folder, "--max-rounds", "2", *SSP)
     assert begun.returncode == 0, begun.stderr[-3000:]
+    assert begun.stdout.count("sparring train ssp") == 1
     assert json.loads((folder / "run.json").read_bytes())["status"] == "stopped"
+    assert [record["round"] for record in rounds(folder)] == [0, 1]
     train(folder, *SSP).check()
     assert_same(folder, whole(*SSP))
+    assert files(folder) == files(whole(*SSP))
 
 
 def test_a_mistake_that_every_process_makes_is_printed_once(tmp_path):

@@ -131,13 +131,12 @@ class RemoteGrpo:
                     "not finite; nothing was stepped: load what was saved last, and try a smaller "
                     "learning rate"
                 )
-            learning_rate = self.rate.at(self.client.version)
-            norm = self.client.optim_step(learning_rate, self.betas)
-            metrics |= _metrics(run, passed, self.config.epsilon, first=not number)
-            for player in {sample.player for sample in run}:
-                metrics[f"{player}/learning_rate"] = learning_rate
-                if norm is not None:
-                    metrics[f"{player}/grad_norm"] = norm
+            step: Metrics = {"learning_rate": self.rate.at(self.client.version)}
+            norm = self.client.optim_step(step["learning_rate"], self.betas)
+            if norm is not None:
+                step["grad_norm"] = norm
+            for player, own in _metrics(run, passed, self.config.epsilon, not number).items():
+                metrics |= {f"{player}/{name}": value for name, value in (own | step).items()}
         return grpo.finite(metrics)
 
     def _weighed(self, samples: Sequence[Sample]) -> Iterator[Sample]:
@@ -158,9 +157,9 @@ class RemoteGrpo:
 
 def _metrics(
     run: Sequence[Sample], passed: Passed, epsilon: tuple[float, float], first: bool
-) -> Metrics:
+) -> dict[Player, Metrics]:
     """Per player, named as `Grpo`'s; `loss` as the service computed it."""
-    metrics: Metrics = {}
+    metrics: dict[Player, Metrics] = {}
     for player in sorted({sample.player for sample in run}):
         rows = [i for i, sample in enumerate(run) if sample.player is player]
         logprobs = [torch.tensor(passed.logprobs[i], dtype=torch.float64) for i in rows]
@@ -174,5 +173,5 @@ def _metrics(
         counts["loss"] = sum(passed.losses[i] for i in rows)
         if first:
             counts |= grpo.mismatch_counts(logp_BT - old_BT, mask_BT, None)
-        metrics |= {f"{player}/{name}": value for name, value in grpo.grpo_metrics(counts).items()}
+        metrics[player] = grpo.grpo_metrics(counts)
     return metrics
