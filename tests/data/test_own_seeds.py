@@ -17,7 +17,7 @@ from sparring.data.splits import plain
 
 OWN = Path(sparring.__file__).parent / "data" / "own"
 PAIRS = {"train": 160, "tuning": 60, "held_out": 120}
-SPLITS = {name: read(OWN / f"{name}.jsonl").seeds for name in PAIRS}
+SPLITS = {name: read(f"own:{name}").seeds for name in PAIRS}
 SEEDS = [*chain(*SPLITS.values())]
 PUBLISHED = next((p for up in Path(__file__).parents if (p := up / "shared/data").is_dir()), Path())
 

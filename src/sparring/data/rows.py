@@ -9,6 +9,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from importlib.resources import files
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -40,13 +41,20 @@ _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._+=-]{0,127}")
 csv.field_size_limit(MOST_LINE)  # WildGuardTest has cells of 22,038 characters
 
 
-def located(source: Path | str) -> Path:
-    """The file itself; `OWNER/NAME:FILE@REVISION` is fetched into the hub's cache and kept there.
+OWN = ("own:train", "own:tuning", "own:held_out")
+"""The contrast pairs that ship with the package."""
 
+
+def located(source: Path | str) -> Path:
+    """The file itself, the shipped one of a name in OWN, or one of the hub.
+
+    `OWNER/NAME:FILE@REVISION` is a hub's file; it is fetched into the hub's cache and kept there.
     A revision is the 40 hexadecimal digits of a commit, so that a run reads the same rows again.
     UsageError tells how to pin where that is missing, or why the file could not be had.
     """
     text = str(source)
+    if text in OWN:
+        return Path(str(files("sparring.data") / "own" / f"{text.removeprefix('own:')}.jsonl"))
     if Path(text).exists() or not (parts := _SOURCE.fullmatch(text)):
         return Path(text)
     name, file, revision = parts.groups()
