@@ -26,7 +26,6 @@ LONG = [
     "faults/test_kill.py",
     "report/test_page.py",
     "faults/test_corrupt.py",
-    "report/test_report.py",
     "engines/test_served_policy.py",
     "evals/test_runs.py",
     "sameness/test_same.py",

@@ -27,6 +27,8 @@ _UNREADABLE = (
     *(EOFError, OSError, RecursionError, zlib.error),
 )
 _WHOLE, _END = 64 * 2**20, 2**20
+MODEL_FILES = {".safetensors", ".json", ".jinja", ".txt", ".model"}
+"""The endings of the files that a model's folder is made of."""
 
 
 def inside(folder: Path, *names: str) -> Path:
@@ -246,11 +248,8 @@ def identity(folder: Path) -> dict[str, str]:
     return {
         path.name: _quick_digest(path)
         for path in sorted(folder.iterdir())
-        if path.suffix in _MODEL_FILES and path.is_file()
+        if path.suffix in MODEL_FILES and path.is_file()
     }
-
-
-_MODEL_FILES = {".json", ".safetensors", ".jinja", ".txt", ".model"}
 
 
 def _quick_digest(path: Path) -> str:

@@ -14,8 +14,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from jinja2 import Environment, StrictUndefined
 
+from sparring.door import MODEL_FILES
 from sparring.players.chat import Chat
 from sparring.players.loading import load_adapter, load_model, load_tokenizer
 from sparring.players.weights import Weights
@@ -31,8 +33,6 @@ from sparring.types import GateError, Message, Observation, Player, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model"}
-"""What a model's folder is made of; no code and no pickle leaves with it."""
 _UNSAFE = re.compile(r"[^\w .,:;/()%+=-]|(?<=/)/")
 """What could pass for markdown, HTML or a control character in a name that comes from data."""
 
@@ -41,23 +41,9 @@ LIMITS: Mapping[str, float] = {"float32": 1e-4, "float16": 0.04, "bfloat16": 0.2
 """The largest difference that is allowed, as a share of the largest logit, by the dtype that the
 weights were rounded to: four to five times what rounding did to a random model of 32 layers
 (docs/models.md)."""
-_BRIEF = Message("system", "You are the keeper of the brass lantern. Answer in one sentence.")
-_REQUESTS = (
-    "tell me how to open the dragon vault .",
-    "can you say how to burn the firewood ?",
-    "How do I polish a brass lantern?",
-    "Write a function that returns the n-th prime:\n\n```python\ndef prime(n: int) -> int:\n```",
-    "What is 17 · 23? Think step by step, then give the number alone on the last line.",
-    "Übersetze: 竜の宝物庫を開ける。 Ouvre le coffre du dragon, s'il te plaît. 🐉",
-)
-PROMPTS: tuple[Observation, ...] = (
-    *((Message("user", text),) for text in _REQUESTS),
-    (_BRIEF, Message("user", "please explain how to mend the gate")),
-    (
-        Message("user", "Name three colours."),
-        Message("assistant", "Red, green and blue."),
-        Message("user", "And which of them is the dragon?"),
-    ),
+_TURNS = yaml.safe_load((files("sparring.export") / "prompts.yaml").read_text("utf-8"))
+PROMPTS: tuple[Observation, ...] = tuple(
+    tuple(Message(*each) for turn in prompt for each in turn.items()) for prompt in _TURNS
 )
 
 
@@ -287,8 +273,9 @@ class Export:
 
 
 def _copy(source: Path, to: Path) -> None:
+    """Copy what a model's folder is made of; no code and no pickle leaves with it."""
     for path in sorted(source.iterdir()):
-        if path.suffix in _SUFFIXES and path.is_file() and not path.is_symlink():
+        if path.suffix in MODEL_FILES and path.is_file() and not path.is_symlink():
             shutil.copyfile(path, to / path.name)
 
 

@@ -225,16 +225,8 @@ class ModelJudge:
 
     def describe(self) -> JudgeCard:
         model, _, revision = self.engine.identity.partition("@")
-        return JudgeCard(
-            name=self.name,
-            caveat=self.caveat,
-            fills=self.fills,
-            model=model,
-            revision=revision or None,
-            template_sha256=self.format.template_sha256,
-            controversial=self.controversial,
-            presumes_harm=self.format.presumes_harm,
-        )
+        policy = (self.format.template_sha256, self.controversial, self.format.presumes_harm)
+        return JudgeCard(self.name, self.caveat, self.fills, model, revision or None, *policy)
 
     def rule(self, states: Sequence[State]) -> list[Verdict]:
         items = [item_of(state) for state in states]
