@@ -67,13 +67,19 @@ def seeds(folder: Path) -> list[str]:
     return [f"data.train=[{{path: {harmbench}}}, {{path: {xstest}}}]"]
 
 
-def game(folder: Path, url: str, *more: str) -> list[str]:
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """A model that knows the attacker's format; an adapter teaches a random base little."""
+    folder = tmp_path_factory.mktemp("taught")
+    own = [f"data.train=[{{path: {write_seeds(folder / 'seeds.csv')}}}]"]
+    own += [f"attacker.warm_start={write_pool(folder / 'pool.jsonl')}", *SHORT]
+    own += ["rounds=1", "exam.crossplay=0"]
+    played = train(folder, models(folder, QWEN2, QWEN2), "shared", *own)
+    return played.checkpoint(0, "defender")
+
+
+def game(base: Path, folder: Path, url: str, *more: str) -> list[str]:
     pool = write_pool(folder / "pool.jsonl")
-    base = folder / "taught" / "run" / "checkpoints" / "round_000000" / "defender"
-    if not base.is_dir():  # an adapter teaches a random base little
-        own = [f"data.train=[{{path: {write_seeds(folder / 'seeds.csv')}}}]"]
-        own += [f"attacker.warm_start={pool}", *SHORT, "rounds=1", "exam.crossplay=0"]
-        train(folder / "taught", models(folder, QWEN2, QWEN2), "shared", *own)
     server = f"base_url: {url}, server: {{concurrency: 8, timeout: 5, deadline: 20}}"
     cache = f"cache: {folder / 'answers.sqlite'}"
     judges = (
@@ -99,7 +105,7 @@ def read(path: Path) -> dict:
     return json.loads(path.read_bytes())
 
 
-def test_six_rounds_of_magic_on_published_schemas_with_guards_over_http(tmp_path, monkeypatch):
+def test_magic_on_published_schemas_with_guards_over_http(base, tmp_path, monkeypatch):
     rehearsals = []
 
     def counted(run):
@@ -110,7 +116,7 @@ def test_six_rounds_of_magic_on_published_schemas_with_guards_over_http(tmp_path
 
     monkeypatch.setattr("sparring.runs.train.rehearse", counted)
     with serving(Script(answer=answer)) as (url, requests):
-        ended = sparring_command(*game(tmp_path, url, *seeds(tmp_path)))
+        ended = sparring_command(*game(base, tmp_path, url, *seeds(tmp_path)))
     assert ended.code == 0, ended.text
     records = list(map(json.loads, (tmp_path / "run" / "rounds.jsonl").read_bytes().splitlines()))
     rounds = [record["metrics"] for record in records]
@@ -140,7 +146,7 @@ def test_six_rounds_of_magic_on_published_schemas_with_guards_over_http(tmp_path
     assert len(list((tmp_path / "run").rglob("adapter_model.safetensors"))) >= 4
 
 
-def test_a_judge_that_is_gone_stops_the_run_with_exit_3_and_it_goes_on_later(tmp_path):
+def test_a_judge_that_is_gone_stops_the_run_with_exit_3_and_it_goes_on_later(base, tmp_path):
     def metrics() -> list[dict]:
         path = tmp_path / "run" / "rounds.jsonl"
         lines = path.read_bytes().splitlines() if path.is_file() else []
@@ -155,7 +161,7 @@ def test_a_judge_that_is_gone_stops_the_run_with_exit_3_and_it_goes_on_later(tmp
     words, patient = (*seeds(tmp_path), "rounds=4"), "timeout: 5, deadline: 20"
     script = Script(answer=answer_then_leave)
     with serving(script) as (url, _):
-        run = game(tmp_path, url, *words)
+        run = game(base, tmp_path, url, *words)
         hasty = [
             word.replace(patient, "timeout: 2, deadline: 4, outage_seconds: 1") for word in run
         ]
@@ -165,15 +171,16 @@ def test_a_judge_that_is_gone_stops_the_run_with_exit_3_and_it_goes_on_later(tmp
     before = metrics()
     assert len(before) == 3
     with serving(Script(answer=answer)) as (url, _):
-        ended = sparring_command(*game(tmp_path, url, *words), "--resume")
+        ended = sparring_command(*game(base, tmp_path, url, *words), "--resume")
     assert ended.code == 0, ended.text
     assert len(metrics()) == 4
     assert metrics()[: len(before)] == before
 
 
 @pytest.mark.skipif(not PUBLISHED[0].is_file(), reason=f"NOT TESTED: no published files in {DATA}")
-def test_the_same_on_the_published_files(gone_afterwards):
+def test_the_same_on_the_published_files(base, gone_afterwards):
     files = ", ".join(f"{{path: {path}, limit: 24}}" for path in PUBLISHED)
     with serving(Script(answer=answer)) as (url, _):
-        ended = sparring_command(*game(gone_afterwards, url, f"data.train=[{files}]", "rounds=2"))
+        words = game(base, gone_afterwards, url, f"data.train=[{files}]", "rounds=2")
+        ended = sparring_command(*words)
     assert ended.code == 0, ended.text

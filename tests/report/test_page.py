@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from tests.hostile.corpus import ALL
 from tests.hostile.test_terminal import dangerous
+from tests.report.test_games import SANDBOX, written
 from tests.report.written import Written
 
 from sparring.games.game import answer_of, tagged
@@ -161,6 +162,20 @@ def test_a_hostile_page_runs_nothing_asks_for_nothing_and_fits(chromium, hostile
     images = tab.evaluate("[...document.images].map(i => i.complete && i.naturalWidth)")
     assert len(images) >= 10
     assert all(images), "every figure is drawn"
+    tab.context.close()
+
+
+def test_no_heading_stays_where_two_filters_leave_out_all_games_below(chromium, undrawn, tmp_path):
+    """No song won, so no game is left, and no heading either."""
+    page = write_report(ReportRequest([written(tmp_path / "run", SANDBOX)]))
+    tab = opened(chromium, page).tab
+    tab.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    shown = "[...document.querySelectorAll('.games .{}')].filter(e => e.offsetParent).length"
+    everything = [tab.evaluate(shown.format(part)) for part in ("group", "game")]
+    for choice in ("won", "k1"):  # k1 are the songs
+        tab.check(f".only-{choice}")
+    assert all(everything)
+    assert [tab.evaluate(shown.format(part)) for part in ("group", "game")] == [0, 0]
     tab.context.close()
 
 

@@ -20,7 +20,7 @@ def journal(tmp_path):
     return Journal(tmp_path / "rounds.jsonl")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(records, max_size=4), st.binary(max_size=9).filter(lambda torn: b"\n" not in torn))
 def test_what_was_appended_comes_back_whatever_a_kill_left_behind(tmp_path_factory, batches, torn):
     journal = Journal(tmp_path_factory.mktemp("run") / "rounds.jsonl")

@@ -113,13 +113,6 @@ class RunReport:
         return shares if len({name for _, share in shares for name in share}) > 1 else []
 
     @property
-    def learned_strategies(self) -> Mapping[int, Mapping[str, float]]:
-        """`strategies` at a handful of rounds in which the attacker learned."""
-        rounds = self.rounds
-        learned = [item for item in self.strategies if "attacker" in rounds[item[0] - 1].learns]
-        return dict(spread(learned, 6))
-
-    @property
     def seconds(self) -> Mapping[str, float]:
         """Wall time of the rounds, by phase."""
         return _summed(record.seconds for record in self.rounds)
@@ -127,10 +120,10 @@ class RunReport:
     @property
     def counts(self) -> Mapping[str, float]:
         """Tokens of each player, and what each judge cost in rounds, exams and cross-play."""
-        metrics = _summed(record.metrics for record in self.rounds)
+        tokens = {key: points for key, points in self.curves.items() if key.endswith("/tokens")}
         judge = _summed(record.judge or {} for record in self.rounds)
         return (
-            {key: count for key, count in metrics.items() if key.endswith("/tokens")}
+            {key: sum(count for _, count in points) for key, points in tokens.items()}
             | {f"judge/{key}": count for key, count in judge.items()}
             | _summed(_spent("exams", exam.costs) for exam in self.exams)
             | _spent("cross-play", self.crossplay.costs if self.crossplay else None)
@@ -144,7 +137,9 @@ class RunReport:
         return strongest.asr[-1] if strongest and strongest.asr else None
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `sparring report --json` prints."""
+        """Return what `sparring report --json` prints; strategies where the attacker learned."""
+        rounds = self.rounds
+        learned = [item for item in self.strategies if "attacker" in rounds[item[0] - 1].learns]
         return {
             "run": str(self.run.folder),
             "status": self.run.status.to_json(),
@@ -152,7 +147,7 @@ class RunReport:
             "before": self.before.to_json()["rates"],
             "after": self.after.to_json()["rates"],
             "judge": self.after.judge.to_json(),
-            "strategies": self.learned_strategies,
+            "strategies": dict(spread(learned, 6)),
             "crossplay": self.crossplay.to_json()["asr"] if self.crossplay else {},
             "seconds": sum(self.seconds.values()),
             "summary": self.summary,
