@@ -13,21 +13,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from importlib.resources import files
 from pathlib import PurePath
-from typing import Annotated, Any
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, ConfigDict
 
 from sparring.data.rows import Record
 from sparring.types import Seed, UsageError
 
 Way = bool | str | Mapping[str, Any] | None
 """How a field is made of a row, as `schemas.yaml` spells it: a value, a column, or one step."""
-Columns = Annotated[
-    frozenset[str],
-    BeforeValidator(lambda names: names.split(", ") if isinstance(names, str) else names),
-]
-
 NEEDS_HASH = "copyright (needs a hash judge)"
 """Why HarmBench's copyright rows are left out: only a hash of the original text shows a copy."""
 
@@ -52,7 +47,7 @@ class Schema(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    columns: Columns
+    columns: frozenset[str]
     text: Way
     harmful: Way
     id: Way = None
@@ -63,7 +58,7 @@ class Schema(BaseModel):
     skip: Way = None
     group: str = "seeds"
     named: str = ""
-    optional: Columns = frozenset()
+    optional: frozenset[str] = frozenset()
     more: bool = False
     replies: Replies | None = None
     note: str = ""
