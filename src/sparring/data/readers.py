@@ -237,7 +237,8 @@ def _dialogue(record: Record) -> list[Message]:
         return []
     roles = [message.role for message in messages]
     turns = roles[roles[:1] == ["system"] :]
-    return messages if turns == ["user", "assistant"] * (len(turns) // 2) != [] else []
+    alternating = turns == ["user", "assistant"] * (len(turns) // 2)
+    return messages if turns and alternating else []
 
 
 def gathered(sources: Sequence[Mapping[str, Any]]) -> tuple[list[Seed], list[str]]:
