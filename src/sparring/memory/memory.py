@@ -35,7 +35,6 @@ class Memory:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` returned."""
-        return
 
 
 class Opposition:
@@ -51,7 +50,6 @@ class Opposition:
 
     def keep(self, number: int) -> None:
         """At the start of round `number`, keep the present selves if `keeps(number)`."""
-        return
 
     def state(self) -> dict[str, Any]:
         """What was measured of past selves, as JSON can hold it."""
@@ -59,4 +57,3 @@ class Opposition:
 
     def load(self, state: Mapping[str, Any], selves: Sequence[int]) -> None:
         """Go on from what `state()` returned; `selves` were kept after so many rounds each."""
-        return

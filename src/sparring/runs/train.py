@@ -86,8 +86,6 @@ def signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-WARMED = 0
-"""The checkpoint that RL begins with."""
 UNSCORED_ROUNDS = 5
 """Rounds over which the share of unscored games is averaged before it can stop a run."""
 
@@ -229,9 +227,9 @@ class _Training:
         load_trainers(run.owners, place, state.counters)
         if number < run.plan.rounds:
             self.recall(number)
-        if run.config.learner.beta:
-            checkpoints.verify(WARMED)
-            run.begin(checkpoints.path(WARMED))
+        if run.config.learner.beta:  # KL is measured to the weights that RL began with
+            checkpoints.verify(0)
+            run.begin(checkpoints.path(0))
         return past
 
     def recall(self, number: int) -> None:

@@ -134,10 +134,9 @@ class World:
 
         So the defender meets its own first reply, as in a real game of two exchanges.
         """
+        pairs = self.language.held_out
         return {
-            f"{label}/two-exchange": [
-                State(self._seed(intent)) for intent in cycled(self.language.held_out, harmful, n)
-            ]
+            f"{label}/two-exchange": [*map(State, self.seeds(cycled(pairs, harmful, n)))]
             for label, harmful in _LABELS
         }
 
