@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from sparring.estimate.shape import TABLE, Shape
 from sparring.players.logprobs import PIECE
-from sparring.schedules import solo
 from sparring.settings.config import RunConfig
 from sparring.types import Player, Turn, UsageError
 
@@ -139,14 +138,8 @@ class Work:
 
 def rounds_of(config: RunConfig) -> list[Work]:
     """The kinds of round that a run has: one for each player that learns alone, or one of both."""
-    schedule, widths = config.schedule, config.learner.num_generations
-    if schedule.kind == "both":
-        return [_work(config, Turn(frozenset(Player), {p: widths[p] for p in Player}))]
-    learners = [Player.DEFENDER] if schedule.kind == "defender" else [*Player]
-    if schedule.kind == "alternate":
-        learners = [player for player in learners if schedule.every[player]]
-    turns = [solo(p, widths[p], schedule.replies_per_attack) for p in learners]
-    return [_work(config, turn) for turn in turns]
+    alternates, every = config.schedule.kind == "alternate", config.schedule.every
+    return [_work(config, turn) for p, turn in config.turns.items() if every[p] or not alternates]
 
 
 def _work(config: RunConfig, turn: Turn) -> Work:

@@ -30,7 +30,7 @@ from sparring.runs.models import fitted, pinned, trainers
 from sparring.runs.run import Objects, Run
 from sparring.runs.sources import Source, own_data, sandbox, strategies
 from sparring.sandbox.world import World
-from sparring.schedules import Schedule, alternate, always, by_metric, solo
+from sparring.schedules import Schedule, alternate, always, by_metric
 from sparring.settings.config import RunConfig
 from sparring.types import Episode, Metrics, Player, Seed, State, Turn, UsageError
 
@@ -211,11 +211,8 @@ def _openings(
 
 
 def _schedule(config: RunConfig) -> Schedule:
-    schedule, widths = config.schedule, config.learner.num_generations
-    turns = {p: solo(p, widths[p], schedule.replies_per_attack) for p in Player}
-    if schedule.kind == "both":
-        return always(Turn(frozenset(Player), {player: widths[player] for player in Player}))
-    if schedule.kind == "defender":
+    schedule, turns = config.schedule, config.turns
+    if len(turns) == 1:
         return always(turns[Player.DEFENDER])
     if schedule.kind == "alternate":
         return alternate(turns, {player: schedule.every[player] for player in Player})

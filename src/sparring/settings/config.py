@@ -20,9 +20,10 @@ from pydantic import (
 )
 
 from sparring.data.readers import parsed
+from sparring.schedules import solo
 from sparring.settings import sections
 from sparring.settings.sections import Count, Model, PlayerSettings, Share, Steps, Weight
-from sparring.types import Player, UsageError
+from sparring.types import Player, Turn, UsageError
 
 
 class GameSettings(Model):
@@ -183,6 +184,15 @@ class RunConfig(Model):
     def owner(self, player: Player) -> Player:
         """The player whose folder of a checkpoint holds the weights; shared ones are saved once."""
         return Player.DEFENDER if self.weights == "shared" else player
+
+    @property
+    def turns(self) -> dict[Player, Turn]:
+        """The turn of every player that learns; under the defender the turn in which both learn."""
+        schedule, widths = self.schedule, self.learner.num_generations
+        if schedule.kind == "both":
+            return {Player.DEFENDER: Turn(frozenset(Player), {p: widths[p] for p in Player})}
+        learners = [Player.DEFENDER] if schedule.kind == "defender" else [*Player]
+        return {p: solo(p, widths[p], schedule.replies_per_attack) for p in learners}
 
     @property
     def in_sandbox(self) -> bool:
