@@ -12,7 +12,7 @@ from sparring.credit import Credit, Estimator, credit
 from sparring.games.game import Game
 from sparring.judges.judge import Judge
 from sparring.memory.memory import Memory, Opposition
-from sparring.metrics import credit_metrics, seed_metrics, token_metrics
+from sparring.metrics import credit_metrics, round_metrics
 from sparring.players.player import Learner
 from sparring.schedules import Schedule
 from sparring.types import Episode, Metrics, Player, Round, Sample, State, Turn
@@ -63,11 +63,8 @@ def coevolve(plan: Plan, past: Sequence[Metrics] = ()) -> Iterator[Round]:
         address = f"{plan.rng_seed}/{number}"
         episodes = play(plan.game, [*openings, *replays], cast, plan.judge, turn.widths, address)
         played = time.perf_counter()
-        of_round = [episode for episode in episodes if episode.opening < len(openings)]
-        fresh = [episode for episode in of_round if not episode.state.too_long]
-        metrics = plan.measure(fresh) | seed_metrics(openings) | token_metrics(episodes)
-        if left := len(of_round) - len(fresh):
-            metrics["too_long"] = left
+        fresh = [e for e in episodes if e.opening < len(openings) and not e.state.too_long]
+        metrics = plan.measure(fresh) | round_metrics(openings, episodes)
         present = cast[Player.DEFENDER] is plan.cast[Player.DEFENDER]
         metrics |= league_metrics | plan.memory.add(number, episodes if present else ())
         shaped = plan.shape(episodes)

@@ -98,20 +98,22 @@ def episode_metrics(episodes: Sequence[Episode]) -> Metrics:
     return metrics
 
 
-def seed_metrics(openings: Sequence[State]) -> Metrics:
-    """How many seeds of each label a round has played, replays not counted."""
+def round_metrics(openings: Sequence[State], episodes: Sequence[Episode]) -> Metrics:
+    """Seeds of each label, tokens that each player sampled, and games that left as too long.
+
+    `episodes` may also be of replays, which come after the openings: their tokens count, their
+    seeds and lengths do not. A move that siblings have in common counts once.
+    """
     labels = [state.seed.harmful for state in openings]
-    return {name: labels.count(harmful) for harmful, name in SEEDS_OF.items()}
-
-
-def token_metrics(episodes: Sequence[Episode]) -> Metrics:
-    """Tokens that each player sampled; a move that siblings have in common counts once."""
+    metrics: Metrics = {name: labels.count(harmful) for harmful, name in SEEDS_OF.items()}
     tokens: dict[Player, dict[tuple[int, tuple[int, ...]], int]] = defaultdict(dict)
     for e in episodes:
         for ply in range(e.state.dealt, len(e.state.moves)):
             move, place = e.state.moves[ply], (e.opening, e.state.path[: ply + 1])
             tokens[move.player][place] = len(move.completion.token_ids)
-    return {f"{player}/tokens": sum(tokens[player].values()) for player in sorted(tokens)}
+    metrics |= {f"{player}/tokens": sum(tokens[player].values()) for player in sorted(tokens)}
+    left = sum(e.state.too_long for e in episodes if e.opening < len(openings))
+    return metrics | ({"too_long": left} if left else {})
 
 
 def credit_metrics(player: Player, credit: Credit) -> Metrics:
