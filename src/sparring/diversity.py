@@ -16,8 +16,9 @@ import numpy as np
 
 from sparring.door import check_model
 from sparring.games.game import attacks_of
+from sparring.players.loading import loading
 from sparring.stats.rates import grouped
-from sparring.types import Episode, Metrics, Player, UsageError
+from sparring.types import Episode, Metrics, Player
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,16 +84,12 @@ def _load(path: str) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    where = f"game.embedding_model: cannot load {path}"
     check_model(Path(path))
-    try:
+    with loading(path, field="game.embedding_model"):
         tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         model: Any = AutoModel.from_pretrained(path, trust_remote_code=False, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        line = str(error).strip().split("\n", 1)[0]
-        raise UsageError(f"{where}: {line}") from error
-    if model.config.is_encoder_decoder:
-        raise UsageError(f"{where}: it has an encoder and a decoder; expected an encoder alone")
+        if model.config.is_encoder_decoder:
+            raise ValueError("it has an encoder and a decoder; expected an encoder alone")
     return tokenizer, model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 

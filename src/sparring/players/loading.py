@@ -73,7 +73,7 @@ def _read(kind: Any, path: str, revision: str | None, what: str = "", **options:
     place = _check_folder(path, revision)
     check_model(Path(place))
     options |= {"revision": revision or "main", "trust_remote_code": False}
-    with _loading(path, what):
+    with loading(path, what):
         return kind.from_pretrained(place, **options)
 
 
@@ -103,7 +103,7 @@ def commit(path: str, revision: str | None = None) -> str | None:
     place = _check_folder(path, revision)
     if Path(place).is_dir() or (revision and _COMMIT.fullmatch(revision)):
         return revision
-    with _loading(path):
+    with loading(path):
         config = Path(cached_file(place, "config.json", revision=revision or "main") or "")
     name = config.parent.name  # the hub's cache keeps each commit in a folder of that name
     if not _COMMIT.fullmatch(name):
@@ -189,7 +189,7 @@ def _check_files(place: str, revision: str | None) -> None:
     check_model(Path(place))
     options = ("_raise_exceptions_for_missing_entries", "_raise_exceptions_for_connection_errors")
     silent: Any = dict.fromkeys(options, False)
-    with _loading(place):
+    with loading(place):
         adapter, index = (
             cached_file(place, name, revision=revision or "main", **silent)
             for name in ("adapter_config.json", "model.safetensors.index.json")
@@ -204,8 +204,8 @@ def _check_files(place: str, revision: str | None) -> None:
 
 
 @contextmanager
-def _loading(path: str, what: str = "") -> Iterator[None]:
-    """Turns whatever keeps a model from loading into a UsageError that names the model."""
+def loading(path: str, what: str = "", field: str = "model_name_or_path") -> Iterator[None]:
+    """Turns whatever keeps a model from loading into a UsageError that names field and model."""
     beat(f"loading {path}", 0, 1)
     try:
         yield
@@ -213,4 +213,4 @@ def _loading(path: str, what: str = "") -> Iterator[None]:
         reason = str(error).strip().partition("\n")[0]
         if type(error).__name__ == "SafetensorError":
             reason += "; a *.safetensors file is cut, or a pointer that `git lfs pull` replaces"
-        raise UsageError(f"model_name_or_path: cannot load {what}{path}: {reason}") from error
+        raise UsageError(f"{field}: cannot load {what}{path}: {reason}") from error

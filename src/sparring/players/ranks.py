@@ -44,7 +44,7 @@ class Ranks:
         dist.all_gather_object(values, value)
         return values
 
-    def add(self, tensors: Iterable[Tensor]) -> None:
+    def add(self, tensors: Sequence[Tensor]) -> None:
         """Each tensor becomes its sum over the ranks, in place.
 
         They travel as one flat tensor for each dtype: one message costs less than hundreds.
@@ -54,7 +54,6 @@ class Ranks:
         import torch
         import torch.distributed as dist
 
-        tensors = list(tensors)
         for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
             same = [tensor for tensor in tensors if tensor.dtype == dtype]
             flat = torch.cat([tensor.reshape(-1) for tensor in same])

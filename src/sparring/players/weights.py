@@ -274,7 +274,7 @@ class Optimizer:
         if self.ranks.size > 1:  # each has the gradient of its share of the batch
             for p in parameters.values():
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-            self.ranks.add(p.grad for p in parameters.values() if p.grad is not None)
+            self.ranks.add([p.grad for p in parameters.values() if p.grad is not None])
         norm = float(torch.nn.utils.clip_grad_norm_(parameters.values(), self.max_grad_norm))
         metrics: Metrics = {"update_skipped": 1.0}
         if math.isfinite(norm):
