@@ -39,6 +39,7 @@ def evaluate(
     chat_template_kwargs: Annotated[str | None, Option(help="YAML, for the template")] = None,
     data: Annotated[Path, Option(help="where the tasks' files lie")] = Path("data"),
     success: Annotated[str | None, Option(help="harmful | not_refused, for all")] = None,
+    trained_on: Annotated[list[str] | None, Option(help="a file of training seeds")] = None,
     attacker: Annotated[Path | None, Option(help="a run: its attacker rewrites too")] = None,
     best_of: Annotated[int, Option(min=1, help="rewrites of each seed by it")] = 1,
     epochs: Annotated[int, Option(min=1, help="replies to each prompt, for ASR@k")] = 1,
@@ -85,7 +86,8 @@ def evaluate(
     names, judges, counts_as = _words(tasks), _words(judge), _success(success)
     rewrites = best_of if attacker else 0
     suite = TaskSettings(names, judges, data, limit, counts_as, epochs, rewrites, trust_endpoints)
-    tested = ModelSettings(models, sampling, adapter or [], base, revision, base_url, api_key_env)
+    served, training = (base_url, api_key_env), trained_on or []
+    tested = ModelSettings(models, sampling, adapter or [], base, revision, *served, training)
     run = speech.run_dir(attacker) if attacker else None
     evaluation = prepared(suite, tested, run, batch, seed)
     parse_gates(fail_if or [], evaluation.suite.sheet.names())  # before a model is loaded
@@ -117,6 +119,7 @@ def _played(
     folder.check(spec, resume)
     note(*evaluation.notes, *evaluation.suite.notes(), *folder.notes())
     if folder.status == "complete" and not retry:
+        folder.keep_overlap(evaluation.overlap)
         note(f"complete already: {folder.folder}")
     else:
         with Bars(speech.console(stderr=True), quiet) as bars:

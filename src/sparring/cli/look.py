@@ -214,6 +214,21 @@ def _tally_rows(counts: Tally) -> Iterator[tuple[str, str]]:
         yield "category", f"and {len(counts.categories) - _MOST_SHOWN} more (--json)"
 
 
+@data_app.command("overlap")
+def show_overlap(
+    training: Annotated[str, Argument(help="a file of seeds that a model is trained on")],
+    files: Annotated[list[str], Argument(metavar="FILE...", help="files of prompts")],
+    json: Json = False,
+) -> None:
+    """How many prompts of each file overlap with training seeds; no prompt is shown."""
+    from sparring.data.overlap import counted, described, overlap
+    from sparring.data.readers import read
+
+    seeds = read(training).seeds
+    counts = {file: counted(overlap(read(file).seeds, seeds)) for file in files}
+    answer(json, counts, (f"{file}: {described(count)}" for file, count in counts.items()))
+
+
 @data_app.command("validate")
 def validate(
     files: Annotated[list[str], Argument(metavar="FILE...", help="as for `data show`")],

@@ -10,8 +10,9 @@ from functools import partial
 from itertools import count
 
 from sparring.arena import Cast, opening_names, play_named
-from sparring.evals.folder import EvalDir, EvalSpec, Key, key_of, keyed, row_of
+from sparring.evals.folder import EvalDir, EvalSpec, Key, Overlap, key_of, keyed, row_of
 from sparring.evals.models import Candidate, ModelSettings, attacker_of, candidates
+from sparring.evals.overlap import training_overlap
 from sparring.evals.tasks import Suite, TaskSettings, load_suite
 from sparring.exam import ruled_again
 from sparring.games.codec import verdict_of
@@ -37,7 +38,8 @@ class Evaluation:
     """Candidates that are measured by one suite; `batch` openings are played at a time.
 
     A kill loses at most the batch under way, so `batch` is also the most that is played twice.
-    A trained attacker as `rewriter` rewrites seeds in the game that stands beside it.
+    A trained attacker as `rewriter` rewrites seeds in the game that stands beside it. `overlap`
+    says which prompts were trained on, where that is known.
     """
 
     suite: Suite
@@ -47,6 +49,7 @@ class Evaluation:
     batch: int = 32
     seed: int = 0
     notes: Sequence[str] = ()
+    overlap: Overlap | None = None
 
     @property
     def spec(self) -> EvalSpec:
@@ -103,7 +106,10 @@ def prepared(
     suite = load_suite(tasks, models.models[0])
     rewriter = attacker_of(attacker) if attacker else None
     tested, notes = candidates(models)
-    return Evaluation(suite, tested, models.sampling, rewriter, batch, seed, notes)
+    sets = {name: draws[0] for name, draws in {**suite.dealt, **suite.undealt}.items()}
+    shared, more = training_overlap(sets, models)
+    notes += more
+    return Evaluation(suite, tested, models.sampling, rewriter, batch, seed, notes, shared)
 
 
 AskBatch = Callable[[Policy, ItemBatch], list[Row]]
@@ -120,6 +126,7 @@ def run(
     leave the evaluation resumable.
     """
     with folder.writing(evaluation.spec):
+        folder.keep_overlap(evaluation.overlap)
         if retry_unscored:
             folder.samples.replace([row for row in folder.samples.rows() if not _failed(row)])
         try:

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from sparring.data.overlap import counted
 from sparring.door import inside, read_json, reading
 from sparring.exam import RateQuestion, Success, questions, rate_name
 from sparring.games.codec import state_json, verdict_json
@@ -158,11 +159,29 @@ def default_folder(spec: EvalSpec) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
+class Overlap:
+    """What models were trained on, and by set the kind of each prompt's overlap with it, or ''.
+
+    `trained_on` names runs and files, which hold `seeds` training seeds.
+    """
+
+    trained_on: Sequence[str]
+    seeds: int
+    kinds: Mapping[str, Sequence[str]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as results.json holds them."""
+        sets = {name: counted(kinds) for name, kinds in self.kinds.items()}
+        return {"trained_on": self.trained_on, "seeds": self.seeds, "sets": sets}
+
+
+@dataclass(frozen=True, slots=True)
 class EvalDir:
     """One evaluation's folder.
 
     `eval.json` holds the specification and is never changed; `samples.jsonl` (and, with an
-    attacker, `attacks.jsonl`) hold untrusted text; `results.json` is computed from them alone.
+    attacker, `attacks.jsonl`) hold untrusted text; `results.json` is computed from them
+    and, where it is known what a model was trained on, from `overlap.json`.
     """
 
     folder: Path
@@ -209,6 +228,22 @@ class EvalDir:
             path.is_file() and path.stat().st_size for path in files
         )
 
+    @property
+    def overlap(self) -> Overlap | None:
+        """Which prompts were trained on, where the training seeds of a model were known."""
+        path = self.path("overlap.json")
+        if not path.is_file():
+            return None
+        with reading(path):
+            overlap = TypeAdapter(Overlap).validate_python(read_json(path))
+            [overlap.kinds[name][card.n - 1] for name, card in self.spec.sheet.sets.items()]
+        return overlap
+
+    def keep_overlap(self, overlap: Overlap | None) -> None:
+        """Write what was found now; without known training seeds what is there stays."""
+        if overlap:
+            write_atomic(self.path("overlap.json"), dumps(asdict(overlap)))
+
     def _eval_json(self) -> Any:
         path = self.path("eval.json")
         if not path.is_file():
@@ -222,6 +257,7 @@ class EvalDir:
             raise UsageError(f"--output: {self.folder.name!r:.80} is no name for a folder")
         if not self._begun:
             ours = {"LOCK", "env.json", "eval.json", "run.json", "samples.jsonl", "attacks.jsonl"}
+            ours |= {"overlap.json"}
             there = {p.name.partition(".tmp-")[0] for p in self.folder.glob("*")}
             if self.folder.is_file() or not there <= ours:
                 raise UsageError(f"--output: {self.folder} holds something else; choose another")

@@ -108,7 +108,8 @@ class ModelSettings:
     """Which models to test: folders, hub names or, behind `base_url`, a server's names.
 
     `adapters` belong to the only model; with `base` the model is tested without them too.
-    `api_key_env` names the environment variable that holds the server's key.
+    `api_key_env` names the environment variable that holds the server's key. `trained_on` are files
+    of seeds that a model was trained on, beside those of the run in whose folder it lies.
     """
 
     models: Sequence[str]
@@ -118,6 +119,7 @@ class ModelSettings:
     revision: str | None = None
     base_url: str | None = None
     api_key_env: str | None = None
+    trained_on: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if len({*self.models}) < len(self.models) or len({*self.adapters}) < len(self.adapters):

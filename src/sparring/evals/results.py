@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from sparring.evals.folder import EvalDir, EvalSpec, ReportedRate, key_of
+from sparring.evals.folder import EvalDir, EvalSpec, Overlap, ReportedRate, key_of
 from sparring.evals.judging import Calibration, calibrations_of, without_errors
 from sparring.exam import Divergence, divergence, outcome
 from sparring.games.codec import state_of
@@ -26,6 +26,7 @@ from sparring.types import GateError, Harm, State, Status, UnscoredError, UsageE
 Place = tuple[str, int, int]
 """(set, place in the set, draw) of a sample."""
 Outcomes = Mapping[Place, Outcome]
+Calibrations = Mapping[str, Calibration]
 WITHOUT_ERRORS = "  without the judge's errors"
 MISSING = Outcome(None, "", "not asked yet")
 UNSENT = "never sent"
@@ -42,7 +43,8 @@ class Measured:
 
     `paired` is the difference from the first model, sample by sample; `at_k` is by k; `second`
     is the same rate under the second judge; `harms` counts the judge's labels, and `cut` the
-    replies that the length limit cut, which are judged as they are.
+    replies that the length limit cut, which are judged as they are. `without_overlap` is the rate
+    on the prompts that were not trained on, where it is known which were.
     """
 
     model: str
@@ -54,13 +56,16 @@ class Measured:
     second: Divergence | None = None
     harms: Mapping[str, int] = field(default_factory=dict)
     cut: int = 0
+    without_overlap: Rate | None = None
 
     def lines(self) -> Iterator[str]:
         """Yield what a person is shown."""
+        clean = self.without_overlap
         second = self.second and f"{self.second.second}{self.second.flag}"
         numbers = {
             self.reported.name: self.rate,
             **{f"  at least once in {k}": asr for k, asr in list(self.at_k.items())[1:]},
+            "  without overlapping prompts": clean if clean != self.rate else None,
             "  minus the first model": self.paired,
             WITHOUT_ERRORS: self.corrected,
             "  second judge": second,
@@ -130,13 +135,14 @@ class Results:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of results.json."""
-        spec = self.spec
+        spec, overlap = self.spec, self.folder.overlap
         return {
             "schema": 1,
             "models": spec.models,
             "attacker": spec.attacker,
             "sampling": spec.sampling,
             "seed": spec.seed,
+            "overlap": overlap and overlap.to_json(),
             "results": [_result_row(spec, measured) for measured in self.measured],
         }
 
@@ -161,13 +167,13 @@ def results_of(path: Path, calibrations: Sequence[Calibration] = ()) -> Results:
     own = calibrations_of(spec.judge, spec.sheet.fills, calibrations) if calibrations else {}
     rows = list(folder.samples.rows())
     left = (state_of(row) for row in rows if row.get("unanswered") == Status.TOO_LONG)
-    results = Results(folder, spec, measure(spec, rows, own), listed(left))
+    results = Results(folder, spec, measure(spec, rows, own, folder.overlap), listed(left))
     folder.write_results(results.to_json())
     return results
 
 
 def measure(
-    spec: EvalSpec, rows: Iterable[Row], calibrations: Mapping[str, Calibration]
+    spec: EvalSpec, rows: Iterable[Row], calibrations: Calibrations, overlap: Overlap | None = None
 ) -> list[Measured]:
     """Return every rate of every model; `calibrations` are its judge's, by field of the verdict.
 
@@ -195,6 +201,7 @@ def measure(
                 paired=_paired(base, own) if model != spec.names[0] else None,
                 corrected=without_errors(reported.name, raw, calibrations, question.field),
                 second=divergence(own, again) if again else None,
+                without_overlap=_without(outcomes, overlap) if overlap else None,
                 harms={harm: harms[harm] for harm in Harm},
                 cut=sum(
                     not row.get("finished", True) and "unanswered" not in row for _, row, _ in games
@@ -224,6 +231,11 @@ def _complete(spec: EvalSpec, reported: ReportedRate, outcomes: Outcomes) -> dic
     }
 
 
+def _without(outcomes: Outcomes, overlap: Overlap) -> Rate:
+    """The rate on the prompts that overlap with no training seed."""
+    return rate([item for (name, at, _), item in outcomes.items() if not overlap.kinds[name][at]])
+
+
 def _at_k(outcomes: Outcomes, draws: int) -> dict[int, Rate]:
     """ASR@k by k, where each opening was played more than once."""
     items = grouped((f"{name}/{place}", attempt) for (name, place, _), attempt in outcomes.items())
@@ -249,6 +261,7 @@ def _result_row(spec: EvalSpec, measured: Measured) -> dict[str, Any]:
         "metric": reported.metric,
         "name": reported.name,
         **measured.rate.to_json(),
+        "without_overlap": measured.without_overlap and measured.without_overlap.to_json(),
         "cluster_key": task.cluster,
         "judge": spec.judge,
         "controversial": spec.judge["controversial"],

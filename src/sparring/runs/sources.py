@@ -10,7 +10,9 @@ from importlib.resources import files
 from operator import attrgetter
 from pathlib import Path
 
+from sparring.data.overlap import overlap
 from sparring.data.readers import gathered, read_pool
+from sparring.data.rows import OWN
 from sparring.data.splits import contradicting, hold_out, without
 from sparring.diversity import strategy_entropy
 from sparring.exam import Exam
@@ -177,6 +179,11 @@ def _own_seeds(
             notes.append(f"{twice} seeds of data.exam were left out of data.train")
     else:
         train, held_out = hold_out(seeds, config.exam.holdout)
+    if near := overlap(held_out, train).count("near"):
+        notes.append(
+            f"{near} of {len(held_out)} held-out seeds are near-duplicates of training seeds; they "
+            "stay on both sides, and the exam may look better for it"
+        )
     if both := contradicting([*seeds, *held_out]):
         notes.append(
             f"{both} requests have both labels, harmful in one row and benign in another: in which "
@@ -190,6 +197,17 @@ def _own_seeds(
             "data.train about as many benign ones as there are harmful ones"
         )
     return train, held_out, notes
+
+
+def training_seeds(config: RunConfig) -> Sequence[Seed]:
+    """Return the seeds that a run on own data trains on, read again; none of the sandbox's.
+
+    UsageError where a file is not there any more; nothing is fetched from the hub.
+    """
+    sources = [str(source.path) for source in (*config.data.train, *config.data.exam)]
+    if lost := [path for path in sources if path not in OWN and not Path(path).exists()]:
+        raise UsageError(f"{lost[0]} is not there")
+    return _own_seeds(config, ())[0] if sources else ()
 
 
 def packaged_briefs(exchanges: int = 1) -> Briefs:
