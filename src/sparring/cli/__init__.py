@@ -11,7 +11,7 @@ from typing import Annotated
 
 from typer import Argument, Option, Typer
 
-from sparring.cli import evals, judges, look, train
+from sparring.cli import evals, judges, look, pool, train
 from sparring.cli.speech import PASS_THROUGH, Json, Pulse, RunFolders, console, end, print_json
 from sparring.pulse import watched
 
@@ -21,7 +21,7 @@ app = Typer(
     pretty_exceptions_enable=False,
     help="An attacker and a defender train against each other, and the defender gets safer.",
 )
-for name, verbs in {**look.APPS, "judge": judges.judge_app}.items():
+for name, verbs in {**look.APPS, "judge": judges.judge_app, "pool": pool.pool_app}.items():
     app.add_typer(verbs, name=name)
 app.command("train", context_settings=PASS_THROUGH)(train.train)
 app.command("eval")(evals.evaluate)

@@ -211,3 +211,35 @@ def _agreement(judge: Judge) -> dict[str, Any]:
 
     votes = judge.votes if isinstance(judge, Panel) else {}
     return {name: asdict(alpha_of(counts)) for name, counts in votes.items()}
+
+
+@judge_app.command("train")
+def train_judge(
+    labelled: Annotated[list[str], Argument(metavar="LABELLED_FILE...", help="one a source")],
+    out: Annotated[Path, Option(help="the judge's folder")],
+    model: Annotated[str | None, Option(help="read its hidden states; none: words")] = None,
+    prompts: Annotated[Path | None, Option(help="a file of prompt ids, one a line")] = None,
+    seed: Annotated[int, Option(help="of the made negatives and the folds")] = 0,
+    json: Json = False,
+) -> None:
+    """Fit a small judge to replies that people called refusals or not: kind `linear`.
+
+    It also learns whether a reply is about its request, from negatives that are made of the same
+    replies. Its card says how often it is right on prompts and files that were left out together.
+    """
+    from sparring.evals import judge_training as training
+    from sparring.runs.judges import features_named
+
+    if out.exists():
+        raise UsageError(f"--out: {out} exists; remove it, or name another folder")
+    ids = prompts.read_text("utf-8").split() if prompts else []
+    examples = training.labelled_examples([Path(path) for path in labelled], ids)
+    features = features_named("hidden" if model else "words", model or "", "--model")
+    judge = training.train_judge(examples, features, f"{seed}")
+    training.save(judge, out)
+    lines = [
+        f"{name:24} {rate['value']:.3f} ({rate['ci95'][0]:.3f}–{rate['ci95'][1]:.3f}), "
+        f"n = {rate['n_scored']}"
+        for name, rate in judge.card["rates"].items()
+    ]
+    answer(json, judge.card, [*lines, f"{out}: {judge.caveat}"])

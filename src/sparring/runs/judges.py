@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
+from importlib.resources import files
 from pathlib import Path
 
 from sparring.judges.cache import Answers, Cached
 from sparring.judges.http import Server
 from sparring.judges.judge import VALUES, Judge, KeywordJudge, describe
+from sparring.judges.linear import Features, Hidden, LinearJudge, Words
+from sparring.judges.linear import load as load_linear
 from sparring.judges.model_judge import Format, JudgeEngine, ModelJudge
 from sparring.judges.panel import RULES, Member, Panel
 from sparring.judges.probe import admit
@@ -200,7 +203,9 @@ def _members(settings: JudgeSettings, salt: str, setting: str, prove: bool) -> I
         raise UsageError(f"{setting}.fills: {min(unknown)} is no field of a verdict; {hint}")
     if settings.settings and settings.kind in ("keyword", "rubric", *PUBLISHED):
         raise UsageError(f"{setting}.settings: goes with a plug-in's kind, not {settings.kind}")
-    if settings.kind == "keyword":
+    if settings.kind == "linear":
+        yield Member(linear_judge(settings, setting), fills)
+    elif settings.kind == "keyword":
         yield Member(KeywordJudge(), fills)
     elif settings.kind == "rubric":
         if not fills:
@@ -221,6 +226,32 @@ def _members(settings: JudgeSettings, salt: str, setting: str, prove: bool) -> I
         yield Member(judge, fills)
 
 
+def linear_judge(settings: JudgeSettings, setting: str) -> LinearJudge:
+    """Return a judge that `sparring judge train` made, or the shipped one of that name."""
+    if not settings.model:
+        raise UsageError(f"{setting}.model: wanted a folder that `sparring judge train` wrote")
+    shipped = files("sparring.judges") / "linear" / settings.model
+    folder = Path(str(shipped)) if shipped.is_dir() else Path(settings.model)
+    base = str(settings.settings.get("base", ""))
+    return load_linear(folder, lambda name: features_named(name, base, f"{setting}.settings.base"))
+
+
+def features_named(name: str, base: str, setting: str) -> Features:
+    """Return the features of that name; hidden states are those of the model `base`."""
+    if name != "hidden":
+        return Words()
+    if not base:
+        raise UsageError(f"{setting}: wanted the model whose hidden states are read")
+    from sparring.players.chat import Chat
+    from sparring.players.loading import load_model, load_tokenizer, stop_ids
+
+    try:
+        tokenizer, model = load_tokenizer(base), load_model(base)
+    except UsageError as error:
+        raise UsageError(f"{setting}: {error}") from error
+    return Hidden(model.requires_grad_(False), Chat(tokenizer, stop_ids(model)))
+
+
 def _plugged(settings: JudgeSettings, setting: str) -> Judge:
     """Return another package's judge; UsageError names the plug-in, whatever its code raises."""
     points = entry_points(group=PLUGINS)
@@ -232,7 +263,7 @@ def _plugged(settings: JudgeSettings, setting: str) -> Judge:
             "language; name another, or keyword to try things out"
         )
     if len(plugins) != 1:
-        names = ["keyword", "rubric", *sorted(PUBLISHED), *sorted(points.names)]
+        names = ["keyword", "linear", "rubric", *sorted(PUBLISHED), *sorted(points.names)]
         hint = f"{len(plugins)} plug-ins have it" if plugins else near(settings.kind, names)
         raise UsageError(f"{where}: there is no judge {settings.kind!r:.40}; {hint}")
     try:
