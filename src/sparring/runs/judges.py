@@ -230,7 +230,7 @@ def linear_judge(settings: JudgeSettings, setting: str) -> LinearJudge:
     """Return a judge that `sparring judge train` made, or the shipped one of that name."""
     if not settings.model:
         raise UsageError(f"{setting}.model: wanted a folder that `sparring judge train` wrote")
-    shipped = files("sparring.judges") / "linear" / settings.model
+    shipped = files("sparring.judges") / "shipped" / settings.model
     folder = Path(str(shipped)) if shipped.is_dir() else Path(settings.model)
     base = str(settings.settings.get("base", ""))
     return load_linear(folder, lambda name: features_named(name, base, f"{setting}.settings.base"))
