@@ -2,8 +2,8 @@
 
 from sparring.arena import play as play
 from sparring.coevolve import Plan as Plan
+from sparring.data.pools import read_pool as read_pool
 from sparring.data.readers import read as read
-from sparring.data.readers import read_pool as read_pool
 from sparring.exam import Exam as Exam
 from sparring.games.dialogue import Dialogue as Dialogue
 from sparring.games.game import Game as Game

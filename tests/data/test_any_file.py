@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.hostile.corpus import ALL
 
-from sparring.data.readers import read, read_labelled, read_pool
+from sparring.data.pools import read_pool
+from sparring.data.readers import read, read_labelled
 from sparring.data.schemas import SCHEMAS
 from sparring.data.tally import tally
 from sparring.types import UsageError

@@ -6,7 +6,8 @@ import re
 import pytest
 from tests.data.examples import LANTERN, VAULT, refused, row_of, texts_and_omissions, written
 
-from sparring.data.readers import read, read_pool
+from sparring.data.pools import read_pool
+from sparring.data.readers import read
 from sparring.data.schemas import digest
 from sparring.types import Message
 

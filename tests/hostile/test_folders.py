@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,17 @@ def test_a_models_files_are_regular_ones_and_json_of_a_bounded_depth(model, name
     put(model / name)
     with pytest.raises(UsageError, match=rf"cannot load .*{re.escape(name)}"):
         load(str(model))
+
+
+@pytest.mark.parametrize("put", [link, os.mkfifo], ids=["link", "pipe"])
+@pytest.mark.parametrize("name", ["judge.json", "judge.safetensors"])
+def test_a_linear_judges_files_are_regular_ones_inside_its_folder(tmp_path, name, put):
+    folder = shutil.copytree(str(files("sparring.judges") / "shipped/words"), tmp_path / "judge")
+    (folder / name).unlink()
+    put(folder / name)
+    (tmp_path / "judge.yaml").write_text(f"judge: {{kind: linear, model: {folder}}}")
+    ended = sparring_command("judge", "probe", tmp_path / "judge.yaml")
+    assert (ended.code, f"{folder / name}: is a" in ended.text) == (2, True), ended
 
 
 def test_a_commit_in_the_hubs_cache_is_links_into_its_blobs(model, tmp_path):

@@ -228,18 +228,20 @@ def train_judge(
     replies. Its card says how often it is right on prompts and files that were left out together.
     """
     from sparring.evals import judge_training as training
+    from sparring.judges.linear import CARD, WEIGHTS
     from sparring.runs.judges import features_named
+    from sparring.store.files import write_atomic
 
     if out.exists():
         raise UsageError(f"--out: {out} exists; remove it, or name another folder")
     ids = prompts.read_text("utf-8").split() if prompts else []
     examples = training.labelled_examples([Path(path) for path in labelled], ids)
-    features = features_named("hidden" if model else "words", model or "", "--model")
-    judge = training.train_judge(examples, features, f"{seed}")
-    training.save(judge, out)
-    lines = [
-        f"{name:24} {rate['value']:.3f} ({rate['ci95'][0]:.3f}–{rate['ci95'][1]:.3f}), "
-        f"n = {rate['n_scored']}"
-        for name, rate in judge.card["rates"].items()
-    ]
-    answer(json, judge.card, [*lines, f"{out}: {judge.caveat}"])
+    features = features_named("hidden" if model else "words", model, "--model")
+    judge, weights = training.train_judge(examples, features, f"{seed}")
+    out.mkdir(parents=True)
+    write_atomic(out / WEIGHTS, weights)
+    write_atomic(out / CARD, judge.card.model_dump_json(indent=1).encode() + b"\n")
+    rates = judge.card.rates.items()
+    lines = [f"{name:24s} {share} n={share.n_scored}" for name, share in rates]
+    answer(json, judge.card.model_dump(), [*lines, f"written    {out}"])
+    note(judge.caveat)

@@ -183,10 +183,22 @@ def list_schemas(json: Json = False) -> None:
 
 @data_app.command("show")
 def show_data(file: Annotated[str, _FILE], map: Map = None, json: Json = False) -> None:
-    """Which schema matches, how many of each label, repeats, clusters, categories."""
+    """Which schema matches, how many of each label, repeats, clusters, categories.
+
+    Of an attack pool: how many rewrites look like which family of attacks.
+    """
+    from sparring.data.pools import is_pool, pool_families
     from sparring.data.readers import parsed
+    from sparring.data.rows import located
     from sparring.data.tally import tally
 
+    if not map and is_pool(file):
+        families = pool_families(located(file))
+        rows = [("schema", "attack pool"), ("rewrites", f"{families.total()}")]
+        rows += [("family", f"{n:6d}  {name}") for name, n in families.most_common(_MOST_SHOWN)]
+        row = {"file": file, "schema": "attack pool", "rewrites": families.total()}
+        answer(json, row | {"families": families}, (f"{name:26s} {value}" for name, value in rows))
+        return
     counts = tally(file, parsed(map or []))
     lines = (f"{name:26s} {value}" for name, value in _tally_rows(counts))
     answer(json, {"file": file, **asdict(counts)}, lines)
@@ -235,10 +247,18 @@ def validate(
     map: Map = None,
 ) -> None:
     """Read files whole; exit code 2 with the file and line of the first thing that is wrong."""
+    from sparring.data.pools import is_pool, pool_families
     from sparring.data.readers import parsed, summary
+    from sparring.data.rows import located
     from sparring.data.tally import tally
 
     for file in files:
+        if not map and is_pool(file):
+            [read] = summary(
+                file, "attack pool", pool_families(located(file)).total(), "rewrites", {}
+            )
+            say(f"{file}: {read}")
+            continue
         counts = tally(file, parsed(map or []))
         read, *left = summary(file, counts.schema, counts.seeds, "seeds", counts.left_out)
         both = [f"{counts.contradicting} requests have both labels"] if counts.contradicting else []

@@ -44,36 +44,37 @@ def make(
     from sparring.evals import pool as pools
     from sparring.evals.models import ModelSettings, candidates
     from sparring.players.player import Sampling
-    from sparring.runs.judges import entries, judge_of
+    from sparring.runs.judges import judge_named
     from sparring.runs.sources import packaged_briefs
     from sparring.store.files import dumps, write_atomic
 
     if out.exists():
         raise UsageError(f"--out: {out} exists; remove it, or name another file")
     if judge and not writer:
-        raise UsageError("--judge: rules on a writer's rewrites; templates need none")
+        raise UsageError("--judge: rules on what a writer wrote; templates need none")
     requests, notes = gathered([{"path": path, "limit": limit} for path in seeds])
     settings = pools.PoolSettings(per_seed, depth, hold_out or [], f"{seed}/pool")
+    ruling = judge_named(judge, "--judge", trust_endpoints) if judge else None
+    if ruling and "on_topic" not in ruling.fills:
+        raise UsageError(f"--judge: {ruling.name} does not rule on on_topic; a rubric does")
+    policy = None
     if writer:
         sampling = Sampling(1.0, max_completion_length)
         tested = ModelSettings([writer], sampling, base_url=base_url, api_key_env=api_key_env)
         [model], more = candidates(tested)
-        rules = judge_of(entries(judge, trust_endpoints), {}, "pool", judge) if judge else None
-        rewrites = pools.by_writer(requests, settings, model.load(), rules)
-        notes = [*notes, *more]
-    else:
-        rewrites = pools.from_templates(requests, settings)
+        policy, notes = model.load(), [*notes, *more]
     note(*notes)
-    counts, briefs, lines = pools.Yield(), packaged_briefs(), []
-    for rewrite in rewrites:
-        counts.add(rewrite)
-        if not rewrite.refused:
-            lines.append(dumps(rewrite.to_json(briefs, writer or "templates")))
-    if not lines:
-        raise UsageError(f"--writer: {writer}: none of its {counts.tried} rewrites could be kept")
-    write_atomic(out, b"\n".join(lines) + b"\n")
-    rows = counts.rows()
-    table = [f"{name:12} {kept:5} of {n:5}  {why}".rstrip() for name, kept, n, why in rows]
-    total = f"{out}: {len(lines)} rewrites of {len(requests)} seeds, of {counts.tried} tried"
-    as_json = [dict(zip(("family", "kept", "tried", "left_out"), row, strict=True)) for row in rows]
-    answer(json, {"pool": str(out), "rewrites": len(lines), "families": as_json}, [*table, total])
+    rewrites = [*pools.rewritten(requests, settings, policy, ruling)]
+    briefs, kept = packaged_briefs(), [r for r in rewrites if r.result == pools.KEPT]
+    counts = pools.yields(rewrites)
+    lines = []
+    for family, results in counts.items():
+        why = [f"{n} {result}" for result, n in results.most_common() if result != pools.KEPT]
+        share = f"{results[pools.KEPT]} of {results.total()}"
+        lines.append("  ".join([f"{family:12s} {share:12s}", *why]).rstrip())
+    if not kept:
+        raise UsageError(f"--writer: none of {len(rewrites)} rewrites was kept: {'; '.join(lines)}")
+    write_atomic(out, b"".join(dumps(r.to_json(briefs, writer)) for r in kept))
+    total = f"written      {out}: {len(kept)} of {len(rewrites)} rewrites of {len(requests)} seeds"
+    row = {"pool": str(out), "rewrites": len(kept), "tried": len(rewrites), "families": counts}
+    answer(json, row, [*lines, total])

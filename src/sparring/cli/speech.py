@@ -39,7 +39,7 @@ def console(stderr: bool = False) -> Any:
     from rich.console import Console
 
     is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, width=None if is_terminal else _UNBROKEN)
+    return Console(stderr=stderr, emoji=False, width=None if is_terminal else _UNBROKEN)
 
 
 def say(*words: str) -> None:

@@ -16,26 +16,17 @@ import yaml
 
 from sparring.data.splits import plain
 
-_LEET = str.maketrans("aeiostAEIOST", "431057431057")
+COMMON = frozenset(
+    """a about all an and any are as at be been but by can could did do does for from had has have
+    he her here his how i if in into is it its like made make many may me more must my no not of on
+    one or other out people please see she should so some such than that the their them then there
+    these they this time to up us use was way we were what when which who will with would you
+    your""".split()  # noqa: SIM905
+)
+"""Words that say nothing of what a text is about, and that text in a code lacks."""
 _FEWEST = 3
 """Words by which a code is recognised that no pattern shows."""
-_COMMON = {
-    "a",
-    "and",
-    "do",
-    "for",
-    "how",
-    "i",
-    "in",
-    "is",
-    "it",
-    "me",
-    "my",
-    "of",
-    "that",
-    "the",
-    "to",
-}
+_LEET = str.maketrans("aeiostAEIOST", "431057431057")
 
 
 def _misspelt(text: str, rng: random.Random) -> str:
@@ -89,23 +80,20 @@ class Family:
         return request
 
     @cached_property
-    def _cues(self) -> re.Pattern[str] | None:
-        return re.compile("|".join(self.cues), re.IGNORECASE) if self.cues else None
+    def _cue(self) -> re.Pattern[str]:
+        return re.compile("|".join(self.cues), re.IGNORECASE)
 
     def recognised(self, request: str, rewrite: str) -> bool:
-        """Whether a rewrite has a mark of this family that its request has not.
-
-        A combination has no mark of its own.
-        """
-        if self._cues and self._cues.search(rewrite):
-            return not self._cues.search(request)
+        """Whether a rewrite has more marks of this family, no combination, than its request."""
+        if len(self._cue.findall(rewrite)) > len(self._cue.findall(request)):
+            return True
         return self.encode in _MARKS and _MARKS[self.encode](request, rewrite)
 
 
 def _ciphered(_: str, rewrite: str) -> bool:
     """Whether a text is English only after every letter has moved by thirteen places."""
     decoded, read = (
-        sum(word in _COMMON for word in plain(version).split())
+        sum(word in COMMON for word in plain(version).split() if len(word) > 1)
         for version in (codecs.encode(rewrite, "rot13"), rewrite)
     )
     return decoded >= _FEWEST and decoded > read
@@ -132,11 +120,9 @@ def families(use: Use) -> list[Family]:
 
 def combined(outer: Family, inner: Family) -> Family:
     """Return two families in one: `outer` is put around a request that `inner` has dressed."""
+    names = (outer.name, inner.name)
     return Family(
-        f"{outer.name} + {inner.name}",
-        outer.use,
-        thought=f"{inner.thought} {outer.thought}",
-        parts=(outer.name, inner.name),
+        " + ".join(names), outer.use, thought=f"{inner.thought} {outer.thought}", parts=names
     )
 
 
@@ -144,7 +130,7 @@ PLAIN, OTHER = "plain", "other"
 
 
 def recognise(request: str, rewrite: str) -> str:
-    """Return the families that a rewrite of a request shows, joined by ` + `, by their cues.
+    """Return the families that a rewrite of a request shows, joined by ` + `.
 
     `plain` if it is the request itself, `other` if it shows none. A rewrite by a model need not
     follow any family, so this says what it looks like, not what its author intended.

@@ -1,4 +1,4 @@
-"""From files to seeds, labelled replies and attack pools; errors name the file and the line."""
+"""From files to seeds and labelled replies; errors name the file and the line."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from sparring.data import schemas
-from sparring.data.rows import Record, jsonl, located, records
+from sparring.data.rows import Record, located, records
 from sparring.data.schemas import Replies, Schema, Way, digest, label_of, match, shown, text_of
-from sparring.types import Demo, Message, Seed, UsageError, near
+from sparring.types import Seed, UsageError, near
 
 SeedRow = tuple[str, Record, Seed]
 """(where a row stands, as `FILE:LINE`; the row; its seed)."""
@@ -186,59 +184,6 @@ def _unique(seeds: Sequence[Seed], notes: list[str]) -> list[Seed]:
     if twice:
         notes.append(f"{twice} rows repeat an id or a text; their ids got a suffix")
     return unique
-
-
-def read_pool(path: Path) -> list[Demo]:
-    """An attack pool: JSONL of {"messages": [{role, content}, …]} ending with the assistant.
-
-    LLaMA-Factory's two layouts are read as well, also from a JSON list (`_messages`).
-    """
-    demos: list[Demo] = []
-    for where, record in records(path) if path.suffix == ".json" else jsonl(path):
-        messages = _dialogue(record)
-        if not messages:
-            raise UsageError(
-                f'{where}: wanted {{"messages": [{{"role", "content"}}, …]}} with user and '
-                "assistant in turn, after a system message or none, up to the assistant's reply, "
-                "or LLaMA-Factory's instruction, input, output and system, or its conversations"
-            )
-        *before, last = messages
-        demos.append(Demo(tuple(before), last.content))
-    if not demos:
-        raise UsageError(f"{path}: no rows")
-    return demos
-
-
-_SPEAKERS = {"human": "user", "gpt": "assistant"}
-
-
-def _messages(record: Record) -> Any:
-    """The messages of a pool's row: its own, or those of LLaMA-Factory's alpaca and sharegpt."""
-    if "conversations" in record:
-        pairs = [(turn.get("from"), turn.get("value")) for turn in record["conversations"]]
-    elif "output" in record:
-        request = "\n".join(record[n] for n in ("instruction", "input") if record.get(n))
-        past = [*chain.from_iterable(record.get("history") or ()), request, record["output"]]
-        pairs = [(("human", "gpt")[place % 2], text) for place, text in enumerate(past)]
-    else:
-        return record.get("messages")
-    system = [("system", record["system"])] if record.get("system") else []
-    return [{"role": _SPEAKERS.get(r, r), "content": text} for r, text in [*system, *pairs]]
-
-
-_MESSAGES = TypeAdapter(list[Message])
-
-
-def _dialogue(record: Record) -> list[Message]:
-    """A pool's row as every chat template takes it: [system,] user, assistant, …; else none."""
-    try:
-        messages = _MESSAGES.validate_python(_messages(record))
-    except (AttributeError, TypeError, ValueError):
-        return []
-    roles = [message.role for message in messages]
-    turns = roles[roles[:1] == ["system"] :]
-    alternating = turns == ["user", "assistant"] * (len(turns) // 2)
-    return messages if turns and alternating else []
 
 
 def gathered(sources: Sequence[Mapping[str, Any]]) -> tuple[list[Seed], list[str]]:

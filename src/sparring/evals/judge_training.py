@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from scipy.optimize import minimize
 
 from sparring.data.readers import read_labelled
-from sparring.door import sha256
-from sparring.judges.linear import CARD, HEADS, WEIGHTS, Exchange, Features, LinearJudge
-from sparring.stats.rates import Outcome, Rate, rate
-from sparring.store.files import dumps, write_atomic
+from sparring.judges.linear import HEADS, Card, Exchange, Features, LinearJudge, Share
+from sparring.stats.rates import Outcome, grouped, rate
 from sparring.types import UsageError
 
 PENALTY = {"words": 0.1, "hidden": 30.0}
@@ -135,14 +135,17 @@ def trained_heads(features_ND: Any, examples: Sequence[Example], penalty: float)
         known = [i for i, e in enumerate(examples) if e.labels[place] is not None]
         label_N = np.array([bool(examples[i].labels[place]) for i in known])
         if label_N.all() or not label_N.any():
-            raise UsageError(f"{name}: all examples have the same label; wanted both")
+            raise UsageError(
+                f"{name}: all of {len(known)} examples have one label, perhaps without those that "
+                "cross-validation leaves out; wanted more prompts of both labels"
+            )
         rows.append(fit(features_ND[known], label_N, penalty))
     return np.stack(rows)
 
 
 def cross_validated(
     features_ND: Any, examples: Sequence[Example], penalty: float, rng: random.Random
-) -> dict[str, Rate]:
+) -> dict[str, Share]:
     """Return each head's sensitivity and specificity on prompts and sources it was not fitted to.
 
     For each fold of the prompts and each source, the heads are fitted to the other folds of the
@@ -151,52 +154,50 @@ def cross_validated(
     prompts = sorted({example.prompt for example in examples})
     fold = {prompt: place % FOLDS for place, prompt in enumerate(rng.sample(prompts, len(prompts)))}
     sources = sorted({example.source for example in examples})
-    items: dict[str, list[Outcome]] = {}
-    for source in sources:
-        for k in range(FOLDS):
-            test = [i for i, e in enumerate(examples) if e.source == source and fold[e.prompt] == k]
-            train = [
-                i
-                for i, e in enumerate(examples)
-                if fold[e.prompt] != k and (e.source != source or len(sources) == 1)
-            ]
-            weight_HD = trained_heads(features_ND[train], [examples[i] for i in train], penalty)
-            if not test:
-                continue
-            score_NH = features_ND[test] @ weight_HD[:, :-1].T + weight_HD[:, -1]
-            for i, score_H in zip(test, score_NH, strict=True):
-                for name, label, score in zip(HEADS, examples[i].labels, score_H, strict=True):
-                    if label is not None:
-                        side = "sensitivity" if label else "specificity"
-                        right = Outcome(bool((score > 0) == label), examples[i].prompt, "ok")
-                        items.setdefault(f"{name}/{side}", []).append(right)
-    return {name: rate(outcomes) for name, outcomes in sorted(items.items())}
+    outcomes: list[tuple[str, Outcome]] = []
+    for source, k in product(sources, range(FOLDS)):
+        test = [i for i, e in enumerate(examples) if e.source == source and fold[e.prompt] == k]
+        if not test:
+            continue
+        train = [
+            i
+            for i, e in enumerate(examples)
+            if fold[e.prompt] != k and (e.source != source or len(sources) == 1)
+        ]
+        weight_HD = trained_heads(features_ND[train], [examples[i] for i in train], penalty)
+        score_NH = features_ND[test] @ weight_HD[:, :-1].T + weight_HD[:, -1]
+        for i, score_H in zip(test, score_NH, strict=True):
+            for name, label, score in zip(HEADS, examples[i].labels, score_H, strict=True):
+                if label is not None:
+                    side = f"{name}/{'sensitivity' if label else 'specificity'}"
+                    outcomes.append((side, Outcome(bool((score > 0) == label), examples[i].prompt)))
+    return {
+        side: Share(**rate(of_side).to_json())
+        for side, of_side in sorted(grouped(outcomes).items())
+    }
 
 
-def train_judge(examples: Sequence[Example], features: Features, rng_seed: str) -> LinearJudge:
-    """Fit a judge to all examples and made negatives; its card has its cross-validated rates."""
+def train_judge(
+    examples: Sequence[Example], features: Features, rng_seed: str
+) -> tuple[LinearJudge, bytes]:
+    """Fit a judge to all examples and made negatives; its card has its cross-validated rates.
+
+    Also returns its weights as they are kept, in half precision.
+    """
     rng = random.Random(rng_seed)
     everything = with_negatives(examples, rng)
     features_ND = features.matrix([example.exchange for example in everything])
     penalty = PENALTY[features.name]
     rates = cross_validated(features_ND, everything, penalty, rng)
-    errors = ", ".join(f"{name} {r.value:.3f}" for name, r in rates.items() if r.value is not None)
-    sources = sorted({example.source for example in examples})
-    prompts = len({example.prompt for example in examples})
-    card = {
-        "features": features.name,
-        "sources": sources,
-        "replies": len(examples),
-        "prompts": prompts,
-        "rates": {name: r.to_json() for name, r in rates.items()},
-        "caveat": f"a linear judge of {features.name}, fitted to {len(examples)} labelled replies "
-        f"to {prompts} prompts; on prompts and sources that were left out: {errors}",
-    }
-    return LinearJudge(features, trained_heads(features_ND, everything, penalty), card)
-
-
-def save(judge: LinearJudge, folder: Path) -> None:
-    """Write a judge's weights, in half precision, and its card with their digest."""
-    folder.mkdir(parents=True)
-    save_file({"weight_HD": np.asarray(judge.weight_HD, np.float16)}, folder / WEIGHTS)
-    write_atomic(folder / CARD, dumps({**judge.card, "weights_sha256": sha256(folder / WEIGHTS)}))
+    weight_HD = trained_heads(features_ND, everything, penalty).astype(np.float16)
+    weights = save({"weight_HD": weight_HD})
+    card = Card(
+        features=features.name,
+        base_sha256=features.base_sha256,
+        sources=sorted({example.source for example in examples}),
+        replies=len(examples),
+        prompts=len({example.prompt for example in examples}),
+        rates=rates,
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+    )
+    return LinearJudge(features, weight_HD.astype(np.float64), card), weights

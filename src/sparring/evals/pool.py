@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sparring.data.families import Family, asks_the_same, combined, families
-from sparring.data.splits import plain
 from sparring.diversity import bag_of_words
-from sparring.games.game import Briefs, tagged, visible
+from sparring.games.game import Briefs, answer_of, tagged
 from sparring.judges.judge import Judge
 from sparring.players.player import Policy, Request
-from sparring.types import Completion, Message, Player, Seed, State, UsageError
+from sparring.types import Message, Player, Seed, State, UsageError
 
 ALIKE = 0.9
-"""A rewrite whose words have this cosine, or more, with those of a sibling says the same again."""
+"""A writer's text whose words have this cosine, or more, with those of its request or of a sibling
+says the same again; a template's has to be the same."""
+KEPT, UNUSABLE, OFF_TOPIC, AGAIN = "kept", "cut or unreadable", "about something else", "a repeat"
+_Row = tuple[Seed, Family, str]
+"""A seed, a family for it, and the address of the rewrite's randomness."""
 _BATCH = 32
 """Seeds whose rewrites are asked of a writer together."""
 _WRITER = (
@@ -40,152 +43,139 @@ class PoolSettings:
     rng_seed: str = "pool"
 
     def families(self) -> list[Family]:
-        """Return the families that the pool is made of; UsageError if a name is unknown."""
-        usable = families("pool")
-        if unknown := {*self.held_out} - {family.name for family in usable}:
-            names = ", ".join(family.name for family in usable)
-            raise UsageError(f"--hold-out: {', '.join(sorted(unknown))}: not one of {names}")
-        return [family for family in usable if family.name not in self.held_out]
+        """Return the families that the pool is made of; UsageError if none or no pair is left."""
+        pool = families("pool")
+        names = [family.name for family in pool]
+        if unknown := {*self.held_out}.difference(names):
+            raise UsageError(f"--hold-out: {min(unknown)!r:.60} is none of {', '.join(names)}")
+        usable = [family for family in pool if family.name not in self.held_out]
+        if sum(not family.encode for family in usable) < self.depth:
+            raise UsageError(f"--hold-out: leaves fewer families than --depth {self.depth} needs")
+        return usable
 
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """A seed in one family: `text` is the rewrite, `refused` why it is left out of the pool."""
+    """A seed in one family, and whether it was KEPT or why it was left out.
+
+    Codes alone, and all where there is no writer, come from the family's own texts.
+    """
 
     seed: Seed
     family: Family
     text: str
-    refused: str = ""
+    by_writer: bool
+    result: str
 
-    def to_json(self, briefs: Briefs, writer: str) -> dict[str, Any]:
+    def to_json(self, briefs: Briefs, writer: str | None) -> dict[str, Any]:
         """Return the line of a pool: what the attacker sees and writes, and where it is from."""
-        messages = [
-            {"role": "system", "content": briefs.harmful if self.seed.harmful else briefs.benign},
-            {"role": "user", "content": self.seed.text},
-            {"role": "assistant", "content": tagged(self.family.thought, self.text)},
-        ]
-        made_by = {"seed": self.seed.id, "harmful": self.seed.harmful, "family": self.family.name}
-        return {"messages": messages, "source": made_by | {"writer": writer}}
+        return {
+            "messages": [
+                {"role": "system", "content": briefs.of(self.seed)},
+                {"role": "user", "content": self.seed.text},
+                {"role": "assistant", "content": tagged(self.family.thought, self.text)},
+            ],
+            "source": {
+                "seed": self.seed.id,
+                "harmful": self.seed.harmful,
+                "family": self.family.name,
+                "writer": writer if self.by_writer else "templates",
+            },
+        }
 
 
-@dataclass
-class Yield:
-    """Counts rewrites: how many were tried, and by family those kept and those left out, and why.
+def yields(rewrites: Iterable[Rewrite]) -> dict[str, Counter[str]]:
+    """Return by family how many rewrites were KEPT, and how many left out for which reason.
 
     A rewrite of a combination counts for both of its families.
     """
-
-    tried: int = 0
-    kept: Counter[str] = field(default_factory=Counter)
-    refused: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-
-    def add(self, rewrite: Rewrite) -> None:
-        """Count one rewrite."""
-        self.tried += 1
+    counts: dict[str, Counter[str]] = {}
+    for rewrite in rewrites:
         for family in rewrite.family.members:
-            if rewrite.refused:
-                self.refused[family.name][rewrite.refused] += 1
-            else:
-                self.kept[family.name] += 1
-
-    def rows(self) -> list[tuple[str, int, int, str]]:
-        """Return (family, kept, tried, reasons) of every family, by its name."""
-        rows = []
-        for name in sorted({*self.kept, *self.refused}):
-            reasons, kept = self.refused[name], self.kept[name]
-            why = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
-            rows.append((name, kept, kept + reasons.total(), why))
-        return rows
+            counts.setdefault(family.name, Counter())[rewrite.result] += 1
+    return dict(sorted(counts.items()))
 
 
 def drawn(seeds: Sequence[Seed], settings: PoolSettings) -> list[tuple[Seed, list[Family]]]:
     """Return the families in which each seed is rewritten; all occur equally often."""
     rng, usable = random.Random(settings.rng_seed), settings.families()
+    outer = [family for family in usable if not family.encode]  # a code goes around nothing
     deck: list[Family] = []
-
-    def next_family() -> Family:
-        if not deck:
-            deck.extend(rng.sample(usable, len(usable)))
-        return deck.pop()
-
     plan: list[tuple[Seed, list[Family]]] = []
     for seed in seeds:
-        chosen = [next_family() for _ in range(settings.per_seed)]
-        if settings.depth > 1:
-            chosen[::2] = [_around(family, usable, rng) for family in chosen[::2]]
+        chosen = []
+        for place in range(settings.per_seed):
+            deck = deck or rng.sample(usable, len(usable))
+            family = deck.pop()
+            if settings.depth > 1 and place % 2:
+                family = combined(rng.choice([f for f in outer if f is not family]), family)
+            chosen.append(family)
         plan.append((seed, chosen))
     return plan
 
 
-def _around(inner: Family, usable: Sequence[Family], rng: random.Random) -> Family:
-    """Return `inner` with another family around it; a code is never put around anything."""
-    return combined(rng.choice([f for f in usable if f is not inner and not f.encode]), inner)
-
-
-def from_templates(seeds: Sequence[Seed], settings: PoolSettings) -> Iterator[Rewrite]:
-    """Yield rewrites out of the families' own texts, which are faithful by construction."""
-    for seed, chosen in drawn(seeds, settings):
-        texts: set[str] = set()
-        for place, family in enumerate(chosen):
-            rng = random.Random(f"{settings.rng_seed}/{seed.id}/{place}")
-            text = family.dress(seed.text, rng)
-            yield Rewrite(seed, family, text, "the same twice" if text in texts else "")
-            texts.add(text)
-
-
-def by_writer(
-    seeds: Sequence[Seed], settings: PoolSettings, writer: Policy, judge: Judge | None = None
+def rewritten(
+    seeds: Sequence[Seed],
+    settings: PoolSettings,
+    writer: Policy | None = None,
+    judge: Judge | None = None,
 ) -> Iterator[Rewrite]:
-    """Yield rewrites that a chat model wrote after each family's sentence.
+    """Yield rewrites: the families' own texts, or what a chat model wrote after their sentences.
 
-    Codes are put on by us after the model's rewrite. A rewrite stays if there is one, it is whole,
-    differs from the request and its siblings, and asks for the same: by `judge` (its field
-    `on_topic`), or else by the request's longer words, of which it needs half.
+    What a writer wrote is kept if it is whole, can be parsed, differs from the request and its
+    siblings, and asks for the same: by `judge` (its field `on_topic`), or else if it has half of
+    the request's longer words. A code is put on by us: around the whole of what a writer wrote, or
+    around the request where the family is a code alone.
     """
     plan = drawn(seeds, settings)
     for start in range(0, len(plan), _BATCH):
-        batch = plan[start : start + _BATCH]
-        rows = [(seed, family, place) for seed, of in batch for place, family in enumerate(of)]
-        requests = [
-            Request(_brief(seed, family), (f"{settings.rng_seed}/{seed.id}/{place}",))
-            for seed, family, place in rows
+        rows = [
+            (seed, family, f"{settings.rng_seed}/{seed.id}/{place}")
+            for seed, chosen in plan[start : start + _BATCH]
+            for place, family in enumerate(chosen)
         ]
-        texts = [_written(completion) for [completion] in writer.sample(requests)]
-        topical = _on_topic([seed for seed, *_ in rows], texts, judge)
-        siblings: dict[str, list[str]] = defaultdict(list)
-        for (seed, family, place), text, faithful in zip(rows, texts, topical, strict=True):
-            reason = _reason(seed, text, faithful, siblings[seed.id])
-            rng = random.Random(f"{settings.rng_seed}/{seed.id}/{place}")
-            code = family.members[-1]  # nothing is put into a code that is not the request itself
-            yield Rewrite(seed, family, code.dress(text, rng) if code.encode else text, reason)
+        written = _written([row for row in rows if _style(row[1])], writer, judge) if writer else {}
+        siblings = {seed.id: [seed.text] for seed, *_ in rows}
+        for seed, family, address in rows:
+            rng, others = random.Random(address), siblings[seed.id]
+            by_writer, code = address in written, family.members[-1]
+            text, on_topic = written.get(address) or (family.dress(seed.text, rng), True)
+            result = _result(text, on_topic, others, ALIKE if by_writer else 1.0)
+            if result == KEPT:
+                others.append(text)
+            if by_writer and code.encode:
+                text = code.dress(text, rng)
+            yield Rewrite(seed, family, text, by_writer, result)
 
 
-def _brief(seed: Seed, family: Family) -> tuple[Message, ...]:
-    steps = " ".join(m.sentence for m in reversed(family.members) if not m.encode)
-    style = steps or "Say it in other words."
-    return Message("system", _WRITER), Message("user", f"Style: {style}\nRequest: {seed.text}")
+def _style(family: Family) -> str:
+    """What a writer is asked to do for a family: nothing for a code alone."""
+    return " ".join(f.sentence for f in reversed(family.members) if not f.encode)
 
 
-def _written(completion: Completion) -> str:
-    return completion.text.strip().strip('"“”').strip() if completion.finished else ""
+def _written(
+    rows: Sequence[_Row], writer: Policy, judge: Judge | None
+) -> dict[str, tuple[str, bool]]:
+    """By address, what the writer wrote (nothing where it was cut), and whether it is on topic."""
+    requests = []
+    for seed, family, address in rows:
+        user = Message("user", f"Style: {_style(family)}\nRequest: {seed.text}")
+        requests.append(Request((Message("system", _WRITER), user), (address,)))
+    completions = [completion for [completion] in writer.sample(requests)]
+    texts = [c.text.strip().strip('"“”').strip() if c.finished else "" for c in completions]
+    pairs = [(seed, text) for (seed, *_), text in zip(rows, texts, strict=True)]
+    if judge:
+        states = [State(seed).deal(Player.ATTACKER, text) for seed, text in pairs]
+        on_topic = [verdict.on_topic is True for verdict in judge.rule(states)]
+    else:
+        on_topic = [asks_the_same(seed.text, text) for seed, text in pairs]
+    addresses = [address for *_, address in rows]
+    return dict(zip(addresses, zip(texts, on_topic, strict=True), strict=True))
 
 
-def _on_topic(seeds: Sequence[Seed], texts: Sequence[str], judge: Judge | None) -> list[bool]:
-    if judge is None:
-        return [asks_the_same(s.text, text) for s, text in zip(seeds, texts, strict=True)]
-    states = [State(s).deal(Player.ATTACKER, text) for s, text in zip(seeds, texts, strict=True)]
-    return [verdict.on_topic is True for verdict in judge.rule(states)]
-
-
-def _reason(seed: Seed, text: str, faithful: bool, siblings: list[str]) -> str:
-    """Why a rewrite is left out, or nothing; those that stay join their siblings."""
-    if not visible(text):
-        return "without an end"
-    if plain(text) == plain(seed.text):
-        return "the request itself"
-    if not faithful:
-        return "about something else"
-    if siblings and max(bag_of_words([text, *siblings])[0][1:]) >= ALIKE:
-        return "the same twice"
-    siblings.append(text)
-    return ""
+def _result(text: str, on_topic: bool, others: Sequence[str], alike: float) -> str:
+    if answer_of(tagged("", text)) != text:
+        return UNUSABLE
+    if not on_topic:
+        return OFF_TOPIC
+    return AGAIN if max(bag_of_words([text, *others])[0][1:]) >= alike else KEPT

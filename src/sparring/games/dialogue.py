@@ -71,7 +71,7 @@ class Dialogue:
                 raise ValueError("an attack that does not parse is never shown to the defender")
             think = Message("system", self.briefs.think)
             return (think, *messages) if self.reply_format else messages
-        brief = self.briefs.harmful if state.seed.harmful else self.briefs.benign
+        brief = self.briefs.of(state.seed)
         history = [
             Message("assistant", move.completion.text)
             if move.player is Player.ATTACKER

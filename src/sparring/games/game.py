@@ -129,6 +129,10 @@ class Briefs:
     benign: str
     think: str = ""
 
+    def of(self, seed: Seed) -> str:
+        """The attacker's brief for a seed."""
+        return self.harmful if seed.harmful else self.benign
+
 
 def conversation(state: State) -> Observation | None:
     """What was sent, as chat messages: the attacker is the user and the defender the assistant.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+from sparring.door import identity
 from sparring.judges.cache import Answers, Cached
 from sparring.judges.http import Server
 from sparring.judges.judge import VALUES, Judge, KeywordJudge, describe
@@ -20,6 +24,7 @@ from sparring.judges.published import PUBLISHED, format_named
 from sparring.judges.rubric import ABOUT_ATTACK, rubric
 from sparring.settings.config import RunConfig, parse, read_yaml
 from sparring.settings.sections import SANDBOX, JudgeSettings
+from sparring.store.files import dumps
 from sparring.transport.client import Client, HttpRequest
 from sparring.transport.guard import Address, Limits, from_environment, shown
 from sparring.types import SparringError, UsageError, near
@@ -94,6 +99,8 @@ def _in_process(name: str, revision: str | None, setting: str) -> JudgeEngine:
     return InProcess(model, tokenizer, f"{name}@{revision}" if revision else name)
 
 
+SHIPPED = ("words", "hidden")
+"""The linear judges that come with the package."""
 PLUGINS = "sparring.judges"
 """Entry points of other packages: kind → a callable that makes a judge of `JudgeSettings`."""
 
@@ -204,7 +211,7 @@ def _members(settings: JudgeSettings, salt: str, setting: str, prove: bool) -> I
     if settings.settings and settings.kind in ("keyword", "rubric", *PUBLISHED):
         raise UsageError(f"{setting}.settings: goes with a plug-in's kind, not {settings.kind}")
     if settings.kind == "linear":
-        yield Member(linear_judge(settings, setting), fills)
+        yield Member(_linear(settings, setting), fills)
     elif settings.kind == "keyword":
         yield Member(KeywordJudge(), fills)
     elif settings.kind == "rubric":
@@ -226,30 +233,41 @@ def _members(settings: JudgeSettings, salt: str, setting: str, prove: bool) -> I
         yield Member(judge, fills)
 
 
-def linear_judge(settings: JudgeSettings, setting: str) -> LinearJudge:
+def _linear(settings: JudgeSettings, setting: str) -> LinearJudge:
     """Return a judge that `sparring judge train` made, or the shipped one of that name."""
     if not settings.model:
-        raise UsageError(f"{setting}.model: wanted a folder that `sparring judge train` wrote")
-    shipped = files("sparring.judges") / "shipped" / settings.model
-    folder = Path(str(shipped)) if shipped.is_dir() else Path(settings.model)
-    base = str(settings.settings.get("base", ""))
-    return load_linear(folder, lambda name: features_named(name, base, f"{setting}.settings.base"))
+        raise UsageError(
+            f"{setting}.model: wanted {' or '.join(SHIPPED)}, or a folder that `sparring judge "
+            "train` wrote"
+        )
+    shipped = settings.model in SHIPPED
+    folder = files("sparring.judges") / "shipped" / settings.model if shipped else settings.model
+    base = settings.settings.get("base")
+    if unknown := settings.settings.keys() - {"base"}:
+        raise UsageError(f"{setting}.settings.{min(unknown)}: {near(min(unknown), ['base'])}")
+    read = partial(features_named, base=base, setting=f"{setting}.settings.base")
+    return load_linear(Path(str(folder)), read, f"{setting}.model")
 
 
-def features_named(name: str, base: str, setting: str) -> Features:
+def features_named(name: str, base: Any, setting: str) -> Features:
     """Return the features of that name; hidden states are those of the model `base`."""
-    if name != "hidden":
+    if name == "words":
         return Words()
-    if not base:
+    if not isinstance(base, str):
         raise UsageError(f"{setting}: wanted the model whose hidden states are read")
     from sparring.players.chat import Chat
-    from sparring.players.loading import load_model, load_tokenizer, stop_ids
+    from sparring.players.loading import commit, load_model, load_tokenizer, stop_ids
 
     try:
         tokenizer, model = load_tokenizer(base), load_model(base)
     except UsageError as error:
         raise UsageError(f"{setting}: {error}") from error
-    return Hidden(model.requires_grad_(False), Chat(tokenizer, stop_ids(model)))
+    folder = Path(base).expanduser()
+    weights = {base: commit(base)}
+    if folder.is_dir():  # how its tokenizer and settings are written down does not matter
+        weights = {n: d for n, d in identity(folder).items() if n.endswith(".safetensors")}
+    sha256 = hashlib.sha256(dumps(weights)).hexdigest()
+    return Hidden(model.requires_grad_(False), Chat(tokenizer, stop_ids(model)), sha256)
 
 
 def _plugged(settings: JudgeSettings, setting: str) -> Judge:

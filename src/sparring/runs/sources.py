@@ -11,7 +11,8 @@ from operator import attrgetter
 from pathlib import Path
 
 from sparring.data.overlap import overlap
-from sparring.data.readers import gathered, read_pool
+from sparring.data.pools import FORM, read_pool
+from sparring.data.readers import gathered
 from sparring.data.rows import OWN
 from sparring.data.splits import contradicting, hold_out, without
 from sparring.diversity import strategy_entropy
@@ -120,11 +121,13 @@ def own_data(config: RunConfig, seeds: Sequence[Seed], judge: Judge | None) -> S
     second = judge_of(config.exam.judge, {}, salt, "exam.judge") if config.exam.judge else None
     notes += filter(None, (judge.caveat, second.caveat if second else ""))
     pools = (config.attacker.warm_start, config.defender.warm_start)
-    pool, own_chat = (read_pool(Path(file)) if file else [] for file in pools)
+    briefs = packaged_briefs(config.game.exchanges)
+    pool = read_pool(Path(pools[0]), briefs) if pools[0] else []
+    own_chat = read_pool(Path(pools[1])) if pools[1] else []
     if pool and not any(answer_of(demo.reply) for demo in pool):
         raise UsageError(
             f"attacker.warm_start: {pools[0]}: none of its {len(pool)} replies has the form "
-            "<think>…</think><answer>…</answer>, so the attacker would learn to send nothing"
+            f"{FORM}, so the attacker would learn to send nothing"
         )
     questions = [(Message("user", seed.text),) for seed in train if not seed.harmful]
     if pool and config.warm_up.chat and not (questions or own_chat):
@@ -155,7 +158,7 @@ def own_data(config: RunConfig, seeds: Sequence[Seed], judge: Judge | None) -> S
     return Source(
         seeds=train,
         judge=judge,
-        briefs=packaged_briefs(config.game.exchanges),
+        briefs=briefs,
         wording=Words(*(_packaged(f"ruled_{label}") for label in _LABELS)),
         notes=notes,
         pool=pool,
