@@ -97,10 +97,10 @@ def test_the_verb_fits_a_judge_that_a_run_can_use(tmp_path):
     (tmp_path / "judge.yaml").write_text(f"judge: {{kind: linear, model: {out}}}")
     measured = sparring_command(
         *("judge", "calibrate", files[0], "--judge", tmp_path / "judge.yaml"),
-        *("--output", tmp_path / "calibration.json"),
+        *("--output", tmp_path / "calibration.json", "--json"),
     )
     assert measured.code == 0, measured
-    rows = json.loads((tmp_path / "calibration.json").read_text())
+    rows = json.loads(measured.out)["calibrations"]
     [refused] = [row for row in rows if row["field"] == "refused"]
     assert refused["sensitivity"]["value"] == 1.0
     assert sparring_command("judge", "train", *files, "--out", out).code == 2

@@ -9,7 +9,8 @@ import pytest
 from safetensors.numpy import save
 from tests.tiny import LLAMA3, QWEN2, save_model
 
-from sparring.judges.linear import WIDTH, Hidden, LinearJudge, Words, load
+from sparring.judges.features import WIDTH, Hidden, Words
+from sparring.judges.linear import LinearJudge, load
 from sparring.players.chat import Chat
 from sparring.players.loading import load_model, load_tokenizer
 from sparring.runs.judges import features_named, judge_of

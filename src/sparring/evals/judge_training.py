@@ -15,7 +15,8 @@ from safetensors.numpy import save
 from scipy.optimize import minimize
 
 from sparring.data.readers import read_labelled
-from sparring.judges.linear import HEADS, Card, Exchange, Features, LinearJudge, Share
+from sparring.judges.features import Exchange, Features
+from sparring.judges.linear import HEADS, Card, LinearJudge, Share
 from sparring.stats.rates import Outcome, grouped, rate
 from sparring.types import UsageError
 

@@ -13,9 +13,10 @@ from typing import Any
 
 from sparring.door import identity
 from sparring.judges.cache import Answers, Cached
+from sparring.judges.features import Features, Hidden, Words
 from sparring.judges.http import Server
 from sparring.judges.judge import VALUES, Judge, KeywordJudge, describe
-from sparring.judges.linear import Features, Hidden, LinearJudge, Words
+from sparring.judges.linear import LinearJudge
 from sparring.judges.linear import load as load_linear
 from sparring.judges.model_judge import Format, JudgeEngine, ModelJudge
 from sparring.judges.panel import RULES, Member, Panel
