@@ -11,15 +11,8 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "sparring"
 HEAVY = {"torch", "transformers", "peft", "vllm", "accelerate"}
 MAY = (
-    *(
-        "players/",
-        "engines/",
-        "sandbox/",
-        "diversity.py",
-        "judges/features.py",
-        "judges/local.py",
-        "evals/models.py",
-    ),
+    *("players/", "engines/", "sandbox/", "diversity.py", "evals/models.py"),
+    *("judges/features.py", "judges/local.py"),
     *("runs/train.py", "report/progress.py", "export/", "estimate/shape.py"),
 )
 
