@@ -12,6 +12,7 @@ from tests.players.by_hand import Recorder, alone, furthest, learner, same_bits,
 
 from sparring.players import trainer
 from sparring.players.chat import Chat
+from sparring.players.fast import by_beginning
 from sparring.players.trainer import ChatBatch, SftConfig, Trainer, imitate, sft
 from sparring.players.weights import LearningRate, Optimizer, Weights, adapters
 from sparring.sandbox.language import Language
@@ -86,6 +87,33 @@ def test_padding_and_micro_batches_change_neither_loss_nor_gradient():
     for loss, gradient in results[1:]:
         assert_close_sums(loss, results[0][0])
         assert_close_sums(gradient, results[0][1])
+
+
+def test_a_brief_runs_once_for_the_demonstrations_that_begin_with_it_and_changes_no_gradient(
+    monkeypatch,
+):
+    rng = random.Random(3)
+    briefs = [by_hand.ids(rng, 400), by_hand.ids(rng, 400)]
+    rows = [
+        ((*briefs[k % 2], *by_hand.ids(rng, 3 + k)), by_hand.ids(rng, rng.randint(2, 9)))
+        for k in range(12)
+    ]
+    assert [len(group) for group in by_beginning(rows)] == [6, 6]
+    assert by_beginning([*rows[:1], *rows[1:2]]) == [rows[:2]]  # too little to save
+    assert by_beginning([]) == []
+    gradients, tokens = [], []
+    for groups in (by_beginning, lambda rows: [[row] for row in rows]):
+        monkeypatch.setattr(trainer, "by_beginning", groups)
+        optimizer = Recorder(Weights(blank()), LearningRate(1e-3))
+        run = [0]
+        optimizer.weights.model.base_model.register_forward_pre_hook(
+            lambda _, __, inputs, run=run: run.append(inputs["input_ids"].numel()), with_kwargs=True
+        )
+        imitate(optimizer, rows, 0, 16_384, "0")
+        gradients.append(optimizer.gradient)
+        tokens.append(sum(run))
+    assert_close_sums(*gradients)
+    assert tokens[0] < 0.4 * tokens[1]
 
 
 def test_the_order_is_its_seeds_and_the_same_seed_gives_the_same_bits():

@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sparring.players.chat import Chat
+from sparring.players.fast import by_beginning, path_of
 from sparring.players.grpo import Grpo
-from sparring.players.logprobs import logprobs, microbatches, pad
+from sparring.players.logprobs import microbatches, pad
 from sparring.players.player import Policy, Request
 from sparring.players.ranks import in_step, shared_out
 from sparring.players.trials import Row
@@ -208,17 +209,24 @@ def imitate(
 ) -> Metrics:
     """One step on `batch`, in micro-batches of `budget` tokens; `rng_seed` is dropout's.
 
-    Each process of a run adds the gradient of its share of the rows.
+    What the prompts begin with, such as the attacker's brief, runs once for a micro-batch where the
+    model can (`path_of`). Each process of a run adds the gradient of its share of the rows.
     """
     model, ranks = optimizer.weights.model.train(), optimizer.ranks
+    path = path_of(model)
     total = sum(len(reply) for _, reply in batch)
     share, loss = batch[ranks.index :: ranks.size], 0.0
     with torch.random.fork_rng(), in_step(model):
         torch.manual_seed(random.Random(rng_seed).getrandbits(63))
-        parts = list(microbatches(share, budget))
-        for done, index in enumerate(parts):
+        parts = [
+            (rows, index)
+            for rows in by_beginning(share)
+            for index in microbatches(rows, budget, path.cost)
+        ]
+        for done, (rows, index) in enumerate(parts):
             beat("imitating", done, len(parts))
-            part = -logprobs(model, pad(share, index, pad_id, model.device), 1.0).sum() / total
+            logp_BT = path.logprobs(model, pad(rows, index, pad_id, model.device), 1.0)
+            part = -logp_BT.sum() / total
             part.backward()  # type: ignore[no-untyped-call]
             loss += part.item()
     model.eval()

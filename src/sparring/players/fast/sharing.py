@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from sparring.players.logprobs import (
     probed,
 )
 from sparring.players.ranks import sharded
-from sparring.players.trials import attends, causal, head_of, kinds, refusal
+from sparring.players.trials import Row, attends, causal, head_of, kinds, refusal
 
 
 def recompute(model: Any) -> int:
@@ -59,6 +60,34 @@ class Path:
 def once(groups: Sequence[int], longest_prompt: int, longest_reply: int) -> int:
     """The cost of a batch in which every prompt runs once."""
     return len(groups) * longest_prompt + sum(groups) * longest_reply
+
+
+PAYS = 1024
+"""Tokens that must be saved for rows to run apart from others: every run has a cost of its own."""
+
+
+def by_beginning(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows in groups whose prompts share half of their length or more, such as one brief.
+
+    There is one group, in the order of `rows`, where several would save too few tokens.
+    """
+    groups: list[list[Row]] = []
+    for row in sorted(rows):
+        if not groups or 2 * _common([groups[-1][-1], row]) < len(row[0]):
+            groups.append([])
+        groups[-1].append(row)
+
+    def saved(group: Sequence[Row]) -> int:
+        return (len(group) - 1) * _common(group)
+
+    whole = [list(rows)] if rows else []
+    return groups if sum(map(saved, groups)) >= sum(map(saved, whole)) + PAYS else whole
+
+
+def _common(rows: Sequence[Row]) -> int:
+    """How many tokens the prompts of all rows begin with: those of the first and last in order."""
+    pairs = zip(min(rows)[0], max(rows)[0], strict=False)
+    return len([*takewhile(lambda pair: pair[0] == pair[1], pairs)])
 
 
 def shared_logprobs(model: Any, batch: Batch, temperature: float) -> Tensor:
