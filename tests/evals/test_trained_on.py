@@ -104,5 +104,5 @@ def test_a_run_says_how_many_held_out_seeds_are_nearly_training_seeds(here):
     words = ["data.train=train.jsonl", "data.exam=exam.jsonl", "judge=keyword"]
     source = own_data(configured("magic", words), (), None)
     assert len(source.seeds) == 3
-    note = "1 of 4 held-out seeds are near-duplicates of training seeds"
+    note = "1 of 4 held-out seeds nearly repeat a training seed"
     assert [text for text in source.notes if note in text]

@@ -47,11 +47,19 @@ def report(
 
 
 @app.command()
-def init(recipe: Annotated[str, Argument(help="its name")] = "magic") -> None:
-    """A commented YAML of every setting, for your own model and seeds."""
-    from sparring.runs.recipes import known
+def init(
+    recipe: Annotated[str, Argument(help="its name")] = "magic",
+    model: Annotated[str, Option("--for", help="a preset: smollm2-135m | qwen2.5-7b | …")] = "",
+    gpu: Annotated[str, Option(help="--for: 24 or 80 GiB, or a card's name; else none")] = "",
+) -> None:
+    """A commented YAML of every setting; or, with --for, of what fits a model on a card."""
+    from sparring.estimate.estimate import card
+    from sparring.runs.recipes import known, preset
     from sparring.settings.config import RunConfig, commented, merged, parse
 
+    if model:
+        sys.stdout.write(preset(recipe, model, card(gpu).gib if gpu else 0))
+        return
     plain = RunConfig(recipe=recipe).model_dump(mode="json")
     sys.stdout.write(commented(parse(merged(plain, known(recipe).defaults))))
 

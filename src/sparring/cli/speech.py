@@ -56,7 +56,8 @@ def note(*texts: str) -> None:
     from sparring.report.escape import safe
 
     for text in filter(None, texts):
-        console(stderr=True).print(safe(text), style="yellow", highlight=False, markup=False)
+        how: dict[str, Any] = dict.fromkeys(("highlight", "markup", "emoji"), False)
+        console(stderr=True).print(safe(text), style="yellow", **how)
 
 
 def program() -> str:

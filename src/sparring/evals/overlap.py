@@ -24,8 +24,7 @@ def training_overlap(
     """
     trained_on: dict[str, Sequence[Seed]] = {file: read(file).seeds for file in models.trained_on}
     notes = []
-    folders = [Path(name) for name in (*models.models, *models.adapters)]
-    for run in dict.fromkeys(run for folder in folders if (run := _run_around(folder))):
+    for run in filter(None, dict.fromkeys(map(_run_around, (*models.models, *models.adapters)))):
         try:
             trained_on[str(run)] = training_seeds(RunDir.open(run).config)
         except UsageError as error:
@@ -39,8 +38,8 @@ def training_overlap(
     return Overlap(list(trained_on), len(seeds), kinds), notes
 
 
-def _run_around(model: Path) -> Path | None:
-    """The folder of the run in whose checkpoints or exports a folder lies."""
-    around = list(model.parents)[:3] if model.is_dir() else ()
+def _run_around(model: str) -> Path | None:
+    """The folder of the run in whose checkpoints or exports a model's folder lies."""
+    around = list(Path(model).parents)[:3] if Path(model).is_dir() else ()
     runs = (folder for folder in around if (folder / "config.yaml").is_file())
     return next((folder for folder in runs if (folder / "run.json").is_file()), None)

@@ -19,7 +19,7 @@ from sparring.runs.run import Objects, Run
 from sparring.settings import config as configuration
 from sparring.settings.config import RunConfig, merged, overlaid, parse
 from sparring.store.folder import RunDir
-from sparring.types import Seed, State, UsageError, Verdict, near
+from sparring.types import Player, Seed, State, UsageError, Verdict, near
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,9 @@ class Recipe:
 
 TABLES: Mapping[str, Any] = yaml.safe_load((files(__package__) / "recipes.yaml").read_text("utf-8"))
 """What each recipe plays: with own models, in the paper with its source, and in the sandbox."""
+
+PRESETS: Any = yaml.safe_load((files(__package__) / "presets.yaml").read_text("utf-8"))
+"""What fits which model on which card."""
 
 
 def _column(name: str, table: str) -> dict[str, Any]:
@@ -116,6 +119,24 @@ def resolve(tree: Mapping[str, Any], recipe: Recipe | None = None) -> RunConfig:
     if place.in_sandbox:
         defaults = merged(defaults, recipe.sandbox)
     return parse(merged(defaults, tree))
+
+
+def preset(recipe: str, model: str, gib: float) -> str:
+    """Return the YAML of a recipe for a known model on a card of `gib` GiB; 0 is none.
+
+    UsageError names the models that are known, or the cards that there are presets for.
+    """
+    if model not in (models := PRESETS["models"]):
+        raise UsageError(f"--for: no preset {model!r:.40}; {near(model, models)}")
+    name, cards = models[model]["name"], models[model]["cards"]
+    fitting = [size for size in cards if size == gib or 0 < size <= gib]
+    if not fitting:
+        raise UsageError(f"--gpu: {gib:g} GiB; {model} has presets for {[*cards]} (0: no GPU)")
+    more = {**PRESETS["recipes"].get(recipe, {}), **cards[max(fitting)]}
+    players = {f"{player}.model_name_or_path": name for player in Player}
+    values = {"recipe": known(recipe).name, **players, **PRESETS["common"], **more}
+    head: str = PRESETS["head"].format(recipe=recipe, model=name, gib=max(fitting))
+    return head + yaml.safe_dump(overlaid({}, values), sort_keys=False)
 
 
 def configured(recipe_or_file: str, words: Sequence[str]) -> RunConfig:

@@ -183,10 +183,7 @@ def _own_seeds(
     else:
         train, held_out = hold_out(seeds, config.exam.holdout)
     if near := overlap(held_out, train).count("near"):
-        notes.append(
-            f"{near} of {len(held_out)} held-out seeds are near-duplicates of training seeds; they "
-            "stay on both sides, and the exam may look better for it"
-        )
+        notes.append(f"{near} of {len(held_out)} held-out seeds nearly repeat a training seed")
     if both := contradicting([*seeds, *held_out]):
         notes.append(
             f"{both} requests have both labels, harmful in one row and benign in another: in which "
