@@ -59,7 +59,7 @@ def make(
         raise UsageError(f"--judge: {ruling.name} does not rule on on_topic; a rubric does")
     policy = None
     if writer:
-        sampling = Sampling(1.0, max_completion_length)
+        sampling = Sampling(0.7, max_completion_length)  # at 1.0 small models write garble
         tested = ModelSettings([writer], sampling, base_url=base_url, api_key_env=api_key_env)
         [model], more = candidates(tested)
         policy, notes = model.load(), [*notes, *more]

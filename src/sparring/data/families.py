@@ -16,13 +16,7 @@ import yaml
 
 from sparring.data.splits import plain
 
-COMMON = frozenset(
-    """a about all an and any are as at be been but by can could did do does for from had has have
-    he her here his how i if in into is it its like made make many may me more must my no not of on
-    one or other out people please see she should so some such than that the their them then there
-    these they this time to up us use was way we were what when which who will with would you
-    your""".split()  # noqa: SIM905
-)
+COMMON = frozenset((files(__package__) / "common.txt").read_text("utf-8").split())
 """Words that say nothing of what a text is about, and that text in a code lacks."""
 _FEWEST = 3
 """Words by which a code is recognised that no pattern shows."""

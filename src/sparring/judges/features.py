@@ -6,11 +6,13 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from itertools import pairwise
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 from zlib import crc32
 
 import numpy as np
+import yaml
 from scipy import sparse
 
 from sparring.data.families import COMMON
@@ -23,39 +25,15 @@ Exchange = tuple[str, str]
 """A request and the reply to it."""
 
 
-class Features(Protocol):
-    """From exchanges to what the heads are linear in."""
-
-    @property
-    def name(self) -> Literal["words", "hidden"]:
-        """The name by which a judge's card says which features it has."""
-
-    @property
-    def width(self) -> int:
-        """D, how many there are of an exchange."""
-
-    @property
-    def base_sha256(self) -> str | None:
-        """A digest of the model that they are read from; None where they need none."""
-
-    def matrix(self, exchanges: Sequence[Exchange]) -> Any:
-        """Features [N, D], a NumPy array or a SciPy sparse one."""
-
-
 WIDTH = 2**15
 """Buckets that words, pairs and triples of a reply's beginning are hashed into."""
 _READ = 60
 """Words of a reply that are read; refusals open a reply, and long replies are cut anyway."""
 _STRONG = 0.3
 """The value of a mark that is there; a reply's hashed words share a vector of length 1."""
-_OPENINGS = {
-    "sorry": r"\bsorry\b",
-    "not": r"\b(?:can|do|will|would|should|could|is|are|am)(?:n't|not| not)\b"
-    r"|\b(?:can't|cannot|won't|unable)\b",
-    "assistant": r"\bas an? (?:ai|language|responsible)\b",
-    "wrong": r"\b(?:illegal|unethical|harmful|inappropriate|dangerous)\b",
-    "sure": r"^(?:sure|yes|certainly|of course|here)\b",
-}
+_OPENINGS: Mapping[str, str] = yaml.safe_load(
+    (files(__package__) / "features.yaml").read_text("utf-8")
+)
 """Marks that are looked for in the first 200 characters."""
 
 
@@ -117,9 +95,9 @@ class Words:
     def _row(self, request: str, reply: str) -> Mapping[int, float]:
         words = _words(reply)
         opening = words[:_READ]
-        grams = {
-            " ".join(opening[i : i + n]) for n in (1, 2, 3) for i in range(len(opening) - n + 1)
-        }
+        places = [(i, i + n) for n in (1, 2, 3) for i in range(len(opening) - n + 1)]
+        # In their order: sums of floats, and so the weights, depend on it.
+        grams = dict.fromkeys(" ".join(opening[i:end]) for i, end in places)
         start = " ".join(reply.lower().replace("\u2019", "'").split())[:200]
         marks = {f"opens {name}": bool(re.search(p, start)) for name, p in _OPENINGS.items()}
         marks |= {"refuses": refuses(reply), "list": bool(re.search(r"\n\s*(?:1\.|[*-] )", reply))}
@@ -181,3 +159,7 @@ class Hidden:
                 end = len(rows[n])
                 features_ND[n] = state_TD[end - len(replies[n]) : end].mean(0).cpu().numpy()
         return features_ND
+
+
+Features = Words | Hidden
+"""From exchanges to what a judge is linear in; `base_sha256` is of the model that is read."""

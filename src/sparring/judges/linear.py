@@ -71,8 +71,8 @@ class LinearJudge:
         rates = ", ".join(f"{name} {share}" for name, share in self.card.rates.items())
         return (
             f"{self.name} was fitted to people's labels of {self.card.replies} replies to "
-            f"{self.card.prompts} prompts; on prompts and sources that were left out: {rates}. "
-            "Whoever is rewarded by it learns where it errs."
+            f"{self.card.prompts} prompts, and to made replies off target; on prompts and sources "
+            f"that were left out: {rates}. Whoever is rewarded by it learns where it errs."
         )
 
     def scores(self, exchanges: Sequence[Exchange]) -> Any:
