@@ -25,6 +25,7 @@ def make(
     writer: Annotated[str | None, Option(help="a chat model; none: templates")] = None,
     base_url: Annotated[str | None, Option(help="the writer is served here (…/v1)")] = None,
     api_key_env: Annotated[str | None, Option(help="the variable that holds the key")] = None,
+    concurrency: Annotated[int, Option(min=1, help="requests of the server under way")] = 32,
     judge: Annotated[str | None, Option(help="rules on whether a rewrite asks the same")] = None,
     per_seed: Annotated[int, Option(min=1, help="rewrites of each seed")] = 8,
     depth: Annotated[int, Option(min=1, max=2, help="2: half combine two families")] = 1,
@@ -60,7 +61,9 @@ def make(
     policy = None
     if writer:
         sampling = Sampling(0.7, max_completion_length)  # at 1.0 small models write garble
-        tested = ModelSettings([writer], sampling, base_url=base_url, api_key_env=api_key_env)
+        tested = ModelSettings(
+            [writer], sampling, base_url=base_url, api_key_env=api_key_env, concurrency=concurrency
+        )
         [model], more = candidates(tested)
         policy, notes = model.load(), [*notes, *more]
     note(*notes)

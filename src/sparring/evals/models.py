@@ -29,7 +29,7 @@ from sparring.sandbox.world import World
 from sparring.store.files import dumps
 from sparring.store.folder import RunDir
 from sparring.transport.client import Client
-from sparring.transport.guard import Address, from_environment
+from sparring.transport.guard import Address, Limits, from_environment
 from sparring.types import Completion, Player, Status, UsageError
 
 
@@ -108,8 +108,9 @@ class ModelSettings:
     """Which models to test: folders, hub names or, behind `base_url`, a server's names.
 
     `adapters` belong to the only model; with `base` the model is tested without them too.
-    `api_key_env` names the environment variable that holds the server's key. `trained_on` are files
-    of seeds that a model was trained on, beside those of the run in whose folder it lies.
+    `api_key_env` names the environment variable that holds the server's key, and `concurrency`
+    bounds the requests under way. `trained_on` are files of seeds that a model was trained on,
+    beside those of the run in whose folder it lies.
     """
 
     models: Sequence[str]
@@ -120,6 +121,7 @@ class ModelSettings:
     base_url: str | None = None
     api_key_env: str | None = None
     trained_on: Sequence[str] = ()
+    concurrency: int = Limits.concurrency
 
     def __post_init__(self) -> None:
         if len({*self.models}) < len(self.models) or len({*self.adapters}) < len(self.adapters):
@@ -185,11 +187,11 @@ def _served_candidates(settings: ModelSettings) -> tuple[list[Candidate], list[s
     if settings.revision:
         raise UsageError("--revision: is the server's to choose; leave it out with --base-url")
     address = Address(settings.base_url or "", "--base-url", permit="")
-    models = []
+    models, limits = [], Limits(concurrency=settings.concurrency)
     for name in (*settings.bases, *settings.adapters):
         card = {"name": name, "kind": "served", "base_url": address.shown}
         card |= {"adapter": name} if name in settings.adapters else {}
-        server = Server(Client(address, key=key), name)
+        server = Server(Client(address, key=key, limits=limits), name)
         models.append(Candidate(name, card, partial(ServedModel, server, settings.sampling)))
     return models, []
 
