@@ -121,7 +121,7 @@ class ModelSettings:
     base_url: str | None = None
     api_key_env: str | None = None
     trained_on: Sequence[str] = ()
-    concurrency: int = Limits.concurrency
+    concurrency: int = 32
 
     def __post_init__(self) -> None:
         if len({*self.models}) < len(self.models) or len({*self.adapters}) < len(self.adapters):
