@@ -73,7 +73,7 @@ def test_every_command_of_the_pages_parses(command, tmp_path, monkeypatch):
     if len(words) == 1:
         assert words[0] in typer.main.get_command(app).commands, "a verb, named in passing"
         return
-    verb, options = parsed(words)
+    _, options = parsed(words)
     if words[0] == "train" or words[:2] == ["config", "show"]:
         recipes.configured(options["what"], options["overrides"] or [])
 
