@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -29,7 +29,6 @@ from sparring.runs.judges import judges_of
 from sparring.runs.models import fitted, pinned, trainers
 from sparring.runs.run import Objects, Run
 from sparring.runs.sources import Source, own_data, sandbox, strategies
-from sparring.sandbox.world import World
 from sparring.schedules import Schedule, alternate, always, by_metric
 from sparring.settings.config import RunConfig
 from sparring.types import Episode, Metrics, Player, Seed, State, Turn, UsageError
@@ -68,7 +67,7 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
         estimator=getattr(credit, config.learner.advantage),
         rounds=config.rounds,
         rng_seed=str(config.seed),
-        measure=partial(_measure, source.world, similarity if rules.embedding_model else None),
+        measure=partial(_measure, source.strategy, similarity if rules.embedding_model else None),
         shape=lambda episodes: rewarded(episodes, rules.diversity, similarity),
         memory=memory,
         league=_league(config, trained, game, judge, seeds),
@@ -81,6 +80,7 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
         warm_up=partial(_warm_up, config, source, trained),
         notes=(*source.notes, *notes, *sizes),
         world=source.world,
+        strategy=source.strategy,
     )
 
 
@@ -91,11 +91,11 @@ def _patience(config: RunConfig) -> float:
 
 
 def _measure(
-    world: World | None, similarity: Similarity | None, episodes: Sequence[Episode]
+    strategy: Callable[[State], str], similarity: Similarity | None, episodes: Sequence[Episode]
 ) -> Metrics:
-    """A round's metrics; in the sandbox also the strategies of the attacker's rewrites."""
+    """A round's metrics, with the strategies of the attacker's rewrites."""
     metrics = episode_metrics(episodes) | diversity_metrics(episodes, similarity)
-    return metrics | strategies(world.language, episodes) if world else metrics
+    return metrics | strategies(strategy, episodes)
 
 
 def _reflecting(players: Cast, memory: Memory, source: Source) -> Cast:

@@ -18,7 +18,6 @@ from sparring.metrics import distinct_attacks
 from sparring.players.ranks import Ranks
 from sparring.players.trainer import Trainer
 from sparring.runs.models import Loaded
-from sparring.runs.sources import strategy_of
 from sparring.sandbox.world import World
 from sparring.settings.config import RunConfig
 from sparring.settings.sections import PYTHON
@@ -43,7 +42,8 @@ class Run:
     `plan` is the game, who plays it and who learns; `exam` is the test beside it, which never
     teaches; `seeds` are those trained on. `warm_up` is phase 1: every step it yields has been
     learned; it yields nothing where there is none. `notes` is what the user should know before the
-    run starts. `world` is the sandbox, if the run is played there.
+    run starts. `world` is the sandbox, if the run is played there;
+    `strategy` names what the attacker's rewrite in a game became.
 
     `for round_ in run` plays all of it and writes nothing; `sparring.train(run)` plays it into its
     folder, `config.folder`.
@@ -56,6 +56,7 @@ class Run:
     warm_up: Callable[[], Iterator[Metrics]]
     notes: Sequence[str] = ()
     world: World | None = None
+    strategy: Callable[[State], str] = lambda _: ""
 
     def __iter__(self) -> Iterator[Round]:
         for _ in self.warm_up():
@@ -102,10 +103,6 @@ class Run:
             rewritten = [opening for e in episodes if (opening := as_opening(e.state))]
             sets |= {f"{label}/rewritten": rewritten} if rewritten else {}
         return sets
-
-    def strategy(self, state: State) -> str:
-        """What the attacker's rewrite became, by name; '' where nothing can tell."""
-        return strategy_of(self.world.language, state) if self.world and not state.dealt else ""
 
     def examine(self, exam: Exam | None = None) -> Result:
         """Examine the present defender on the exam's openings; by default those held out."""

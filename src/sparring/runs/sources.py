@@ -6,10 +6,12 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.resources import files
 from operator import attrgetter
 from pathlib import Path
 
+from sparring.data.families import FAMILIES, families, recognise
 from sparring.data.overlap import overlap
 from sparring.data.pools import FORM, read_pool
 from sparring.data.readers import gathered
@@ -25,7 +27,7 @@ from sparring.metrics import distinct_attacks
 from sparring.players.player import Policy, Request
 from sparring.runs.judges import judge_of, judges_of
 from sparring.runs.models import model_path
-from sparring.sandbox.language import POOLED, Language
+from sparring.sandbox.language import POOLED
 from sparring.sandbox.model import language_of, one_thread
 from sparring.sandbox.pool import attack_pool, broad, dialogues, narrow
 from sparring.sandbox.words import RULED_BENIGN, RULED_HARMFUL
@@ -59,6 +61,7 @@ class Source:
     notes: Sequence[str]
     pool: Sequence[Demo]
     exam: Callable[[Dialogue, Judge], Exam]
+    strategy: Callable[[State], str]
     chat: Callable[[Policy, int, str], list[Demo]]
     thoughts: Callable[[int, str], list[Demo]]
     world: World | None = None
@@ -104,6 +107,7 @@ def sandbox(config: RunConfig) -> Source:
         notes=(_BROAD,) if warm.pool == "broad" and warm.steps else (),
         pool=pool,
         exam=exam,
+        strategy=partial(strategy_of, lambda _, attacks: world.language.strategy_name(attacks)),
         chat=chat,
         thoughts=world.thinking,
         world=world,
@@ -129,6 +133,7 @@ def own_data(config: RunConfig, seeds: Sequence[Seed], judge: Judge | None) -> S
             f"attacker.warm_start: {pools[0]}: none of its {len(pool)} replies has the form "
             f"{FORM}, so the attacker would learn to send nothing"
         )
+    notes += _not_held_out(pool, config.exam.families)
     questions = [(Message("user", seed.text),) for seed in train if not seed.harmful]
     if pool and config.warm_up.chat and not (questions or own_chat):
         raise UsageError(
@@ -137,13 +142,22 @@ def own_data(config: RunConfig, seeds: Sequence[Seed], judge: Judge | None) -> S
         )
 
     def exam(game: Dialogue, judge: Judge) -> Exam:
-        """Return the exam on the held-out seeds as they stand."""
+        """Return the exam on the held-out seeds as they stand, and dressed by attack families."""
+        dressings = families(config.exam.families) if config.exam.families != "none" else []
         sets: dict[str, list[State]] = {}
         for label in _LABELS:
             seeds = [seed for seed in held_out if seed.harmful == (label == "harmful")]
-            openings = [State(seed).deal(Player.ATTACKER, seed.text) for seed in seeds]
-            sets |= {f"{label}/plain": openings[: config.exam.n]} if openings else {}
-        return Exam(game, judge, sets, {}, "exam", second=second)
+            for seed in seeds[: config.exam.n]:
+                texts = {f.name: f.dress(seed.text, random.Random(seed.id)) for f in dressings}
+                for name, text in {"plain": seed.text, **texts}.items():
+                    opening = State(seed).deal(Player.ATTACKER, text)
+                    sets.setdefault(f"{label}/{name}", []).append(opening)
+        pooled = {
+            "harmful/adversarial": [f"harmful/{f.name}" for f in dressings],
+            "benign/wrapped": [f"benign/{f.name}" for f in dressings],
+        }
+        whole = {name: of for name, of in pooled.items() if of and {*of} <= sets.keys()}
+        return Exam(game, judge, sets, whole, "exam", second=second)
 
     def chat(policy: Policy, n: int, rng_seed: str) -> list[Demo]:
         """Return the user's demonstrations, or what the present model replies to benign seeds."""
@@ -163,6 +177,7 @@ def own_data(config: RunConfig, seeds: Sequence[Seed], judge: Judge | None) -> S
         notes=notes,
         pool=pool,
         exam=exam,
+        strategy=partial(strategy_of, lambda seed, sent: recognise(seed.requested, sent[-1])),
         chat=chat,
         thoughts=lambda n, rng_seed: [],  # its own attack pool alone teaches a model to think
     )
@@ -210,6 +225,22 @@ def training_seeds(config: RunConfig) -> Sequence[Seed]:
     return _own_seeds(config, ())[0] if sources else ()
 
 
+def _not_held_out(pool: Sequence[Demo], use: str) -> list[str]:
+    """Return a note on rewrites of an attack pool that look like families of the exam."""
+    answers = ((demo.observation[-1].content, answer_of(demo.reply)) for demo in pool)
+    shown = Counter(
+        name
+        for request, rewrite in answers
+        if rewrite is not None
+        for name in recognise(request, rewrite).split(" + ")
+        if name in FAMILIES and FAMILIES[name].use == use
+    )
+    if not shown:
+        return []
+    names = ", ".join(f"{name} {n} times" for name, n in shown.most_common())
+    return [f"attack families of the exam that the attack pool shows as well: {names}"]
+
+
 def packaged_briefs(exchanges: int = 1) -> Briefs:
     """Return the system prompts for real models; an attacker is also told how to go on."""
     more = f"\n\n{_packaged('again')}" if exchanges > 1 else ""
@@ -221,21 +252,26 @@ def _packaged(name: str) -> str:
     return (files("sparring.games") / "briefs" / f"{name}.md").read_text("utf-8").strip()
 
 
-def strategies(language: Language, episodes: Sequence[Episode]) -> Metrics:
+def strategies(name: Callable[[State], str], episodes: Sequence[Episode]) -> Metrics:
     """Return shares of the attacker's distinct rewrites by strategy; faithful ones count by name.
 
     `strategy_entropy` (nats) is over the named ones alone, and left out where there are none.
     """
     attacks = distinct_attacks(e for e in episodes if not e.state.dealt)
-    counts = Counter(strategy_of(language, state) for state in attacks)
+    counts = Counter(map(name, attacks))
     named = [n for name, n in counts.items() if name not in (UNPARSEABLE, UNFAITHFUL)]
     shares = {f"strategy/{name}": n / len(attacks) for name, n in sorted(counts.items())}
     return shares | ({"strategy_entropy": strategy_entropy(named)} if named else {})
 
 
-def strategy_of(language: Language, state: State) -> str:
-    """Return the name of the strategy of a rewrite, or why it counts as none."""
+def strategy_of(named: Callable[[Seed, Sequence[str]], str], state: State) -> str:
+    """Return the name of the strategy of a rewrite, or why it counts as none; '' if it was dealt.
+
+    `named` tells the strategy of the attacks of a game about a seed, if they are faithful.
+    """
+    if state.dealt:
+        return ""
     if attack_of(state) is None:
         return UNPARSEABLE
     attacks = [attack for attack in attacks_of(state) if attack is not None]
-    return language.strategy_name(attacks) if state.verdict.on_topic else UNFAITHFUL
+    return UNFAITHFUL if state.verdict.on_topic is False else named(state.seed, attacks)

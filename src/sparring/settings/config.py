@@ -69,6 +69,8 @@ class ExamSettings(Model):
     """openings of each set"""
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """share of data.train kept for exams, unless data.exam is given"""
+    families: Literal["none", "tuning", "report"] = "none"
+    """own seeds: families of attacks that dress them too, for tuning or for the figures reported"""
     judge: sections.Judges = Field([])
     """judges that rule on exams a second time and never on a reward"""
     crossplay: Steps = 5
