@@ -80,7 +80,7 @@ def test_every_command_of_the_pages_parses(command, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("text", settings())
 def test_every_setting_that_a_page_names_exists(text):
-    words = text.replace(": ", "=").split() if "=" in text else [text.replace(": ", "=")]
+    words = text.replace(": ", "=").split() if "=" in text else [text.replace(": ", "=", 1)]
     parse(from_words([word for word in words if "=" in word]))
     for word in words:
         here = RunConfig().model_dump()
