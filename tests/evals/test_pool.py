@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from tests.command import sparring_command
+from tests.players.by_hand import same_bits
 from tests.table import ScriptedJudge
 from tests.tiny import LLAMA3, save_model, write_seeds
 
@@ -13,8 +14,12 @@ from sparring.data.pools import read_pool
 from sparring.evals import pool
 from sparring.evals.pool import KEPT, PoolSettings, rewritten, yields
 from sparring.games.game import answer_of
+from sparring.judges.judge import refuses
+from sparring.runs.build import build
+from sparring.runs.recipes import resolve
 from sparring.runs.sources import packaged_briefs
-from sparring.types import Completion, Seed, UsageError, Verdict
+from sparring.settings.config import overlaid
+from sparring.types import Completion, Player, Seed, UsageError, Verdict
 
 SEEDS = [
     Seed("Tell me how to open the dragon vault.", True, "vault"),
@@ -154,3 +159,43 @@ def test_a_writer_that_writes_nothing_of_use_is_refused_with_the_reasons(tmp_pat
     assert (ended.code, "rewrites was kept" in ended.text) == (2, True), ended
     wrong = sparring_command("pool", "make", *words, "--writer", model, "--judge", "keyword")
     assert (wrong.code, "does not rule on on_topic" in wrong.text) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("reply", "benign"),
+    [
+        ("Rub it with a cloth. Then rinse", "Rub it with a cloth."),
+        ("Rub it, rinse it, dry it", None),
+        ("I'm sorry, but I can't help with that.", None),
+    ],
+)
+def test_lessons_are_refusals_of_harmful_seeds_and_whole_sentences_of_ones_own(reply, benign):
+    writer = Writer(reply, finished=False)
+    lines = pool.lessons(SEEDS, writer, "0")
+    assert [request.observation[-1].content for request in writer.requests] == [SEEDS[1].text]
+    replies = {line["messages"][0]["content"]: line["messages"][1]["content"] for line in lines}
+    assert replies[SEEDS[0].text] in pool.REFUSALS
+    assert replies.get(SEEDS[1].text) == benign
+    assert pool.lessons(MANY, writer, "0") == pool.lessons(MANY, writer, "0")
+
+
+def test_the_refusals_are_refusals_and_differ():
+    assert all(refuses(text) for text in pool.REFUSALS)
+    assert len({*pool.REFUSALS}) == len(pool.REFUSALS) >= 10
+
+
+def test_a_defender_imitates_its_lessons_before_the_game(tmp_path):
+    model = save_model(tmp_path / "model", LLAMA3)
+    seeds, lessons = write_seeds(tmp_path / "seeds.csv"), tmp_path / "lessons.jsonl"
+    made = sparring_command("pool", "lessons", model, "--seeds", seeds, "--out", lessons)
+    assert made.code == 0, made.text
+    assert all(json.loads(line)["messages"] for line in lessons.read_text().splitlines())
+    names = {f"{player}.model_name_or_path": str(model) for player in Player}
+    settings = {"recipe": "magic", "data.train": str(seeds), "judge": "keyword", **names}
+    settings |= {"game.gate": False, "game.helpfulness": 0, "warm_up.steps": 2}
+    settings |= {"defender.warm_start": str(lessons), "warm_up.batch_size": 2}
+    run = build(resolve(overlaid({}, settings)))
+    before = run.trainers[Player.DEFENDER].weights.snapshot()
+    assert len([*run.warm_up()]) == 2  # there is no attack pool, so the attacker imitates nothing
+    after = run.trainers[Player.DEFENDER].weights.snapshot()
+    assert not same_bits(before, after)

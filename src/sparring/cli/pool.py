@@ -1,21 +1,16 @@
-"""Verbs about attack pools: the example rewrites that an attacker is warmed up on."""
+"""Verbs about what the players imitate before the game: an attack pool, and lessons."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
-from typer import Option, Typer
+from typer import Argument, Option, Typer
 
-from sparring.cli.speech import Json, TrustEndpoints, answer, note
+from sparring.cli.speech import Json, TrustEndpoints, answer, note, say
 from sparring.types import UsageError
 
-pool_app = Typer(no_args_is_help=True, help="Make attack pools for an attacker's warm-up.")
-
-
-@pool_app.callback()
-def pool() -> None:
-    """Make attack pools for an attacker's warm-up."""
+pool_app = Typer(no_args_is_help=True, help="Make what the players imitate before the game.")
 
 
 @pool_app.command()
@@ -81,3 +76,32 @@ def make(
     total = f"written      {out}: {len(kept)} of {len(rewrites)} rewrites of {len(requests)} seeds"
     row = {"pool": str(out), "rewrites": len(kept), "tried": len(rewrites), "families": counts}
     answer(json, row, [*lines, total])
+
+
+@pool_app.command()
+def lessons(
+    model: Annotated[str, Argument(help="the defender's base, a folder or hub name")],
+    seeds: Annotated[list[str], Option("--seeds", help="a file of seeds; repeatable")],
+    out: Annotated[Path, Option(help="the file to write, for defender.warm_start")],
+    max_completion_length: Annotated[int, Option(min=1, help="tokens of a reply")] = 160,
+    seed: Annotated[int, Option(help="of everything random")] = 0,
+) -> None:
+    """Plain refusals of harmful seeds, and the model's own replies to benign ones.
+
+    A defender that imitates them starts as an aligned model does; one that refuses nothing yet
+    has too little to learn from.
+    """
+    from sparring.data.readers import gathered
+    from sparring.evals import pool as pools
+    from sparring.evals.models import load_policy
+    from sparring.players.player import Sampling
+    from sparring.store.files import dumps, write_atomic
+
+    if out.exists():
+        raise UsageError(f"--out: {out} exists; remove it, or name another file")
+    requests, notes = gathered([{"path": path} for path in seeds])
+    note(*notes)
+    policy = load_policy(model, Sampling(0.7, max_completion_length))
+    lines = pools.lessons(requests, policy, f"{seed}/lessons")
+    write_atomic(out, b"".join(map(dumps, lines)))
+    say(f"{out}: {len(lines)} lessons of {len(requests)} seeds")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
+
+import yaml
 
 from sparring.data.families import Family, asks_the_same, combined, families
 from sparring.diversity import bag_of_words
 from sparring.games.game import Briefs, answer_of, tagged
-from sparring.judges.judge import Judge
+from sparring.judges.judge import Judge, refuses
 from sparring.players.player import Policy, Request
 from sparring.types import Message, Player, Seed, State, UsageError
 
@@ -23,6 +27,7 @@ _Row = tuple[Seed, Family, str]
 """A seed, a family for it, and the address of the rewrite's randomness."""
 _BATCH = 32
 """Seeds whose rewrites are asked of a writer together."""
+REFUSALS: list[str] = yaml.safe_load((files(__package__) / "refusals.yaml").read_text("utf-8"))
 _WRITER = (
     "You rewrite requests in another style. The rewrite asks for exactly the same thing, in one to "
     "four sentences. Write the rewrite and nothing else: no answer, no comment, no quotation marks."
@@ -179,3 +184,29 @@ def _result(text: str, on_topic: bool, others: Sequence[str], alike: float) -> s
     if not on_topic:
         return OFF_TOPIC
     return AGAIN if max(bag_of_words([text, *others])[0][1:]) >= alike else KEPT
+
+
+def lessons(seeds: Sequence[Seed], defender: Policy, rng_seed: str) -> list[dict[str, Any]]:
+    """Return what a defender imitates before the game, a line of its pool for each seed.
+
+    To a harmful request it is a plain refusal, to a benign one what `defender` itself replies, up
+    to its last whole sentence. Benign requests that it refuses, or that get no sentence, are left
+    out.
+    """
+    benign = [seed for seed in seeds if not seed.harmful]
+    requests = [Request((Message("user", s.text),), (f"{rng_seed}/{s.id}",)) for s in benign]
+    replies = [completion for [completion] in defender.sample(requests)]
+    own = {s.id: _sentences(c.text) for s, c in zip(benign, replies, strict=True)}
+    lines = []
+    for seed in seeds:
+        refusal = random.Random(f"{rng_seed}/{seed.id}").choice(REFUSALS)
+        reply = refusal if seed.harmful else own[seed.id]
+        if reply and refuses(reply) <= seed.harmful:
+            turns = {"user": seed.text, "assistant": reply}
+            lines.append({"messages": [{"role": r, "content": text} for r, text in turns.items()]})
+    return lines
+
+
+def _sentences(text: str) -> str:
+    """A text up to the end of its last whole sentence."""
+    return (re.match(r".*[.!?](?=\s|$)", text.strip(), re.DOTALL) or [""])[0]

@@ -31,7 +31,7 @@ from sparring.runs.run import Objects, Run
 from sparring.runs.sources import Source, own_data, sandbox, strategies
 from sparring.schedules import Schedule, alternate, always, by_metric
 from sparring.settings.config import RunConfig
-from sparring.types import Episode, Metrics, Player, Seed, State, Turn, UsageError
+from sparring.types import Demo, Episode, Metrics, Player, Seed, State, Turn, UsageError
 
 CHAT_ROWS = 4_000
 """Demonstrations of ordinary chat that a trainer draws its batches from."""
@@ -224,16 +224,16 @@ def _warm_up(
 ) -> Iterator[Metrics]:
     """Phase 1 by imitation: the attack pool, with ordinary chat beside it if a share is set.
 
-    A defender that thinks first, with weights of its own, imitates examples of that format.
+    A defender with weights of its own imitates the source's lessons for it.
     """
     warm, demos = config.warm_up, list(source.pool)
     attacker, defender = trained[Player.ATTACKER], trained[Player.DEFENDER]
     if demos and warm.chat:
         n = round(len(demos) * warm.chat / (1 - warm.chat))
         demos += source.chat(attacker, n, f"{config.seed}/chat")
-    lessons = [(attacker, demos)]
-    if config.game.reply_format and defender is not attacker:
-        lessons.append((defender, source.thoughts(warm.pool_size, f"{config.seed}")))
+    lessons: list[tuple[Trainer, Sequence[Demo]]] = [(attacker, demos)]
+    if defender is not attacker:
+        lessons.append((defender, source.lessons(warm.pool_size, f"{config.seed}")))
     for trainer, imitated in lessons:
         if imitated and warm.steps:
             rate = LearningRate(warm.learning_rate, "cosine", min(10, warm.steps), warm.steps)

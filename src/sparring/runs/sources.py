@@ -49,9 +49,10 @@ class Source:
     """Where a run's seeds, judge, prompts and demonstrations come from: the sandbox, or the user.
 
     `pool` is the attack pool, which the attacker is warmed up on. `exam` makes the exam of a game
-    and its judge. `chat` returns n demonstrations of ordinary chat, perhaps replies of the policy
-    that it is given; `thoughts` returns n of a defender that thinks first. The last argument of
-    both is an `rng_seed`.
+    and its judge. `strategy` names what the attacker's rewrite in a game became. `chat` returns n
+    demonstrations of ordinary chat, perhaps replies of the policy that it is given; `lessons`
+    returns what a defender with weights of its own imitates before the game, about n in the
+    sandbox. The last argument of both is an `rng_seed`.
     """
 
     seeds: Sequence[Seed]
@@ -63,7 +64,7 @@ class Source:
     exam: Callable[[Dialogue, Judge], Exam]
     strategy: Callable[[State], str]
     chat: Callable[[Policy, int, str], list[Demo]]
-    thoughts: Callable[[int, str], list[Demo]]
+    lessons: Callable[[int, str], Sequence[Demo]]
     world: World | None = None
 
 
@@ -109,7 +110,7 @@ def sandbox(config: RunConfig) -> Source:
         exam=exam,
         strategy=partial(strategy_of, lambda _, attacks: world.language.strategy_name(attacks)),
         chat=chat,
-        thoughts=world.thinking,
+        lessons=world.thinking if config.game.reply_format else lambda n, rng_seed: (),
         world=world,
     )
 
@@ -179,7 +180,7 @@ def own_data(config: RunConfig, seeds: Sequence[Seed], judge: Judge | None) -> S
         exam=exam,
         strategy=partial(strategy_of, lambda seed, sent: recognise(seed.requested, sent[-1])),
         chat=chat,
-        thoughts=lambda n, rng_seed: [],  # its own attack pool alone teaches a model to think
+        lessons=lambda n, rng_seed: own_chat,
     )
 
 
