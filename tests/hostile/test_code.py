@@ -28,7 +28,8 @@ FAULTS = [
     r"^(np|numpy)\.load\(.*allow_pickle=(?!False)",
     r"^yaml\.(?!safe_load\()\w*load\w*\((?!.*Loader=SAFE\))",
     r"\btrust_remote_code=(?!False)",
-    r"^[\w.]*Auto\w*\.from_pretrained\((?!.*trust_remote_code=)",
+    r"^(?!PeftModel)[\w.]*\.from_pretrained\((?!.*trust_remote_code=)",
+    r"^_read\(AutoModel\w*(?!.*\*\*options)",
     r"^[\w.]*AutoModel\w*\.from_pretrained\((?!.*use_safetensors=True)",
 ]
 """What an import or a call must not look like; SAFE is a loader of plain data."""
@@ -56,8 +57,11 @@ def test_no_file_of_the_package_runs_what_it_reads():
     texts = {path.name: path.read_text() for path in SOURCES}
     assert [(name, fault) for name, text in texts.items() for fault in faults(text)] == []
     together = "\n".join(texts.values())
-    for call in ("AutoModelForCausalLM.from_pretrained", "AutoTokenizer.from_", "yaml.load("):
+    for call in ("kind.from_pretrained(", "PeftModel.from_pretrained", "yaml.load("):
         assert call in together, "it is looked at where it could go wrong"
+    models = re.findall(r"options: .*\n.*_read\(AutoModel", texts["loading.py"])
+    assert len(models) == together.count("_read(AutoModel") == 1
+    assert '"use_safetensors": True' in models[0]
 
 
 UNSAFE = """
@@ -78,6 +82,8 @@ yaml.load_all(text, Loader=yaml.UnsafeLoader)
 AutoModel.from_pretrained(p, trust_remote_code=flag, use_safetensors=True)
 AutoModelForCausalLM.from_pretrained(p, trust_remote_code=False)
 AutoTokenizer.from_pretrained(p)
+kind.from_pretrained(p, **options)
+_read(AutoModelForCausalLM, p, None)
 """
 HARMLESS = """
 model.eval()

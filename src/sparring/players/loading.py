@@ -72,9 +72,9 @@ def _read(kind: Any, path: str, revision: str | None, what: str = "", **options:
     """What a class of transformers reads from a checked folder or hub name."""
     place = _check_folder(path, revision)
     check_model(Path(place))
-    options |= {"revision": revision or "main", "trust_remote_code": False}
+    options["revision"] = revision or "main"
     with loading(path, what):
-        return kind.from_pretrained(place, **options)
+        return kind.from_pretrained(place, trust_remote_code=False, **options)
 
 
 def load_adapter(model: Any, folder: str | Path, field: str = "--adapter") -> Any:
