@@ -3,8 +3,8 @@
     sparring pool make --seeds own:train --out pool.jsonl
     OMP_NUM_THREADS=1 python benchmarks/warm_up_vs_trl.py MODEL pool.jsonl
 
-Model, LoRA (rank 16, all linear layers), batches of demonstrations, tokens, loss (of the reply
-alone) and dtype are the same on both sides; TRL runs without gradient checkpointing, logging,
+Model, LoRA (rank 16, all linear layers), demonstrations, sizes of batches, loss (of the reply
+alone) and dtype are the same on both sides; TRL may draw its batches in another order, and runs without gradient checkpointing, logging,
 saving and packing. A step of ours follows every step of TRL's. CPU seconds are those of this
 process; the ratio is the median of `--steps` pairs after one that is not counted.
 """
@@ -110,7 +110,7 @@ def theirs(
             processing_class=load_tokenizer(model),
             callbacks=[Clock()],
         )
-        trainer._get_train_sampler = lambda *_, **__: None  # the batches of ours, in their order
+        trainer._get_train_sampler = lambda *_, **__: None
         trainer.train()
     pairs = zip(stamps[::2], stamps[1::2], strict=True)
     return [(end - begin, loss) for (begin, end), loss in zip(pairs, losses, strict=True)]
