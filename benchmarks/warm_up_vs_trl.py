@@ -4,9 +4,10 @@
     OMP_NUM_THREADS=1 python benchmarks/warm_up_vs_trl.py MODEL pool.jsonl
 
 Model, LoRA (rank 16, all linear layers), demonstrations, sizes of batches, loss (of the reply
-alone) and dtype are the same on both sides; TRL may draw its batches in another order, and runs without gradient checkpointing, logging,
-saving and packing. A step of ours follows every step of TRL's. CPU seconds are those of this
-process; the ratio is the median of `--steps` pairs after one that is not counted.
+alone) and dtype are the same on both sides. TRL may draw its batches in another order; it runs
+without gradient checkpointing, logging, saving and packing. A step of ours follows every step of
+TRL's. CPU seconds are those of this process; the ratio is the median of `--steps` pairs after one
+that is not counted.
 """
 
 from __future__ import annotations
