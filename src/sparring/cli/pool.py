@@ -63,18 +63,20 @@ def make(
         policy, notes = model.load(), [*notes, *more]
     note(*notes)
     rewrites = [*pools.rewritten(requests, settings, policy, ruling)]
-    briefs, kept = packaged_briefs(), [r for r in rewrites if r.result == pools.KEPT]
+    briefs, in_pool = packaged_briefs(), [r for r in rewrites if r.result == pools.KEPT]
     counts = pools.yields(rewrites)
     lines = []
     for family, results in counts.items():
         why = [f"{n} {result}" for result, n in results.most_common() if result != pools.KEPT]
         share = f"{results[pools.KEPT]} of {results.total()}"
         lines.append("  ".join([f"{family:12s} {share:12s}", *why]).rstrip())
-    if not kept:
+    if not in_pool:
         raise UsageError(f"--writer: none of {len(rewrites)} rewrites was kept: {'; '.join(lines)}")
-    write_atomic(out, b"".join(dumps(r.to_json(briefs, writer)) for r in kept))
-    total = f"written      {out}: {len(kept)} of {len(rewrites)} rewrites of {len(requests)} seeds"
-    row = {"pool": str(out), "rewrites": len(kept), "tried": len(rewrites), "families": counts}
+    write_atomic(out, b"".join(dumps(r.to_json(briefs, writer)) for r in in_pool))
+    total = (
+        f"written      {out}: {len(in_pool)} of {len(rewrites)} rewrites of {len(requests)} seeds"
+    )
+    row = {"pool": str(out), "rewrites": len(in_pool), "tried": len(rewrites), "families": counts}
     answer(json, row, [*lines, total])
 
 

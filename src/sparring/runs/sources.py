@@ -144,21 +144,8 @@ def own_data(config: RunConfig, seeds: Sequence[Seed], judge: Judge | None) -> S
 
     def exam(game: Dialogue, judge: Judge) -> Exam:
         """Return the exam on the held-out seeds as they stand, and dressed by attack families."""
-        dressings = families(config.exam.families) if config.exam.families != "none" else []
-        sets: dict[str, list[State]] = {}
-        for label in _LABELS:
-            seeds = [seed for seed in held_out if seed.harmful == (label == "harmful")]
-            for seed in seeds[: config.exam.n]:
-                texts = {f.name: f.dress(seed.text, random.Random(seed.id)) for f in dressings}
-                for name, text in {"plain": seed.text, **texts}.items():
-                    opening = State(seed).deal(Player.ATTACKER, text)
-                    sets.setdefault(f"{label}/{name}", []).append(opening)
-        pooled = {
-            "harmful/adversarial": [f"harmful/{f.name}" for f in dressings],
-            "benign/wrapped": [f"benign/{f.name}" for f in dressings],
-        }
-        whole = {name: of for name, of in pooled.items() if of and {*of} <= sets.keys()}
-        return Exam(game, judge, sets, whole, "exam", second=second)
+        sets, pooled = _own_sets(held_out, config)
+        return Exam(game, judge, sets, pooled, "exam", second=second)
 
     def chat(policy: Policy, n: int, rng_seed: str) -> list[Demo]:
         """Return the user's demonstrations, or what the present model replies to benign seeds."""
@@ -182,6 +169,24 @@ def own_data(config: RunConfig, seeds: Sequence[Seed], judge: Judge | None) -> S
         chat=chat,
         lessons=lambda n, rng_seed: own_chat,
     )
+
+
+def _own_sets(
+    held_out: Sequence[Seed], config: RunConfig
+) -> tuple[dict[str, list[State]], dict[str, list[str]]]:
+    """Return an exam's sets of dealt openings, and which of them are also pooled as one rate."""
+    use, sets = config.exam.families, dict[str, list[State]]()
+    dressings = [] if use == "none" else families(use)
+    for label in _LABELS:
+        seeds = [seed for seed in held_out if seed.harmful == (label == "harmful")]
+        for seed in seeds[: config.exam.n]:
+            texts = {f.name: f.dress(seed.text, random.Random(seed.id)) for f in dressings}
+            for name, text in {"plain": seed.text, **texts}.items():
+                opening = State(seed).deal(Player.ATTACKER, text)
+                sets.setdefault(f"{label}/{name}", []).append(opening)
+    rates = {"harmful": "harmful/adversarial", "benign": "benign/wrapped"}
+    members = {rate: [f"{label}/{f.name}" for f in dressings] for label, rate in rates.items()}
+    return sets, {rate: names for rate, names in members.items() if names and names[0] in sets}
 
 
 def _own_seeds(
