@@ -15,7 +15,7 @@ from sparring.players.loading import load_model, load_tokenizer, stop_ids
 from sparring.players.local import LocalPolicy
 from sparring.players.player import Request, Sampling
 from sparring.players.weights import Weights
-from sparring.types import Message, Status
+from sparring.types import Message, SparringError, Status
 
 FAMILY = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 PROMPTS = [(Message("user", text),) for text in ("open the dragon vault", "paint", "sweep it " * 9)]
@@ -70,6 +70,13 @@ def test_a_models_own_sampling_and_penalties_are_not_used(engine, loaded):
         do_sample=True, temperature=9.0, repetition_penalty=40.0, min_new_tokens=3, num_beams=3
     )
     assert InProcess(model, words, "tiny").answer([LABEL]) == engine(QWEN2).answer([LABEL])
+
+
+def test_a_model_whose_numbers_are_broken_gives_no_label(engine):
+    broken = engine(QWEN2)
+    next(broken.model.parameters()).data.fill_(float("nan"))
+    with pytest.raises(SparringError, match="not numbers"):
+        broken.answer([LABEL])
 
 
 def test_a_label_may_be_cut_and_any_other_answer_may_not(engine):

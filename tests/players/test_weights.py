@@ -26,9 +26,9 @@ from tests.players.lively import (
 )
 from transformers import AutoModelForCausalLM
 
+from sparring.players import local
 from sparring.players.fast import path_of
 from sparring.players.loading import load_model, load_tokenizer, stop_ids
-from sparring.players.local import LocalPolicy
 from sparring.players.logprobs import logprobs
 from sparring.players.weights import LearningRate, Optimizer, Weights, adapters
 from sparring.sandbox.model import untrained
@@ -274,13 +274,13 @@ def test_an_adapter_is_merged_only_while_it_decodes_and_never_in_bfloat16(
     monkeypatch, dtype, inside
 ):
     own = both(PLAIN, lively().to(getattr(torch, dtype)))[DEFENDER]
-    decode, states = LocalPolicy._decode, []
+    decode, states = local.decode, []
 
     def watched(*args):
         states.append(merged_into(own))
         return decode(*args)
 
-    monkeypatch.setattr(LocalPolicy, "_decode", watched)
+    monkeypatch.setattr(local, "decode", watched)
     policy(own).sample(requests())
     assert states == [{inside}]
     assert merged_into(own) == {()}

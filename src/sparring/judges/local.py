@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+
+import numpy as np
 
 from sparring.judges.model_judge import Answer, OnAnswer, Question, Raw, ignore
 from sparring.players.chat import Chat, Vocabulary
 from sparring.players.loading import context_of, stop_ids
+from sparring.players.local import Ends, decode
+from sparring.players.logprobs import chunked
 from sparring.pulse import beat
 from sparring.types import Status
 
@@ -27,13 +31,6 @@ class InProcess:
     tokenizer: Any
     identity: str
     batch_tokens: int = 16_384
-    _stops: frozenset[int] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        eos = {self.tokenizer.eos_token_id} - {None}
-        self._stops = frozenset({*stop_ids(self.model), *eos})
-        # generate() would fall back on the model's own penalties, which are not greedy.
-        self.model.generation_config = _config()
 
     def answer(self, questions: Sequence[Question], on_answer: OnAnswer = ignore) -> list[Answer]:
         """As every engine; the answers of a batch come when it is done."""
@@ -71,7 +68,7 @@ class InProcess:
 
     @cached_property
     def _chat(self) -> Chat:
-        return Chat(self.tokenizer, sorted(self._stops))
+        return Chat(self.tokenizer, stop_ids(self.model))
 
     @cached_property
     def _words(self) -> Vocabulary:
@@ -101,47 +98,28 @@ class InProcess:
         self, questions: Sequence[Question], prompts: Sequence[tuple[int, ...]], due: Sequence[int]
     ) -> Iterator[list[int]]:
         """Places that decode together: as long an answer, a similar prompt, within the budget."""
-        chunk: list[int] = []
-        for i in sorted(due, key=lambda i: (questions[i].max_tokens, len(prompts[i]), i)):
-            length = len(prompts[i]) + questions[i].max_tokens
-            other = chunk and questions[chunk[0]].max_tokens != questions[i].max_tokens
-            if chunk and (other or (len(chunk) + 1) * length > self.batch_tokens):
-                yield chunk
-                chunk = []
-            chunk.append(i)
-        if chunk:
-            yield chunk
+
+        def within(chunk: list[int]) -> bool:
+            first, last = questions[chunk[0]].max_tokens, questions[chunk[-1]].max_tokens
+            return first == last and len(chunk) * (len(prompts[chunk[-1]]) + last) <= budget
+
+        budget = self.batch_tokens
+        order = sorted(due, key=lambda i: (questions[i].max_tokens, len(prompts[i]), i))
+        return chunked(order, within)
 
     def _greedy(self, prompts: Sequence[tuple[int, ...]], max_tokens: int) -> list[list[int]]:
         """The likeliest token, again and again; up to and with the one that ends the turn."""
-        import torch
-        from torch.nn.utils.rnn import pad_sequence
-
-        pad = min(self._ends, default=0)
-        padded = partial(pad_sequence, batch_first=True, padding_side="left")
-        ids_BT = padded([torch.tensor(prompt) for prompt in prompts], padding_value=pad)
-        mask_BT = padded([torch.ones(len(prompt), dtype=torch.long) for prompt in prompts])
-        config = _config(
-            do_sample=False,
-            max_new_tokens=max_tokens,
-            eos_token_id=sorted(self._ends) or None,
-            pad_token_id=pad,
-        )
-        with torch.inference_mode():
-            out_BT = self.model.generate(
-                input_ids=ids_BT.to(self.model.device),
-                attention_mask=mask_BT.to(self.model.device),
-                generation_config=config,
-            )
-        rows = out_BT[:, ids_BT.shape[1] :].tolist()
-        return [
-            row[: next((t + 1 for t, i in enumerate(row) if i in self._ends), None)] for row in rows
-        ]
+        ends = Ends(self._ends, self.context, min(self._ends, default=0))
+        unused_BT = np.zeros((len(prompts), max_tokens))  # nothing is random
+        rows = decode(self.model, prompts, range(len(prompts)), unused_BT, 0.0, ends)
+        return [ids for ids, _ in rows]
 
     @cached_property
     def _ends(self) -> frozenset[int]:
         """Tokens that end an answer: the model's own, and what closes a turn of its template."""
-        return self._chat.stop_ids if self.tokenizer.chat_template else self._stops
+        if self.tokenizer.chat_template:
+            return self._chat.stop_ids
+        return frozenset({*stop_ids(self.model), self.tokenizer.eos_token_id} - {None})
 
     def _answer(self, question: Question, prompted: int, ids: Sequence[int]) -> Answer:
         if not question.is_label and not (ids and ids[-1] in self._ends):
@@ -149,10 +127,3 @@ class InProcess:
             return Answer("", Status.TRUNCATED, prompted, len(ids), why=why)
         text = str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
         return Answer(text, Status.OK, prompted, len(ids))
-
-
-def _config(**settings: Any) -> Any:
-    from transformers import GenerationConfig
-
-    make: Any = GenerationConfig
-    return make(**settings)

@@ -50,15 +50,18 @@ class LocalPolicy:
             [] if fit else [TOO_LONG] * len(request.addresses)
             for fit, request in zip(fits, requests, strict=True)
         ]
+        length, temperature = self.sampling.max_completion_length, self.sampling.temperature
+        ends = Ends(self.chat.stop_ids, self.chat.context, self.chat.pad_id)
         with self.weights.merged() as model:
             for chunk in self._chunks(prompts, requests, fits):
-                owner = [i for i in chunk for _ in requests[i].addresses]
+                owner = [place for place, i in enumerate(chunk) for _ in requests[i].addresses]
                 addresses = [address for i in chunk for address in requests[i].addresses]
-                drawn = self._decode(
-                    model, [prompts[i] for i in chunk], [chunk.index(i) for i in owner], addresses
-                )
-                for i, completion in zip(owner, drawn, strict=True):
-                    completions[i].append(completion)
+                u_BT = np.stack([uniforms(address, length) for address in addresses])
+                own = [prompts[i] for i in chunk]
+                rows = decode(model, own, owner, u_BT, temperature, ends)
+                for place, (ids, logps) in zip(owner, rows, strict=True):
+                    whole = self.chat.completion(own[place], ids, logps, self.weights.version)
+                    completions[chunk[place]].append(whole)
         return completions
 
     def _chunks(
@@ -74,55 +77,64 @@ class LocalPolicy:
         by_length = sorted(compress(range(len(prompts)), fits), key=lambda i: len(prompts[i]))
         return chunked(by_length, within)
 
-    def _decode(
-        self,
-        model: Any,
-        prompts: Sequence[tuple[int, ...]],
-        owner: Sequence[int],
-        addresses: Sequence[str],
-    ) -> list[Completion]:
-        """One completion for each address; row b continues `prompts[owner[b]]`.
 
-        Every prompt runs once and its cache is forked per row; rows that end, or come to the end
-        of the context, leave the batch.
-        """
-        length, device = self.sampling.max_completion_length, model.device
-        room_B = torch.tensor([self.chat.context - len(prompts[i]) for i in owner], device=device)
-        stop = torch.tensor(sorted(self.chat.stop_ids), device=device)
-        u_BT = torch.from_numpy(np.stack([uniforms(a, length) for a in addresses])).to(device)
-        alive = torch.arange(len(owner), device=device)
-        drawn: list[tuple[Tensor, Tensor, Tensor]] = []
-        with torch.inference_mode():
-            step = begin(model, prompts, owner, self.chat.pad_id)
-            for t in range(length):
-                beat("sampling", t, length)
-                token_B, logp_B = _draw(step.logits_BV, u_BT[alive, t], self.sampling.temperature)
-                drawn.append((alive, token_B, logp_B))
-                ended_B = torch.isin(token_B, stop) | (room_B[alive] == t + 1)
-                going = (~ended_B).nonzero().squeeze(1)
-                alive = alive[going]
-                if not len(alive) or t + 1 == length:
-                    break
-                step.advance(token_B[going], going)
-        tokens: list[list[int]] = [[] for _ in owner]
-        logprobs: list[list[float]] = [[] for _ in owner]
-        for values in drawn:  # moved off the device only now, so that no step waits for it
-            for row, token, logp in zip(*(tensor.tolist() for tensor in values), strict=True):
-                tokens[row].append(token)
-                logprobs[row].append(logp)
-        # Inverse-CDF sampling from NaN takes the last token, and an exam would call that harmless.
-        broken = sum(any(map(math.isnan, logps)) for logps in logprobs)
-        if broken:
-            raise SparringError(
-                f"{broken} of {len(logprobs)} completions were drawn from probabilities that are "
-                "not numbers (NaN): the weights are damaged, or their dtype cannot hold the "
-                "activations; go back to an earlier checkpoint, or load the model as bfloat16 or "
-                "float32"
-            )
-        return [
-            self.chat.completion(prompts[i], ids, logps, self.weights.version)
-            for ids, logps, i in zip(tokens, logprobs, owner, strict=True)
-        ]
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What ends a completion: any of `stop_ids`, or a prompt and completion of `context` tokens.
+
+    `pad_id` fills the holes of a batch.
+    """
+
+    stop_ids: frozenset[int]
+    context: int
+    pad_id: int
+
+
+def decode(
+    model: Any,
+    prompts: Sequence[tuple[int, ...]],
+    owner: Sequence[int],
+    u_BT: np.ndarray,
+    temperature: float,
+    ends: Ends,
+) -> list[tuple[list[int], list[float]]]:
+    """At most T token ids and their log-probabilities (nats) for each row of `u_BT`, in [0, 1).
+
+    Row b continues `prompts[owner[b]]`. Every prompt runs once and its cache is forked per row;
+    rows that end leave the batch. SparringError where a log-probability is not a number.
+    """
+    length, device = u_BT.shape[1], model.device
+    room_B = torch.tensor([ends.context - len(prompts[i]) for i in owner], device=device)
+    stop = torch.tensor(sorted(ends.stop_ids), device=device)
+    uniform_BT = torch.from_numpy(u_BT).to(device)
+    alive = torch.arange(len(owner), device=device)
+    drawn: list[tuple[Tensor, Tensor, Tensor]] = []
+    with torch.inference_mode():
+        step = begin(model, prompts, owner, ends.pad_id)
+        for t in range(length):
+            beat("sampling", t, length)
+            token_B, logp_B = _draw(step.logits_BV, uniform_BT[alive, t], temperature)
+            drawn.append((alive, token_B, logp_B))
+            ended_B = torch.isin(token_B, stop) | (room_B[alive] == t + 1)
+            going = (~ended_B).nonzero().squeeze(1)
+            alive = alive[going]
+            if not len(alive) or t + 1 == length:
+                break
+            step.advance(token_B[going], going)
+    rows: list[tuple[list[int], list[float]]] = [([], []) for _ in owner]
+    for values in drawn:  # moved off the device only now, so that no step waits for it
+        for row, token, logp in zip(*(tensor.tolist() for tensor in values), strict=True):
+            rows[row][0].append(token)
+            rows[row][1].append(logp)
+    # Inverse-CDF sampling from NaN takes the last token, and an exam would call that harmless.
+    if broken := sum(any(map(math.isnan, logps)) for _, logps in rows):
+        raise SparringError(
+            f"{broken} of {len(rows)} completions were drawn from probabilities that are "
+            "not numbers (NaN): the weights are damaged, or their dtype cannot hold the "
+            "activations; go back to an earlier checkpoint, or load the model as bfloat16 or "
+            "float32"
+        )
+    return rows
 
 
 def _draw(logits_BV: Tensor, u_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
