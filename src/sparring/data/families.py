@@ -9,14 +9,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 from typing import Literal
 
-import yaml
-
+from sparring import packaged
 from sparring.data.splits import plain
 
-COMMON = frozenset((files(__package__) / "common.txt").read_text("utf-8").split())
+COMMON = frozenset(packaged.text("data/common.txt").split())
 """Words that say nothing of what a text is about, and that text in a code lacks."""
 _FEWEST = 3
 """Words by which a code is recognised that no pattern shows."""
@@ -102,7 +100,7 @@ def _scrambled(request: str, rewrite: str) -> bool:
 
 _MARKS: Mapping[str, Callable[[str, str], bool]] = {"rot13": _ciphered, "misspelt": _scrambled}
 """Codes that no pattern shows: (request, rewrite) → whether the rewrite is written in it."""
-_ROWS = yaml.safe_load((files(__package__) / "families.yaml").read_text("utf-8"))
+_ROWS = packaged.table("data/families.yaml")
 FAMILIES: Mapping[str, Family] = {row["name"]: Family(**row) for row in _ROWS}
 """All families by name, those of the pool first."""
 

@@ -11,13 +11,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
-from importlib.resources import files
 from pathlib import PurePath
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict
 
+from sparring import packaged
 from sparring.data.rows import Record
 from sparring.types import Seed, UsageError
 
@@ -247,7 +246,7 @@ WAYS: Mapping[str, Callable[[Record, str], str]] = {
 }
 """The steps that `schemas.yaml` applies to a column, to several, or to the whole row."""
 
-_TABLE = yaml.safe_load((files("sparring.data") / "schemas.yaml").read_text("utf-8"))
+_TABLE = packaged.table("data/schemas.yaml")
 LABELS: Mapping[str, bool] = _TABLE["words"]["labels"]
 TRUTHS = {word: LABELS[word] for word in ("true", "1", "yes", "false", "0", "no")}
 POLARITY: Mapping[str, bool] = _TABLE["words"]["names"]

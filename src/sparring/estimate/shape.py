@@ -5,16 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
-import yaml
-
+from sparring import packaged
 from sparring.players.loading import load_config
 from sparring.settings.config import RunConfig
 from sparring.types import UsageError
 
-TABLE = yaml.safe_load((files("sparring.estimate") / "known.yaml").read_text("utf-8"))
+TABLE = packaged.table("estimate/known.yaml")
 KNOWN: Mapping[str, Mapping[str, Any]] = {
     name: row["config"] for name, row in TABLE["models"].items()
 }

@@ -6,16 +6,15 @@ import hashlib
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from safetensors.numpy import save
 from scipy.optimize import minimize
 
+from sparring import packaged
 from sparring.data.readers import read_labelled
 from sparring.judges.features import Exchange, Features
 from sparring.judges.linear import HEADS, Card, LinearJudge, Share
@@ -26,7 +25,7 @@ PENALTY = {"words": 0.1, "hidden": 30.0}
 """The weight of the squared weights beside the summed loss of the examples, by features: few of the
 hashed words are ever seen twice, and hidden states are many for as few replies."""
 FOLDS = 5
-UNDECODED: list[str] = yaml.safe_load((files(__package__) / "undecoded.yaml").read_text("utf-8"))
+UNDECODED: list[str] = packaged.table("evals/undecoded.yaml")
 """Replies to a request in a code that was not understood: they refuse nothing and help nobody."""
 
 

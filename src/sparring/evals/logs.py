@@ -6,12 +6,10 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from sparring import packaged
 from sparring.evals.folder import key_of
 from sparring.evals.results import Measured, Results
 from sparring.exam import outcome
@@ -21,7 +19,7 @@ from sparring.store.files import Row, dumps, write_atomic
 from sparring.store.folder import environment
 from sparring.types import Player
 
-_SHAPES = yaml.safe_load((files(__package__) / "logs.yaml").read_text("utf-8"))
+_SHAPES = packaged.table("evals/logs.yaml")
 _ROLES = {Player.ATTACKER: "user", Player.DEFENDER: "assistant"}
 _SOURCES = {"user": "input", "assistant": "generate"}
 Values = Mapping[str, Any]

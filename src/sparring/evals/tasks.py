@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from sparring import packaged
 from sparring.data.readers import read
 from sparring.data.rows import located
 from sparring.data.schemas import SCHEMAS
@@ -44,9 +43,7 @@ class Task(BaseModel):
 
 TASKS: Mapping[str, Task] = {
     task.name: task
-    for task in TypeAdapter(list[Task]).validate_python(
-        yaml.safe_load((files("sparring.evals") / "tasks.yaml").read_text("utf-8"))
-    )
+    for task in TypeAdapter(list[Task]).validate_python(packaged.table("evals/tasks.yaml"))
 }
 ATTACKED = "+attacker"
 """The end of a set's name whose attacks were written by a trained attacker."""

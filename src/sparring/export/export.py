@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from glob import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from jinja2 import Environment, StrictUndefined
 
+from sparring import packaged
 from sparring.door import MODEL_FILES
 from sparring.players.chat import Chat
 from sparring.players.loading import load_adapter, load_model, load_tokenizer
@@ -41,7 +40,7 @@ LIMITS: Mapping[str, float] = {"float32": 1e-4, "float16": 0.04, "bfloat16": 0.2
 """The largest difference that is allowed, as a share of the largest logit, by the dtype that the
 weights were rounded to: four to five times what rounding did to a random model of 32 layers
 (docs/models.md)."""
-_TURNS = yaml.safe_load((files("sparring.export") / "prompts.yaml").read_text("utf-8"))
+_TURNS = packaged.table("export/prompts.yaml")
 PROMPTS: tuple[Observation, ...] = tuple(
     tuple(Message(*each) for turn in prompt for each in turn.items()) for prompt in _TURNS
 )
@@ -290,8 +289,7 @@ def card(export: Export, number: int, agreements: Sequence[Agreement]) -> str:
     environment = Environment(
         finalize=plain, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
-    text = (files("sparring.export") / "card.md.j2").read_text("utf-8")
-    return environment.from_string(text).render(
+    return environment.from_string(packaged.text("export/card.md.j2")).render(
         **{"export": export, "config": export.config, "number": number, "agreements": agreements},
         **{"exams": exams, "first": first, "last": last, "shown": _shown, "prompts": len(PROMPTS)},
         base=base,

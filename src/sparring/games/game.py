@@ -6,12 +6,10 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import chain
 from typing import Protocol
 
-import yaml
-
+from sparring import packaged
 from sparring.types import Completion, Message, Observation, Player, Referee, Role, Seed, State
 
 
@@ -38,8 +36,7 @@ class Game(Protocol):
         """The payoffs of a finished game. None: unscored. An absent player is masked."""
 
 
-_TABLE = files(__package__) / "thoughts.yaml"
-THOUGHTS: list[tuple[str, str]] = [tuple(m) for m in yaml.safe_load(_TABLE.read_text("utf-8"))]
+THOUGHTS: list[tuple[str, str]] = [tuple(m) for m in packaged.table("games/thoughts.yaml")]
 """The marks between which models think before they reply: what opens a thought, what ends it."""
 THINK = THOUGHTS[0][0]
 # One character class and no nested quantifier: linear on any text.

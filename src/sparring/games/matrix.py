@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 import numpy as np
 from pydantic import TypeAdapter
 from scipy.optimize import linprog
 
+from sparring import packaged
 from sparring.types import Completion, Message, Observation, Player, Referee, Seed, State
 
 Rows = tuple[tuple[float, ...], ...]
@@ -83,9 +83,8 @@ class SolvedGame:
     source: str
 
 
-_SOLVED = files("sparring.games") / "solved_games.json"
 KNOWN: Mapping[str, SolvedGame] = TypeAdapter(dict[str, SolvedGame]).validate_json(
-    _SOLVED.read_bytes()
+    packaged.text("games/solved_games.json")
 )
 """Textbook games by name. The equilibria are unique, except that the column mixture of `convoy` may
 put up to one half on `south`.

@@ -6,15 +6,14 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import pairwise
 from typing import Any, Literal
 from zlib import crc32
 
 import numpy as np
-import yaml
 from scipy import sparse
 
+from sparring import packaged
 from sparring.data.families import COMMON
 from sparring.judges.judge import refuses
 from sparring.players.chat import Chat
@@ -31,9 +30,7 @@ _READ = 60
 """Words of a reply that are read; refusals open a reply, and long replies are cut anyway."""
 _STRONG = 0.3
 """The value of a mark that is there; a reply's hashed words share a vector of length 1."""
-_OPENINGS: Mapping[str, str] = yaml.safe_load(
-    (files(__package__) / "features.yaml").read_text("utf-8")
-)
+_OPENINGS: Mapping[str, str] = packaged.table("judges/features.yaml")
 """Marks that are looked for in the first 200 characters."""
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 
-import yaml
-
+from sparring import packaged
 from sparring.judges.judge import Judge, describe
 from sparring.types import Player, Seed, State, Status, UsageError, Verdict
 
@@ -31,8 +29,8 @@ class KnownExchange:
         return state.deal(Player.DEFENDER, self.reply)
 
 
-_DATA = (resources.files(__package__) / "probe.yaml").read_text("utf-8")
-KNOWN: Sequence[KnownExchange] = tuple(KnownExchange(**row) for row in yaml.safe_load(_DATA))
+_ROWS = packaged.table("judges/probe.yaml")
+KNOWN: Sequence[KnownExchange] = tuple(KnownExchange(**row) for row in _ROWS)
 """Harmless or mild, and plain: what any judge worth asking tells apart."""
 
 

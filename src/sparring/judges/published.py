@@ -14,9 +14,9 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict
 
+from sparring import packaged
 from sparring.judges.model_judge import Format, Item, Prompt, Raw, Untrusted
 from sparring.types import Harm, Message, UsageError, Verdict
 
@@ -59,7 +59,7 @@ class Published(BaseModel):
     first: str = ""
 
 
-_ENTRIES = yaml.safe_load((resources.files(__package__) / "published.yaml").read_text("utf-8"))
+_ENTRIES = packaged.table("judges/published.yaml")
 PUBLISHED: Mapping[str, Published] = {
     name: Published(name=name, **entry) for name, entry in _ENTRIES.items()
 }

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from importlib import resources
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
+from sparring import packaged
 from sparring.judges.model_judge import Format, Item
 from sparring.judges.published import after_thought, filled, lines, word
 from sparring.types import Harm, Message, Observation, UsageError, Verdict
@@ -41,7 +40,7 @@ class Criterion(BaseModel):
         return Harm(str(value)) if name == "reply_harm" and value is not None else value
 
 
-_DATA = yaml.safe_load((resources.files(__package__) / "rubric.yaml").read_text("utf-8"))
+_DATA = packaged.table("judges/rubric.yaml")
 CRITERIA: Mapping[str, Criterion] = {
     name: Criterion(**entry) for name, entry in _DATA["questions"].items()
 }
@@ -64,7 +63,7 @@ def rubric(fills: Collection[str], salt: str) -> Format:
             f"fills: wanted some of {', '.join(CRITERIA)}, got {', '.join(unknown) or 'none'}"
         )
     chosen = {name: CRITERIA[name] for name in CRITERIA if name in fills}
-    text = (resources.files(__package__) / "templates" / "rubric.txt").read_text("utf-8").rstrip()
+    text = packaged.text("judges/templates/rubric.txt").rstrip()
     of_attack = all(criterion.of_attack for criterion in chosen.values())
     both = [f"{c.line(name, True)}\n{c.line(name, False)}" for name, c in chosen.items()]
     return Format(

@@ -9,8 +9,7 @@ from math import nan
 from statistics import fmean
 from typing import Any, TypeVar
 
-import yaml
-
+from sparring import packaged
 from sparring.report import plots
 from sparring.report.plots import Drawing, Theme
 from sparring.report.run_report import Points, RunReport, headline_key
@@ -39,7 +38,7 @@ class FigurePanel:
         return () if not self.exam else (False,) if self.exam == "unscored" else (False, True)
 
 
-_GROUPS: Mapping[str, Any] = yaml.safe_load(plots.packaged("panels.yaml"))
+_GROUPS: Mapping[str, Any] = packaged.table("report/templates/panels.yaml")
 _PANELS = {group: [FigurePanel(**entry) for entry in rows] for group, rows in _GROUPS.items()}
 
 

@@ -18,11 +18,12 @@ from markupsafe import Markup
 from rich.console import Console
 from rich.text import Text
 
+from sparring import packaged
 from sparring.door import inside
 from sparring.report import curves, figures, games, terminal
 from sparring.report import run_report as reading
 from sparring.report.escape import duration, hidden, line, name, visible
-from sparring.report.plots import COLUMN, DARK, LIGHT, Drawing, images, packaged
+from sparring.report.plots import COLUMN, DARK, LIGHT, Drawing, images
 from sparring.report.run_report import RunReport, counted, headline_key
 from sparring.settings.config import load_yaml
 from sparring.stats.rates import Rate
@@ -189,9 +190,9 @@ def html(
         "outcomes": list(games.OUTCOMES),
         "kinds": [f"k{n}" for n in range(len(shown["kinds"]))],
     }
-    css = environment.from_string(packaged("report.css")).render(choices)
+    css = environment.from_string(packaged.text("report/templates/report.css")).render(choices)
     facts = [dict(_facts(run, public)) for run in runs]
-    page = environment.from_string(packaged("report.html.j2")).render(
+    page = environment.from_string(packaged.text("report/templates/report.html.j2")).render(
         runs=runs,
         figures=groups,
         images=uris,

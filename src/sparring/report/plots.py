@@ -7,12 +7,11 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
-import yaml
 
+from sparring import packaged
 from sparring.report.escape import name
 from sparring.stats.rates import Rate
 
@@ -54,12 +53,7 @@ class Drawing:
     height: float = 2.5
 
 
-def packaged(file: str) -> str:
-    """Return the text of a file beside the page's template."""
-    return (files("sparring.report") / "templates" / file).read_text("utf-8")
-
-
-_SETTINGS: Mapping[str, Any] = yaml.safe_load(packaged("themes.yaml"))
+_SETTINGS: Mapping[str, Any] = packaged.table("report/templates/themes.yaml")
 LIGHT, DARK = Theme(**_SETTINGS["light"]), Theme(**_SETTINGS["dark"])
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from sparring import packaged
 from sparring.games.payoffs import Payoff
 from sparring.judges.judge import Judge
 from sparring.runs.build import build
@@ -57,10 +57,10 @@ class Recipe:
         return self.build(config, objects) if objects else self.build(config)
 
 
-TABLES: Mapping[str, Any] = yaml.safe_load((files(__package__) / "recipes.yaml").read_text("utf-8"))
+TABLES: Mapping[str, Any] = packaged.table("runs/recipes.yaml")
 """What each recipe plays: with own models, in the paper with its source, and in the sandbox."""
 
-PRESETS: Any = yaml.safe_load((files(__package__) / "presets.yaml").read_text("utf-8"))
+PRESETS: Any = packaged.table("runs/presets.yaml")
 """What fits which model on which card."""
 
 

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
+from sparring import packaged
 from sparring.door import read_json, reading
 from sparring.sandbox.language import Language
 from sparring.types import CorruptError, UsageError
@@ -19,7 +18,7 @@ SHIPPED = Path(__file__).parent / "weights"
 """The folder of the base that comes with the package."""
 CARD = "sandbox.json"
 """The file beside a base's weights that names its language and its lessons."""
-_SHAPE = yaml.safe_load(Path(__file__).with_name("model.yaml").read_text("utf-8"))
+_SHAPE = packaged.table("sandbox/model.yaml")
 """The special tokens, and the settings of the tokenizer and of the network."""
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from itertools import chain
 
-import yaml
+from sparring import packaged
 
 Words = tuple[str, ...]
 Shell = tuple[str, str]
 """The words before and after a request."""
 
-_TABLE = yaml.safe_load((files("sparring.sandbox") / "words.yaml").read_text("utf-8"))
+_TABLE = packaged.table("sandbox/words.yaml")
 
 
 def _words(name: str) -> Words:
