@@ -11,7 +11,6 @@ from tests.report.written import Written, pack
 
 from sparring import RunDir, write_report
 from sparring.games.game import THOUGHTS
-from sparring.report.page import ReportRequest
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 REAL = "recipe: magic\ndata: {train: [{path: seeds.csv}]}\n"
@@ -122,7 +121,7 @@ def test_only_the_sandboxs_texts_are_shown_unasked(tmp_path, words):
 
 def test_the_page_has_games_of_rounds_and_exams_and_a_public_one_has_none(tmp_path):
     pages = {
-        name: write_report(ReportRequest([written(tmp_path / name, config)], public=public))
+        name: write_report(written(tmp_path / name, config), public=public)
         for name, config, public in (
             ("sandbox", SANDBOX, False),
             ("real", REAL, False),

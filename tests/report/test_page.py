@@ -17,7 +17,7 @@ from tests.report.written import Written
 
 from sparring.games.game import answer_of, tagged
 from sparring.report.escape import name, visible
-from sparring.report.page import ReportRequest, write_report
+from sparring.report.page import write_report
 
 html5lib = pytest.importorskip("html5lib", reason="NOT TESTED: pip install html5lib")
 
@@ -44,14 +44,14 @@ def hostile(tmp_path_factory) -> Path:
     config = "\n".join(["recipe: magic", *ALL, f"output_dir: {CANARY}", ""])
     run = Written(lambda _: next(texts), NAMES, config=config)
     folder = tmp_path_factory.mktemp("hostile") / "<img src=x onerror=canary=1>"
-    return write_report(ReportRequest([run.at(folder)], include_harmful=True))
+    return write_report(run.at(folder), include_harmful=True)
 
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory) -> Path:
     """The page of 2,000 rounds."""
     folder = tmp_path_factory.mktemp("long") / "run"
-    return write_report(ReportRequest([Written(rounds=2000).at(folder)]))
+    return write_report(Written(rounds=2000).at(folder))
 
 
 @functools.cache
@@ -68,8 +68,7 @@ def test_no_element_attribute_or_address_stems_from_data(hostile, undrawn, tmp_p
     plain = tuple(f"tale {n}" for n in range(len(NAMES)))
     texts = itertools.cycle(f"some text {n}" for n in range(len(SENDABLE)))  # as many seeds
     run = Written(lambda _: next(texts), plain).at(tmp_path / "run")
-    request = ReportRequest([run], include_harmful=True)
-    assert skeleton(hostile) == skeleton(write_report(request))
+    assert skeleton(hostile) == skeleton(write_report(run, include_harmful=True))
     assert len(skeleton(hostile)) > 1000
     for element in parsed(hostile).iter():
         for attribute in ("href", "src", "srcset", "action", "style", "http-equiv"):
@@ -167,7 +166,7 @@ def test_a_hostile_page_runs_nothing_asks_for_nothing_and_fits(chromium, hostile
 
 def test_no_heading_stays_where_two_filters_leave_out_all_games_below(chromium, undrawn, tmp_path):
     """No song won, so no game is left, and no heading either."""
-    page = write_report(ReportRequest([written(tmp_path / "run", SANDBOX)]))
+    page = write_report(written(tmp_path / "run", SANDBOX))
     tab = opened(chromium, page).tab
     tab.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     shown = "[...document.querySelectorAll('.games .{}')].filter(e => e.offsetParent).length"

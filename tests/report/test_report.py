@@ -16,10 +16,10 @@ from tests.report.written import Written, amend, pack, rate
 
 from sparring import RunDir, write_report
 from sparring.pulse import beat
-from sparring.report.curves import MOST, blocks
 from sparring.report.escape import hidden, name, visible
+from sparring.report.figures import MOST, blocks
 from sparring.report.games import gathered, strongest
-from sparring.report.page import ReportRequest, drawings, duration, html, labels
+from sparring.report.page import drawings, duration, html, labels
 from sparring.report.plots import DARK, LIGHT, Drawing, images, label, with_intervals
 from sparring.report.progress import ProgressWatch, Trackers
 from sparring.report.run_report import read_run
@@ -380,7 +380,7 @@ def test_the_command_writes_the_page_and_every_figure_twice_and_says_where(tmp_p
 
 def test_the_page_goes_where_output_points(small, tmp_path):
     for output, page in (("x.html", "x.html"), ("folder", "folder/index.html")):
-        assert write_report(ReportRequest([small], tmp_path / output)) == tmp_path / page
+        assert write_report(small, tmp_path / output) == tmp_path / page
         assert (tmp_path / page).is_file()
     assert not (small / "report").exists()
 

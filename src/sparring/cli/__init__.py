@@ -43,7 +43,9 @@ def report(
     """One HTML page of one or several runs: before → after, curves, cross-play, strategies."""
     from sparring.report import page
 
-    page.report(page.ReportRequest(runs, output, public, include_harmful), console(), json)
+    written = output or not json
+    file = page.write_report(runs, output, public, include_harmful) if written else None
+    page.show(runs, file, console(), json)
 
 
 @app.command()

@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from glob import escape
 from pathlib import Path, PurePath
 from typing import Any
@@ -20,7 +19,7 @@ from rich.text import Text
 
 from sparring import packaged
 from sparring.door import inside
-from sparring.report import curves, figures, games, terminal
+from sparring.report import figures, games, terminal
 from sparring.report import run_report as reading
 from sparring.report.escape import duration, hidden, line, name, visible
 from sparring.report.plots import COLUMN, DARK, LIGHT, Drawing, images
@@ -46,86 +45,66 @@ _PASSWORD = re.compile(r"(://)[^/@\s]+@")
 _SECRET = re.compile(r"(?im)^(\s*[\w-]*(?:api_?key|secret|password|token)\s*:[ \t]*)\S.*$")
 
 
-@dataclass(frozen=True, slots=True)
-class ReportRequest:
-    """What to report on, and how much of it to show; `output` is the page, or its folder."""
-
-    runs: Sequence[Path]
-    output: Path | None = None
-    public: bool = False
-    include_harmful: bool = False
-
-    def __post_init__(self) -> None:
-        if self.public and self.include_harmful:
-            raise UsageError("--public shows no harmful text; leave out --include-harmful")
-        if not self.runs:
-            raise UsageError("RUN: name at least one run's folder")
-
-    def read(self) -> list[RunReport]:
-        """Read every run; UsageError where one is none, or had no exam yet."""
-        named = zip(self.runs, labels(self.runs), strict=True)
-        return [reading.read_run(RunDir.open(run), label) for run, label in named]
-
-    @property
-    def page(self) -> Path:
-        """Where the page goes; a link in somebody else's run is not followed."""
-        if self.output is None:
-            return inside(self.runs[0], "report", "index.html")
-        is_page = self.output.suffix in (".html", ".htm") and not self.output.is_dir()
-        return self.output if is_page else self.output / "index.html"
-
-
 def labels(runs: Sequence[Path]) -> list[str]:
     """Return the runs' own names, or where two have the same, their paths."""
     names = [run.resolve().name for run in runs]
     return names if len(set(names)) == len(names) else [str(run) for run in runs]
 
 
-def report(request: ReportRequest, console: Console, as_json: bool) -> None:
-    """Write the page and show a person what came of the runs; or print it all as JSON alone."""
-    runs = request.read()
+def read_all(runs: Sequence[Path]) -> list[RunReport]:
+    """Read every run; UsageError where one is none, or had no exam yet."""
+    named = zip(runs, labels(runs), strict=True)
+    return [reading.read_run(RunDir.open(run), label) for run, label in named]
+
+
+def show(runs: Sequence[Path], page: Path | None, console: Console, as_json: bool) -> None:
+    """Show a person what came of the runs, and where their `page` is; or print JSON alone."""
+    reports = read_all(runs)
     if as_json:
-        summaries = [run.to_json() for run in runs]
+        summaries = [run.to_json() for run in reports]
         shown = summaries if len(summaries) > 1 else summaries[0]
         console.file.write(json.dumps(shown, indent=2) + "\n")
-        if request.output:
-            write_report(request)
         return
-    page = write_report(request)
-    for run in runs:
+    for run in reports:
         console.print(terminal.render(run))
     console.print(Text(f"\nreport     {line(str(page))}"), soft_wrap=True)
 
 
-def write_report(request: ReportRequest | str | Path) -> Path:
+def write_report(
+    runs: Sequence[Path] | str | Path,
+    output: Path | None = None,
+    public: bool = False,
+    include_harmful: bool = False,
+) -> Path:
     """Write `index.html`, and beside it `figures/` as SVG and PNG; return the page's path.
 
-    A run's folder stands for a report on that run alone.
+    `output` is the page or its folder, by default report/ in the first run, where a link is not
+    followed, for the run may be somebody else's.
     """
-    request = request if isinstance(request, ReportRequest) else ReportRequest([Path(request)])
-    target = request.page
-    page = render(request.read(), request.public, request.include_harmful)
+    if public and include_harmful:
+        raise UsageError("--public shows no harmful text; leave out --include-harmful")
+    folders = [Path(runs)] if isinstance(runs, str | Path) else runs
+    if not folders:
+        raise UsageError("RUN: name at least one run's folder")
+    target = output or inside(folders[0], "report", "index.html")
+    if target.suffix not in (".html", ".htm") or target.is_dir():
+        target /= "index.html"
+    page, pictures = render(read_all(folders), public, include_harmful)
     folder = inside(target.parent, "figures")
     with writing(target.parent.parent):
         folder.mkdir(parents=True, exist_ok=True)
     sweep(folder, "*")
     sweep(target.parent, escape(target.name))
-    for file, data in page.figures.items():
+    for file, data in pictures.items():
         write_atomic(folder / file, data)
-    write_atomic(target, page.html.encode("utf-8"))
+    write_atomic(target, page.encode("utf-8"))
     return target
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """The page, and its figures as files by name."""
-
-    html: str
-    figures: dict[str, bytes]
-
-
-def render(runs: Sequence[RunReport], public: bool, include_harmful: bool) -> Page:
-    """Make the page of one or several runs."""
+def render(
+    runs: Sequence[RunReport], public: bool, include_harmful: bool
+) -> tuple[str, dict[str, bytes]]:
+    """Return the page of one or several runs, and its figures as files by name."""
     groups = drawings(runs)
     files: dict[str, bytes] = {}
     uris: dict[str, tuple[str, str]] = {}
@@ -134,7 +113,7 @@ def render(runs: Sequence[RunReport], public: bool, include_harmful: bool) -> Pa
         [dark] = images(drawing, DARK, ("svg",))
         files |= {f"{drawing.name}.svg": svg, f"{drawing.name}.png": png}
         uris[drawing.name] = _uri(svg), _uri(dark)
-    return Page(html(runs, groups, uris, public, include_harmful), files)
+    return html(runs, groups, uris, public, include_harmful), files
 
 
 def drawings(runs: Sequence[RunReport]) -> dict[str, list[Drawing]]:
@@ -157,7 +136,7 @@ def drawings(runs: Sequence[RunReport]) -> dict[str, list[Drawing]]:
         if run in rewritten:
             stacked = figures.strategy_figure(run, f"strategies{suffix}", named)
             parts["strategies"].append(stacked)
-    return parts | {group: curves.panels(group, runs) for group in ("curves", "training", "pool")}
+    return parts | {group: figures.panels(group, runs) for group in ("curves", "training", "pool")}
 
 
 def _suffix(runs: Sequence[RunReport], run: RunReport) -> str:
@@ -204,7 +183,7 @@ def html(
         title=" · ".join(name(run.label, 60) for run in runs),
         judges=_judges(runs),
         all_keys=list(dict.fromkeys(key for run in runs for key in run.after.rates)),
-        lanes=curves.differ(runs),
+        lanes=figures.differ(runs),
         **shown,
         facts=facts,
         fact_names=list(dict.fromkeys(key for values in facts for key in values)),
