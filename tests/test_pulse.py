@@ -27,7 +27,7 @@ def beats():
 
 def test_playing_learning_and_imitating_do(beats, tmp_path, monkeypatch):
     for room in ("cli", "report.progress"):
-        monkeypatch.setattr(f"sparring.{room}.watched", lambda _: nullcontext())
+        monkeypatch.setattr(f"sparring.{room}.watched", lambda *_: nullcontext())
     assert sparring_command(*arguments(tmp_path / "run")).code == 0
     assert {"loading", "sampling", "learning", "imitating"} <= {work.split()[0] for work in beats}
     for signs in beats.values():

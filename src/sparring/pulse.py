@@ -8,23 +8,31 @@ from contextvars import ContextVar
 
 Listener = Callable[[str, int, int], None]
 """Receives what is being done, such as "sampling", how many parts of it are done, of how many."""
+Phases = Callable[[str, int, int, str], None]
+"""Receives the same of a whole phase, such as an exam, and a text to show beside it."""
 
 SILENCE = 4.0
 """Seconds without a line, after which a terminal shows the work under way."""
-_LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
+_WATCHED: ContextVar[tuple[Listener, Phases] | None] = ContextVar("watched", default=None)
 
 
 def beat(work: str, done: int, total: int) -> None:
     """Say that `done` of the `total` parts of some work are done; free where nobody watches."""
-    if listener := _LISTENER.get():
-        listener(work, done, total)
+    if watched := _WATCHED.get():
+        watched[0](work, done, total)
+
+
+def phase(name: str, done: int, total: int, text: str = "") -> None:
+    """Say that `done` of the `total` steps of a phase are done, for a bar of its own."""
+    if watched := _WATCHED.get():
+        watched[1](name, done, total, text)
 
 
 @contextmanager
-def watched(listener: Listener) -> Iterator[None]:
-    """Pass every beat within the block to `listener`, which may raise to stop the work."""
-    token = _LISTENER.set(listener)
+def watched(listener: Listener, phases: Phases = lambda *_: None) -> Iterator[None]:
+    """Pass every beat and phase within the block to those, which may raise to stop the work."""
+    token = _WATCHED.set((listener, phases))
     try:
         yield
     finally:
-        _LISTENER.reset(token)
+        _WATCHED.reset(token)

@@ -14,6 +14,7 @@ from sparring.evals import judging
 from sparring.evals.judging import BATCH, StoredGame, games_of_file, games_of_run, rates
 from sparring.evals.results import check_unscored
 from sparring.games.game import attack_of, reply_of
+from sparring.pulse import watched
 
 A, D = Player.ATTACKER, Player.DEFENDER
 GUARD = frozenset({"reply_harm", "refused"})
@@ -33,7 +34,7 @@ def stored(n: int, kind: str = "harmful") -> list[StoredGame]:
 
 def judged(games, path, judge=None):
     """The verdicts of a judge on these games; they are journaled in a file."""
-    return judging.rejudge(games, judge or ScriptedJudge(by_reply), path, lambda done, n: None)
+    return judging.rejudge(games, judge or ScriptedJudge(by_reply), path)
 
 
 def write(path, *records):
@@ -91,7 +92,8 @@ def test_a_record_that_is_no_reply_is_named_by_its_line_without_its_text(record,
 def test_verdicts_are_kept_as_they_come_and_not_asked_again(tmp_path):
     games, path, progress = stored(BATCH + 9), tmp_path / "v.jsonl", []
     judge, again = ScriptedJudge(by_reply), ScriptedJudge(by_reply)
-    verdicts = judging.rejudge(games, judge, path, lambda done, n: progress.append((done, n)))
+    with watched(lambda *_: None, lambda _, *beat: progress.append(beat[:2])):
+        verdicts = judging.rejudge(games, judge, path)
     assert progress == [(BATCH, BATCH + 9), (BATCH + 9, BATCH + 9)]
     assert [v.harmful for v in verdicts] == [i % 4 == 0 for i in range(BATCH + 9)]
     assert (judged(games, path, again), again.states) == (verdicts, [])
@@ -122,7 +124,8 @@ def test_what_failed_is_asked_again_and_its_later_verdict_counts(tmp_path):
     assert rates(games, first, failing.fills)["asr/replies"].unscored == {"timeout": 1}
     judge = ScriptedJudge(by_reply)
     progress: list[tuple[int, int]] = []
-    second = judging.rejudge(games, judge, path, lambda done, n: progress.append((done, n)))
+    with watched(lambda *_: None, lambda _, *beat: progress.append(beat[:2])):
+        second = judging.rejudge(games, judge, path)
     assert progress == [(6, 6)]
     assert [state.seed.id for state in judge.states] == ["vault-4"]
     assert second[4] == BROKEN

@@ -18,6 +18,7 @@ from sparring.evals.exploit import Budget, Exploit
 from sparring.evals.models import attacker_of
 from sparring.players.player import Request
 from sparring.players.trainer import Past
+from sparring.pulse import watched
 from sparring.runs.recipes import known, resolve
 from sparring.sandbox.words import ADVERSARIAL
 from sparring.stats.rates import Outcome, rate
@@ -71,9 +72,8 @@ def exploit(run: RunDir, cache: Path, **more) -> Exploit:
 def measure(run: RunDir, cache: Path, *names: str, **more) -> tuple[dict, list[tuple[str, int]]]:
     """The exploitability measurement, and the points that were measured for it."""
     points: list[tuple[str, int]] = []
-    result = exploit(run, cache, **more).measure(
-        names, lambda name, step, _: points.append((name, step))
-    )
+    with watched(lambda *_: None, lambda name, step, *_: points.append((name, step))):
+        result = exploit(run, cache, **more).measure(names)
     return result, points
 
 
@@ -101,8 +101,9 @@ def test_exploit_leaves_the_run_as_it_is_and_measures_nothing_twice(runs, tmp_pa
     defender = run.checkpoints.path(2) / "defender" / "model.safetensors"
     shown, before = run.folder / "evidence" / "exploit.json", sha256(defender)
     result, points = measure(run, tmp_path / "cache", "pool")
-    assert points[0] == ("pool", 0)
-    assert points[-2:] == [("pool, warm-up", SMALL.warm_up_steps), ("pool", 1)]
+    pool, steps = "exploit/0/pool", SMALL.warm_up_steps
+    assert points[0] == (pool, 0)
+    assert points[-2:] == [(f"{pool}, warm-up", steps), (pool, 1)]
     assert sha256(defender) == before
     assert result["attackers"]["pool"]["steps"] == [0, 1]
     assert all(rate["n_total"] == 4 for rate in result["attackers"]["pool"]["asr"])
@@ -218,10 +219,6 @@ def under(entrant: Entrant, **settings) -> Entrant:
     return replace(entrant, run=replace(entrant.run, config=config))
 
 
-def ignore(*cell: object) -> None:
-    """A progress callback that does nothing."""
-
-
 def test_a_cell_played_under_other_rules_or_by_another_judge_is_another_cell(runs, tmp_path):
     (entrant,) = entrants(runs["first"], [2])
     config = entrant.run.config
@@ -229,7 +226,7 @@ def test_a_cell_played_under_other_rules_or_by_another_judge_is_another_cell(run
     games = [{"gate": False}, {"exchanges": 2}, {"diversity": 0.5}]
     rules = [{"game": config.game.model_copy(update=game)} for game in games]
     for settings, cells in zip([{}, {"judge": [guard]}, *rules], [1, 2, 3, 4, 4], strict=True):
-        cross([under(entrant, **settings)], 2, tmp_path, ignore)
+        cross([under(entrant, **settings)], 2, tmp_path)
         assert len(list(tmp_path.iterdir())) == cells, "rewards pay no cell"
 
 
@@ -240,24 +237,25 @@ def test_nobody_is_crossed_on_seeds_it_was_trained_on_or_where_none_is_held_out(
     other = replace(entrant, name="other@2", run=learned)
     message = r"other@2 was trained on 1 of the 4 held-out seeds of first"
     with pytest.raises(UsageError, match=message):
-        cross([entrant, other], 2, tmp_path, ignore)
+        cross([entrant, other], 2, tmp_path)
     empty = replace(entrant, run=replace(run, exam=replace(run.exam, sets={})))
     with pytest.raises(UsageError, match=r"data\.exam: no harmful seed is held out"):
-        cross([empty], 2, tmp_path, ignore)
+        cross([empty], 2, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_cell_in_which_the_judge_could_not_tell_is_played_again(runs, tmp_path):
     (entrant,) = entrants(runs["first"], [2])
     name = entrant.name
-    cross([entrant], 4, tmp_path, ignore)
+    cross([entrant], 4, tmp_path)
     (cell,) = tmp_path.iterdir()
     whole = json.loads(cell.read_bytes())
     assert whole["n_scored"] == whole["n_total"] == 4
     for causes, played in (({"timeout": 1, "skipped": 2}, [name]), ({"skipped": 1}, [])):
         rows: list[str] = []
         cell.write_text(json.dumps({**whole, "n_scored": 3, "unscored": causes}))
-        again = cross([entrant], 4, tmp_path, lambda row, *cell, rows=rows: rows.append(row))
+        with watched(lambda *_: None, lambda *beat, rows=rows: rows.append(beat[-1].split()[0])):
+            again = cross([entrant], 4, tmp_path)
         assert rows == played
         assert (again["asr"][name][name] == whole) is bool(played)
 

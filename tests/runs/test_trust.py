@@ -55,7 +55,7 @@ def test_what_a_run_names_is_shown_and_refused_unless_it_is_trusted(config, show
 def test_playing_on_with_a_run_is_refused_before_anything_is_loaded(tmp_path):
     run = SimpleNamespace(config=parse({"judge": SERVED}), folder=tmp_path, checkpoints=None)
     with pytest.raises(UsageError, match=r"dragon\.example"):
-        Exploit(run, 0, Budget(), tmp_path / "cache").measure(["pool"], lambda *_: None)
+        Exploit(run, 0, Budget(), tmp_path / "cache").measure(["pool"])
     with pytest.raises(UsageError, match=r"dragon\.example"):
         entrants(run, [0])
     assert not list(tmp_path.iterdir())

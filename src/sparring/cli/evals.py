@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from sparring.cli import speech
-from sparring.cli.speech import Json, TrustEndpoints, answer, note, say
+from sparring.cli.speech import Json, TrustEndpoints, answer, note
 from sparring.types import UsageError
 
 if TYPE_CHECKING:
@@ -122,8 +122,8 @@ def _played(
         folder.keep_overlap(evaluation.overlap)
         note(f"complete already: {folder.folder}")
     else:
-        with Bars(speech.console(stderr=True), quiet) as bars:
-            run(evaluation, folder, bars.phase, retry)
+        with Bars(speech.console(stderr=True), quiet):
+            run(evaluation, folder, retry)
     return folder.folder
 
 
@@ -181,8 +181,8 @@ def exploit(
     opened, cache = speech.run_dir(run), cache or run.parent / "attackers"
     number, over = opened.checkpoints.at(at), from_words(overrides or [])
     exploit = Exploit(opened, number, Budget(steps, n=n), cache, seed, trust_endpoints, over)
-    with Bars(speech.console(stderr=True), json) as bars:
-        result = exploit.measure(attackers_of(opened.config, attackers), bars.phase)
+    with Bars(speech.console(stderr=True), json):
+        result = exploit.measure(attackers_of(opened.config, attackers))
     lines = []
     for name, curve in result["attackers"].items():
         rates = " ".join(_short(rate["value"]) for rate in curve["asr"])
@@ -201,18 +201,15 @@ def crossplay(
     """Every attacker of the runs against every defender: ASR by the clean outcome."""
     from sparring.evals.crossplay import cross, entrants
     from sparring.report.page import labels
+    from sparring.report.progress import Bars
     from sparring.report.terminal import matrix
     from sparring.store.records import CrossplayResults
 
     players, numbers = [], rounds_of(at)
     for run, name in zip(runs, labels(runs), strict=True):
         players += entrants(speech.run_dir(run), numbers, name, trust_endpoints)
-
-    def on_cell(row: str, column: str, value: float | None) -> None:
-        if not json:
-            say(f"{row} against {column}: {_short(value)}")
-
-    result = cross(players, n, cache or runs[0].parent / "crossplay", on_cell)
+    with Bars(speech.console(stderr=True), json):
+        result = cross(players, n, cache or runs[0].parent / "crossplay")
     if json:
         speech.print_json(result)
     else:

@@ -137,6 +137,7 @@ def score(
     from sparring.evals import judging
     from sparring.evals.results import WITHOUT_ERRORS, check_unscored
     from sparring.judges.judge import describe
+    from sparring.report.progress import Bars
     from sparring.runs.judges import together
     from sparring.stats.agreement import TRANSFER
     from sparring.store.files import dumps, write_atomic
@@ -152,7 +153,8 @@ def score(
     calibrations = judging.calibrations_of(card, panel.fills, known) if calibration else {}
     games, default = _stored(what, at)
     file = output or default
-    verdicts = judging.rejudge(games, panel, file, lambda done, n: None if json else _show(done, n))
+    with Bars(speech.console(stderr=True), json):
+        verdicts = judging.rejudge(games, panel, file)
     rates = judging.rates(games, verdicts, panel.fills)
     every = {n: judging.without_errors(n, rate, calibrations) for n, rate in rates.items()}
     corrected = {name: number for name, number in every.items() if number}
@@ -194,14 +196,6 @@ def _stored(what: Path, at: int | None) -> tuple[list[StoredGame], Path]:
     run = speech.run_dir(what)
     number = max(run.exams(), default=0) if at is None else at
     return games_of_run(run, number), what / "evidence" / f"verdicts_{number:06d}.jsonl"
-
-
-def _show(done: int, n: int) -> None:
-    """Print a line whenever another tenth has been judged."""
-    from sparring.evals.judging import BATCH
-
-    if done == n or done * 10 // n > (done - BATCH) * 10 // n:
-        say(f"judged     {done}/{n}")
 
 
 def _agreement(judge: Judge) -> dict[str, Any]:

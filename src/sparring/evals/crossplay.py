@@ -18,6 +18,7 @@ from sparring.data.splits import plain
 from sparring.door import MANIFEST, inside, read_bytes, read_json, reading
 from sparring.exam import FIELDS, Items, Trial, crossplay, outcomes, questions, rate_name
 from sparring.players.player import Policy
+from sparring.pulse import phase
 from sparring.runs import judges, recipes
 from sparring.runs.run import Run
 from sparring.sandbox.language import POOLED
@@ -115,8 +116,6 @@ def judged(config: RunConfig) -> list[Any]:
 
 NOT_ASKED = {Status.SKIPPED.value, "unfilled"}
 """Causes of an unscored item that are no judge's failure: played again, they would be the same."""
-OnCell = Callable[[str, str, float | None], None]
-"""Receives (attacker, defender, ASR) of a cell."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ def entrants(
     return [Entrant(f"{name}@{n}", n, folder, loaded) for n, folder in folders.items()]
 
 
-def cross(entrants: Sequence[Entrant], n: int, cache: Path, on_cell: OnCell) -> dict[str, Any]:
+def cross(entrants: Sequence[Entrant], n: int, cache: Path) -> dict[str, Any]:
     """Return the ASR of every attacker against every defender on the first run's held-out seeds.
 
     The clean outcome under the first run's rules and judge, never a shaped reward. A cell is kept
@@ -179,16 +178,17 @@ def cross(entrants: Sequence[Entrant], n: int, cache: Path, on_cell: OnCell) -> 
     for row, column in product(entrants, repeat=2):
         digest = hashlib.sha256(common + row.digest + column.digest).hexdigest()[:24]
         paths[row.name, column.name] = cache / f"{digest}.json"
+    whole = {cell for cell, path in paths.items() if _whole(path)}
     played = crossplay(
         Trial(place.plan.game, place.plan.judge, openings, "evidence/crossplay"),
         {entrant.name: entrant.policy(Player.ATTACKER) for entrant in entrants},
         {entrant.name: entrant.policy(Player.DEFENDER) for entrant in entrants},
-        skip={cell for cell, path in paths.items() if _whole(path)},
+        skip=whole,
     )
-    for attacker, defender, rate in played:
+    for done, (attacker, defender, rate) in enumerate(played, len(whole) + 1):
         cache.mkdir(parents=True, exist_ok=True)
         write_atomic(paths[attacker, defender], dumps(rate.to_json()))
-        on_cell(attacker, defender, rate.value)
+        phase("cross-play", done, len(paths), f"{attacker} against {defender}: {rate}")
     cells: dict[str, dict[str, Any]] = defaultdict(dict)
     for (attacker, defender), path in paths.items():
         cells[attacker][defender] = read_json(path)

@@ -21,6 +21,7 @@ from sparring.games.game import Game, answer_of
 from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.judges.judge import describe
 from sparring.players.player import Policy, Request, Sampling
+from sparring.pulse import phase
 from sparring.runs.sources import packaged_briefs
 from sparring.runs.train import Interrupted, signals
 from sparring.store.files import Journal, Row
@@ -29,8 +30,6 @@ from sparring.types import Completion, Move, Player, State, Status, UnscoredErro
 
 Sets = Mapping[str, Sequence[Sequence[State]]]
 """The openings of every draw, by set: equal in all draws, unless an attacker wrote them anew."""
-Progress = Callable[[str, int, int], None]
-"""Receives a model's name, how many of its samples there are, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +115,7 @@ AskBatch = Callable[[Policy, ItemBatch], list[Row]]
 """Turns a batch into a model's samples."""
 
 
-def run(
-    evaluation: Evaluation, folder: EvalDir, progress: Progress, retry_unscored: bool = False
-) -> None:
+def run(evaluation: Evaluation, folder: EvalDir, retry_unscored: bool = False) -> None:
     """Play whatever is not on disk, and journal it batch by batch.
 
     With `retry_unscored` the samples whose model or judge failed are played anew. Raises
@@ -131,13 +128,7 @@ def run(
             folder.samples.replace([row for row in folder.samples.rows() if not _failed(row)])
         try:
             with signals() as received:
-
-                def beat(model: str, done: int, total: int) -> None:
-                    progress(model, done, total)
-                    if received:
-                        raise Interrupted(received[0])
-
-                _play(evaluation, folder, beat)
+                _play(evaluation, folder, received)
         except (Interrupted, UnscoredError) as error:
             stopped = "stopped" if isinstance(error, UnscoredError) else "interrupted"
             write_status(folder.folder, stopped)
@@ -145,27 +136,34 @@ def run(
         write_status(folder.folder, "complete")
 
 
-def _play(evaluation: Evaluation, folder: EvalDir, beat: Progress) -> None:
+def _play(evaluation: Evaluation, folder: EvalDir, received: Sequence[int]) -> None:
     suite = evaluation.suite
     sets: Sets = suite.dealt
     if evaluation.rewriter and suite.undealt:
         candidate, game = evaluation.rewriter
         split = list(evaluation.batches(suite.undealt))
-        _collect(candidate, split, folder.attacks, partial(rewrites, game), beat)
+        _collect(candidate, split, folder.attacks, partial(rewrites, game), received)
         sets = {**suite.dealt, **_rewritten(suite.undealt, folder.attacks)}
     split = list(evaluation.batches(sets))
     for model in evaluation.candidates:
-        _collect(model, split, folder.samples, partial(replies, suite, model.name), beat)
+        _collect(model, split, folder.samples, partial(replies, suite, model.name), received)
 
 
 def _collect(
-    model: Candidate, batches: Sequence[ItemBatch], journal: Journal, ask: AskBatch, beat: Progress
+    model: Candidate,
+    batches: Sequence[ItemBatch],
+    journal: Journal,
+    ask: AskBatch,
+    received: Sequence[int],
 ) -> None:
-    """Journal every sample of a model that is missing; a model is loaded only if one is."""
+    """Journal every sample of a model that is missing; a model is loaded only if one is.
+
+    Interrupted after the batch in which a signal was received.
+    """
     there = {key_of(row) for row in journal.rows()}
     keys = {key for batch in batches for key in batch.keys(model.name)}
     done = len(keys & there)
-    beat(model.name, done, len(keys))
+    phase(model.name, done, len(keys))
     due = [batch for batch in batches if not there.issuperset(batch.keys(model.name))]
     if not due:
         return
@@ -174,7 +172,9 @@ def _collect(
         new = [row for row in ask(policy, batch) if key_of(row) not in there]
         journal.append(new)
         done += len(new)
-        beat(model.name, done, len(keys))
+        phase(model.name, done, len(keys))
+        if received:
+            raise Interrupted(received[0])
     del policy
     gc.collect()
     if torch := sys.modules.get("torch"):

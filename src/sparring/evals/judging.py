@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from sparring.games.codec import verdict_json, verdict_of
 from sparring.games.game import reply_in
 from sparring.judges.judge import Judge, KeywordJudge, describe
 from sparring.metrics import without_reply
+from sparring.pulse import phase
 from sparring.stats.agreement import Corrected, alpha, corrected, f1, kappa
 from sparring.stats.rates import Estimate, Outcome, Rate, grouped, rate
 from sparring.store.files import Journal, Row, dumps
@@ -31,8 +32,6 @@ SCHEMA = 1
 """The version of a file of verdicts, and of a file of calibrations."""
 BATCH = 64
 """Replies that are judged between two writes; a kill loses at most their verdicts."""
-Progress = Callable[[int, int], None]
-"""Receives how many of how many replies have a verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +132,7 @@ def digest(games: Sequence[StoredGame]) -> str:
     return digest.hexdigest()
 
 
-def rejudge(
-    games: Sequence[StoredGame], judge: Judge, path: Path, progress: Progress
-) -> list[Verdict]:
+def rejudge(games: Sequence[StoredGame], judge: Judge, path: Path) -> list[Verdict]:
     """Return a verdict for each game, journaled in `path` as they come.
 
     The first line says which judge and which replies; UsageError where they are others. A verdict
@@ -163,7 +160,7 @@ def rejudge(
         ruled = judge.rule([replace(games[place].state, rulings=()) for place in batch])
         verdicts |= dict(zip(batch, ruled, strict=True))
         journal.append(_verdict_row(place, games[place], verdicts[place]) for place in batch)
-        progress(len(games) - len(due) + start + len(batch), len(games))
+        phase("judging", len(games) - len(due) + start + len(batch), len(games))
     return [verdicts[place] for place in range(len(games))]
 
 

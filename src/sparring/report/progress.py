@@ -59,7 +59,7 @@ class Bars(ExitStack):
 
     def __enter__(self) -> Self:
         self.enter_context(self.bars)
-        self.enter_context(watched(self.beat))
+        self.enter_context(watched(self.beat, self.phase))
         return self
 
     def beat(self, work: str, done: int, total: int) -> None:
