@@ -99,7 +99,7 @@ WITH_OWN_SEEDS = [
         "judge.kind: sandbox cannot judge your own seeds, for its judge only knows",
     ),
     ("output_dir=qwen2", "output_dir: qwen2 exists; go on with it (--resume), or choose another"),
-    ("'output_dir=runs/.hidden run'", "output_dir: '.hidden run' is no name for a run"),
+    ("'output_dir=runs/.hidden run'", "output_dir: '.hidden run' is no name for a folder"),
     ("output_dir=qwen2 --resume", "qwen2: not a run"),
 ]
 

@@ -49,7 +49,7 @@ def test_a_run_may_be_called(tmp_path, name):
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_a_run_may_not_be_called(tmp_path, name):
-    with pytest.raises(UsageError, match=r"output_dir: (?s:.*) is no name for a run"):
+    with pytest.raises(UsageError, match=r"output_dir: (?s:.*) is no name for a folder"):
         RunDir.create(tmp_path / name, "")
     assert list(tmp_path.iterdir()) == []
 
@@ -58,7 +58,7 @@ def test_a_bad_name_is_refused_before_a_model_is_loaded(tmp_path):
     missing = "attacker.model_name_or_path=./nowhere"
     ended = sparring_command("train", "magic", missing, f"output_dir={tmp_path / 'a b'}")
     assert ended.code == 2
-    assert "output_dir: 'a b' is no name for a run" in ended.err
+    assert "output_dir: 'a b' is no name for a folder" in ended.err
     assert "nowhere" not in ended.err
     assert list(tmp_path.iterdir()) == []
 

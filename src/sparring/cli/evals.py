@@ -117,8 +117,8 @@ def _played(
     spec = evaluation.spec
     folder = EvalDir(output or default_folder(spec))
     folder.check(spec, resume)
-    note(*evaluation.notes, *evaluation.suite.notes(), *folder.notes())
-    if folder.status == "complete" and not retry:
+    note(*evaluation.notes, *evaluation.suite.notes(), *folder.other_versions())
+    if folder.stage == "complete" and not retry:
         folder.keep_overlap(evaluation.overlap)
         note(f"complete already: {folder.folder}")
     else:

@@ -25,7 +25,7 @@ from sparring.pulse import phase
 from sparring.runs.sources import packaged_briefs
 from sparring.runs.train import Interrupted, signals
 from sparring.store.files import Journal, Row
-from sparring.store.folder import RunDir, write_status
+from sparring.store.folder import RunDir
 from sparring.types import Completion, Move, Player, State, Status, UnscoredError, UsageError
 
 Sets = Mapping[str, Sequence[Sequence[State]]]
@@ -130,10 +130,9 @@ def run(evaluation: Evaluation, folder: EvalDir, retry_unscored: bool = False) -
             with signals() as received:
                 _play(evaluation, folder, received)
         except (Interrupted, UnscoredError) as error:
-            stopped = "stopped" if isinstance(error, UnscoredError) else "interrupted"
-            write_status(folder.folder, stopped)
+            folder.set_status("stopped" if isinstance(error, UnscoredError) else "interrupted")
             raise
-        write_status(folder.folder, "complete")
+        folder.set_status("complete")
 
 
 def _play(evaluation: Evaluation, folder: EvalDir, received: Sequence[int]) -> None:

@@ -14,17 +14,15 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from sparring.data.overlap import counted
-from sparring.door import inside, read_json, reading
+from sparring.door import read_json, reading
 from sparring.exam import RateQuestion, Success, questions, rate_name
 from sparring.games.codec import state_json, verdict_json
 from sparring.metrics import without_reply
 from sparring.store.files import Journal, Row, dumps, sweep, write_atomic
-from sparring.store.folder import environment, locked, other_versions, read_status, write_status
-from sparring.store.records import Environment
+from sparring.store.folder import Folder, check_free, environment
 from sparring.types import State, Status, UsageError, Verdict
 
 SCHEMA = 1
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 Key = tuple[str, str, int, int]
 """Names a sample: (model, set, place in the set, draw)."""
 
@@ -175,8 +173,7 @@ class Overlap:
         return {"trained_on": self.trained_on, "seeds": self.seeds, "sets": sets}
 
 
-@dataclass(frozen=True, slots=True)
-class EvalDir:
+class EvalDir(Folder):
     """One evaluation's folder.
 
     `eval.json` holds the specification and is never changed; `samples.jsonl` (and, with an
@@ -184,11 +181,7 @@ class EvalDir:
     and, where it is known what a model was trained on, from `overlap.json`.
     """
 
-    folder: Path
-
-    def path(self, *names: str) -> Path:
-        """Return the path of something in the folder, which may be another person's: no link."""
-        return inside(self.folder, *names)
+    what = "it"
 
     @property
     def samples(self) -> Journal:
@@ -210,15 +203,14 @@ class EvalDir:
         return spec
 
     @property
-    def status(self) -> str:
+    def stage(self) -> str:
         """`none`, `started`, `interrupted`, `stopped` or `complete`."""
-        return str(read_status(self.folder).status) if self._begun else "none"
+        return self.status.status if self._begun else "none"
 
     @property
     def finished_at(self) -> str:
         """When it was last written to, in ISO 8601 with the zone as +00:00."""
-        time = str(read_status(self.folder).time)
-        return f"{time[:-2]}:{time[-2:]}"
+        return f"{self.status.time[:-2]}:{self.status.time[-2:]}"
 
     @property
     def _begun(self) -> bool:
@@ -253,14 +245,10 @@ class EvalDir:
 
     def check(self, spec: EvalSpec, resume: bool) -> None:
         """Refuse a bad name, a folder that holds something else, and resuming without `resume`."""
-        if not _NAME.fullmatch(self.folder.name) or "\0" in str(self.folder):
-            raise UsageError(f"--output: {self.folder.name!r:.80} is no name for a folder")
         if not self._begun:
-            ours = {"LOCK", "env.json", "eval.json", "run.json", "samples.jsonl", "attacks.jsonl"}
-            ours |= {"overlap.json"}
-            there = {p.name.partition(".tmp-")[0] for p in self.folder.glob("*")}
-            if self.folder.is_file() or not there <= ours:
-                raise UsageError(f"--output: {self.folder} holds something else; choose another")
+            own = {"LOCK", "env.json", "eval.json", "run.json", "samples.jsonl", "attacks.jsonl"}
+            own |= {"overlap.json"}
+            check_free(self.folder, "--output", own, "holds something else; choose another")
             return
         before = self._eval_json()
         now = json.loads(dumps({"schema": SCHEMA, **asdict(spec)}))
@@ -270,26 +258,22 @@ class EvalDir:
                 f"--output: {self.folder} asked something else: {', '.join(differ)} "
                 f"{'differs' if len(differ) == 1 else 'differ'} from its eval.json; choose another"
             )
-        if self.status != "complete" and not resume:
+        if self.stage != "complete" and not resume:
             raise UsageError(
                 f"--output: {self.folder} is begun and not complete; go on with it (--resume), or "
                 "choose another"
             )
 
-    def notes(self) -> list[str]:
-        """Return what differs from when it was begun and does not forbid to go on."""
-        return other_versions(Environment.read_if_there(self.path("env.json")))
-
     @contextmanager
     def writing(self, spec: EvalSpec) -> Iterator[None]:
         """Let one process at a time write; the folder is there and whole within the block."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with locked(self.folder, "it"):
+        with self.locked():
             sweep(self.folder)
             if not self._begun:
                 write_atomic(self.path("env.json"), dumps(environment()))
                 write_atomic(self.path("eval.json"), dumps({"schema": SCHEMA, **asdict(spec)}))
-            write_status(self.folder, "started")
+            self.set_status("started")
             yield
 
     def write_results(self, results: Mapping[str, Any]) -> None:

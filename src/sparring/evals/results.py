@@ -130,7 +130,7 @@ class Results:
                 for model in self.spec.names[1:]
             },
             "folder": str(self.folder.folder),
-            "status": self.folder.status,
+            "status": self.folder.stage,
         }
 
     def to_json(self) -> dict[str, Any]:

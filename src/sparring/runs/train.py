@@ -28,7 +28,7 @@ from sparring.stats.rates import Rate
 from sparring.store import records
 from sparring.store.checkpoints import check_seeds, seeds_digest, spread_out
 from sparring.store.files import dumps
-from sparring.store.folder import OPENINGS, RunDir, identities, other_versions
+from sparring.store.folder import OPENINGS, RunDir, identities
 from sparring.types import (
     CorruptError,
     Episode,
@@ -220,7 +220,7 @@ class _Training:
             if state.sha256.get(name) != digest:
                 raise CorruptError(f"{folder.folder / name}: is not what it was at {place.name}")
         check_seeds(place, run.seeds)
-        for note in other_versions(folder.environment):
+        for note in folder.other_versions():
             self.watch.note(note)
         past = folder.rewind(number)
         checkpoints.rewind(number)

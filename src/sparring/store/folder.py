@@ -35,37 +35,78 @@ _LIBRARIES = ("sparring", "torch", "transformers", "peft", "accelerate", "tokeni
 OPENINGS, CROSSPLAY = "exams/openings.jsonl.gz", "exams/crossplay/results.json"
 
 
-@contextmanager
-def locked(folder: Path, what: str) -> Iterator[None]:
-    """Let one process at a time write in `folder`; the lock ends with it, however it ends."""
-    try:
-        with FileLock(inside(folder, "LOCK"), timeout=0):
-            yield
-    except Timeout:
-        raise UsageError(f"{folder}: another process is writing {what}") from None
+class Folder:
+    """What a command writes: one process at a time, with a status and the versions it began with.
 
-
-def write_status(folder: Path, status: str, **more: Any) -> None:
-    """Write into run.json how a run or an evaluation stands, and when that was."""
-    now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    r.RunStatus(status=status, time=now, **more).write(inside(folder, "run.json"))
-
-
-def read_status(folder: Path) -> r.RunStatus:
-    """Return what `write_status` wrote; CorruptError where it is something else."""
-    return r.RunStatus.read(inside(folder, "run.json"))
-
-
-class RunDir:
-    """One run's folder.
-
-    `rounds.jsonl` holds one line a round, exactly once: a resumed run first drops the lines that
-    its checkpoint does not know, then plays those rounds again. Without `writer` nothing is ever
-    changed: of several processes that play a run together, one writes.
+    Without `writer` nothing is ever changed: of several processes that play a run together, one
+    writes.
     """
+
+    what = "this run"
 
     def __init__(self, folder: Path, writer: bool = True) -> None:
         self.folder, self.writer = folder, writer
+
+    def path(self, *names: str) -> Path:
+        """Return the path of something in the folder, which may be another person's: no link."""
+        return inside(self.folder, *names)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let one process at a time write; one that is no writer takes no lock."""
+        try:
+            with FileLock(self.path("LOCK"), timeout=0) if self.writer else nullcontext():
+                yield
+        except Timeout:
+            raise UsageError(f"{self.folder}: another process is writing {self.what}") from None
+
+    def set_status(self, status: str, **more: Any) -> None:
+        """Write into run.json how it stands, and when that was."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        if self.writer:
+            r.RunStatus(status=status, time=now, **more).write(self.path("run.json"))
+
+    @property
+    def status(self) -> r.RunStatus:
+        """Return what `set_status` wrote; CorruptError where it is something else."""
+        return r.RunStatus.read(self.path("run.json"))
+
+    @property
+    def environment(self) -> r.Environment | None:
+        """The versions and the machine that it was begun with, where they are recorded."""
+        return r.Environment.read_if_there(self.path("env.json"))
+
+    def other_versions(self) -> list[str]:
+        """Return a note on each library whose version is not the one that it was begun with."""
+        begun, now = self.environment, environment()["versions"]
+        return [
+            f"{library} is {now[library]} here and was {before} when it was begun: numbers may "
+            "differ"
+            for library, before in (begun.versions if begun else {}).items()
+            if now.get(library, before) != before
+        ]
+
+
+def check_free(folder: Path, setting: str, own: set[str], why: str) -> None:
+    """Refuse a bad name for a folder, and `why` one with anything in it but its `own` files."""
+    if not _NAME.fullmatch(folder.name) or "\0" in str(folder):
+        raise UsageError(
+            f"{setting}: {folder.name!r:.80} is no name for a folder (letters, digits, '.', '_' "
+            "and '-', at most 128)"
+        )
+    if folder.is_file() or not {p.name.partition(".tmp-")[0] for p in folder.glob("*")} <= own:
+        raise UsageError(f"{setting}: {folder} {why}")
+
+
+class RunDir(Folder):
+    """One run's folder.
+
+    `rounds.jsonl` holds one line a round, exactly once: a resumed run first drops the lines that
+    its checkpoint does not know, then plays those rounds again.
+    """
+
+    def __init__(self, folder: Path, writer: bool = True) -> None:
+        super().__init__(folder, writer)
         self.evidence = files.Evidence(folder, writer)
         self._digest, self._digested = hashlib.sha256(), 0
 
@@ -76,17 +117,9 @@ class RunDir:
         What `create` writes before config.yaml does not count: a run that was killed before it
         had one does not exist.
         """
-        if not _NAME.fullmatch(folder.name) or "\0" in str(folder):
-            raise UsageError(
-                f"output_dir: {folder.name!r:.80} is no name for a run (letters, digits, "
-                "'.', '_' and '-', at most 128)"
-            )
-        names = {path.name.partition(".tmp-")[0] for path in folder.glob("*")}
-        begun = names <= {"LOCK", "env.json", "run.json", "config.yaml"}
-        if (folder / "config.yaml").exists() or folder.is_file() or not begun:
-            raise UsageError(
-                f"output_dir: {folder} exists; go on with it (--resume), or choose another"
-            )
+        why = "exists; go on with it (--resume), or choose another"
+        own = {"LOCK", "env.json", "run.json", "config.yaml"}
+        check_free(folder, "output_dir", set() if (folder / "config.yaml").exists() else own, why)
 
     @classmethod
     def create(
@@ -114,16 +147,6 @@ class RunDir:
             raise UsageError(f"{folder}: not a run (no config.yaml in it)")
         return cls(folder)
 
-    def path(self, *names: str) -> Path:
-        """Return the path of something in the run, which may be another person's: no link."""
-        return inside(self.folder, *names)
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Let one process at a time write this run; one that is no writer takes no lock."""
-        with locked(self.folder, "this run") if self.writer else nullcontext():
-            yield
-
     @property
     def checkpoints(self) -> Checkpoints:
         return Checkpoints(self.path("checkpoints"), self.writer)
@@ -144,11 +167,6 @@ class RunDir:
             longer = config.model_copy(update={"rounds": rounds})
             files.write_atomic(self.path("config.yaml"), to_yaml(longer).encode())
             self.path(CROSSPLAY).unlink(missing_ok=True)
-
-    @property
-    def environment(self) -> r.Environment | None:
-        """The versions and the machine that the run was begun with, where they are recorded."""
-        return r.Environment.read_if_there(self.path("env.json"))
 
     def checkpoint(self, number: int | None) -> Path:
         """Return the folder of a checkpoint (None: the last) that is whole, to play on with it.
@@ -173,15 +191,6 @@ class RunDir:
                     f"{player}.model_name_or_path: {name} is not what {self.folder} was begun "
                     f"with: {', '.join(changed)} changed; put the files back, or begin a new run"
                 )
-
-    def set_status(self, status: str, **more: Any) -> None:
-        """Write into run.json how the run stands."""
-        if self.writer:
-            write_status(self.folder, status, **more)
-
-    @property
-    def status(self) -> r.RunStatus:
-        return read_status(self.folder)
 
     def append(self, round_: Round, judge: Mapping[str, int] | None = None) -> None:
         """Add a round's line and make it durable; `judge` is what its rulings cost, if anything."""
@@ -371,16 +380,6 @@ def environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "versions": {library: _version(library) for library in _LIBRARIES},
     }
-
-
-def other_versions(begun: r.Environment | None) -> list[str]:
-    """Return a note on each library whose version is not the one that a record names."""
-    now = environment()["versions"]
-    return [
-        f"{library} is {now[library]} here and was {before} when it was begun: numbers may differ"
-        for library, before in (begun.versions if begun else {}).items()
-        if now.get(library, before) != before
-    ]
 
 
 def _version(library: str) -> str:
