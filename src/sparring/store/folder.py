@@ -118,8 +118,9 @@ class RunDir(Folder):
         had one does not exist.
         """
         why = "exists; go on with it (--resume), or choose another"
-        own = {"LOCK", "env.json", "run.json", "config.yaml"}
-        check_free(folder, "output_dir", set() if (folder / "config.yaml").exists() else own, why)
+        check_free(folder, "output_dir", {"LOCK", "env.json", "run.json", "config.yaml"}, why)
+        if (folder / "config.yaml").exists():
+            raise UsageError(f"output_dir: {folder} {why}")
 
     @classmethod
     def create(
