@@ -4,8 +4,6 @@ The names in `__init__.pyi` are the public API; everything else may move. A name
 is first used, so that importing `sparring` loads none of the modules.
 """
 
-from __future__ import annotations
-
 import ast
 from importlib import import_module
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The arena: policies play a game from its openings, fork by fork, and a judge rules on it."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count

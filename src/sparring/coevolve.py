@@ -1,7 +1,5 @@
 """The whole game on one page: play, judge, measure, remember, credit and learn, again and again."""
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence

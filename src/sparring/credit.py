@@ -1,7 +1,5 @@
 """From returns to advantages: the samples that one player learns from in a finished round."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

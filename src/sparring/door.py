@@ -1,7 +1,5 @@
 """The one door to a folder that nobody vouches for: only regular files inside it are touched."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Metrics of a round: rates of its episodes, rewards, tokens and what became of its groups."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import fmean, pstdev

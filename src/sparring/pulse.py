@@ -1,7 +1,5 @@
 """The sign of life of long work: it says how far it is, and whoever watches shows that."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar

@@ -1,7 +1,5 @@
 """Schedules: who learns in a round, from its number and the metrics of the rounds before it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 

@@ -1,7 +1,5 @@
 """What a user types; the only room that reads the environment and the command line."""
 
-from __future__ import annotations
-
 import io
 import os
 import sys

@@ -1,7 +1,5 @@
 """Which prompts overlap with training seeds: word for word, but for their form, or nearly."""
 
-from __future__ import annotations
-
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence

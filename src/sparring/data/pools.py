@@ -1,7 +1,5 @@
 """From files to attack pools, and other demonstrations; errors name the file and the line."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain

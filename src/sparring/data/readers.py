@@ -1,7 +1,5 @@
 """From files to seeds and labelled replies; errors name the file and the line."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set

@@ -1,7 +1,5 @@
 """The records of a file as a stream, each with the line it stands on; nothing is guessed."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import json

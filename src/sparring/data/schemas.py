@@ -4,8 +4,6 @@ A file is known by its exact columns. Where two files have the same columns, onl
 which one it is; where even that is missing, nothing is guessed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import re

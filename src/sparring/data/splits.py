@@ -1,7 +1,5 @@
 """Which seeds a round is played from: an equal mix of labels, every seed once an epoch."""
 
-from __future__ import annotations
-
 import random
 import sys
 import unicodedata

@@ -1,7 +1,5 @@
 """Counts of what a file holds: labels, repeats, clusters and categories, but no request."""
 
-from __future__ import annotations
-
 import hashlib
 from array import array
 from collections import Counter

@@ -1,7 +1,5 @@
 """Training services that hold LoRA clients, and a policy and a learner of such a client."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

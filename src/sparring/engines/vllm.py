@@ -1,7 +1,5 @@
 """vLLM as a sampling engine: in this process or behind a URL, adapters by name."""
 
-from __future__ import annotations
-
 import json
 import math
 import sys

@@ -1,7 +1,5 @@
 """Estimates a run's needs on one GPU: bytes of memory and seconds of a round."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """What fits into memory: micro-batches by their size, a run on a card, settings that would fit."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Counts a model's sizes on the meta device, where tensors hold no data, without its weights."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass

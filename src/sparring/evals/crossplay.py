@@ -1,7 +1,5 @@
 """Comparisons between runs: exams item by item, and every attacker against every defender."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import defaultdict

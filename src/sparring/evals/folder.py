@@ -1,7 +1,5 @@
 """An evaluation's folder: its specification, its samples (each exactly once), its results."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Trains small judges on replies that people have labelled, and measures how often they err."""
 
-from __future__ import annotations
-
 import hashlib
 import random
 from collections.abc import Collection, Sequence

@@ -1,7 +1,5 @@
 """Judges on stored replies: new verdicts on them, and error rates against people's labels."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence

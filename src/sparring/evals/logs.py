@@ -1,7 +1,5 @@
 """Samples and results as Inspect AI and lm-evaluation-harness write them; untrusted text inside."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence

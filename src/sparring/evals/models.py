@@ -1,7 +1,5 @@
 """Models under test, in this process or behind a URL, and the trained attacker they meet."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Turns an evaluation's samples into rates and their differences, and checks them against gates."""
 
-from __future__ import annotations
-
 import operator
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """The table of tasks, and the openings that the words of `--tasks` stand for."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -9,8 +9,6 @@ taken as they are, lone surrogates too.
 - episode: a state with its `opening`, its `verdict` and its `returns`
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any

@@ -1,7 +1,5 @@
 """MAGIC's game and SSP's: up to n exchanges in which the defender replies to rewrites of a seed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The protocol of a game, and what was sent in one; no model and no random number."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Zero-sum matrix games and their exact solutions: the games whose right answer is known."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

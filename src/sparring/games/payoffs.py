@@ -1,7 +1,5 @@
 """Payoffs of outcomes: published tables, each with its source, and the terms added to them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType

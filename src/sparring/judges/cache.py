@@ -1,7 +1,5 @@
 """An engine behind a cache: what was answered once, kept in one SQLite file, is not asked again."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sqlite3

@@ -1,7 +1,5 @@
 """What a linear judge is linear in: marks of an exchange, or a model's hidden states."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence

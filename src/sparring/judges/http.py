@@ -1,7 +1,5 @@
 """A judge's model behind a URL: the OpenAI-compatible protocol over the one HTTP client."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """A judge's model in this process: transformers, greedy, what is judged kept apart as text."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property

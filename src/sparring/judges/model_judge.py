@@ -1,7 +1,5 @@
 """A judge that is a model: a published format, an engine, and nothing made up in between."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Judges put together: several as one verdict, one shared out over processes, and their costs."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

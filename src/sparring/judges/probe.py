@@ -1,7 +1,5 @@
 """Questions whose answers are known: does the model behind a judge judge at all?"""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 The 1B Llama Guard's template wants each content as a list of typed parts; its engine sees to that.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence

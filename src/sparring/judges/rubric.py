@@ -1,7 +1,5 @@
 """A judge of our own for any chat model: questions about an exchange in, one JSON object out."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence

@@ -15,8 +15,6 @@ reply that it won against; u is how well the defence did in a group of replies, 
 UCB score = (1 − m) + c · sqrt(ln(1 + N) / (1 + n)), with N the visits of all entries.
 """
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import math

@@ -5,8 +5,6 @@ of them: `uniform` (fictitious self-play, Heinrich et al. 2015) or by the equili
 cross-play matrix (PSRO, Lanctot et al. 2017, arXiv:1711.00832).
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

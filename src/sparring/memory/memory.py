@@ -3,8 +3,6 @@
 The two classes here keep nothing. The experience pool and the league override their methods.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

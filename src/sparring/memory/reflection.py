@@ -1,7 +1,5 @@
 """Reflection: the defender is shown how it failed, and trained as if it had not been."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

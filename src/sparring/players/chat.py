@@ -1,7 +1,5 @@
 """Between messages and token ids: a model's own chat template, and nothing of ours."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 import re

@@ -1,7 +1,5 @@
 """A policy in this process: transformers, one decode batch, randomness by address."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Who plays and who learns: the protocols of a policy and a learner, and a scripted policy."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol

@@ -1,7 +1,5 @@
 """What a model is and can do: its kind, its parts, and trials of the ways in which it may run."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """A player's weights, a whole model's or an adapter's on a base, and the AdamW that steps them."""
 
-from __future__ import annotations
-
 import copy
 import json
 import math

@@ -1,7 +1,5 @@
 """Text as a terminal, a page or a figure may show it: nothing moves a cursor, reorders or hides."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 

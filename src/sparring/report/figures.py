@@ -1,7 +1,5 @@
 """The figures of a page: curves over rounds, families, cross-play, strategies, exploitability."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby

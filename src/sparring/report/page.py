@@ -1,7 +1,5 @@
 """From runs to one HTML page that needs nothing but itself, and what a terminal is shown."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

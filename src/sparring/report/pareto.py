@@ -1,7 +1,5 @@
 """Safety against helpfulness of several models: ASR over over-refusal, with intervals."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One figure as SVG or PNG, light or dark; no text from data is ever read as mathematics."""
 
-from __future__ import annotations
-
 import io
 import re
 import warnings

@@ -1,7 +1,5 @@
 """How a run goes, while it goes: bars on a terminal, one line a round elsewhere, trackers."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack

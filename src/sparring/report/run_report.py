@@ -1,7 +1,5 @@
 """Everything that a report says of one run, read from its folder through the records' models."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

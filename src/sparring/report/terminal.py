@@ -1,7 +1,5 @@
 """The report for a terminal: the tables a reader wants to see first."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Group, RenderableType

@@ -1,7 +1,5 @@
 """From a configuration to a run: rules, openings, turns, memory and opponents put together."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial

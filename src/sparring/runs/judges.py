@@ -1,7 +1,5 @@
 """Builds judges from settings, a kind or a YAML file; several entries make a panel."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The models of a run: found at one commit, loaded, given adapters, and made into trainers."""
 
-from __future__ import annotations
-
 from collections import ChainMap
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Runs known to work, by name: MAGIC, SSP, Self-RedTeam and their ablations; ours and plug-ins'."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points

@@ -1,7 +1,5 @@
 """A run: its plan, its exam and its rehearsal; what a program may pass as objects."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

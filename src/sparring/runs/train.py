@@ -1,7 +1,5 @@
 """A run from its first demonstration to its last exam: what the caller of `coevolve` does."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections import deque

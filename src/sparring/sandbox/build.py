@@ -1,7 +1,5 @@
 """Build a sandbox base: `python -m sparring.sandbox.build OUTPUT --seed 0 --language-seed 0`."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sys

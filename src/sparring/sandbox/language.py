@@ -1,7 +1,5 @@
 """The stand-in language: intents, what is forbidden, knowledge, ways to dress it, code words."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

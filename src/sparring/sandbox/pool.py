@@ -1,7 +1,5 @@
 """The attack pool: demonstrations of rewrites that an attacker is warmed up on."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 

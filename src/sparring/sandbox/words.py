@@ -1,7 +1,5 @@
 """The stand-in language's words and templates as `words.yaml` lists them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import chain
 

@@ -1,7 +1,5 @@
 """The sandbox as a place to play: its seeds, its lessons, its judge and its exams."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

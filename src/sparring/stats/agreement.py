@@ -1,7 +1,5 @@
 """How far raters agree beyond chance, and what a rate would be without the errors of its rater."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass

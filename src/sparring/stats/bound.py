@@ -1,7 +1,5 @@
 """An upper confidence limit on how often a defender fails under a stated attack distribution."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Two runs on the same items: the difference of their rates, item by item."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt

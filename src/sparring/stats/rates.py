@@ -1,7 +1,5 @@
 """A rate is never a bare number: n, an interval and how, what was unscored, and the bounds."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field

@@ -1,7 +1,5 @@
 """Checkpoints that exist whole or not at all: temporary folder, manifest last, one rename."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import shutil

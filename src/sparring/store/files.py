@@ -1,7 +1,5 @@
 """Files that are whole or not there: atomic writes, journals, and errors that name the file."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import gzip

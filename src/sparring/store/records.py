@@ -1,7 +1,5 @@
 """What stands in a run's files: each record is written and read by the same model."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Self

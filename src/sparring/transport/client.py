@@ -1,7 +1,5 @@
 """One client for every HTTP server: paced, guarded, patient with failures and with outages."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 import re

@@ -1,7 +1,5 @@
 """What holds a client back: where it may connect, what it never shows, how hard it may press."""
 
-from __future__ import annotations
-
 import asyncio
 import html
 import ipaddress
