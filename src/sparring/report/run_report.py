@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
-from sparring.door import checked, inside, read_json
+from sparring.door import inside, read_json, reading
+from sparring.memory.experience import Entry, entry_of
 from sparring.report.escape import in_place_of, name
 from sparring.settings.config import RunConfig
 from sparring.stats.rates import Rate, grouped
 from sparring.store import records
 from sparring.store.folder import RunDir
-from sparring.types import CorruptError, UsageError
+from sparring.types import UsageError
 
 T = TypeVar("T")
 Points = Sequence[tuple[int, float]]
@@ -278,28 +279,25 @@ def pool_entries(run: RunDir, content: bool) -> dict[str, Any]:
     number = run.checkpoints.at(None)
     path = inside(run.checkpoints.path(number), "memory.json")
     written = read_json(path)
-    memory = written.get("memory") if isinstance(written, dict) else None
-    if not isinstance(memory, dict):
-        raise CorruptError(f"{path}: is corrupt: `memory` must be an object")
-    if "entries" not in memory:
-        raise UsageError(
-            f"{run.folder}: played without an experience pool (memory.experience.sampler)"
-        )
-    pool = checked(records.Pool, memory, path)
-
-    active = [entry for entry in pool.entries if not entry.asleep]
-    retired = [entry for entry in pool.entries if entry.asleep]
-    lists = {
-        "hardest": sorted(active, key=lambda entry: entry.mean),
-        "most visited": sorted(active, key=lambda entry: -entry.visits),
-        "retired": retired,
-    }
-    sizes = {"size": len(active), "asleep": len(retired), "visits": pool.visits}
-    shown = {name: [_row(e, content) for e in entries[:SHOWN]] for name, entries in lists.items()}
+    with reading(path):
+        memory = written["memory"]
+        if "entries" not in memory:
+            raise UsageError(
+                f"{run.folder}: played without an experience pool (memory.experience.sampler)"
+            )
+        entries = [entry_of(row) for row in memory["entries"]]
+        active = [entry for entry in entries if not entry.asleep]
+        lists = {
+            "hardest": sorted(active, key=lambda entry: entry.mean),
+            "most visited": sorted(active, key=lambda entry: -entry.visits),
+            "retired": [entry for entry in entries if entry.asleep],
+        }
+        sizes = {"size": len(active), "asleep": len(lists["retired"]), "visits": memory["visits"]}
+        shown = {name: [_row(e, content) for e in own[:SHOWN]] for name, own in lists.items()}
     return {"rounds": number, **sizes, **shown}
 
 
-def _row(entry: records.PoolEntry, content: bool) -> dict[str, Any]:
+def _row(entry: Entry, content: bool) -> dict[str, Any]:
     text = entry.seen[-1].content
     return {
         **{"seed": entry.seed.id, "harmful": entry.seed.harmful, "mean": entry.mean},

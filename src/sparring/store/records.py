@@ -11,7 +11,7 @@ from sparring.door import checked, read_json
 from sparring.stats.bound import Limit
 from sparring.stats.rates import Rate
 from sparring.store.files import dumps, write_atomic
-from sparring.types import Message, Player, Seed
+from sparring.types import Player
 
 
 def _finite(number: float) -> float:
@@ -127,23 +127,6 @@ class CrossplayResults(Record):
     columns: str
     asr: dict[str, Rates]
     costs: Costs | None = None
-
-
-class PoolEntry(Record):
-    """One attack of the experience pool, as the defender was shown it."""
-
-    seed: Seed
-    seen: Annotated[list[Message], Field(min_length=1)]
-    mean: Number
-    visits: Count
-    asleep: bool
-
-
-class Pool(Record):
-    """What a checkpoint's memory.json holds of the experience pool."""
-
-    visits: Count
-    entries: list[PoolEntry]
 
 
 class AttackerCurve(Record):
