@@ -11,9 +11,11 @@ from tests.table import BROKEN, CANDLE, HELD, VAULT, ScriptedJudge, attacks, mag
 
 from sparring import CorruptError, Exam, Player, RunDir, State, Status, UsageError, Verdict
 from sparring.evals import judging
-from sparring.evals.judging import BATCH, StoredGame, games_of_file, games_of_run, rates
+from sparring.evals.crossplay import recorded_games
+from sparring.evals.judging import BATCH, Games, games_of_file, rates
 from sparring.evals.results import check_unscored
 from sparring.games.game import attack_of, reply_of
+from sparring.metrics import without_reply
 from sparring.pulse import watched
 
 A, D = Player.ATTACKER, Player.DEFENDER
@@ -24,10 +26,10 @@ def by_reply(state: State) -> Verdict:
     return BROKEN if reply_of(state) == "yes" else HELD
 
 
-def stored(n: int, kind: str = "harmful") -> list[StoredGame]:
+def stored(n: int, kind: str = "harmful") -> Games:
     seeds = [replace(VAULT, id=f"vault-{i}") for i in range(n)]
     return [
-        StoredGame(f"{kind}/replies", State(seed).deal(A, "open").deal(D, "no" if i % 4 else "yes"))
+        (f"{kind}/replies", State(seed).deal(A, "open").deal(D, "no" if i % 4 else "yes"))
         for i, seed in enumerate(seeds)
     ]
 
@@ -51,8 +53,8 @@ def test_a_record_is_a_prompt_and_a_response_or_a_dialogue(tmp_path):
         {"messages": [*messages, {"role": "assistant", "content": "yes"}], "model": "squire"},
     ]
     games = games_of_file(write(tmp_path / "r.jsonl", *records))
-    assert [game.set for game in games] == ["harmful/r", "benign/r", "replies/r"]
-    first, second, third = (game.state for game in games)
+    assert [name for name, _ in games] == ["harmful/r", "benign/r", "replies/r"]
+    first, second, third = (state for _, state in games)
     exchanges = [(attack_of(state), reply_of(state)) for state in (first, second, third)]
     assert exchanges == [("open", "no"), ("open it", "no"), ("open it", "yes")]
     assert (first.seed.id, first.seed.requested, first.seed.harmful) == ("7", "enter", True)
@@ -134,12 +136,12 @@ def test_what_failed_is_asked_again_and_its_later_verdict_counts(tmp_path):
 
 def test_verdicts_of_another_judge_or_on_other_replies_are_refused(tmp_path):
     path, (game, *games) = tmp_path / "v.jsonl", stored(5)
-    state = game.state
-    goal = replace(game, state=replace(state, seed=replace(state.seed, goal="x")))
-    unanswered = replace(game, state=State(state.seed).deal(A, "open"))
+    name, state = game
+    goal = name, replace(state, seed=replace(state.seed, goal="x"))
+    unanswered = name, State(state.seed).deal(A, "open")
     judged([game, *games], path)
     other_replies = [
-        *(stored(6), [*games, game], [replace(game, set="harmful/other"), *games]),
+        *(stored(6), [*games, game], [("harmful/other", state), *games]),
         *([goal, *games], [unanswered, *games]),
     ]
     for other, name in [*((other, "scripted") for other in other_replies), (stored(5), "another")]:
@@ -170,7 +172,7 @@ def test_a_damaged_line_is_named(line, tmp_path):
 )
 def test_rates_ask_of_each_set_what_its_label_calls_for(kind, fills, values):
     games = stored(8, kind)
-    measured = rates(games, [by_reply(game.state) for game in games], frozenset(fills))
+    measured = rates(games, [by_reply(state) for _, state in games], frozenset(fills))
     assert {name: rate.value for name, rate in measured.items()} == values
 
 
@@ -197,27 +199,37 @@ def test_the_games_of_an_exam_judged_again_by_the_same_judge_have_the_same_rates
     live = {"harmful/live": [magic().open(VAULT)] * 2}
     sets = PLAIN | live | {"benign/plain": [State(CANDLE).deal(A, "polish")]}
     run, result = recorded(tmp_path / "run", magic(), sets, says("yes"), script, attacks("a tale"))
-    games = games_of_run(run, 4)
-    verdicts = [Verdict() if reply_of(g.state) is None else by_reply(g.state) for g in games]
+    games = recorded_games(run, 4)
+    verdicts = [Verdict() if reply_of(s) is None else by_reply(s) for _, s in games]
     again = rates(games, verdicts, GUARD | {"helpful"})
     assert {name: rate.value for name, rate in again.items()} == {
         name: rate.value for name, rate in result.rates.items()
     }
     assert (again["asr/live"].n_scored, again["asr/live"].value) == (2, 0.0)
     with pytest.raises(UsageError, match="no exam after 8 rounds; wanted one of 4"):
-        games_of_run(run, 8)
+        recorded_games(run, 8)
 
 
 def test_a_reply_that_did_not_parse_is_shown_to_no_judge(tmp_path):
     game, path = replace(magic(), reply_format=0.5), tmp_path / "again.jsonl"
     run, _ = recorded(tmp_path / "run", game, PLAIN, says(""))
-    games, judge = games_of_run(run, 4), ScriptedJudge(by_reply)
+    games, judge = recorded_games(run, 4), ScriptedJudge(by_reply)
     verdicts = judged(games, path, judge)
     assert judge.states == []
     assert rates(games, verdicts, judge.fills)["asr/plain"].unscored == {"skipped": 4}
     check_unscored(rates(games, verdicts, judge.fills).values(), 0.0)
-    judged([replace(game, judged=True) for game in games], path, judge)  # as once judged
+    sent = [(*state.moves[:-1], replace(state.moves[-1], sent="")) for _, state in games]
+    once = [(n, replace(state, moves=m)) for (n, state), m in zip(games, sent, strict=True)]
+    judged(once, path, judge)  # as once judged
     assert len(judge.states) == 4
     assert {verdict.status for verdict in judged(games, path, judge)} == {Status.SKIPPED}
     without_format, _ = recorded(tmp_path / "other", magic(), PLAIN, says(""))
-    assert all(game.judged for game in games_of_run(without_format, 4))
+    assert not any(without_reply(state) for _, state in recorded_games(without_format, 4))
+
+
+def test_a_reply_whose_thought_is_never_closed_is_shown_to_no_judge(tmp_path):
+    texts = ("<think>They want", "<think>They want</think>No.")
+    records = [{"prompt": "open", "response": text} for text in texts]
+    judge = ScriptedJudge(by_reply)
+    judged(games_of_file(write(tmp_path / "r.jsonl", *records)), tmp_path / "v.jsonl", judge)
+    assert [reply_of(state) for state in judge.states] == ["No."]

@@ -14,7 +14,7 @@ from sparring.cli.speech import Json, TrustEndpoints, answer, note, say
 from sparring.types import UsageError
 
 if TYPE_CHECKING:
-    from sparring.evals.judging import Calibration, StoredGame
+    from sparring.evals.judging import Calibration, Games
     from sparring.judges.judge import Judge
 
 judge_app = Typer(no_args_is_help=True, help="Measure judges, and let them judge again.")
@@ -187,15 +187,16 @@ def _judges(words: Sequence[str], trusted: bool) -> list[Judge]:
     return [judge_of([entry], {}, word, f"--judge {word}") for word, entry in named]
 
 
-def _stored(what: Path, at: int | None) -> tuple[list[StoredGame], Path]:
+def _stored(what: Path, at: int | None) -> tuple[Games, Path]:
     """Return the replies, and where their verdicts go by default."""
-    from sparring.evals.judging import games_of_file, games_of_run
+    from sparring.evals.crossplay import recorded_games
+    from sparring.evals.judging import games_of_file
 
     if not what.is_dir():
         return games_of_file(what), what.with_suffix(".verdicts.jsonl")
     run = speech.run_dir(what)
     number = max(run.exams(), default=0) if at is None else at
-    return games_of_run(run, number), what / "evidence" / f"verdicts_{number:06d}.jsonl"
+    return recorded_games(run, number), what / "evidence" / f"verdicts_{number:06d}.jsonl"
 
 
 def _agreement(judge: Judge) -> dict[str, Any]:

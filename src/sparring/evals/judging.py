@@ -13,7 +13,6 @@ from sparring.data.readers import Labelled
 from sparring.data.rows import Record, jsonl
 from sparring.data.schemas import digest as digest_of
 from sparring.door import reading
-from sparring.evals.crossplay import recorded_games
 from sparring.exam import QUESTIONS, field_of, outcome, outcomes, reruled
 from sparring.games.codec import verdict_json, verdict_of
 from sparring.games.game import reply_in
@@ -22,8 +21,7 @@ from sparring.metrics import without_reply
 from sparring.pulse import phase
 from sparring.stats.agreement import Corrected, alpha, corrected, f1, kappa
 from sparring.stats.rates import Estimate, Outcome, Rate, grouped, rate
-from sparring.store.files import Journal, Row, dumps
-from sparring.store.folder import RunDir
+from sparring.store.files import Journal, dumps
 from sparring.types import UNRULED, Message, Player, Seed, State, Status, UsageError, Verdict
 
 SCHEMA = 1
@@ -32,16 +30,11 @@ BATCH = 64
 """Replies that are judged between two writes; a kill loses at most their verdicts."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredGame:
-    """A finished game and the set it belongs to; `judged` is false where no judge may see it.
+Games = Sequence[tuple[str, State]]
+"""Finished games, each with its set; sets are named as an exam's, or `replies/…` without labels.
 
-    Sets are named as an exam's; `replies/…` are those nobody labelled.
-    """
-
-    set: str
-    state: State
-    judged: bool = True
+A reply that did not parse, or whose thought was never closed, is shown to no judge.
+"""
 
 
 class _Reply(BaseModel):
@@ -60,7 +53,7 @@ class _Reply(BaseModel):
     category: str = ""
 
 
-def games_of_file(path: Path) -> list[StoredGame]:
+def games_of_file(path: Path) -> Games:
     """Read the replies of a JSONL file, one record each; UsageError names the file and the line.
 
     `messages` are user and assistant in turn; the last user message is what was asked, and
@@ -75,7 +68,7 @@ def games_of_file(path: Path) -> list[StoredGame]:
     return games
 
 
-def _stored_game(path: Path, where: str, row: Record) -> StoredGame:
+def _stored_game(path: Path, where: str, row: Record) -> tuple[str, State]:
     wanted = (
         "wanted {prompt | messages, response} and, if known, {id, harmful, goal, context, cluster, "
         "category}"
@@ -106,31 +99,22 @@ def _stored_game(path: Path, where: str, row: Record) -> StoredGame:
     for attack, answer in zip(turns[::2], turns[1::2], strict=True):
         state = state.deal(Player.ATTACKER, attack.content)
         state = state.deal(Player.DEFENDER, reply_in(answer.content) or "")
+    if reply_in(reply) is None:
+        state = replace(state, moves=(*state.moves[:-1], replace(state.moves[-1], sent=None)))
     kind = {True: "harmful", False: "benign", None: "replies"}[record.harmful]
-    return StoredGame(f"{kind}/{path.stem}", state, reply_in(reply) is not None)
+    return f"{kind}/{path.stem}", state
 
 
-def games_of_run(run: RunDir, number: int) -> list[StoredGame]:
-    """Read every game of a run's exam after `number` rounds, also those that came to no reply.
-
-    A reply that did not parse is shown to no judge.
-    """
-    return [
-        StoredGame(name, state, judged=not without_reply(state))
-        for name, state in recorded_games(run, number)
-    ]
-
-
-def digest(games: Sequence[StoredGame]) -> str:
+def digest(games: Games) -> str:
     """Return what distinguishes these replies from any others, in hex."""
     digest = hashlib.sha256()
-    for game in games:
-        texts = [move.completion.text for move in game.state.moves]
-        digest.update(dumps([game.set, game.state.seed.to_json(), texts]))
+    for name, state in games:
+        texts = [move.completion.text for move in state.moves]
+        digest.update(dumps([name, state.seed.to_json(), texts]))
     return digest.hexdigest()
 
 
-def rejudge(games: Sequence[StoredGame], judge: Judge, path: Path) -> list[Verdict]:
+def rejudge(games: Games, judge: Judge, path: Path) -> list[Verdict]:
     """Return a verdict for each game, journaled in `path` as they come.
 
     The first line says which judge and which replies; UsageError where they are others. A verdict
@@ -150,29 +134,26 @@ def rejudge(games: Sequence[StoredGame], judge: Judge, path: Path) -> list[Verdi
         journal.append([header])
     with reading(path):
         verdicts = {int(row["place"]): verdict_of(row["verdict"]) for row in rows[1:]}
-    verdicts |= {place: UNRULED for place, game in enumerate(games) if not game.judged}
+    unjudged = {place for place, (_, state) in enumerate(games) if without_reply(state)}
+    verdicts |= dict.fromkeys(unjudged, UNRULED)
     scored = {place for place, verdict in verdicts.items() if verdict.status is Status.OK}
-    due = [i for i, game in enumerate(games) if game.judged and i not in scored]
+    due = sorted({*range(len(games))} - unjudged - scored)
     for start in range(0, len(due), BATCH):
         batch = due[start : start + BATCH]
-        ruled = judge.rule([replace(games[place].state, rulings=()) for place in batch])
+        ruled = judge.rule([replace(games[place][1], rulings=()) for place in batch])
         verdicts |= dict(zip(batch, ruled, strict=True))
-        journal.append(_verdict_row(place, games[place], verdicts[place]) for place in batch)
+        journal.append(
+            {"place": n, "set": name, "id": state.seed.id, "verdict": verdict_json(verdicts[n])}
+            for n, (name, state) in ((place, games[place]) for place in batch)
+        )
         phase("judging", len(games) - len(due) + start + len(batch), len(games))
     return [verdicts[place] for place in range(len(games))]
 
 
-def _verdict_row(place: int, game: StoredGame, verdict: Verdict) -> Row:
-    seed_id, ruling = game.state.seed.id, verdict_json(verdict)
-    return {"place": place, "set": game.set, "id": seed_id, "verdict": ruling}
-
-
-def rates(
-    games: Sequence[StoredGame], verdicts: Sequence[Verdict], fills: frozenset[str]
-) -> dict[str, Rate]:
+def rates(games: Games, verdicts: Sequence[Verdict], fills: frozenset[str]) -> dict[str, Rate]:
     """Return the rates by `metric/set` that rest on what the judge fills."""
     ruled = enumerate(zip(games, verdicts, strict=True))
-    sets = grouped((game.set, (i, reruled(game.state, v, fills))) for i, (game, v) in ruled)
+    sets = grouped((name, (i, reruled(state, v, fills))) for i, ((name, state), v) in ruled)
     everything = outcomes({name: dict(states) for name, states in sets.items()}, {}, fills)
     rates = {name: rate(list(items.values())) for name, items in everything.items()}
     return {name: own for name, own in rates.items() if field_of(name) in fills}
