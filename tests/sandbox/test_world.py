@@ -69,4 +69,4 @@ def test_the_shipped_base_was_built_by_this_recipe_in_this_language():
 def test_the_shipped_base_passes_its_gates():
     chat = Chat(load_tokenizer(str(SHIPPED)))
     rates = gate(Weights(load_model(str(SHIPPED))), chat, World(language_of(SHIPPED)), n=96)
-    assert rates["adversarial"] > 0.5
+    assert rates["asr/adversarial"] > 0.5

@@ -1,6 +1,5 @@
 """An evaluation's folder: its specification, its samples (each exactly once), its results."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from sparring.door import read_json, reading
 from sparring.exam import RateQuestion, Success, questions, rate_name
 from sparring.games.codec import state_json, verdict_json
 from sparring.metrics import without_reply
-from sparring.store.files import Journal, Row, dumps, sweep, write_atomic
+from sparring.store.files import Journal, Row, digest, dumps, sweep, write_atomic
 from sparring.store.folder import Folder, check_free, environment
 from sparring.types import State, Status, UsageError, Verdict
 
@@ -151,7 +150,7 @@ def row_of(key: Key, state: State, second: Verdict | None) -> Row:
 def default_folder(spec: EvalSpec) -> Path:
     """Return `evals/MODEL-DIGEST`: the same specification has the same folder."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(spec.names[0]).name).strip("-.") or "model"
-    return Path("evals") / f"{name[:100]}-{hashlib.sha256(dumps(asdict(spec))).hexdigest()[:8]}"
+    return Path("evals") / f"{name[:100]}-{digest(asdict(spec), 8)}"
 
 
 @dataclass(frozen=True, slots=True)

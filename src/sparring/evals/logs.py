@@ -13,7 +13,7 @@ from sparring.evals.results import Measured, Results
 from sparring.exam import outcome
 from sparring.games.codec import state_of
 from sparring.stats.rates import Z, grouped
-from sparring.store.files import Row, dumps, write_atomic
+from sparring.store.files import Row, digest, dumps, write_atomic
 from sparring.store.folder import environment
 from sparring.types import Player
 
@@ -159,8 +159,8 @@ def write_lm_eval(results: Results, rows: Sequence[Row]) -> list[Path]:
     for model, logs in by_model.items():
         # As the harness spells it, with a digest: two models may be spelt alike.
         name = _spelled(model, "._-", "_").strip("._")[:80]
-        digest = hashlib.sha256(model.encode()).hexdigest()[:6]
-        where = results.folder.path("lm_eval", f"{name}-{digest}")
+        mark = hashlib.sha256(model.encode()).hexdigest()[:6]
+        where = results.folder.path("lm_eval", f"{name}-{mark}")
         where.mkdir(parents=True, exist_ok=True)
         for log in logs:
             path = where / f"samples_{log.name}_{when}.jsonl"
@@ -187,7 +187,7 @@ def _lm_sample(sample: Values) -> dict[str, Any]:
         "prompt": json.dumps(sample["prompt"]),
         "reply": sample["replies"][0]["content"] if sample["replies"] else "",
         "metrics": list(sample["scores"]),
-        **{f"{k}_hash": hashlib.sha256(dumps(v)).hexdigest() for k, v in hashed.items()},
+        **{f"{k}_hash": digest(v) for k, v in hashed.items()},
     }
     return {**_filled(_SHAPES["lm_sample"], values), **sample["scores"]}
 

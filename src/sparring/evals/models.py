@@ -1,6 +1,5 @@
 """Models under test, in this process or behind a URL, and the trained attacker they meet."""
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from sparring.runs.models import at_commit, model_path
 from sparring.runs.sources import packaged_briefs
 from sparring.sandbox.model import language_of
 from sparring.sandbox.world import World
-from sparring.store.files import dumps
+from sparring.store.files import digest
 from sparring.store.folder import RunDir
 from sparring.transport.client import Client
 from sparring.transport.guard import Address, Limits, from_environment
@@ -167,14 +166,14 @@ def _local_candidates(settings: ModelSettings) -> tuple[list[Candidate], list[st
             notes.append(f"{name} is taken at commit {commit}, on which the adapters were trained")
         elif commit != revision:
             notes.append(at_commit(name, revision, commit))
-        weights = digest_of(folder) if folder.is_dir() else None
+        weights = digest(identity(folder)) if folder.is_dir() else None
         card = {"kind": "local", "revision": commit, "digest": weights}
         without: Sequence[str | None] = [None] if name in settings.bases else []
         for adapter in (*without, *settings.adapters):
             full_name = f"{name} + {adapter}" if adapter else name
-            digest = adapter and digest_of(Path(adapter))
+            adapted = adapter and digest(identity(Path(adapter)))
             load = partial(load_policy, path, settings.sampling, commit, adapter)
-            own = {"name": full_name, **card, "adapter": digest}
+            own = {"name": full_name, **card, "adapter": adapted}
             models.append(Candidate(full_name, own, load))
     return models, notes
 
@@ -192,11 +191,6 @@ def _served_candidates(settings: ModelSettings) -> tuple[list[Candidate], list[s
         server = Server(Client(address, key=key, limits=limits), name)
         models.append(Candidate(name, card, partial(ServedModel, server, settings.sampling)))
     return models, []
-
-
-def digest_of(folder: Path) -> str:
-    """Return what distinguishes a folder's weights, tokenizer and template from any others."""
-    return hashlib.sha256(dumps(identity(folder))).hexdigest()
 
 
 def attacker_of(run: RunDir, number: int | None = None) -> tuple[Candidate, Game]:

@@ -1,6 +1,5 @@
 """Builds judges from settings, a kind or a YAML file; several entries make a panel."""
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -23,7 +22,7 @@ from sparring.judges.published import PUBLISHED, format_named
 from sparring.judges.rubric import ABOUT_ATTACK, rubric
 from sparring.settings.config import RunConfig, parse, read_yaml
 from sparring.settings.sections import SANDBOX, JudgeSettings
-from sparring.store.files import dumps
+from sparring.store.files import digest
 from sparring.transport.client import Client, HttpRequest
 from sparring.transport.guard import Address, Limits, from_environment, shown
 from sparring.types import SparringError, UsageError, near
@@ -265,8 +264,7 @@ def features_named(name: str, base: Any, setting: str) -> Features:
     weights = {base: commit(base)}
     if folder.is_dir():  # how its tokenizer and settings are written down does not matter
         weights = {n: d for n, d in identity(folder).items() if n.endswith(".safetensors")}
-    sha256 = hashlib.sha256(dumps(weights)).hexdigest()
-    return Hidden(model.requires_grad_(False), Chat(tokenizer, stop_ids(model)), sha256)
+    return Hidden(model.requires_grad_(False), Chat(tokenizer, stop_ids(model)), digest(weights))
 
 
 def _plugged(settings: JudgeSettings, setting: str) -> Judge:

@@ -31,6 +31,11 @@ def dumps(value: Any) -> bytes:
     return json.dumps(value, allow_nan=False).encode() + b"\n"
 
 
+def digest(value: Any, length: int = 64) -> str:
+    """Return the first hex digits of the sha256 of a value as JSON."""
+    return hashlib.sha256(dumps(value)).hexdigest()[:length]
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn whatever the disk refuses within the block into one message that names `path`."""
