@@ -9,17 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sparring.door import identity
-from sparring.judges.cache import Answers, Cached
-from sparring.judges.features import Features, Hidden, Words
-from sparring.judges.http import Server
+from sparring.judges import cache, features, http, linear, probe, published, rubric
 from sparring.judges.judge import VALUES, Judge, KeywordJudge, describe
-from sparring.judges.linear import LinearJudge
-from sparring.judges.linear import load as load_linear
 from sparring.judges.model_judge import Format, JudgeEngine, ModelJudge
 from sparring.judges.panel import RULES, Member, Panel
-from sparring.judges.probe import admit
-from sparring.judges.published import PUBLISHED, format_named
-from sparring.judges.rubric import ABOUT_ATTACK, rubric
 from sparring.settings.config import RunConfig, parse, read_yaml
 from sparring.settings.sections import SANDBOX, JudgeSettings
 from sparring.store.files import digest
@@ -38,10 +31,10 @@ def model_judge(
     """
     engine = engine_of(settings, setting)
     if prove:
-        admit(ModelJudge(form, engine, settings.controversial), setting)
+        probe.admit(ModelJudge(form, engine, settings.controversial), setting)
     if prove and settings.cache is not None:
         key = f"{form.name}:{form.template_sha256}"
-        engine = Cached(engine, Answers(settings.cache), key)
+        engine = cache.Cached(engine, cache.Answers(settings.cache), key)
     return ModelJudge(form, engine, settings.controversial)
 
 
@@ -53,7 +46,7 @@ def engine_of(settings: JudgeSettings, setting: str = "judge") -> JudgeEngine:
         return _in_process(settings.model, settings.revision, setting)
     server = settings.server
     client = _client(settings, setting, Limits(**server.fields_of(Limits)))
-    return Server(client, settings.model, settings.revision or "", server.json_schema)
+    return http.Server(client, settings.model, settings.revision or "", server.json_schema)
 
 
 def _client(settings: JudgeSettings, setting: str, limits: Limits) -> Client:
@@ -87,14 +80,20 @@ def greet(settings: JudgeSettings, setting: str = "judge") -> None:
 
 def _in_process(name: str, revision: str | None, setting: str) -> JudgeEngine:
     from sparring.judges.local import InProcess
+
+    tokenizer, model = _loaded(name, revision, f"{setting}.model")
+    return InProcess(model, tokenizer, f"{name}@{revision}" if revision else name)
+
+
+def _loaded(name: str, revision: str | None, setting: str) -> tuple[Any, Any]:
+    """Return the tokenizer and the model, which is not trained; UsageError names the setting."""
     from sparring.players.loading import load_model, load_tokenizer
 
     try:
         tokenizer, model = load_tokenizer(name, revision), load_model(name, revision=revision)
     except UsageError as error:
-        raise UsageError(f"{setting}.model: {error}") from error
-    model.requires_grad_(False)
-    return InProcess(model, tokenizer, f"{name}@{revision}" if revision else name)
+        raise UsageError(f"{setting}: {error}") from error
+    return tokenizer, model.requires_grad_(False)
 
 
 SHIPPED = ("words", "hidden")
@@ -206,7 +205,7 @@ def _members(settings: JudgeSettings, salt: str, setting: str, prove: bool) -> I
     if unknown := fills - set(VALUES):
         hint = near(min(unknown), VALUES)
         raise UsageError(f"{setting}.fills: {min(unknown)} is no field of a verdict; {hint}")
-    if settings.settings and settings.kind in ("keyword", "rubric", *PUBLISHED):
+    if settings.settings and settings.kind in ("keyword", "rubric", *published.PUBLISHED):
         raise UsageError(f"{setting}.settings: goes with a plug-in's kind, not {settings.kind}")
     if settings.kind == "linear":
         yield Member(_linear(settings, setting), fills)
@@ -219,19 +218,19 @@ def _members(settings: JudgeSettings, salt: str, setting: str, prove: bool) -> I
                 f"{', '.join(VALUES)}"
             )
         # Questions about the attack alone are asked before anybody replies to it.
-        for group in filter(None, (fills & ABOUT_ATTACK, fills - ABOUT_ATTACK)):
-            yield Member(model_judge(rubric(group, salt), settings, setting, prove))
-    elif settings.kind in PUBLISHED:
-        form = format_named(settings.kind, settings.template)
+        for group in filter(None, (fills & rubric.ABOUT_ATTACK, fills - rubric.ABOUT_ATTACK)):
+            yield Member(model_judge(rubric.rubric(group, salt), settings, setting, prove))
+    elif settings.kind in published.PUBLISHED:
+        form = published.format_named(settings.kind, settings.template)
         yield Member(model_judge(form, settings, setting, prove), fills)
     else:
         judge = _plugged(settings, setting)
         if prove:
-            admit(judge, setting)
+            probe.admit(judge, setting)
         yield Member(judge, fills)
 
 
-def _linear(settings: JudgeSettings, setting: str) -> LinearJudge:
+def _linear(settings: JudgeSettings, setting: str) -> linear.LinearJudge:
     """Return a judge that `sparring judge train` made, or the shipped one of that name."""
     if not settings.model:
         raise UsageError(
@@ -244,27 +243,24 @@ def _linear(settings: JudgeSettings, setting: str) -> LinearJudge:
     if unknown := settings.settings.keys() - {"base"}:
         raise UsageError(f"{setting}.settings.{min(unknown)}: {near(min(unknown), ['base'])}")
     read = partial(features_named, base=base, setting=f"{setting}.settings.base")
-    return load_linear(Path(str(folder)), read, f"{setting}.model")
+    return linear.load(Path(str(folder)), read, f"{setting}.model")
 
 
-def features_named(name: str, base: Any, setting: str) -> Features:
+def features_named(name: str, base: Any, setting: str) -> features.Features:
     """Return the features of that name; hidden states are those of the model `base`."""
     if name == "words":
-        return Words()
+        return features.Words()
     if not isinstance(base, str):
         raise UsageError(f"{setting}: wanted the model whose hidden states are read")
     from sparring.players.chat import Chat
-    from sparring.players.loading import commit, load_model, load_tokenizer, stop_ids
+    from sparring.players.loading import commit, stop_ids
 
-    try:
-        tokenizer, model = load_tokenizer(base), load_model(base)
-    except UsageError as error:
-        raise UsageError(f"{setting}: {error}") from error
+    tokenizer, model = _loaded(base, None, setting)
     folder = Path(base).expanduser()
     weights = {base: commit(base)}
     if folder.is_dir():  # how its tokenizer and settings are written down does not matter
         weights = {n: d for n, d in identity(folder).items() if n.endswith(".safetensors")}
-    return Hidden(model.requires_grad_(False), Chat(tokenizer, stop_ids(model)), digest(weights))
+    return features.Hidden(model, Chat(tokenizer, stop_ids(model)), digest(weights))
 
 
 def _plugged(settings: JudgeSettings, setting: str) -> Judge:
@@ -278,7 +274,7 @@ def _plugged(settings: JudgeSettings, setting: str) -> Judge:
             "language; name another, or keyword to try things out"
         )
     if len(plugins) != 1:
-        names = ["keyword", "linear", "rubric", *sorted(PUBLISHED), *sorted(points.names)]
+        names = ["keyword", "linear", "rubric", *sorted(published.PUBLISHED), *sorted(points.names)]
         hint = f"{len(plugins)} plug-ins have it" if plugins else near(settings.kind, names)
         raise UsageError(f"{where}: there is no judge {settings.kind!r:.40}; {hint}")
     try:
