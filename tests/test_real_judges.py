@@ -108,9 +108,9 @@ def read(path: Path) -> dict:
 def test_magic_on_published_schemas_with_guards_over_http(base, tmp_path, monkeypatch):
     rehearsals = []
 
-    def counted(run):
+    def counted(run, note):
         before = len(requests.bodies)
-        rehearsal = rehearse(run)
+        rehearsal = rehearse(run, note)
         rehearsals.append(len(requests.bodies) - before)
         return rehearsal
 

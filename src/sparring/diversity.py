@@ -1,7 +1,5 @@
 """How different the attacker's rewrites of one seed are: similarities, metrics and a reward."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +8,7 @@ from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +17,6 @@ from sparring.games.game import attacks_of
 from sparring.players.loading import loading
 from sparring.stats.rates import grouped
 from sparring.types import Episode, Metrics, Player
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Matrix = Sequence[Sequence[float]]
 Similarity = Callable[[Sequence[str]], Matrix]
@@ -64,13 +59,12 @@ def embedded(model_name_or_path: str) -> Similarity:
     longest = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512))
 
     @lru_cache(_CACHED_VECTORS)
-    def vector(text: str) -> Tensor:
+    def vector(text: str) -> Any:
         ids = tokenizer(text, truncation=True, max_length=longest, return_tensors="pt")["input_ids"]
         with torch.inference_mode():
             hidden_TD = model(input_ids=ids.to(model.device)).last_hidden_state[0]
         mean_D = hidden_TD.float().mean(0).cpu()
-        unit_D: Tensor = mean_D / mean_D.norm()
-        return unit_D
+        return mean_D / mean_D.norm()
 
     def similarity(texts: Sequence[str]) -> Matrix:
         vector_ND = torch.stack([vector(text) for text in texts])

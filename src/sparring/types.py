@@ -1,12 +1,10 @@
 """The nouns of the game, from the seed it starts from to the sample a learner is trained on."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 
 class SparringError(Exception):
@@ -221,18 +219,18 @@ class State:
     dealt: int = 0
     rulings: tuple[tuple[int, Verdict], ...] = ()
 
-    def deal(self, player: Player, text: str) -> State:
+    def deal(self, player: Player, text: str) -> Self:
         """The state with `text` as a further move of the opening; it is sent as it stands."""
         if len(self.moves) != self.dealt:
             raise ValueError("a move can only be dealt before the first played one")
         move = Move(player, (), Completion(text), text)
         return replace(self, moves=(*self.moves, move), dealt=self.dealt + 1)
 
-    def play(self, move: Move) -> State:
+    def play(self, move: Move) -> Self:
         """The state after `move`."""
         return replace(self, moves=(*self.moves, move))
 
-    def rule(self, verdict: Verdict) -> State:
+    def rule(self, verdict: Verdict) -> Self:
         """The state after a ruling on its moves so far."""
         return replace(self, rulings=(*self.rulings, (len(self.moves), verdict)))
 

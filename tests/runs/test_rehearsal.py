@@ -10,7 +10,7 @@ from tests.tiny import QWEN2, save_model, write_pool, write_seeds
 
 from sparring import GateError, RunDir, UnscoredError, Watch, train
 from sparring.runs.run import FRUITLESS_ROUNDS as ROUNDS
-from sparring.runs.run import Rehearsal, rehearse
+from sparring.runs.run import rehearse
 
 
 class Noting(Watch):
@@ -71,7 +71,7 @@ def test_a_run_that_lost_its_signal_later_says_so_once_and_goes_on(tmp_path):
 
 def test_a_rehearsal_changes_no_bit_of_the_run(tmp_path, monkeypatch):
     rehearsed = train(short(tmp_path / "with", 2))
-    monkeypatch.setattr("sparring.runs.train.rehearse", lambda run: Rehearsal("", ()))
+    monkeypatch.setattr("sparring.runs.train.rehearse", lambda run, note: "")
     plain = train(short(tmp_path / "without", 2))
     with_, without = ([r.metrics for r in folder.rounds()] for folder in (rehearsed, plain))
     assert with_ == without
@@ -86,10 +86,13 @@ def test_a_judge_that_can_rule_on_nothing_ends_it_before_the_first_round(tmp_pat
 
 def test_what_does_not_fit_the_context_is_found_with_the_setting(tmp_path):
     run = short(tmp_path / "run")
-    assert not any("context" in finding for finding in rehearse(run).findings)
+    findings: list[str] = []
+    rehearse(run, findings.append)
+    assert not any("context" in finding for finding in findings)
     sampling = run.config.sampling.model_copy(update={"max_completion_length": 10**6})
     longer = replace(run, config=run.config.model_copy(update={"sampling": sampling}))
-    found = [finding for finding in rehearse(longer).findings if "context" in finding]
+    rehearse(longer, findings.append)
+    found = [finding for finding in findings if "context" in finding]
     assert [player for player in ("attacker", "defender") if player in " ".join(found)]
     assert all("lower sampling.max_completion_length" in finding for finding in found)
 

@@ -11,6 +11,7 @@ from typer import Argument, Option, Typer
 
 from sparring.cli import speech
 from sparring.cli.speech import Json, TrustEndpoints, answer, note, say
+from sparring.data.rows import located
 from sparring.types import UsageError
 
 if TYPE_CHECKING:
@@ -73,7 +74,6 @@ def calibrate(
     the output already holds stay there.
     """
     from sparring.data.readers import read_labelled
-    from sparring.data.rows import located
     from sparring.door import sha256
     from sparring.evals.judging import of_stored, of_verdicts, state_of, with_figures
     from sparring.evals.results import check_unscored

@@ -12,6 +12,8 @@ from typer import Argument, Option, Typer
 
 from sparring.cli import speech
 from sparring.cli.speech import PASS_THROUGH, Json, Overrides, RunFolder, answer, note, say
+from sparring.data.rows import located
+from sparring.types import CorruptError, SparringError, UsageError
 
 if TYPE_CHECKING:
     from sparring.data.tally import Tally
@@ -35,7 +37,6 @@ Map = Annotated[
 def list_runs(folder: Path = Path("runs"), json: Json = False) -> None:
     """Every run below a folder and how it stands; exit code 1 where one is damaged."""
     from sparring.store.folder import RunDir
-    from sparring.types import CorruptError
 
     rows = [_row(RunDir(path.parent)) for path in sorted(folder.glob("*/config.yaml"))]
     lines = (
@@ -51,7 +52,6 @@ def list_runs(folder: Path = Path("runs"), json: Json = False) -> None:
 
 def _row(run: RunDir) -> dict[str, Any]:
     """Return how a run stands, and what is wrong with one that cannot tell."""
-    from sparring.types import SparringError
 
     name = str(run.folder)
     try:
@@ -73,7 +73,6 @@ def view(
 ) -> None:
     """Look at games: thought, what was sent, reply, verdict and payoff, siblings side by side."""
     from sparring.report import games, terminal
-    from sparring.types import UsageError
 
     if outcome not in (None, *games.OUTCOMES):
         raise UsageError(f"--outcome: {outcome!r:.40} is none of {', '.join(games.OUTCOMES)}")
@@ -189,7 +188,6 @@ def show_data(file: Annotated[str, _FILE], map: Map = None, json: Json = False) 
     """
     from sparring.data.pools import is_pool, pool_families
     from sparring.data.readers import parsed
-    from sparring.data.rows import located
     from sparring.data.tally import tally
 
     if not map and is_pool(file):
@@ -249,7 +247,6 @@ def validate(
     """Read files whole; exit code 2 with the file and line of the first thing that is wrong."""
     from sparring.data.pools import is_pool, pool_families
     from sparring.data.readers import parsed, summary
-    from sparring.data.rows import located
     from sparring.data.tally import tally
 
     for file in files:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from typer import Argument, Option
 
 from sparring.pulse import SILENCE
+from sparring.report.escape import line, safe
 
 if TYPE_CHECKING:
     from sparring.store.folder import RunDir
@@ -46,15 +48,11 @@ def say(*words: str) -> None:
     """Print one line for a person; line breaks, control characters and markup are escaped."""
     from rich.text import Text
 
-    from sparring.report.escape import line
-
     console().print(Text(" ".join(line(word) for word in words)), soft_wrap=True)
 
 
 def note(*texts: str) -> None:
     """Print what a person should know on stderr, beside the output; an empty text is left out."""
-    from sparring.report.escape import safe
-
     for text in filter(None, texts):
         how: dict[str, Any] = dict.fromkeys(("highlight", "markup", "emoji"), False)
         console(stderr=True).print(safe(text), style="yellow", **how)
@@ -91,8 +89,6 @@ def run_dir(folder: Path) -> RunDir:
 
 def print_json(value: Any, indent: int | None = 2) -> None:
     """Print a value for machines."""
-    import json
-
     sys.stdout.write(json.dumps(value, indent=indent) + "\n")
 
 
@@ -107,7 +103,5 @@ def answer(as_json: bool, value: Any, lines: Iterable[str]) -> None:
 
 def end(text: str, code: int) -> NoReturn:
     """Leave with an error's text and exit code; the text is made safe, as it may quote data."""
-    from sparring.report.escape import safe
-
     sys.stderr.write(safe(text))
     sys.exit(code)

@@ -94,10 +94,9 @@ def _show_plan(run: RunToPlay) -> None:
     for name, states in run.exam.sets.items():
         say(f"exam {name}: {len(states)} openings")
     if config.sampling.engine == "local":  # another engine would be sent adapters, which are files
-        rehearsal = rehearse(run, warmed=not config.warm_up.steps)
+        outcome = rehearse(run, note, warmed=not config.warm_up.steps)
         before = ", before the warm-up" if config.warm_up.steps else ""
-        say(f"rehearsal: {rehearsal.outcome}{before}")
-        rehearsal.tell(note)
+        say(f"rehearsal: {outcome}{before}")
     say(f"{config.rounds} rounds into {config.folder}; nothing was written (--dry-run)")
 
 

@@ -1,7 +1,5 @@
 """A sampling engine, and every version of an adapter published to it under a name of its own."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -10,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -51,7 +49,7 @@ class Drawn(NamedTuple):
     @classmethod
     def checked(
         cls, source: str, token_ids: Sequence[int], logprobs: Sequence[Any], how: Decoding
-    ) -> Drawn:
+    ) -> Self:
         """What `source` drew; UsageError where it is not what was requested.
 
         Training uses these ids and numbers, so a number that is missing is not made up.

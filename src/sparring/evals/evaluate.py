@@ -1,7 +1,5 @@
 """Plays an evaluation from its first sample to its last; what is on disk is not played again."""
 
-from __future__ import annotations
-
 import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +28,23 @@ from sparring.types import Completion, Move, Player, State, Status, UnscoredErro
 
 Sets = Mapping[str, Sequence[Sequence[State]]]
 """The openings of every draw, by set: equal in all draws, unless an attacker wrote them anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemBatch:
+    """Some openings of one draw of a set: (place, name in the whole set, opening).
+
+    Every random number follows from `rng_seed`; for the first draw it is that of a run's exam.
+    """
+
+    set: str
+    draw: int
+    items: Sequence[tuple[int, str, State]]
+    rng_seed: str
+
+    def keys(self, model: str) -> list[Key]:
+        """Return the keys of the samples that a model gives of this batch."""
+        return [(model, self.set, place, self.draw) for place, _, _ in self.items]
 
 
 @dataclass(frozen=True)
@@ -77,23 +92,6 @@ class Evaluation:
                 items = [*zip(count(), opening_names(openings), openings, strict=False)]
                 for start in range(0, len(items), self.batch):
                     yield ItemBatch(name, draw, items[start : start + self.batch], rng_seed)
-
-
-@dataclass(frozen=True, slots=True)
-class ItemBatch:
-    """Some openings of one draw of a set: (place, name in the whole set, opening).
-
-    Every random number follows from `rng_seed`; for the first draw it is that of a run's exam.
-    """
-
-    set: str
-    draw: int
-    items: Sequence[tuple[int, str, State]]
-    rng_seed: str
-
-    def keys(self, model: str) -> list[Key]:
-        """Return the keys of the samples that a model gives of this batch."""
-        return [(model, self.set, place, self.draw) for place, _, _ in self.items]
 
 
 def prepared(

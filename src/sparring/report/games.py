@@ -1,13 +1,11 @@
 """Games as a reader looks at them: siblings side by side, and the attacks that worked best."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sparring.games.codec import verdict_json
 from sparring.games.game import attack_of, reopened, split_thought
@@ -106,7 +104,7 @@ class Gathering:
         ended = "".join(f", {outcomes.count(o)} {o}" for o in OUTCOMES if o in outcomes)
         return f"{len(self.groups)} seeds, {len(outcomes)} games{ended}"
 
-    def only(self, outcome: str | None, kind: str) -> Gathering:
+    def only(self, outcome: str | None, kind: str) -> Self:
         """Return the games that ended so and whose strategy or family has `kind` in its name."""
         groups = (
             [g for g in group if outcome in (None, g.outcome) and kind.lower() in g.kind.lower()]

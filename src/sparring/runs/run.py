@@ -117,28 +117,13 @@ class Run:
         return list(seeds.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Rehearsal:
-    """A few games that nobody learned from: what came of them, and what failed in all of them.
-
-    Each finding ends in the settings that cure it.
-    """
-
-    outcome: str
-    findings: Sequence[str]
-
-    def tell(self, note: Callable[[str], None]) -> None:
-        """Pass each finding on to the user."""
-        for finding in self.findings:
-            note(f"rehearsal: {finding}")
-
-
-def rehearse(run: Run, warmed: bool = True) -> Rehearsal:
+def rehearse(run: Run, note: Callable[[str], None], warmed: bool = True) -> str:
     """Play the first and the longest seed of each label, two siblings at each fork.
 
-    The draws have an address of their own, so a run is the same with and without a rehearsal.
-    `warmed` is false where a warm-up is still to teach the form of an attack. UnscoredError where
-    the judge could rule on nothing that it was shown.
+    Returns what came of these games, from which nobody learns; `note` is told what failed in all of
+    them, with the settings that cure it. The draws have an address of their own, so a run is the
+    same with and without a rehearsal. `warmed` is false where a warm-up is still to teach the form
+    of an attack. UnscoredError where the judge could rule on nothing that it was shown.
     """
     game, plain = run.plan.game, run.config.data.as_they_stand == 1.0
     openings = [
@@ -161,8 +146,10 @@ def rehearse(run: Run, warmed: bool = True) -> Rehearsal:
         findings.append(f"no reply could be judged, for all were empty or cut: {_REPLIES}")
     elif replies and all(len({r.get(player) for r in scored}) == 1 for player in Player):
         findings.append(f"all {len(scored)} games paid the same: {_DIFFER}")
+    for finding in findings:
+        note(f"rehearsal: {finding}")
     counts = f"{parsed} of {len(attacks)} attacks parse, {replies} replies"
-    return Rehearsal(f"{counts}, {len(scored)} of {len(episodes)} games scored", findings)
+    return f"{counts}, {len(scored)} of {len(episodes)} games scored"
 
 
 _PARSES = (

@@ -253,7 +253,7 @@ class _Training:
             self.watch.warmed(step, metrics)
             self.stop_if_signalled()
         self.run.begin()
-        rehearse(self.run).tell(self.watch.note)
+        rehearse(self.run, self.watch.note)
         self.meter.read()  # what the rehearsal cost is not the first exam's cost
         self.folder.write_openings(self.run.exam_openings())
         past = self.folder.rewind(0)

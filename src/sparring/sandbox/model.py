@@ -1,18 +1,13 @@
 """The sandbox's language model: a tiny Llama with a real tokenizer and chat template."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from sparring import packaged
 from sparring.door import read_json, reading
 from sparring.sandbox.language import Language
 from sparring.types import CorruptError, UsageError
-
-if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 SHIPPED = Path(__file__).parent / "weights"
 """The folder of the base that comes with the package."""
@@ -32,7 +27,7 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def tokenizer(language: Language) -> PreTrainedTokenizerFast:
+def tokenizer(language: Language) -> Any:
     """A word-level tokenizer of the language's words, with chat roles."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -45,7 +40,7 @@ def tokenizer(language: Language) -> PreTrainedTokenizerFast:
     )
 
 
-def untrained(vocabulary: int, torch_seed: int) -> LlamaForCausalLM:
+def untrained(vocabulary: int, torch_seed: int) -> Any:
     """A 2-layer Llama of about 0.46 M parameters, initialised from `torch_seed` alone."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM

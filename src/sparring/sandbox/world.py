@@ -212,7 +212,7 @@ class World:
         demos: list[Demo] = []
         for _ in range(n):
             intent = self.pick(rng, rng.random() < 0.5)
-            family = "plain" if rng.random() < 0.4 else self.wrapper(rng)
+            family = "plain" if rng.random() < 0.4 else rng.choice(w.LESSON_FAMILIES)
             demo = self._demo(intent, family, rng)
             reply = tagged(f"{intent.verb} {intent.object}", demo.reply)
             demos.append(Demo((Message("system", w.THINK), *demo.observation), reply))
@@ -221,11 +221,6 @@ class World:
     def pick(self, rng: random.Random, harmful: bool) -> Intent:
         """A training pair with that label."""
         return rng.choice([i for i in self.language.train if i.forbidden == harmful])
-
-    @staticmethod
-    def wrapper(rng: random.Random) -> str:
-        """A family other than plain; all six occur equally often."""
-        return rng.choice(w.LESSON_FAMILIES)
 
     def reply(self, intent: Intent, strategy: Strategy, rng: random.Random) -> str:
         """What the base is taught to say to a request that is dressed so."""
@@ -239,7 +234,7 @@ class World:
 
     def _request(self, rng: random.Random, harmful: bool, wrapped: bool) -> Demo:
         intent = self.pick(rng, harmful)
-        return self._demo(intent, self.wrapper(rng) if wrapped else "plain", rng)
+        return self._demo(intent, rng.choice(w.LESSON_FAMILIES) if wrapped else "plain", rng)
 
     def _fact(self, rng: random.Random) -> Demo:
         table, skill = rng.choice([(self.language.tool, "tool"), (self.language.key, "key")])

@@ -1,13 +1,11 @@
 """A run's configuration, in and out of files and command lines; every error names its field."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import (
@@ -47,7 +45,7 @@ class GameSettings(Model):
     """an encoder that says how similar; none: bags of words"""
 
     @model_validator(mode="after")
-    def _gated(self) -> GameSettings:
+    def _gated(self) -> Self:
         if self.diversity and not self.gate:
             raise ValueError(
                 f"diversity is {self.diversity} and gate is false: without the gate "

@@ -1,11 +1,9 @@
 """What a user may set, section by section: small typed models, every field with its unit."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -149,7 +147,7 @@ class OptimizerSettings(Model):
     """of the cosine, optimizer steps"""
 
     @model_validator(mode="after")
-    def _cosine(self) -> OptimizerSettings:
+    def _cosine(self) -> Self:
         if self.lr_scheduler_type == "cosine" and not self.total_steps:
             raise ValueError("total_steps is needed with lr_scheduler_type: cosine")
         return self
@@ -177,7 +175,7 @@ class LearnerSettings(Model):
     optimizer: OptimizerSettings = OptimizerSettings()
 
     @model_validator(mode="after")
-    def _groups(self) -> LearnerSettings:
+    def _groups(self) -> Self:
         if min(self.epsilon) < 0:
             raise ValueError("epsilon must not be negative")
         fewest = 1 if self.advantage == "role_baseline" else 2
@@ -211,7 +209,7 @@ class ScheduleSettings(Model):
     """the attacker's rounds: replies that value one attack"""
 
     @model_validator(mode="after")
-    def _ordered(self) -> ScheduleSettings:
+    def _ordered(self) -> Self:
         blocks = [self.every[player] for player in Player]
         if min(blocks) < 0 or not any(blocks):
             raise ValueError("every must be at least 1 for one player, and below 0 for none")
@@ -348,7 +346,7 @@ class JudgeSettings(Model):
     """what a plug-in's judge takes beside these"""
 
     @model_validator(mode="after")
-    def _whole(self) -> JudgeSettings:
+    def _whole(self) -> Self:
         named = [name for name in ("model", "base_url", "revision", "cache") if getattr(self, name)]
         if self.kind in WITHOUT_MODEL and named:
             raise ValueError(f"{named[0]} is set, but {self.kind} is a judge without a model")

@@ -1,7 +1,5 @@
 """A run on disk and back: configuration, rounds, transcripts, exams, checkpoints, one writer."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import platform
@@ -14,7 +12,7 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -125,7 +123,7 @@ class RunDir(Folder):
     @classmethod
     def create(
         cls, folder: Path, config_yaml: str, models: Mapping[str, Mapping[str, str]] | None = None
-    ) -> RunDir:
+    ) -> Self:
         """Make the folder of a new run, which exists once it has its config.yaml.
 
         `models` are digests of the files that each player's model is made of.
@@ -142,7 +140,7 @@ class RunDir(Folder):
         return run
 
     @classmethod
-    def open(cls, folder: Path) -> RunDir:
+    def open(cls, folder: Path) -> Self:
         """Return an existing run's folder; UsageError where there is no run."""
         if not inside(folder, "config.yaml").is_file():
             raise UsageError(f"{folder}: not a run (no config.yaml in it)")
