@@ -44,10 +44,7 @@ def pinned(config: RunConfig, loaded: Loaded) -> tuple[RunConfig, list[str]]:
         for name, revision in dict.fromkeys(sources.values())
     }
     notes = [at_commit(*source, now) for source, now in commits.items() if now != source[1]]
-    for player, own in named.items():
-        at = own.model_copy(update={"revision": commits[sources[player]]})
-        config = config.model_copy(update={player.value: at})
-    return config, notes
+    return with_values(config, {f"{p}.revision": commits[sources[p]] for p in named}), notes
 
 
 def at_commit(name: str, revision: str | None, now: str | None) -> str:
@@ -77,16 +74,15 @@ def as_begun(before: RunConfig, config: RunConfig) -> RunConfig:
     A branch that has moved since is a difference, and stays one. The size of micro-batches is kept
     too, unless it is set.
     """
+    values: dict[str, Any] = {}
     if config.learner.optimizer.micro_batch_tokens is None:
-        size = before.learner.optimizer.micro_batch_tokens
-        config = with_values(config, {MICRO_BATCH: size})
+        values[MICRO_BATCH] = before.learner.optimizer.micro_batch_tokens
     for player in Player:
         old, now = before.player(player), config.player(player)
         if old.model_name_or_path == now.model_name_or_path and old.revision != now.revision:
             named = now.revision and commit(model_path(now.model_name_or_path), now.revision)
-            at = now.model_copy(update={"revision": named or old.revision})
-            config = config.model_copy(update={player.value: at})
-    return config
+            values[f"{player}.revision"] = named or old.revision
+    return with_values(config, values)
 
 
 def publishing(config: RunConfig, ranks: Ranks) -> Publishing | None:

@@ -163,8 +163,8 @@ class RunDir(Folder):
         """Let the run have `rounds` rounds if it has fewer: it will end with another cross-play."""
         config = self.config
         if self.writer and config.rounds < rounds:
-            longer = config.model_copy(update={"rounds": rounds})
-            files.write_atomic(self.path("config.yaml"), to_yaml(longer).encode())
+            longer = to_yaml(config.model_copy(update={"rounds": rounds}))
+            files.write_atomic(self.path("config.yaml"), longer.encode())
             self.path(CROSSPLAY).unlink(missing_ok=True)
 
     def checkpoint(self, number: int | None) -> Path:
