@@ -14,14 +14,14 @@ from rich.console import Console
 from tests.command import sparring_command
 from tests.report.written import Written, amend, pack, rate
 
-from sparring import RunDir, write_report
+from sparring import RunConfig, RunDir, write_report
 from sparring.pulse import beat
 from sparring.report.escape import hidden, name, visible
 from sparring.report.figures import MOST, blocks
 from sparring.report.games import gathered, strongest
 from sparring.report.page import drawings, duration, html, labels
 from sparring.report.plots import DARK, LIGHT, Drawing, images, label, with_intervals
-from sparring.report.progress import ProgressWatch, Trackers
+from sparring.report.progress import ProgressWatch, check_trackers
 from sparring.report.run_report import read_run
 from sparring.report.terminal import render as for_a_terminal
 from sparring.store.records import ExamResults
@@ -531,14 +531,41 @@ def test_no_text_in_a_figure_is_read_as_mathematics_and_the_same_figure_is_the_s
 def test_a_tracker_that_is_not_installed_is_refused_and_not_just_warned_of(monkeypatch):
     monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
     with pytest.raises(UsageError, match=r"saving.report_to: not installed: tensorboard"):
-        Trackers.check(["tensorboard"])
-    Trackers.check([])
+        check_trackers(["tensorboard"])
+    check_trackers([])
 
 
-def test_work_that_prints_nothing_for_four_seconds_gives_a_sign_of_life(tmp_path, monkeypatch):
+def test_trackers_get_the_metrics_of_every_round_and_are_ended(tmp_path, monkeypatch):
+    log: list[tuple] = []
+
+    class Accelerator:
+        def __init__(self, log_with, project_dir, cpu):
+            log.append((log_with, project_dir, cpu))
+
+        def init_trackers(self, project):
+            log.append((project,))
+
+        def log(self, metrics, step):
+            log.append((metrics, step))
+
+        def end_training(self):
+            log.append(("end",))
+
+    monkeypatch.setattr("accelerate.Accelerator", Accelerator)
+    config = RunConfig(rounds=2, output_dir=tmp_path)
+    with ProgressWatch(Console(file=io.StringIO()), config, ["wandb"]) as watch:
+        assert log == []
+        for number in (0, 1):
+            turn = Turn(frozenset({Player.DEFENDER}), {})
+            watch.played(Round(number, turn, (), {"asr": number / 4}))
+    rounds = [({"asr": 0.0}, 0), ({"asr": 0.25}, 1)]
+    assert log == [(["wandb"], str(tmp_path), True), ("sparring",), *rounds, ("end",)]
+
+
+def test_work_that_prints_nothing_for_four_seconds_gives_a_sign_of_life(monkeypatch):
     screen, now = io.StringIO(), 100.0
     monkeypatch.setattr("sparring.report.progress.time.monotonic", lambda: now)
-    with ProgressWatch(Console(file=screen, width=200), 7, 3, Trackers([], tmp_path, "x")) as watch:
+    with ProgressWatch(Console(file=screen, width=200), RunConfig(rounds=7)) as watch:
         watch.phase("exam", 0, 1)
         for now in (103.0, 105.0, 106.0, 110.0):
             beat("sampling", int(now) - 100, 64)
@@ -550,10 +577,10 @@ def test_work_that_prints_nothing_for_four_seconds_gives_a_sign_of_life(tmp_path
     ]
 
 
-def test_without_a_terminal_every_round_is_one_line_without_escapes(tmp_path):
+def test_without_a_terminal_every_round_is_one_line_without_escapes():
     screen = io.StringIO()
-    watch = ProgressWatch(Console(file=screen, width=200), 7, 3, Trackers([], tmp_path, "x"))
-    with watch:
+    config = RunConfig(rounds=7, warm_up={"steps": 3})
+    with ProgressWatch(Console(file=screen, width=200), config) as watch:
         watch.warmed(1, {"loss": 2.5})
         turn = Turn(frozenset({Player.DEFENDER}), {Player.DEFENDER: 4})
         watch.played(Round(4, turn, (), {"asr": 0.25, "unscored": 0.0}))

@@ -26,7 +26,7 @@ def train(
     max_rounds: Annotated[int | None, Option(min=1, help="stop (resumable) after N rounds")] = None,
 ) -> None:
     """Let an attacker and a defender train against each other."""
-    from sparring.report.progress import ProgressWatch, Trackers
+    from sparring.report.progress import ProgressWatch, check_trackers
     from sparring.runs import recipes
     from sparring.runs.judges import greet, judges_of
     from sparring.runs.train import train as play
@@ -38,7 +38,7 @@ def train(
         config = recipes.check_resumable(RunDir.open(config.folder), config)
     else:
         RunDir.check_new(config.folder)
-    Trackers.check(config.saving.report_to)
+    check_trackers(config.saving.report_to)
     for setting, judge in judges_of(config) if dry_run else ():
         greet(judge, setting)
     run = recipes.known(config.recipe).build(config)
@@ -47,8 +47,7 @@ def train(
         _show_plan(run)
         return
     reported_to = run.config.saving.report_to if run.ranks.index == 0 else ()
-    trackers = Trackers(reported_to, config.folder, "sparring")
-    with ProgressWatch(speech.console(), config.rounds, config.warm_up.steps, trackers) as watch:
+    with ProgressWatch(speech.console(), config, reported_to) as watch:
         folder = play(run, resume=resume, max_rounds=max_rounds, watch=watch)
     _show_outcome(folder, config)
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from sparring.pulse import SILENCE, watched
 from sparring.report.escape import duration, line, safe
 from sparring.runs.train import Watch
+from sparring.settings.config import RunConfig
 from sparring.types import Metrics, Player, Round, UsageError
 
 _SHOWN = ("asr", "parsed", "faithful", "correct", "over_refusal", "unscored")
@@ -89,62 +90,47 @@ class Bars(ExitStack):
 
 
 class ProgressWatch(Bars, Watch):
-    """Shows every phase of a run; `trackers` get every round's metrics."""
+    """Shows every phase of a run; `trackers`, through accelerate, get every round's metrics."""
 
-    def __init__(self, console: Console, rounds: int, warm_up_steps: int, trackers: Any) -> None:
+    def __init__(self, console: Console, config: RunConfig, trackers: Sequence[str] = ()) -> None:
         super().__init__(console)
-        self.trackers = trackers
-        self.callback(trackers.finish)
-        self.totals = {"warm-up": warm_up_steps, "rounds": rounds}
+        self.config, self.trackers = config, trackers
 
     def warmed(self, step: int, metrics: Metrics) -> None:
         """Show one step of the attacker's warm-up."""
-        self.phase("warm-up", step, self.totals["warm-up"], f"loss {metrics['loss']:.2f}")
+        self.phase("warm-up", step, self.config.warm_up.steps, f"loss {metrics['loss']:.2f}")
 
     def played(self, round_: Round) -> None:
         """Show one round, and log it to the trackers."""
-        metrics, done, rounds = round_.metrics, round_.number + 1, self.totals["rounds"]
+        metrics, done, rounds = round_.metrics, round_.number + 1, self.config.rounds
         self.last_round = in_a_line(round_.turn.learns, metrics)
         self._advance("rounds", done, rounds, self.last_round)
         self._print(f"round {done}/{rounds}  {self.last_round}")
-        self.trackers.log(metrics, round_.number)
+        if self.trackers:  # without any, nothing is imported
+            self._accelerator.log(metrics, step=round_.number)
 
     def note(self, text: str) -> None:
         """Print something that a person should know."""
         self.console.print(safe(text), style="yellow", highlight=False, markup=False)
 
-
-class Trackers:
-    """The trackers a run reports to, through accelerate; without any, nothing is imported."""
-
-    def __init__(self, names: Sequence[str], folder: Path, project: str) -> None:
-        self.names, self.folder, self.project = names, folder, project
-
-    @staticmethod
-    def check(names: Sequence[str]) -> None:
-        """Refuse a tracker that is not installed; accelerate would only warn, and log nothing."""
-        if not names:
-            return
-        from accelerate.tracking import get_available_trackers
-
-        missing = " ".join(sorted(set(names) - {t.value for t in get_available_trackers()}))
-        if missing:
-            raise UsageError(f"saving.report_to: not installed: {missing} (pip install {missing})")
-
     @cached_property
     def _accelerator(self) -> Any:
+        """What logs; it begins with the first round, when the run's folder is there."""
         from accelerate import Accelerator
 
-        accelerator = Accelerator(log_with=list(self.names), project_dir=str(self.folder), cpu=True)
-        accelerator.init_trackers(self.project)
+        folder, names = str(self.config.folder), list(self.trackers)
+        accelerator = Accelerator(log_with=names, project_dir=folder, cpu=True)
+        accelerator.init_trackers("sparring")
+        self.callback(accelerator.end_training)
         return accelerator
 
-    def log(self, metrics: Metrics, step: int) -> None:
-        """Log one round's metrics; the trackers begin with the first one."""
-        if self.names:
-            self._accelerator.log(metrics, step=step)
 
-    def finish(self) -> None:
-        """Write out whatever the trackers hold back."""
-        if "_accelerator" in vars(self):
-            self._accelerator.end_training()
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse a tracker that is not installed; accelerate would only warn, and log nothing."""
+    if not names:
+        return
+    from accelerate.tracking import get_available_trackers
+
+    missing = " ".join(sorted(set(names) - {t.value for t in get_available_trackers()}))
+    if missing:
+        raise UsageError(f"saving.report_to: not installed: {missing} (pip install {missing})")
