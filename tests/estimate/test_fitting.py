@@ -1,8 +1,10 @@
 """A run takes micro-batches that fit the memory there is, keeps them, or says what would fit."""
 
+import shutil
+
 import pytest
 from tests.tiny import QWEN2, save_model, write_seeds
-from transformers import GPTJConfig
+from transformers import AutoModelForCausalLM, GPTJConfig
 
 from sparring.estimate.estimate import MOST_TOKENS, memory
 from sparring.estimate.fitting import micro_batch_that_fits
@@ -10,7 +12,7 @@ from sparring.estimate.shape import shape_of
 from sparring.runs import recipes
 from sparring.runs.build import build
 from sparring.runs.train import train
-from sparring.types import UsageError
+from sparring.types import Player, UsageError
 
 SIZE = "learner.optimizer.micro_batch_tokens"
 
@@ -87,3 +89,35 @@ def test_a_family_that_cannot_be_counted_is_said_and_gets_the_size_that_is_set(w
         tokens, note = micro_batch_that_fits(configured(words, *more), gptj, 1.0, 1)
         assert tokens == size
         assert note.startswith(f"{SIZE} is {size:,}, whatever memory there is: gptj models cannot")
+
+
+def test_bfloat16_weights_play_in_what_this_processor_is_faster_in_for_the_whole_run(
+    words, tmp_path, monkeypatch
+):
+    narrow = tmp_path / "narrow"
+    shutil.copytree(configured(words).defender.model_name_or_path, narrow)
+    AutoModelForCausalLM.from_pretrained(narrow, dtype="bfloat16").save_pretrained(narrow)
+    config = configured(words, *(f"{player}.model_name_or_path={narrow}" for player in Player))
+    monkeypatch.setattr("sparring.runs.models.quicker_dtype", lambda: "float32")
+    run = build(config)
+    assert {str(p.dtype) for p in run.trainers["defender"].weights.model.parameters()} == {
+        "torch.float32"
+    }
+    assert any("played in float32, because that is faster" in note for note in run.notes)
+    folder = train(run)
+    monkeypatch.setattr("sparring.runs.models.quicker_dtype", lambda: "bfloat16")
+    resumed = build(recipes.check_resumable(folder, config))
+    assert [resumed.config.player(player).dtype for player in Player] == ["float32"] * 2
+    asked = build(configured(words, f"output_dir={tmp_path / 'other'}", *_set(narrow, "bfloat16")))
+    assert asked.config.defender.dtype == "bfloat16"
+    assert not any("faster on this processor" in note for note in asked.notes)
+    wide = build(configured(words, f"output_dir={tmp_path / 'wide'}"))
+    assert wide.config.defender.dtype == "auto"  # float32 weights are never narrowed
+
+
+def _set(folder, dtype):
+    return [
+        f"{player}.{name}={value}"
+        for player in Player
+        for name, value in {"model_name_or_path": folder, "dtype": dtype}.items()
+    ]

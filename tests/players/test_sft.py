@@ -10,9 +10,8 @@ from tests.close import assert_close_sums
 from tests.players import by_hand
 from tests.players.by_hand import Recorder, alone, furthest, learner, same_bits, samples
 
-from sparring.players import trainer
+from sparring.players import fast, trainer
 from sparring.players.chat import Chat
-from sparring.players.fast import by_beginning
 from sparring.players.trainer import ChatBatch, SftConfig, Trainer, imitate, sft
 from sparring.players.weights import LearningRate, Optimizer, Weights, adapters
 from sparring.sandbox.language import Language
@@ -98,12 +97,16 @@ def test_a_brief_runs_once_for_the_demonstrations_that_begin_with_it_and_changes
         ((*briefs[k % 2], *by_hand.ids(rng, 3 + k)), by_hand.ids(rng, rng.randint(2, 9)))
         for k in range(12)
     ]
-    assert [len(group) for group in by_beginning(rows)] == [6, 6]
-    assert by_beginning([*rows[:1], *rows[1:2]]) == [rows[:2]]  # too little to save
-    assert by_beginning([]) == []
+    path = fast.path_of(blank())
+    together = [sorted(index) for index in fast.batches(rows, 16_384, path)]
+    assert sorted(together) == [[*range(0, 12, 2)], [*range(1, 12, 2)]]
+    assert len([*fast.batches(rows[:2], 16_384, path)]) == 1  # too little to save
+    [whole] = fast.batches([rows[0]] * 12 + [rows[1]], 16_384, path)  # a prompt counts once
+    assert sorted(whole) == [*range(13)]
+    assert [*fast.batches([], 16_384, path)] == []
     gradients, tokens = [], []
-    for groups in (by_beginning, lambda rows: [[row] for row in rows]):
-        monkeypatch.setattr(trainer, "by_beginning", groups)
+    for groups in (fast.batches, lambda rows, *_: [[i] for i in range(len(rows))]):
+        monkeypatch.setattr(trainer, "batches", groups)
         optimizer = Recorder(Weights(blank()), LearningRate(1e-3))
         run = [0]
         optimizer.weights.model.base_model.register_forward_pre_hook(

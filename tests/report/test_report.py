@@ -581,11 +581,11 @@ def test_without_a_terminal_every_round_is_one_line_without_escapes():
     screen = io.StringIO()
     config = RunConfig(rounds=7, warm_up={"steps": 3})
     with ProgressWatch(Console(file=screen, width=200), config) as watch:
-        watch.warmed(1, {"loss": 2.5})
+        watch.warmed(4, {"defender/loss": 2.5})
         turn = Turn(frozenset({Player.DEFENDER}), {Player.DEFENDER: 4})
         watch.played(Round(4, turn, (), {"asr": 0.25, "unscored": 0.0}))
     assert [line.split("s  ", 1)[1] for line in screen.getvalue().splitlines()] == [
-        "warm-up 1/3  loss 2.50",
+        "defender's warm-up 1/3  loss 2.50",
         "round 5/7  defender learned: asr 0.25 unscored 0.00",
     ]
     assert "\x1b" not in screen.getvalue()

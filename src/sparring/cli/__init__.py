@@ -10,7 +10,16 @@ from typing import Annotated
 from typer import Argument, Option, Typer
 
 from sparring.cli import evals, judges, look, pool, train
-from sparring.cli.speech import PASS_THROUGH, Json, Pulse, RunFolders, console, end, print_json
+from sparring.cli.speech import (
+    PASS_THROUGH,
+    Json,
+    Pulse,
+    RunFolders,
+    console,
+    end,
+    is_first_process,
+    print_json,
+)
 from sparring.pulse import watched
 
 app = Typer(
@@ -90,7 +99,7 @@ def main() -> None:
     from sparring.players.ranks import first_to_say
     from sparring.types import SparringError
 
-    if os.environ.get("RANK", "0") != "0":  # of several processes of one run the first speaks
+    if not is_first_process():
         sys.stdout = io.StringIO()
     try:
         with watched(Pulse()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -51,9 +52,14 @@ def say(*words: str) -> None:
     console().print(Text(" ".join(line(word) for word in words)), soft_wrap=True)
 
 
+def is_first_process() -> bool:
+    """Return whether this is the one of a run's processes that speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def note(*texts: str) -> None:
     """Print what a person should know on stderr, beside the output; an empty text is left out."""
-    for text in filter(None, texts):
+    for text in filter(None, texts if is_first_process() else ()):
         how: dict[str, Any] = dict.fromkeys(("highlight", "markup", "emoji"), False)
         console(stderr=True).print(safe(text), style="yellow", **how)
 

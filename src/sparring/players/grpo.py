@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from sparring.players.fast import path_of
-from sparring.players.logprobs import Batch, microbatches, pad
+from sparring.players.fast import batches, path_of
+from sparring.players.logprobs import Batch, pad
 from sparring.players.ranks import in_step
 from sparring.players.trials import Row
 from sparring.players.weights import Optimizer, Tensors
@@ -254,7 +254,7 @@ class PlayerLoss:
         self.path = path_of(self.model)
         self.batches = [
             pad(rows, index, learner.pad_id, self.model.device)
-            for index in microbatches(rows, config.micro_batch_tokens, self.path.cost)
+            for index in batches(rows, config.micro_batch_tokens, self.path)
         ]
         self.old_BT = [_sampled(run, batch) for batch in self.batches]
         self.weight_BT: list[Tensor] = []

@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sparring.players.chat import Chat
-from sparring.players.fast import by_beginning, path_of
+from sparring.players.fast import batches, path_of
 from sparring.players.grpo import Grpo
-from sparring.players.logprobs import microbatches, pad
+from sparring.players.logprobs import pad
 from sparring.players.player import Policy, Request
 from sparring.players.ranks import in_step, shared_out
 from sparring.players.trials import Row
@@ -218,14 +218,10 @@ def imitate(
     share, loss = batch[ranks.index :: ranks.size], 0.0
     with torch.random.fork_rng(), in_step(model):
         torch.manual_seed(random.Random(rng_seed).getrandbits(63))
-        parts = [
-            (rows, index)
-            for rows in by_beginning(share)
-            for index in microbatches(rows, budget, path.cost)
-        ]
-        for done, (rows, index) in enumerate(parts):
+        parts = list(batches(share, budget, path))
+        for done, index in enumerate(parts):
             beat("imitating", done, len(parts))
-            logp_BT = path.logprobs(model, pad(rows, index, pad_id, model.device), 1.0)
+            logp_BT = path.logprobs(model, pad(share, index, pad_id, model.device), 1.0)
             part = -logp_BT.sum() / total
             part.backward()  # type: ignore[no-untyped-call]
             loss += part.item()

@@ -97,8 +97,10 @@ class ProgressWatch(Bars, Watch):
         self.config, self.trackers = config, trackers
 
     def warmed(self, step: int, metrics: Metrics) -> None:
-        """Show one step of the attacker's warm-up."""
-        self.phase("warm-up", step, self.config.warm_up.steps, f"loss {metrics['loss']:.2f}")
+        """Show one step of a player's warm-up; the players imitate one after the other."""
+        steps = self.config.warm_up.steps
+        [(player, loss)] = [(k.split("/")[0], v) for k, v in metrics.items() if "/loss" in k]
+        self.phase(f"{player}'s warm-up", (step - 1) % steps + 1, steps, f"loss {loss:.2f}")
 
     def played(self, round_: Round) -> None:
         """Show one round, and log it to the trackers."""

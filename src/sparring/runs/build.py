@@ -24,7 +24,7 @@ from sparring.players.ranks import launched
 from sparring.players.trainer import ChatBatch, SftConfig, Trainer, rows_of
 from sparring.players.weights import LearningRate
 from sparring.runs.judges import judges_of
-from sparring.runs.models import fitted, pinned, trainers
+from sparring.runs.models import fitted, pinned, timed, trainers
 from sparring.runs.run import Objects, Run
 from sparring.runs.sources import Source, own_data, sandbox, strategies
 from sparring.schedules import Schedule, alternate, always, by_metric
@@ -41,6 +41,7 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
     objects.check(config)
     config, notes = pinned(config, objects.models)
     ranks = launched(_patience(config))
+    config, dtypes = timed(config, ranks, objects.models)
     config, sizes = fitted(config, ranks, objects.models)
     if config.in_sandbox:
         source = sandbox(config)
@@ -76,7 +77,7 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
         exam=replace(exam, second=exam.second and split_over_ranks(exam.second, ranks)),
         seeds=seeds,
         warm_up=partial(_warm_up, config, source, trained),
-        notes=(*source.notes, *notes, *sizes),
+        notes=(*source.notes, *notes, *dtypes, *sizes),
         world=source.world,
         strategy=source.strategy,
     )
@@ -222,6 +223,8 @@ def _warm_up(
 ) -> Iterator[Metrics]:
     """Phase 1 by imitation: the attack pool, with ordinary chat beside it if a share is set.
 
+    It yields each step's metrics, named after the player that imitates.
+
     A defender with weights of its own imitates the source's lessons for it.
     """
     warm, demos = config.warm_up, list(source.pool)
@@ -229,12 +232,14 @@ def _warm_up(
     if demos and warm.chat:
         n = round(len(demos) * warm.chat / (1 - warm.chat))
         demos += source.chat(attacker, n, f"{config.seed}/chat")
-    lessons: list[tuple[Trainer, Sequence[Demo]]] = [(attacker, demos)]
+    lessons: dict[Player, Sequence[Demo]] = {Player.ATTACKER: demos}
     if defender is not attacker:
-        lessons.append((defender, source.lessons(warm.pool_size, f"{config.seed}")))
-    for trainer, imitated in lessons:
+        lessons[Player.DEFENDER] = source.lessons(warm.pool_size, f"{config.seed}")
+    for player, imitated in lessons.items():
+        trainer = trained[player]
         if imitated and warm.steps:
             rate = LearningRate(warm.learning_rate, "cosine", min(10, warm.steps), warm.steps)
             budget = trainer.grpo.config.micro_batch_tokens
             sizes = SftConfig(warm.steps, warm.batch_size, budget)
-            yield from trainer.warm_up(imitated, rate, sizes, f"{config.seed}/warm-up")
+            for metrics in trainer.warm_up(imitated, rate, sizes, f"{config.seed}/warm-up"):
+                yield {f"{player}/{name}": value for name, value in metrics.items()}

@@ -1,9 +1,12 @@
 """The models of a run: found at one commit, loaded, given adapters, and made into trainers."""
 
+import time
 from collections import ChainMap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from sparring.engines.engine import Publishing, SamplingEngine, ServedPolicy
 from sparring.engines.vllm import VllmHere, VllmServer
@@ -11,7 +14,14 @@ from sparring.estimate.fitting import MICRO_BATCH, micro_batch_that_fits
 from sparring.players.chat import Chat
 from sparring.players.fast import recompute
 from sparring.players.grpo import Grpo, GrpoConfig
-from sparring.players.loading import commit, context_of, load_model, load_tokenizer, stop_ids
+from sparring.players.loading import (
+    commit,
+    context_of,
+    load_config,
+    load_model,
+    load_tokenizer,
+    stop_ids,
+)
 from sparring.players.local import LocalPolicy
 from sparring.players.player import Policy, Sampling
 from sparring.players.ranks import Ranks, free_memory, shard, sharding_requested
@@ -52,6 +62,48 @@ def at_commit(name: str, revision: str | None, now: str | None) -> str:
     return f"{name} is taken at commit {now} ({revision or 'the newest'} as of now)"
 
 
+def timed(config: RunConfig, ranks: Ranks, loaded: Loaded) -> tuple[RunConfig, list[str]]:
+    """The configuration with the dtype to play bfloat16 weights in where a processor plays them.
+
+    A processor without instructions for bfloat16 is many times slower in it than in float32, which
+    holds the same weights. The first process measures for all of them, once for a run, because what
+    it measured is written down with the settings.
+    """
+    unset = [p for p in Player if p not in loaded and config.player(p).dtype == "auto"]
+    sources = {p: (config.player(p).model_name_or_path, config.player(p).revision) for p in unset}
+    narrow = [
+        player
+        for player, (name, revision) in sources.items()
+        if load_config(model_path(name), revision).dtype is torch.bfloat16
+    ]
+    if torch.cuda.is_available() or not narrow:
+        return config, []
+    dtype = ranks.gather(quicker_dtype())[0]
+    note = (
+        f"{' and '.join(f'{player}.dtype' for player in narrow)}: the weights are bfloat16 and are "
+        f"played in {dtype}, because that is faster on this processor"
+    )
+    return with_values(config, {f"{player}.dtype": dtype for player in narrow}), [note]
+
+
+def quicker_dtype() -> str:
+    """`float32` where it multiplies matrices in half the time of bfloat16 or less, else `bfloat16`.
+
+    Both are tried for a quarter of a second, after a first product that prepares the kernels.
+    """
+
+    def products(dtype: torch.dtype) -> int:
+        left, right = torch.ones(256, 576, dtype=dtype), torch.ones(576, 1536, dtype=dtype)
+        left @ right
+        count, end = 0, time.perf_counter() + 0.25
+        while time.perf_counter() < end:
+            left @ right
+            count += 1
+        return count
+
+    return "float32" if products(torch.float32) >= 2 * products(torch.bfloat16) else "bfloat16"
+
+
 def fitted(config: RunConfig, ranks: Ranks, loaded: Loaded) -> tuple[RunConfig, list[str]]:
     """The configuration with micro-batches that fit the memory there is, and a note if it is short.
 
@@ -71,14 +123,16 @@ def fitted(config: RunConfig, ranks: Ranks, loaded: Loaded) -> tuple[RunConfig, 
 def as_begun(before: RunConfig, config: RunConfig) -> RunConfig:
     """`config` at the commits that a run began with, where it names no commit that differs.
 
-    A branch that has moved since is a difference, and stays one. The size of micro-batches is kept
-    too, unless it is set.
+    A branch that has moved since is a difference, and stays one. The size of micro-batches and the
+    dtype that was measured are kept too, unless they are set.
     """
     values: dict[str, Any] = {}
     if config.learner.optimizer.micro_batch_tokens is None:
         values[MICRO_BATCH] = before.learner.optimizer.micro_batch_tokens
     for player in Player:
         old, now = before.player(player), config.player(player)
+        if now.dtype == "auto":
+            values[f"{player}.dtype"] = old.dtype
         if old.model_name_or_path == now.model_name_or_path and old.revision != now.revision:
             named = now.revision and commit(model_path(now.model_name_or_path), now.revision)
             values[f"{player}.revision"] = named or old.revision

@@ -148,7 +148,7 @@ class RunConfig(Model):
     """a recipe's name"""
     seed: int = 42
     """of everything random in training"""
-    rounds: Count = 300
+    rounds: Steps = 300
     """rounds of the game"""
     output_dir: Path | None = None
     """default: runs/<recipe>-<seed>"""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
@@ -19,6 +19,7 @@ from sparring.players.logprobs import (
     LogprobsOf,
     every_row,
     logprobs,
+    microbatches,
     of_hidden,
     probed,
 )
@@ -66,27 +67,38 @@ PAYS = 1024
 """Tokens that must be saved for rows to run apart from others: every run has a cost of its own."""
 
 
-def by_beginning(rows: Sequence[Row]) -> list[list[Row]]:
-    """The rows in groups whose prompts share half of their length or more, such as one brief.
+def batches(rows: Sequence[Row], budget: int, path: Path) -> Iterator[list[int]]:
+    """Indices of rows that run together: those that share a beginning, as many as `budget` takes.
 
-    There is one group, in the order of `rows`, where several would save too few tokens.
+    Prompts that share half of their length or more, such as one brief, run apart from the others
+    where that saves enough, so that what they share runs once.
     """
-    groups: list[list[Row]] = []
-    for row in sorted(rows):
-        if not groups or 2 * _common([groups[-1][-1], row]) < len(row[0]):
+    for group in _by_beginning(rows):
+        for index in microbatches([rows[i] for i in group], budget, path.cost):
+            yield [group[i] for i in index]
+
+
+def _by_beginning(rows: Sequence[Row]) -> list[list[int]]:
+    """Indices of rows in groups of one beginning; one group where several would save too little."""
+    groups: list[list[int]] = []
+    for i in sorted(range(len(rows)), key=rows.__getitem__):
+        if not groups or 2 * _common(rows[groups[-1][-1]], rows[i]) < len(rows[i][0]):
             groups.append([])
-        groups[-1].append(row)
+        groups[-1].append(i)
 
-    def saved(group: Sequence[Row]) -> int:
-        return (len(group) - 1) * _common(group)
+    def saved(group: Sequence[int]) -> int:
+        prompts = len({rows[i][0] for i in group})
+        return (prompts - 1) * _common(rows[group[0]], rows[group[-1]])
 
-    whole = [list(rows)] if rows else []
-    return groups if sum(map(saved, groups)) >= sum(map(saved, whole)) + PAYS else whole
+    whole = [i for group in groups for i in group]
+    if whole and sum(map(saved, groups)) >= saved(whole) + PAYS:
+        return groups
+    return [list(range(len(rows)))] if rows else []
 
 
-def _common(rows: Sequence[Row]) -> int:
-    """How many tokens the prompts of all rows begin with: those of the first and last in order."""
-    pairs = zip(min(rows)[0], max(rows)[0], strict=False)
+def _common(first: Row, last: Row) -> int:
+    """How many tokens two prompts begin with; all between them in order begin with these too."""
+    pairs = zip(first[0], last[0], strict=False)
     return len([*takewhile(lambda pair: pair[0] == pair[1], pairs)])
 
 
