@@ -1,12 +1,9 @@
 """The models of a run: found at one commit, loaded, given adapters, and made into trainers."""
 
-import time
 from collections import ChainMap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from sparring.engines.engine import Publishing, SamplingEngine, ServedPolicy
 from sparring.engines.vllm import VllmHere, VllmServer
@@ -17,10 +14,11 @@ from sparring.players.grpo import Grpo, GrpoConfig
 from sparring.players.loading import (
     commit,
     context_of,
-    load_config,
     load_model,
     load_tokenizer,
+    quicker_dtype,
     stop_ids,
+    stored_dtype,
 )
 from sparring.players.local import LocalPolicy
 from sparring.players.player import Policy, Sampling
@@ -63,7 +61,7 @@ def at_commit(name: str, revision: str | None, now: str | None) -> str:
 
 
 def timed(config: RunConfig, ranks: Ranks, loaded: Loaded) -> tuple[RunConfig, list[str]]:
-    """The configuration with the dtype to play bfloat16 weights in where a processor plays them.
+    """The configuration with the dtype in which this processor plays bfloat16 weights faster.
 
     A processor without instructions for bfloat16 is many times slower in it than in float32, which
     holds the same weights. The first process measures for all of them, once for a run, because what
@@ -74,34 +72,15 @@ def timed(config: RunConfig, ranks: Ranks, loaded: Loaded) -> tuple[RunConfig, l
     narrow = [
         player
         for player, (name, revision) in sources.items()
-        if load_config(model_path(name), revision).dtype is torch.bfloat16
+        if stored_dtype(model_path(name), revision) == "bfloat16"
     ]
-    if torch.cuda.is_available() or not narrow:
+    if not narrow or (dtype := ranks.gather(quicker_dtype())[0]) is None:
         return config, []
-    dtype = ranks.gather(quicker_dtype())[0]
     note = (
         f"{' and '.join(f'{player}.dtype' for player in narrow)}: the weights are bfloat16 and are "
         f"played in {dtype}, because that is faster on this processor"
     )
     return with_values(config, {f"{player}.dtype": dtype for player in narrow}), [note]
-
-
-def quicker_dtype() -> str:
-    """`float32` where it multiplies matrices in half the time of bfloat16 or less, else `bfloat16`.
-
-    Both are tried for a quarter of a second, after a first product that prepares the kernels.
-    """
-
-    def products(dtype: torch.dtype) -> int:
-        left, right = torch.ones(256, 576, dtype=dtype), torch.ones(576, 1536, dtype=dtype)
-        left @ right
-        count, end = 0, time.perf_counter() + 0.25
-        while time.perf_counter() < end:
-            left @ right
-            count += 1
-        return count
-
-    return "float32" if products(torch.float32) >= 2 * products(torch.bfloat16) else "bfloat16"
 
 
 def fitted(config: RunConfig, ranks: Ranks, loaded: Loaded) -> tuple[RunConfig, list[str]]:
