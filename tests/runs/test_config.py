@@ -32,7 +32,7 @@ def wrong(*words: str) -> str:
         ("num_generations=3", "did you mean learner.num_generations?"),
         ("zzz=1", "zzz: unknown key; known here: recipe, seed, rounds"),
         ("rounds=many", "rounds: Input should be a valid integer"),
-        ("rounds=0", "rounds: Input should be greater than or equal to 1 (got 0)"),
+        ("rounds=-1", "rounds: Input should be greater than or equal to 0 (got -1)"),
         ("seed=null", "seed: Input should be a valid integer"),
         ("weights=adapter", "weights: Input should be 'adapters', 'separate' or 'shared'"),
         ("sampling.temperature=0", "sampling.temperature: Input should be greater than 0"),
@@ -66,7 +66,7 @@ def test_what_is_wrong_is_named_by_its_field_with_what_was_expected(word, messag
 
 
 def test_every_wrong_field_is_named_at_once():
-    lines = wrong("rounds=0", "weights=none", "zzz=1").splitlines()
+    lines = wrong("rounds=-1", "weights=none", "zzz=1").splitlines()
     assert [line.split(":")[0] for line in lines] == ["rounds", "weights", "zzz"]
 
 

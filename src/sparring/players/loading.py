@@ -57,7 +57,9 @@ def load_config(path: str, revision: str | None = None) -> Any:
 
 def stored_dtype(path: str, revision: str | None = None) -> str:
     """The dtype that a model's settings name, such as `bfloat16`."""
-    return str(load_config(path, revision).dtype).removeprefix("torch.")
+    from transformers import AutoConfig
+
+    return str(_read(AutoConfig, path, revision).dtype).removeprefix("torch.")
 
 
 def quicker_dtype() -> str | None:
