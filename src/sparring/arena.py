@@ -71,7 +71,7 @@ def play_named(
 
 
 def opening_names(openings: Sequence[State]) -> list[str]:
-    """The name of each opening in addresses; it depends on no other, except that repeats count."""
+    """The name of each opening in addresses; it depends on no other, but repeats are numbered."""
     repeats: dict[str, Iterator[int]] = defaultdict(count)
     names = ("/".join((o.seed.id, *(m.completion.text for m in o.moves))) for o in openings)
     return [f"{name}#{next(repeats[name])}" for name in names]
@@ -87,7 +87,7 @@ def _request(game: Game, state: State, player: Player, width: int, address: str)
 def _after(
     game: Game, state: State, player: Player, request: Request, completion: Completion, sibling: int
 ) -> State:
-    """The state after a completion; of one that its policy could not make, the status rules."""
+    """The state after a completion; if its policy failed, its status is the ruling."""
     failed = completion.status is not Status.OK
     sent = None if failed else game.hear(state, completion)
     after = state.play(Move(player, request.observation, completion, sent, sibling))

@@ -34,9 +34,9 @@ def _spread(group: Sequence[float]) -> float:
     return inf if len(set(group)) == 1 else stdev(group) + EPSILON
 
 
-def _within(group: Sequence[float], scale: Callable[[Sequence[float]], float]) -> Affine | None:
+def _within(group: Sequence[float], scale_of: Callable[[Sequence[float]], float]) -> Affine | None:
     """The map of a group that is compared with itself, which takes at least two siblings."""
-    return (_centre(group), scale(group)) if len(group) > 1 else None
+    return (_centre(group), scale_of(group)) if len(group) > 1 else None
 
 
 def standardized(groups: Sequence[Sequence[float]]) -> list[Affine | None]:

@@ -32,7 +32,7 @@ TrustEndpoints = Annotated[
 ]
 Json = Annotated[bool, Option("--json", help="for machines")]
 _UNBROKEN = 10_000
-"""Columns of output that is no terminal's: whoever searches it finds whole lines."""
+"""Width of output into a file or a pipe, so that searches find whole lines."""
 RunFolder = Annotated[Path, Argument(help="a run's folder")]
 RunFolders = Annotated[list[Path], Argument(metavar="RUN...", help="runs' folders")]
 
@@ -65,7 +65,7 @@ def note(*texts: str) -> None:
 
 
 def program() -> str:
-    """Return how to call this program again: as `sparring` only where the path leads to it."""
+    """Return how to call this program again: as `sparring` only if PATH finds it."""
     called, on_path = sys.argv[0], shutil.which("sparring")
     if called.endswith("__main__.py"):
         return f"{sys.executable} -m sparring"

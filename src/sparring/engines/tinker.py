@@ -58,7 +58,7 @@ class TinkerService:
 
     @cached_property
     def client(self) -> Any:
-        """The package's own client, which would wait for minutes where nobody answers."""
+        """The package's client, made once a health check is answered: it would wait for minutes."""
         import tinker
 
         health = f"{self.base_url}/api/v1/healthz"
@@ -137,7 +137,7 @@ class TinkerClient:
         return Passed(tuple(losses), tuple(logprobs))
 
     def _scale(self, sample: Sample, samples: int) -> float:
-        """What makes a sum of the service's mean: its samples times the positions of this one."""
+        """The factor that turns the service's mean into a sum: samples × this one's positions."""
         positions = len(sample.completion.prompt_ids) + len(sample.completion.token_ids) - 1
         return float(samples * positions) if self.service.reduction == "mean" else 1.0
 
@@ -203,7 +203,7 @@ def unpacked(archive: bytes, folder: Path) -> None:
 def _result(what: str, call: Callable[[], Any]) -> Any:
     """The package tries again by itself; what it gives up on ends the round.
 
-    A refusal that comes with a result it raises as a ValueError.
+    It raises ValueError for a refusal that comes with a result.
     """
     import tinker
 

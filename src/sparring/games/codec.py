@@ -32,7 +32,7 @@ def seed_of(row: Row) -> Seed:
 
 
 def verdict_json(verdict: Verdict) -> dict[str, Any]:
-    """The fields that a judge could fill, and the status."""
+    """The fields that are not None, and the status."""
     return {name: value for name, value in asdict(verdict).items() if value is not None}
 
 
@@ -56,8 +56,8 @@ def opening_of(row: Row) -> State:
 def state_json(state: State) -> dict[str, Any]:
     """The game so far, without its rulings: an attack with its thought, a reply as it was sent.
 
-    What a defender thinks is not recorded: a reply that did not parse is empty, and one that there
-    is not, because its thought was never closed, is null.
+    What a defender thinks is not recorded: a reply that did not parse is empty; a missing one,
+    whose thought was never closed, is null.
     """
     moves = [
         {
@@ -77,8 +77,7 @@ def _reply(move: Move) -> str | None:
 def state_of(row: Row, ruling: str | None = "verdict", reply_format: bool = False) -> State:
     """What `state_json` wrote, ruled on by the verdict in the field `ruling`, if there is one.
 
-    With `reply_format` an empty reply is one that did not parse. A move without a sibling is the
-    first.
+    With `reply_format` an empty reply is one that did not parse. `sibling` is 0 if absent.
     """
     dealt = int(row["dealt"])
     moves = [_move(move, ply < dealt, reply_format) for ply, move in enumerate(row["moves"])]

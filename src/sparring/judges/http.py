@@ -26,7 +26,7 @@ _REFUSED = re.compile(
 )
 _TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
 _WHOLE = ("stop", "length", "content_filter", "eos", "eos_token", "stop_sequence", "end_turn")
-"""The reasons for which an answer ends that is one; not `tool_calls`, not `abort`."""
+"""Finish reasons of usable answers; not `tool_calls`, not `abort`."""
 _MOST_TOKENS = 10**9
 """A larger count of tokens is no count."""
 _LATE = Answer(status=Status.TIMEOUT, calls=0, why="the round's deadline has passed")

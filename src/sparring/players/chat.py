@@ -18,7 +18,7 @@ and `<tool_call>` of Qwen3 are not. Added words and runs of spaces are no contro
 
 
 def paired(text: str) -> str:
-    """A text without half characters, which JSON can spell; no tokenizer or server takes them."""
+    """A text with lone surrogates replaced: JSON can spell them, tokenizers refuse them."""
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
@@ -95,7 +95,7 @@ class Vocabulary:
 
     @cached_property
     def control(self) -> frozenset[int]:
-        """Control tokens that content must never yield; unknown words are no more than that."""
+        """Control tokens that content must never yield; `unk` only if it also ends a text."""
         words = self.tokenizer
         added = {i for i, t in self.added.items() if t.special or _CONTROL.fullmatch(t.content)}
         unknown = {words.unk_token_id} - {words.eos_token_id, words.bos_token_id}
@@ -183,9 +183,9 @@ class Chat:
         """Whether no content has become a special token, or would alone.
 
         The quick check: the prompt's special tokens are those of its template, in order, and no
-        content spells the unknown token: a word that is not in the vocabulary gives that token and
-        is harmless, but its spelling is not, since Qwen2's also ends a text. A template may write
-        others for other contents, so where they differ every content is checked by itself.
+        content spells the unknown token: an unknown word yields it harmlessly, but its literal
+        spelling is unsafe, as Qwen2's also ends a text. A template's special tokens may vary with
+        the content, so if they differ, each content is checked alone.
         """
         words, contents = self._words, [message.content for message in observation]
         unknown = self.tokenizer.unk_token
@@ -229,7 +229,7 @@ class Chat:
 
     @cached_property
     def opened(self) -> str:
-        """The mark with which the template opens the thought of a reply itself, or nothing."""
+        """The mark of a thought with which the template itself opens a reply, or nothing."""
         prompt = self._render((Message("user", _mark(0)),)).rstrip()
         return next((mark for mark, _ in THOUGHTS if prompt.endswith(mark)), "")
 

@@ -50,7 +50,7 @@ class Trainer:
     `sampler` draws completions from the weights of `grpo.optimizer`: in this process, or on an
     engine that they are published to. `extra_files` are copied beside whatever is saved.
     `checkpoint` says where the weights after so many rounds lie; without it, past selves are
-    written to a temporary folder that goes with the trainer.
+    written to a temporary folder that is deleted with the trainer.
     """
 
     sampler: Policy
@@ -162,7 +162,7 @@ def save_trainers(trainers: Mapping[str, Trainer], folder: Path) -> dict[str, di
 def load_trainers(
     trainers: Mapping[str, Trainer], folder: Path, counters: Mapping[str, Mapping[str, int]]
 ) -> None:
-    """Take up exactly where `save_trainers` wrote `folder` and returned `counters`."""
+    """Restore what `save_trainers` wrote to `folder` and returned as `counters`."""
     moments = load_file(folder / MOMENTS)
     for name, trainer in trainers.items():
         trainer.load(folder / name)
@@ -209,8 +209,8 @@ def imitate(
 ) -> Metrics:
     """One step on `batch`, in micro-batches of `budget` tokens; `rng_seed` is dropout's.
 
-    What the prompts begin with, such as the attacker's brief, runs once for a micro-batch where the
-    model can (`path_of`). Each process of a run adds the gradient of its share of the rows.
+    A shared prefix, such as the attacker's brief, runs once per micro-batch where possible
+    (`path_of`). Each process of a run adds the gradient of its share of the rows.
     """
     model, ranks = optimizer.weights.model.train(), optimizer.ranks
     path = path_of(model)

@@ -189,7 +189,7 @@ def _games(run: RunDir, path: Path, shows_text: bool) -> Iterator[Game]:
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """An attack of a family, which worked `won` times in `tries`, in round `last` the last time.
+    """An attack of a family, which worked in `won` of `tries` games, last in round `last`.
 
     `sha256` and `words` stand for the text; `game` is one of those in which it worked, if any.
     """

@@ -50,7 +50,7 @@ def labels(runs: Sequence[Path]) -> list[str]:
 
 
 def read_all(runs: Sequence[Path]) -> list[RunReport]:
-    """Read every run; UsageError where one is none, or had no exam yet."""
+    """Read every run; UsageError for a folder that is no run or has no exam."""
     named = zip(runs, labels(runs), strict=True)
     return [reading.read_run(RunDir.open(run), label) for run, label in named]
 
@@ -76,8 +76,8 @@ def write_report(
 ) -> Path:
     """Write `index.html`, and beside it `figures/` as SVG and PNG; return the page's path.
 
-    `output` is the page or its folder, by default report/ in the first run, where a link is not
-    followed, for the run may be somebody else's.
+    `output` is the page or its folder, by default report/ in the first run; links there are
+    not followed, as it may be somebody else's.
     """
     if public and include_harmful:
         raise UsageError("--public shows no harmful text; leave out --include-harmful")
@@ -226,7 +226,7 @@ def counts(run: RunReport, metric: str, families: Iterable[str]) -> tuple[str, .
     return tuple(counted(run.after.rates.get(f"{metric}/{family}")) for family in families)
 
 
-def spendable(budget: Mapping[str, int]) -> bool:
+def has_all_figures(budget: Mapping[str, int]) -> bool:
     """Say whether a budget of `sparring exploit` holds everything that the page says of it."""
     return all(budget.get(key) for key in ("steps", "seeds", "num_generations", "n", "tries"))
 
@@ -295,7 +295,18 @@ def _public(node: Any, where: str, base: Any) -> Any:
 
 
 FILTERS = (
-    *(counted, counts, duration, has_held_out, held_out, hidden, missing, moment, name, spendable),
+    *(
+        counted,
+        counts,
+        duration,
+        has_held_out,
+        held_out,
+        hidden,
+        missing,
+        moment,
+        name,
+        has_all_figures,
+    ),
     *(reading.apart, reading.families, reading.interval, reading.value),
 )
 FUNCTIONS = (headline_key, reading.by_size, reading.sides, reading.spread)

@@ -1,4 +1,4 @@
-"""Safety against helpfulness of several models: ASR over over-refusal, with intervals."""
+"""Safety against helpfulness of several models: ASR against over-refusal, with intervals."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -69,7 +69,8 @@ def pareto(sets: Mapping[str, Sequence[Point]]) -> Drawing:
     )
     alt = f"ASR against over-refusal. {words}"
     caption = (
-        "Lines are 95 % intervals. Filled: no other model is better in one and as good in both."
+        "Lines are 95 % intervals. Filled: no other model is better in one rate and at least as "
+        "good in the other."
     )
     return Drawing("pareto", alt, draw, caption, COLUMN * columns, 3.4 * rows)
 

@@ -191,10 +191,10 @@ def _openings(
     turn: Turn,
     past: Sequence[Metrics],
 ) -> list[State]:
-    """The seeds of a round; the first `as_they_stand` of each label are sent without the attacker.
+    """A round's openings; a share `as_they_stand` of each label skips the attacker.
 
-    Where the round's seeds begin follows from the metrics of the rounds before, so a resumed run
-    goes on where the whole run did.
+    The metrics of past rounds tell where this round's seeds begin, so a resumed run continues
+    like an uninterrupted one.
     """
     size = max(config.learner.seeds_per_round[player] for player in turn.learns)
     played = {label: sum(int(m[name]) for m in past) for label, name in SEEDS_OF.items()}

@@ -96,8 +96,8 @@ class Run:
         for label in ("harmful", "benign") if self.world is None else ():
             plan, plain = self.plan, sets.get(f"{label}/plain", ())
             undealt = [plan.game.open(state.seed) for state in plain]
-            address = f"exam/attacks/{label}"
-            episodes = play(plan.game, undealt, plan.cast, plan.judge, {}, address)
+            rng_seed = f"exam/attacks/{label}"
+            episodes = play(plan.game, undealt, plan.cast, plan.judge, {}, rng_seed)
             rewritten = [opening for e in episodes if (opening := as_opening(e.state))]
             sets |= {f"{label}/rewritten": rewritten} if rewritten else {}
         return sets

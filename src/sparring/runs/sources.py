@@ -39,7 +39,7 @@ from sparring.types import Demo, Episode, Message, Metrics, Player, Seed, State,
 _LABELS = ("harmful", "benign")
 _BROAD = (
     "the attack pool is broad: it holds every family of the exam, also those called held-out "
-    "(out of the narrow pool, warm_up.pool=narrow); the exam's seeds are held out of everything"
+    "(warm_up.pool=narrow lacks them); the exam's seeds are held out of everything"
 )
 UNPARSEABLE, UNFAITHFUL = "unparseable", "unfaithful"
 
@@ -72,7 +72,7 @@ def sandbox(config: RunConfig) -> Source:
     """Return the embedded world, which makes its own seeds, judge, prompts and demonstrations."""
     for name in ("attacker.warm_start", "defender.warm_start", "data.exam"):
         if attrgetter(name)(config):
-            raise UsageError(f"{name}: the sandbox makes its own; it goes with data.train")
+            raise UsageError(f"{name}: the sandbox makes its own; set it only with data.train")
     one_thread()
     world = World(language_of(Path(model_path(config.defender.model_name_or_path))))
     kinds = [judge.kind for _, judge in judges_of(config)]

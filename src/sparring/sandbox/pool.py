@@ -41,7 +41,7 @@ def dialogues(world: World, n: int, pick: Pick, rng_seed: str) -> list[Demo]:
     """`n` games of two exchanges, which a pool for several exchanges holds beside the rewrites.
 
     In one half the attacker agrees on a code word and, whatever the reply, asks with it: two
-    demos. In the other one of the pool's rewrites has failed and another follows: one demo.
+    demos. In the other half, a rewrite of the pool has failed and another follows: one demo.
     Half of each are benign.
     """
     rng = random.Random(f"{rng_seed}/dialogues")
@@ -62,7 +62,8 @@ def _attack(world: World, intent: Intent, pick: Pick, rng: random.Random) -> str
 
 
 def _coded(world: World, intent: Intent, rng: random.Random) -> list[Demo]:
-    """One code word for verbs, another for objects: a warm-up is too short to copy any.
+    """One code word for verbs, another for objects: a warm-up is too short to learn to
+    copy arbitrary words.
 
     A quarter of the replies refuse the agreement.
     """

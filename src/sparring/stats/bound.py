@@ -111,5 +111,5 @@ def effective_n(failures_C: Counts, sizes_C: Counts, alpha: float) -> float:
     typical = (n - mean_square) / (clusters - 1)
     rho = (between - within) / (between + (typical - 1) * within)
     deff = 1 + (mean_square - 1) * min(1.0, max(0.0, rho))
-    unsure = (t.ppf(1 - alpha, n - 1) / t.ppf(1 - alpha, clusters - 1)) ** 2
-    return float(n / deff * unsure)
+    shrinkage = (t.ppf(1 - alpha, n - 1) / t.ppf(1 - alpha, clusters - 1)) ** 2
+    return float(n / deff * shrinkage)
