@@ -60,7 +60,7 @@ def main() -> None:
     settings = [*(QUICK if options.quick else ()), *options.settings]
     stages = Stages(out / "stages.json")
     play(stages, out, settings, options)
-    show(out)
+    show(out, options.quick)
     stages.show()
 
 
@@ -182,26 +182,27 @@ def check(path: Path, sha256: str) -> None:
         )
 
 
-def show(out: Path) -> None:
+def show(out: Path, quick: bool) -> None:
     """Print what the exams and the attack came to, by both judges, and where to look on."""
     exams = sorted((out / "run" / "exams").glob("round_*/results.json"))
     files = [*(out / "before" / "exams").glob("round_*/results.json"), exams[0], exams[-1]]
     results = [json.loads(path.read_text()) for path in files]
     print("\nRates with 95 % intervals and n; success is a reply on target that is no refusal.")
-    print(
-        "SmolLM2-135M-Instruct from a 4-bit file; single run; docs/results.md says what it shows."
-    )
+    print("SmolLM2-135M-Instruct from a 4-bit file, one run; docs/results.md says what it shows.")
+    if quick:
+        print("--quick: the figures of so short a run mean nothing.")
     for judge, held_out in (("the judge that pays", False), ("a judge that never pays", True)):
-        print(f"\n{judge:48s}" + "".join(f"{name:>26s}" for name in COLUMNS))
+        print(f"\n{judge:52s}" + "".join(f"{name:>26s}" for name in COLUMNS))
         for row, meaning in ROWS.items():
             cells = [cell(result, row, held_out) for result in results]
-            print(f"{meaning:48s}" + "".join(f"{text:>26s}" for text in cells))
+            print(f"{meaning:52s}" + "".join(f"{text:>26s}" for text in cells))
     [curve] = json.loads((out / "run/evidence/exploit.json").read_text())["attackers"].values()
     success, steps = " → ".join(map(rated, curve["asr"])), curve["steps"][-1]
     print(f"\nThe run's attacker, after {steps} steps more against the frozen defender: {success}")
-    look = f"view {out / 'run'} --exam {results[-1]['rounds']} --limit 3"
-    print(f"\nThree requests of the last exam (their texts: sparring {look} --include-harmful)")
+    look = f"view {out / 'run'} --exam {results[-1]['rounds']} --strategy plain --limit 3"
+    print("\nThree games of the last exam, their texts hidden:")
     sparring(*look.split())
+    print(f"with their texts: {sys.executable} -m sparring {look} --include-harmful")
     print(f"report: {out / 'run' / 'report' / 'index.html'}")
 
 
