@@ -7,6 +7,8 @@ Each row is a run of `sparring train` of its own, on the seeds that ship, with a
 SIGKILL when its first round is written, and `--resume` plays it to its end. The judge is the one
 that ships; scores and labels of prompts come from a loopback server that answers a rubric by
 refusal phrases. So this shows that the games play on the model, in what time and memory, no more.
+
+Its games have not been played through yet, so docs/performance.md has no table of it.
 """
 
 from __future__ import annotations
