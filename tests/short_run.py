@@ -11,6 +11,8 @@ import errno
 import fcntl
 import functools
 import hashlib
+import importlib
+import itertools
 import json
 import multiprocessing
 import multiprocessing.forkserver
@@ -117,6 +119,31 @@ class At:
         if self.what == "full":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.kill(os.getpid(), int(self.what))
+
+
+@dataclass(frozen=True)
+class Call:
+    """A signal that a process sends itself before the `nth` call of `module.name` (or of a method).
+
+    A signal may find a run where it writes nothing.
+    """
+
+    module: str
+    name: str
+    nth: int = 1
+    what: int = signal.SIGTERM
+
+    def __call__(self) -> None:
+        *outer, last = self.name.split(".")
+        owner: Any = functools.reduce(getattr, outer, importlib.import_module(self.module))
+        function, calls = getattr(owner, last), itertools.count(1)
+
+        def called(*args: Any, **more: Any) -> Any:
+            if next(calls) == self.nth:
+                os.kill(os.getpid(), self.what)
+            return function(*args, **more)
+
+        setattr(owner, last, called)
 
 
 @dataclass(frozen=True)

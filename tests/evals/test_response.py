@@ -63,7 +63,8 @@ def target(script) -> Target:
 
 def curve(learner: Learning, script, budget: Budget = BUDGET):
     """The best response under this judge, as (steps, rate) pairs."""
-    return list(best_response(target(script), learner.policy(), learner, budget, "0"))
+    points = best_response(target(script), learner.policy(), learner, budget, "0")
+    return [(steps, rate) for steps, rate in points if rate]
 
 
 def riddles_work(state: State) -> Verdict:

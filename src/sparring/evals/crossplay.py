@@ -19,6 +19,7 @@ from sparring.players.player import Policy
 from sparring.pulse import phase
 from sparring.runs import judges, recipes
 from sparring.runs.run import Run
+from sparring.runs.train import Interrupted, signals
 from sparring.sandbox.language import POOLED
 from sparring.settings.config import RunConfig
 from sparring.settings.sections import OPERATION
@@ -163,7 +164,7 @@ def cross(entrants: Sequence[Entrant], n: int, cache: Path) -> dict[str, Any]:
     The clean outcome under the first run's rules and judge, never a shaped reward. A cell is kept
     in `cache` under the digests of the two players, the rules, the judge, the seeds and `n`; one
     with failed verdicts is played again when it is needed next. UsageError where another run was
-    trained on those seeds.
+    trained on those seeds; Interrupted after the cell in which a signal came.
     """
     place = entrants[0].run
     seeds = place.attacked()
@@ -183,10 +184,13 @@ def cross(entrants: Sequence[Entrant], n: int, cache: Path) -> dict[str, Any]:
         {entrant.name: entrant.policy(Player.DEFENDER) for entrant in entrants},
         skip=whole,
     )
-    for done, (attacker, defender, rate) in enumerate(played, len(whole) + 1):
-        cache.mkdir(parents=True, exist_ok=True)
-        write_atomic(paths[attacker, defender], dumps(rate.to_json()))
-        phase("cross-play", done, len(paths), f"{attacker} against {defender}: {rate}")
+    with signals("") as received:
+        for done, (attacker, defender, rate) in enumerate(played, len(whole) + 1):
+            cache.mkdir(parents=True, exist_ok=True)
+            write_atomic(paths[attacker, defender], dumps(rate.to_json()))
+            phase("cross-play", done, len(paths), f"{attacker} against {defender}: {rate}")
+            if received:
+                raise Interrupted(received[0], "")
     cells: dict[str, dict[str, Any]] = defaultdict(dict)
     for (attacker, defender), path in paths.items():
         cells[attacker][defender] = read_json(path)

@@ -40,12 +40,10 @@ from sparring.types import (
 
 
 class Interrupted(SparringError):
-    """Stopped by a signal after everything was saved; `--resume` goes on."""
+    """Stopped by a signal after everything was saved; the same command goes on, `how` says."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(
-            "interrupted; what was saved is whole: the same command with --resume goes on"
-        )
+    def __init__(self, number: int, how: str = " with --resume") -> None:
+        super().__init__(f"interrupted; what was saved is whole: the same command{how} goes on")
         self.exit_code = 128 + number
 
 
@@ -54,7 +52,7 @@ GRACE, LAST = 15, 28
 
 
 @contextmanager
-def signals() -> Iterator[list[int]]:
+def signals(how: str = " with --resume") -> Iterator[list[int]]:
     """The first SIGINT or SIGTERM is noted, for a loop to act on within `GRACE` seconds.
 
     After that, and at the second signal, whatever is under way is Interrupted: what is on disk is
@@ -76,7 +74,7 @@ def signals() -> Iterator[list[int]]:
     try:
         yield received
     except KeyboardInterrupt:
-        raise Interrupted(received[0]) from None
+        raise Interrupted(received[0], how) from None
     finally:
         signal.alarm(0)
         last.cancel()
