@@ -144,4 +144,4 @@ def test_a_server_that_is_not_there_is_named_before_anything_is_asked(tmp_path, 
         ended = sparring_command(*words, *more, f"{place}={entry}")
     assert ended.code == 2
     assert f"{DEAD}/models" in ended.text
-    assert "start the judge's server, or mend its URL" in ended.text
+    assert "start the server, or mend its URL" in ended.text

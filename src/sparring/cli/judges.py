@@ -39,7 +39,7 @@ def probe(
     failed: list[str] = []
     rows: list[dict[str, Any]] = []
     for entry in entries(what, trust_endpoints):
-        greet(entry, what)
+        greet([(what, entry)])
         judge = judge_of([entry], {}, what, what, prove=False)
         result = probed(judge)
         items = [{"item": name, "right": right} for name, right, _ in result.items]
@@ -182,8 +182,7 @@ def _judges(words: Sequence[str], trusted: bool) -> list[Judge]:
 
     # Every file is read before the first judge is loaded.
     named = [(word, entry) for word in words for entry in entries(word, trusted)]
-    for word, entry in named:
-        greet(entry, f"--judge {word}")
+    greet((f"--judge {word}", entry) for word, entry in named)
     return [judge_of([entry], {}, word, f"--judge {word}") for word, entry in named]
 
 

@@ -40,7 +40,7 @@ def make(
     from sparring.evals import pool as pools
     from sparring.evals.models import ModelSettings, candidates
     from sparring.players.player import Sampling
-    from sparring.runs.judges import judge_named
+    from sparring.runs.judges import judges_named
     from sparring.runs.sources import packaged_briefs
     from sparring.store.files import dumps, write_atomic
 
@@ -50,7 +50,7 @@ def make(
         raise UsageError("--judge: rules on what a writer wrote; templates need none")
     requests, notes = gathered([{"path": path, "limit": limit} for path in seeds])
     settings = pools.PoolSettings(per_seed, depth, hold_out or [], f"{seed}/pool")
-    ruling = judge_named(judge, "--judge", trust_endpoints) if judge else None
+    ruling = judges_named([judge], "--judge", trust_endpoints)[0] if judge else None
     if ruling and "on_topic" not in ruling.fills:
         raise UsageError(f"--judge: {ruling.name} does not rule on on_topic; a rubric does")
     policy = None

@@ -39,8 +39,7 @@ def train(
     else:
         RunDir.check_new(config.folder)
     check_trackers(config.saving.report_to)
-    for setting, judge in judges_of(config) if dry_run else ():
-        greet(judge, setting)
+    greet(judges_of(config) if dry_run else ())
     run = recipes.known(config.recipe).build(config)
     note(*run.notes)
     if dry_run:

@@ -149,6 +149,7 @@ def entrants(
     """
     config, checkpoints = run.config, run.checkpoints
     judges.check_endpoints(config, run.folder, trust_endpoints)
+    judges.greet(judges.judges_of(config))
     folders = {n: run.checkpoint(n) for n in map(checkpoints.at, at or (None,))}
     loaded = recipes.known(config.recipe).build(config)
     loaded.recorded_in(checkpoints.path)

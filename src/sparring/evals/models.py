@@ -189,8 +189,13 @@ def _served_candidates(settings: ModelSettings) -> tuple[list[Candidate], list[s
         card = {"name": name, "kind": "served", "base_url": address.shown}
         card |= {"adapter": name} if name in settings.adapters else {}
         server = Server(Client(address, key=key, limits=limits), name)
-        models.append(Candidate(name, card, partial(ServedModel, server, settings.sampling)))
+        models.append(Candidate(name, card, partial(_served, server, settings.sampling)))
     return models, []
+
+
+def _served(server: Server, sampling: Sampling) -> Policy:
+    server.client.greet()
+    return ServedModel(server, sampling)
 
 
 def attacker_of(run: RunDir, number: int | None = None) -> tuple[Candidate, Game]:

@@ -16,7 +16,7 @@ from sparring.evals.folder import SetCard, Sheet, SourceCard, TaskCard
 from sparring.exam import Success
 from sparring.judges.judge import Judge
 from sparring.players.player import Policy
-from sparring.runs.judges import judge_named
+from sparring.runs.judges import judges_named
 from sparring.runs.models import model_path
 from sparring.sandbox.language import POOLED
 from sparring.sandbox.model import CARD, language_of, one_thread
@@ -163,8 +163,7 @@ def load_suite(settings: TaskSettings, model: str) -> Suite:
     if SANDBOX in settings.names:
         suite = _sandbox(settings, model)
     else:
-        trusted = settings.trust_endpoints
-        judge, *others = (judge_named(name, "--judge", trusted) for name in settings.judges)
+        judge, *others = judges_named(settings.judges, "--judge", settings.trust_endpoints)
         suite = Suite(settings, load_tasks(settings), judge, next(iter(others), None))
     for rate in suite.sheet.rates():
         question = rate.question

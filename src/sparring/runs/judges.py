@@ -1,7 +1,7 @@
 """Builds judges from settings, a kind or a YAML file; several entries make a panel."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import entry_points
 from importlib.resources import files
@@ -16,7 +16,7 @@ from sparring.judges.panel import RULES, Member, Panel
 from sparring.settings.config import RunConfig, parse, read_yaml
 from sparring.settings.sections import SANDBOX, JudgeSettings
 from sparring.store.files import digest
-from sparring.transport.client import Client, HttpRequest
+from sparring.transport.client import Client
 from sparring.transport.guard import Address, Limits, from_environment, shown
 from sparring.types import SparringError, UsageError, near
 
@@ -44,38 +44,28 @@ def engine_of(settings: JudgeSettings, setting: str = "judge") -> JudgeEngine:
         raise UsageError(f"{setting}.model: wanted the name of the judge's model")
     if settings.base_url is None:
         return _in_process(settings.model, settings.revision, setting)
-    server = settings.server
-    client = _client(settings, setting, Limits(**server.fields_of(Limits)))
-    return http.Server(client, settings.model, settings.revision or "", server.json_schema)
+    client, revision = _client(settings, setting), settings.revision or ""
+    return http.Server(client, settings.model, revision, settings.server.json_schema)
 
 
-def _client(settings: JudgeSettings, setting: str, limits: Limits) -> Client:
+def _client(settings: JudgeSettings, setting: str) -> Client:
     server = settings.server
     return Client(
         Address(settings.base_url or "", f"{setting}.base_url", server.allow_insecure),
         key=from_environment(server.api_key_env, os.environ, f"{setting}.server.api_key_env"),
         proxy=from_environment(server.proxy_env, os.environ, f"{setting}.server.proxy_env"),
-        limits=limits,
+        limits=Limits(**server.fields_of(Limits)),
     )
 
 
-GREETING = Limits(timeout=8.0, deadline=8.0, round_deadline=9.0, attempts=1)
-"""How long a server may take to show that it is there, before anything is asked of it."""
-
-
-def greet(settings: JudgeSettings, setting: str = "judge") -> None:
-    """Raise UsageError where nobody answers at `base_url`; any answer shows that somebody does.
+def greet(judges: Iterable[tuple[str, JudgeSettings]]) -> None:
+    """Raise UsageError where nobody answers at a judge's `base_url`; each has its setting's name.
 
     A run waits for `outage_seconds` instead, for a server that is being started beside it.
     """
-    if settings.base_url is None:
-        return
-    try:
-        _client(settings, setting, GREETING).responses([HttpRequest("models")])
-    except UsageError:
-        raise
-    except SparringError as error:
-        raise UsageError(f"{error}; start the judge's server, or mend its URL") from None
+    for setting, entry in judges:
+        if entry.base_url is not None:
+            _client(entry, setting).greet()
 
 
 def _in_process(name: str, revision: str | None, setting: str) -> JudgeEngine:
@@ -125,10 +115,14 @@ def judge_of(
     return Panel(members, {name: RULES[rule] for name, rule in rules.items()})
 
 
-def judge_named(word: str, setting: str, trusted: bool = False) -> Judge:
-    """Return the judge of that kind, or of a YAML file's entries."""
-    place = f"{setting} {word}" if _is_file(word) else setting
-    return judge_of(entries(word, trusted), {}, salt=word, setting=place)
+def judges_named(words: Sequence[str], setting: str, trusted: bool = False) -> list[Judge]:
+    """Return the judge of each kind, or of each YAML file's entries.
+
+    Every file is read and every server greeted before the first model is loaded.
+    """
+    named = [(f"{setting} {w}" if _is_file(w) else setting, w, entries(w, trusted)) for w in words]
+    greet((place, entry) for place, _, several in named for entry in several)
+    return [judge_of(several, {}, salt=word, setting=place) for place, word, several in named]
 
 
 def together(judges: Sequence[Judge]) -> Judge:

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from itertools import count
@@ -26,6 +26,7 @@ from sparring.types import SparringError, Status, UnscoredError, UsageError
 T = TypeVar("T")
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 """Maps (host, port) to IP addresses. OSError where there are none."""
+_GREETING = Limits(timeout=8.0, deadline=8.0, round_deadline=9.0, attempts=1)
 _WAITING = 4
 """Requests in hand for each one under way, so that one that pauses holds nobody up."""
 
@@ -148,6 +149,18 @@ class Client:
                 raise SparringError(f"{self.address.field}: {where}: {outcome.why}")
             responses.append(outcome)
         return responses
+
+    def greet(self) -> None:
+        """Raise UsageError where nobody answers in 9 s; any answer shows that somebody does.
+
+        What comes later is waited for instead: a server may be away for `outage_seconds`.
+        """
+        try:
+            replace(self, limits=_GREETING).responses([HttpRequest("models")])
+        except UsageError:
+            raise
+        except SparringError as error:
+            raise UsageError(f"{error}; start the server, or mend its URL") from None
 
     async def _send(
         self, requests: Sequence[HttpRequest], read: Read[T], finish: Finish[T], hello: HttpRequest
