@@ -118,7 +118,7 @@ def play(stages: Stages, out: Path, settings: Sequence[str], options: argparse.N
     attack = ("--attackers", "own", "--steps", steps, "--n", games)
     stages("model", lambda: apart(convert, out, options.wheel))
     stages("attack pool", lambda: made(pool, "make"))
-    stages("lessons", lambda: made(lessons, "lessons", model, "--max-completion-length", 48))
+    stages("lessons", lambda: made(lessons, "lessons", model))
     stages("exam before", lambda: train(out / "before", "rounds=0", "warm_up.steps=0"))
     stages("game", lambda: train(out / "run"))
     stages("attack", lambda: sparring("exploit", out / "run", *attack))

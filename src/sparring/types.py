@@ -293,10 +293,14 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """A demonstration: a reply to imitate, after what its author saw."""
+    """A demonstration: a reply to imitate, after what its author saw.
+
+    Of one that is not `finished` the reply is only the beginning, and no end is imitated.
+    """
 
     observation: Observation
     reply: str
+    finished: bool = True
 
 
 Metrics = dict[str, float]

@@ -36,6 +36,14 @@ def test_a_file_of_chat_is_no_place_for_rows_of_seeds(tmp_path):
         read_pool(path)
 
 
+@pytest.mark.parametrize(("reason", "finished"), [({}, True), ("stop", True), ("length", False)])
+def test_a_row_says_where_its_reply_goes_on_after_what_is_shown(tmp_path, reason, finished):
+    path, turns = tmp_path / "chat.jsonl", {"user": VAULT, "assistant": "Turn the"}
+    row = {"messages": [{"role": role, "content": text} for role, text in turns.items()]}
+    path.write_text(json.dumps(row | ({"finish_reason": reason} if reason else {})))
+    assert [demo.finished for demo in read_pool(path)] == [finished]
+
+
 def test_magics_layout_is_a_pool_of_which_all_replies_have_to_parse(tmp_path):
     path = tmp_path / "pool.json"
     row = {"instruction": VAULT, "input": "", "system": "rewrite"}

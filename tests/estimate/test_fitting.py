@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, GPTJConfig
 from sparring.estimate.estimate import MOST_TOKENS, memory
 from sparring.estimate.fitting import micro_batch_that_fits
 from sparring.estimate.shape import shape_of
+from sparring.players.loading import load_model
 from sparring.runs import recipes
 from sparring.runs.build import build
 from sparring.runs.train import train
@@ -113,6 +114,25 @@ def test_bfloat16_weights_play_in_what_this_processor_is_faster_in_for_the_whole
     assert not any("faster on this processor" in note for note in asked.notes)
     wide = build(configured(words, f"output_dir={tmp_path / 'wide'}"))
     assert wide.config.defender.dtype == "auto"  # float32 weights are never narrowed
+
+
+@pytest.mark.parametrize(
+    ("stored", "quicker", "dtype", "played"),
+    [
+        ("bfloat16", "float32", "auto", "float32"),
+        ("bfloat16", "bfloat16", "auto", "bfloat16"),
+        ("bfloat16", None, "auto", "bfloat16"),  # as on a machine with a GPU
+        ("bfloat16", "float32", "bfloat16", "bfloat16"),
+        ("float32", "bfloat16", "auto", "float32"),
+    ],
+)
+def test_judges_writers_and_models_under_test_load_in_what_is_quicker(
+    tmp_path, monkeypatch, stored, quicker, dtype, played
+):
+    folder = save_model(tmp_path, QWEN2)
+    AutoModelForCausalLM.from_pretrained(folder, dtype=stored).save_pretrained(folder)
+    monkeypatch.setattr("sparring.players.loading.quicker_dtype", lambda: quicker)
+    assert str(load_model(str(folder), dtype).dtype) == f"torch.{played}"
 
 
 def _set(folder, dtype):

@@ -164,15 +164,18 @@ def test_a_writer_that_writes_nothing_of_use_is_refused_with_the_reasons(tmp_pat
 @pytest.mark.parametrize(
     ("reply", "benign"),
     [
-        ("Rub it with a cloth. Then rinse", "Rub it with a cloth."),
-        ("Rub it, rinse it, dry it", None),
+        ("Rub it with a cloth. Then rinse", "Rub it with a cloth. Then rinse"),
+        (" ", None),
         ("I'm sorry, but I can't help with that.", None),
     ],
 )
-def test_lessons_are_refusals_of_harmful_seeds_and_whole_sentences_of_ones_own(reply, benign):
-    writer = Writer(reply, finished=False)
+@pytest.mark.parametrize("finished", [False, True])
+def test_lessons_are_refusals_of_harmful_seeds_and_openings_of_ones_own(reply, benign, finished):
+    writer = Writer(reply, finished)
     lines = pool.lessons(SEEDS, writer, "0")
     assert [request.observation[-1].content for request in writer.requests] == [SEEDS[1].text]
+    cut = [line["messages"][0]["content"] for line in lines if "finish_reason" in line]
+    assert cut == ([SEEDS[1].text] if benign and not finished else [])
     replies = {line["messages"][0]["content"]: line["messages"][1]["content"] for line in lines}
     assert replies[SEEDS[0].text] in pool.REFUSALS
     assert replies.get(SEEDS[1].text) == benign

@@ -2,6 +2,7 @@
 
 import copy
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -74,6 +75,13 @@ def test_the_loss_is_the_mean_over_reply_tokens_and_every_demonstration_comes_on
     singles, _ = trained(steps=5, batch_size=1, schedule=1e-30)
     expected = sorted(mean_loss(blank(), [row]) for row in rows)
     assert_close_sums(sorted(m["loss"] for m in singles), expected)
+
+
+def test_a_reply_that_is_cut_is_imitated_without_an_end():
+    cut = replace(TOY[0], finished=False)
+    prompt, reply = row_of(TOY[0])
+    metrics, _ = trained([cut], steps=1, batch_size=1, schedule=1e-30)
+    assert_close_sums([metrics[0]["loss"]], [mean_loss(blank(), [(prompt, reply[:-1])])])
 
 
 def test_padding_and_micro_batches_change_neither_loss_nor_gradient():

@@ -85,10 +85,10 @@ def lessons(
     model: Annotated[str, Argument(help="the defender's base, a folder or hub name")],
     seeds: Annotated[list[str], Option("--seeds", help="a file of seeds; repeatable")],
     out: Annotated[Path, Option(help="the file to write, for defender.warm_start")],
-    max_completion_length: Annotated[int, Option(min=1, help="tokens of a reply")] = 160,
+    max_completion_length: Annotated[int, Option(min=1, help="tokens of a reply")] = 8,
     seed: Annotated[int, Option(help="of everything random")] = 0,
 ) -> None:
-    """Plain refusals of harmful seeds, and the model's own replies to benign ones.
+    """Plain refusals of harmful seeds, and how the model itself begins replies to benign ones.
 
     A defender that imitates them starts as an aligned model does; one that refuses nothing yet
     has too little to learn from.

@@ -23,6 +23,7 @@ _THOUGHT = "I ask for it in another way."
 def read_pool(path: Path, briefs: Briefs | None = None) -> list[Demo]:
     """An attack pool: JSONL of {"messages": [{role, content}, …]} ending with the assistant.
 
+    A reply that goes on after what is shown has `"finish_reason": "length"` beside its messages.
     LLaMA-Factory's two layouts are read as well, also from a JSON list (`_messages`). With `briefs`
     so are WildJailbreak's files, without thoughts: a demonstration rewrites `vanilla`.
     """
@@ -75,7 +76,7 @@ def _demos(path: Path, briefs: Briefs | None) -> Iterator[tuple[str, Demo]]:
                 "or LLaMA-Factory's instruction, input, output and system, or its conversations"
             )
         *before, last = messages
-        yield where, Demo(tuple(before), last.content)
+        yield where, Demo(tuple(before), last.content, record.get("finish_reason") != "length")
 
 
 _SPEAKERS = {"human": "user", "gpt": "assistant"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from sparring.diversity import bag_of_words
 from sparring.games.game import Briefs, answer_of, tagged
 from sparring.judges.judge import Judge, refuses
 from sparring.players.player import Policy, Request
-from sparring.types import Message, Player, Seed, State, UsageError
+from sparring.types import Completion, Message, Player, Seed, State, UsageError
 
 ALIKE = 0.9
 """A writer's text whose words have this cosine, or more, with those of its request or of a sibling
@@ -189,24 +188,22 @@ def _result(text: str, on_topic: bool, others: Sequence[str], alike: float) -> s
 def lessons(seeds: Sequence[Seed], defender: Policy, rng_seed: str) -> list[dict[str, Any]]:
     """Return what a defender imitates before the game, a line of its pool for each seed.
 
-    To a harmful request it is a plain refusal, to a benign one what `defender` itself replies, up
-    to its last whole sentence. Benign requests that it refuses, or that get no sentence, are left
-    out.
+    To a harmful request it is a plain refusal, to a benign one what `defender` itself replies. A
+    reply that the length limit cut teaches how to begin and not where to end, so a short limit is
+    best: it is in its first words that a reply refuses or does not, and the loss is a mean over
+    tokens. Benign requests that `defender` refuses, or replies nothing to, are left out.
     """
     benign = [seed for seed in seeds if not seed.harmful]
     requests = [Request((Message("user", s.text),), (f"{rng_seed}/{s.id}",)) for s in benign]
     replies = [completion for [completion] in defender.sample(requests)]
-    own = {s.id: _sentences(c.text) for s, c in zip(benign, replies, strict=True)}
+    own = {seed.id: reply for seed, reply in zip(benign, replies, strict=True)}
     lines = []
     for seed in seeds:
-        refusal = random.Random(f"{rng_seed}/{seed.id}").choice(REFUSALS)
+        refusal = Completion(random.Random(f"{rng_seed}/{seed.id}").choice(REFUSALS))
         reply = refusal if seed.harmful else own[seed.id]
-        if reply and refuses(reply) <= seed.harmful:
-            turns = {"user": seed.text, "assistant": reply}
-            lines.append({"messages": [{"role": r, "content": text} for r, text in turns.items()]})
+        if reply.text.strip() and refuses(reply.text) <= seed.harmful:
+            turns = {"user": seed.text, "assistant": reply.text}
+            messages = [{"role": role, "content": text} for role, text in turns.items()]
+            reason = {} if reply.finished else {"finish_reason": "length"}
+            lines.append({"messages": messages, **reason})
     return lines
-
-
-def _sentences(text: str) -> str:
-    """A text up to the end of its last whole sentence."""
-    return (re.match(r".*[.!?](?=\s|$)", text.strip(), re.DOTALL) or [""])[0]

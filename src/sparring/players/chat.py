@@ -213,15 +213,15 @@ class Chat:
                 return self.prompt_ids(observation)
         return self._spliced(observation)
 
-    def reply_ids(self, text: str) -> tuple[int, ...]:
-        """Token ids of a reply to imitate and the token that ends the turn, shape [T].
+    def reply_ids(self, text: str, finished: bool = True) -> tuple[int, ...]:
+        """Token ids of a reply to imitate and, if finished, the token that ends the turn: [T].
 
         Where the template has opened a thought the reply goes on in it, or closes it first.
         """
         if self.opened:
             thought, rest = split_thought(text) or ("", f"\n\n{text}")
             text = f"{thought}{dict(THOUGHTS)[self.opened]}{rest or ''}"
-        return (*self._words.written(text), self.turn_end)
+        return (*self._words.written(text), *([self.turn_end] if finished else []))
 
     def text(self, ids: Sequence[int]) -> str:
         """What a person or a judge reads; special tokens are not text."""

@@ -201,7 +201,8 @@ def sft(
 def rows_of(chat: Chat, demos: Sequence[Demo]) -> list[Row]:
     """Demonstrations as token ids."""
     prompts = chat.prompts([demo.observation for demo in demos])
-    return [(ids, chat.reply_ids(d.reply)) for ids, d in zip(prompts, demos, strict=True)]
+    replies = [chat.reply_ids(demo.reply, demo.finished) for demo in demos]
+    return list(zip(prompts, replies, strict=True))
 
 
 def imitate(
