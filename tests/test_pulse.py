@@ -6,9 +6,11 @@ from contextlib import nullcontext
 
 import pytest
 
+from sparring.cli import speech
 from sparring.judges.http import Server
 from sparring.judges.model_judge import Question
 from sparring.pulse import beat, watched
+from sparring.report.progress import Bars
 from sparring.transport.client import Client
 from sparring.transport.guard import Address, Limits
 from sparring.types import Message
@@ -29,6 +31,7 @@ def test_playing_learning_and_imitating_do(beats, tmp_path, monkeypatch):
     for room in ("cli", "report.progress"):
         monkeypatch.setattr(f"sparring.{room}.watched", lambda *_: nullcontext())
     assert sparring_command(*arguments(tmp_path / "run")).code == 0
+    beats.pop("", None)  # of bars that have printed
     assert {"loading", "sampling", "learning", "imitating"} <= {work.split()[0] for work in beats}
     for signs in beats.values():
         assert all(0 <= done < total for done, total in signs)
@@ -52,3 +55,26 @@ def test_nobody_has_to_watch_and_who_watches_may_stop_the_work():
     with pytest.raises(KeyboardInterrupt, match="sampling 1/2"), watched(stop):
         beat("sampling", 1, 2)
     beat("sampling", 2, 2)
+
+
+def test_work_that_gives_no_sign_for_long_is_shown_again_from_a_thread(monkeypatch, capsys):
+    monkeypatch.setattr(speech, "SILENCE", 0.2)
+    with speech.Pulse() as pulse, watched(pulse):
+        beat("reading prompts", 0, 3)
+        time.sleep(1)
+        assert capsys.readouterr().err.count("s  reading prompts 0/3\n") >= 2
+        with Bars(speech.console(stderr=True)) as bars:
+            time.sleep(0.5)
+            assert capsys.readouterr().err == "", "what was under way before is over"
+            bars.phase("rounds", 1, 2)
+            beat("learning", 4, 9)
+            time.sleep(1)
+            shown = capsys.readouterr().err
+            assert shown.index("rounds 1/2") < shown.index("s  learning 4/9\n")
+        with Bars(speech.console(stderr=True), quiet=True):
+            beat("learning", 5, 9)
+            time.sleep(0.5)
+            assert capsys.readouterr().err == ""
+    beat("reading prompts", 1, 3)
+    time.sleep(0.5)
+    assert capsys.readouterr().err == ""

@@ -10,14 +10,19 @@ Phases = Callable[[str, int, int, str], None]
 """Receives the same of a whole phase, such as an exam, and a text to show beside it."""
 
 SILENCE = 4.0
-"""Seconds without a line, after which a terminal shows the work under way."""
+"""Seconds without a line, after which the work under way is shown again."""
 _WATCHED: ContextVar[tuple[Listener, Phases] | None] = ContextVar("watched", default=None)
+
+
+def listener() -> Listener:
+    """Whoever watches now, or one that hears nothing."""
+    watching = _WATCHED.get()
+    return watching[0] if watching else lambda *_: None
 
 
 def beat(work: str, done: int, total: int) -> None:
     """Say that `done` of the `total` parts of some work are done; free where nobody watches."""
-    if watched := _WATCHED.get():
-        watched[0](work, done, total)
+    listener()(work, done, total)
 
 
 def phase(name: str, done: int, total: int, text: str = "") -> None:

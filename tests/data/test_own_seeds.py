@@ -16,7 +16,7 @@ from sparring.data.readers import gathered, read
 from sparring.data.splits import plain
 
 OWN = Path(sparring.__file__).parent / "data" / "own"
-PAIRS = {"train": 160, "tuning": 60, "held_out": 120}
+PAIRS = {"train": 940, "tuning": 60, "held_out": 120}
 SPLITS = {name: read(f"own:{name}").seeds for name in PAIRS}
 SEEDS = [*chain(*SPLITS.values())]
 PUBLISHED = next((p for up in Path(__file__).parents if (p := up / "shared/data").is_dir()), Path())
@@ -44,7 +44,11 @@ def test_a_split_holds_whole_pairs_of_a_harmful_and_a_benign_request(name):
 def test_every_category_is_in_every_split_and_no_pair_in_two():
     categories = {frozenset(seed.category for seed in seeds) for seeds in SPLITS.values()}
     assert [*map(len, categories)] == [12]
-    assert len({seed.cluster for seed in SEEDS}) == len({seed.id for seed in SEEDS}) / 2 == 340
+    assert (
+        len({seed.cluster for seed in SEEDS})
+        == len({seed.id for seed in SEEDS}) / 2
+        == sum(PAIRS.values())
+    )
     assert gathered([{"path": OWN / f"{name}.jsonl"} for name in PAIRS])[0] == SEEDS
 
 
@@ -84,6 +88,6 @@ def test_a_bag_of_words_hardly_tells_harmful_from_benign():
     for fold in range(10):
         held_N = np.arange(len(SEEDS)) // 2 % 10 == fold
         score_N[held_N] = X_NV[held_N] @ fitted(X_NV[~held_N], sign_N[~held_N])
-    auc = mannwhitneyu(score_N[sign_N > 0], score_N[sign_N < 0]).statistic / 340**2
+    auc = mannwhitneyu(score_N[sign_N > 0], score_N[sign_N < 0]).statistic / (len(SEEDS) / 2) ** 2
     print(f"AUC of words: {auc:.3f}")
     assert auc <= 0.70

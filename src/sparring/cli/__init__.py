@@ -102,7 +102,7 @@ def main() -> None:
     if not is_first_process():
         sys.stdout = io.StringIO()
     try:
-        with watched(Pulse()):
+        with Pulse() as pulse, watched(pulse):
             app()
     except (SparringError, OSError) as error:
         message = f"sparring: {error}\n"

@@ -9,7 +9,8 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self
 
 from typer import Argument, Option
 
@@ -74,16 +75,35 @@ def program() -> str:
 
 
 class Pulse:
-    """Prints on stderr what is under way, a line every four seconds at most."""
+    """Prints on stderr what is under way whenever four seconds have passed without a line.
+
+    A thread of its own does, because one pass over a large batch takes longer on a slow processor.
+    Whoever shows the work in another way beats with no work, before it prints and at its end.
+    """
 
     def __init__(self) -> None:
         self.started = self.printed = time.monotonic()
+        self.text = ""
+        self.ended = Event()
 
     def __call__(self, work: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now - self.printed > SILENCE:
-            self.printed = now
-            note(f"{now - self.started:6.0f}s  {work} {done}/{total}")
+        self.text = f"{work} {done}/{total}" if work else ""
+        if not work:
+            self.printed = time.monotonic()
+
+    def __enter__(self) -> Self:
+        Thread(target=self._remind, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+
+    def _remind(self) -> None:
+        while not self.ended.wait(SILENCE / 8):
+            now = time.monotonic()
+            if self.text and now - self.printed > SILENCE:
+                self.printed = now
+                note(f"{now - self.started:6.0f}s  {self.text}")
 
 
 def run_dir(folder: Path) -> RunDir:

@@ -10,7 +10,7 @@ from typing import Any, Self
 from rich import progress
 from rich.console import Console
 
-from sparring.pulse import SILENCE, watched
+from sparring.pulse import listener, watched
 from sparring.report.escape import duration, line, safe
 from sparring.runs.train import Watch
 from sparring.settings.config import RunConfig
@@ -55,19 +55,21 @@ class Bars(ExitStack):
         self.tasks: dict[str, progress.TaskID] = {}
         self.started = self.printed = time.monotonic()
         self.last_round = ""
+        self.outer = listener()
 
     def __enter__(self) -> Self:
         self.enter_context(self.bars)
+        self.outer("", 0, 0)
         self.enter_context(watched(self.beat, self.phase))
         return self
 
     def beat(self, work: str, done: int, total: int) -> None:
-        """Show what is under way; without bars only where nothing was printed for a while."""
-        text = f"{work} {done}/{total}"
+        """Show what is under way; without bars whoever watched before does, after a while."""
         if self.bars.tasks:
+            text = f"{work} {done}/{total}"
             self.bars.update(self.bars.tasks[-1].id, text=safe(f"{text:16s}  {self.last_round}"))
-        if time.monotonic() - self.printed > SILENCE:
-            self._print(text)
+        if self.prints:
+            self.outer(work, done, total)
 
     def phase(self, name: str, done: int, total: int, text: str = "") -> None:
         """Show that of `total` steps of something `done` are done, and about how long it takes."""
@@ -85,6 +87,7 @@ class Bars(ExitStack):
     def _print(self, text: str) -> None:
         if self.prints:
             self.printed = time.monotonic()
+            self.outer("", 0, 0)
             seconds = self.printed - self.started
             self.console.print(f"{seconds:6.0f}s  {safe(text)}", highlight=False, markup=False)
 
