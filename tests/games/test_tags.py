@@ -1,4 +1,5 @@
 import unicodedata
+from time import perf_counter
 
 import pytest
 from hypothesis import given
@@ -52,8 +53,32 @@ def test_a_thought_in_any_marks_is_no_part_of_what_is_said(marks):
     if opening != "<think>":
         assert answer_of(thought + tagged("a plan", "open it")) == "open it"
     assert reply_in(reopened(f"under the mat{closing}\n\nNo.")) == "No."
-    for text in ("  No. ", f"Write {opening}, then {closing}."):
+    for text in ("  No. ", f"Write {opening} and go on.", f"It ends in\n {closing[:-1]}."):
         assert reply_in(text) == reopened(text) == text
+
+
+@pytest.mark.parametrize("marks", THOUGHTS, ids=lambda marks: marks[0])
+def test_a_thought_in_the_middle_is_left_out_and_what_is_said_around_it_stays(marks):
+    opening, closing = marks
+    thought = f"{opening}\nunder the mat{closing}"
+    assert reply_in(f"Let me see. {thought} No.") == "Let me see.  No."
+    assert reply_in(f"{thought}A key?{thought} Or two?{thought}\nNo.") == "A key? Or two?\nNo."
+    assert reply_in(f"Take the key.{thought}") == "Take the key.", "no thought hides what was said"
+    cut = f"Take the key. {opening} Was that wise?"
+    assert reply_in(cut) == cut, "nor does one that is never closed"
+    assert reply_in(f"{thought}{cut}") == cut
+    other = "[THINK] a mat [/THINK]" if opening != "[THINK]" else "<think> a mat </think>"
+    assert reply_in(f"A key?{thought} Or{other} two?") == "A key? Or two?"
+
+
+@pytest.mark.parametrize("marks", THOUGHTS, ids=lambda marks: marks[0])
+def test_a_million_marks_are_read_at_once(marks):
+    opening, closing = marks
+    for text in (opening, closing, opening + closing, f"x{opening}", f"x{closing}"):
+        started = perf_counter()
+        for before in ("", "No. "):
+            reply_in(before + text * 100_000)
+        assert perf_counter() - started < 2
 
 
 def test_only_the_final_channel_is_said():

@@ -49,7 +49,7 @@ _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 def split_thought(text: str) -> tuple[str, str | None] | None:
     """The thought that opens a text, and what follows it (None where it is never closed).
 
-    None if the text opens with none. A tag further on is part of a reply, not of a thought.
+    None if the text opens with none.
     """
     text = text.lstrip()
     for opening, closing in THOUGHTS:
@@ -60,11 +60,20 @@ def split_thought(text: str) -> tuple[str, str | None] | None:
 
 
 def reply_in(text: str) -> str | None:
-    """What a model says after its thoughts; None where one of them is never closed."""
-    rest: str | None = text
-    while rest and (split := split_thought(rest)):
-        rest = split[1]
-    return rest
+    """What a model says outside its thoughts; None where one that opens the text is never closed.
+
+    A closed thought further on is left out too, as servers and chat templates do. Unlike them, what
+    was said before it stays, and so does a thought that is not closed: no mark hides from a judge
+    what a person was shown.
+    """
+    rest = text
+    for opening, closing in THOUGHTS:
+        *closed, last = rest.split(closing)
+        parts = (part.partition(opening) for part in closed)
+        rest = "".join(said + ("" if mark else closing) for said, mark, _ in parts) + last
+    if split := split_thought(rest):
+        return split[1]
+    return text if rest == text else rest.strip()
 
 
 def reopened(text: str) -> str:
