@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
@@ -134,7 +134,8 @@ def own_data(config: RunConfig, seeds: Sequence[Seed], judge: Judge | None) -> S
             f"attacker.warm_start: {pools[0]}: none of its {len(pool)} replies has the form "
             f"{FORM}, so the attacker would learn to send nothing"
         )
-    notes += _not_held_out(pool, config.exam.families)
+    pooled = _families_of(pool)
+    notes += _not_held_out(pooled, config.exam.families)
     questions = [(Message("user", seed.text),) for seed in train if not seed.harmful]
     if pool and config.warm_up.chat and not (questions or own_chat):
         raise UsageError(
@@ -157,6 +158,11 @@ def own_data(config: RunConfig, seeds: Sequence[Seed], judge: Judge | None) -> S
         replies = policy.sample(requests)
         return [Demo(shown, reply.text) for shown, [reply] in zip(chosen, replies, strict=True)]
 
+    def named(seed: Seed, attacks: Sequence[str]) -> str:
+        """Return the families that the last attack shows, or that it is the first to join them."""
+        name = recognise(seed.requested, attacks[-1])
+        return NEW if pooled and " + " in name and name not in pooled else name
+
     return Source(
         seeds=train,
         judge=judge,
@@ -165,7 +171,7 @@ def own_data(config: RunConfig, seeds: Sequence[Seed], judge: Judge | None) -> S
         notes=notes,
         pool=pool,
         exam=exam,
-        strategy=partial(strategy_of, lambda seed, sent: recognise(seed.requested, sent[-1])),
+        strategy=partial(strategy_of, named),
         chat=chat,
         lessons=lambda n, rng_seed: own_chat,
     )
@@ -231,16 +237,22 @@ def training_seeds(config: RunConfig) -> Sequence[Seed]:
     return _own_seeds(config, ())[0] if sources else ()
 
 
-def _not_held_out(pool: Sequence[Demo], use: str) -> list[str]:
-    """Return a note on rewrites of an attack pool that look like families of the exam."""
+NEW = "combination new to the pool"
+"""What a rewrite became that joins families as none of the attack pool does."""
+
+
+def _families_of(pool: Sequence[Demo]) -> Counter[str]:
+    """Count the rewrites of an attack pool by the families that they show."""
     answers = ((demo.observation[-1].content, answer_of(demo.reply)) for demo in pool)
-    shown = Counter(
-        name
-        for request, rewrite in answers
-        if rewrite is not None
-        for name in recognise(request, rewrite).split(" + ")
-        if name in FAMILIES and FAMILIES[name].use == use
-    )
+    return Counter(recognise(request, sent) for request, sent in answers if sent is not None)
+
+
+def _not_held_out(pooled: Mapping[str, int], use: str) -> list[str]:
+    """Return a note on rewrites of an attack pool that look like families of the exam."""
+    shown = Counter[str]()
+    for names, count in pooled.items():
+        held_out = (n for n in names.split(" + ") if n in FAMILIES and FAMILIES[n].use == use)
+        shown.update(dict.fromkeys(held_out, count))
     if not shown:
         return []
     names = ", ".join(f"{name} {n} times" for name, n in shown.most_common())
