@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,16 @@ def settled() -> float:
 def peak() -> float:
     """Peak device memory in GiB since the last `forget`; 0 on a CPU."""
     return torch.cuda.max_memory_allocated() / GIB if device() == "cuda" else 0.0
+
+
+def resident(when: str = "VmRSS") -> float:
+    """Resident memory of this process in MiB, now or (`VmHWM`) at its peak.
+
+    `getrusage` would count the peak of its parent, too.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    line = next(line for line in lines if line.startswith(when))
+    return int(line.split()[1]) / 1024
 
 
 def forget() -> None:

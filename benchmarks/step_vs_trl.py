@@ -27,6 +27,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -35,6 +36,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "benchmarks")]
 
+from machine import resident  # noqa: E402
 from peer import QUIET  # noqa: E402
 from two_roles import (  # noqa: E402
     GENERATIONS,
@@ -68,12 +70,13 @@ class Row:
 
 @dataclass
 class Timings:
-    """The steps of one side: CPU and wall seconds of each, tokens and share skipped of the last."""
+    """The steps of one side: CPU and wall seconds of each; tokens, share skipped, loss of one."""
 
     cpu: list[float] = field(default_factory=list)
     wall: list[float] = field(default_factory=list)
     tokens: dict[str, int] = field(default_factory=dict)
     skipped: float = 0.0
+    loss: float = 0.0
 
 
 ROWS = tuple(
@@ -161,12 +164,19 @@ def watched(timings: Timings, after: Callable[[], None]) -> Any:
     return Watch()
 
 
-def timed_step(playing: Iterator[Round], timings: Timings) -> None:
-    """Play one step of ours and add its times and token counts to `timings`."""
+@contextmanager
+def timed(timings: Timings) -> Iterator[None]:
+    """Adds the times of the block to `timings`."""
     cpu, wall = time.process_time(), time.perf_counter()
-    round_ = next(playing)
+    yield
     timings.cpu.append(time.process_time() - cpu)
     timings.wall.append(time.perf_counter() - wall)
+
+
+def timed_step(playing: Iterator[Round], timings: Timings) -> None:
+    """Play one step of ours and add its times and token counts to `timings`."""
+    with timed(timings):
+        round_ = next(playing)
     timings.tokens = counted(round_)
     timings.skipped = round_.metrics["attacker/frac_reward_zero_std"]
 
@@ -191,24 +201,14 @@ def peak(folder: Path, row: Row, side: str) -> float:
     seed_texts = texts(folder, row.prompt)
     if side == "ours":
         playing, timings = rounds(folder, seed_texts, row.task), Timings()
-        held = _held()
+        held = resident()
         timed_step(playing, timings)
         timed_step(playing, timings)
     else:
         peer = trainer(folder, seed_texts, row, 2, Timings())
-        held = _held()
+        held = resident()
         peer.train()
-    return _held("VmHWM") - held
-
-
-def _held(when: str = "VmRSS") -> float:
-    """Resident memory of this process in MiB, now or (`VmHWM`) at its peak.
-
-    `getrusage` would count the peak of its parent, too.
-    """
-    lines = Path("/proc/self/status").read_text().splitlines()
-    line = next(line for line in lines if line.startswith(when))
-    return int(line.split()[1]) / 1024
+    return resident("VmHWM") - held
 
 
 def peak_alone(folder: Path, row: Row, side: str) -> float:

@@ -11,6 +11,7 @@ from zlib import crc32
 
 from sparring.coevolve import Plan, coevolve
 from sparring.credit import standardized
+from sparring.games.game import Briefs
 from sparring.players.chat import Chat
 from sparring.players.grpo import Grpo, GrpoConfig
 from sparring.players.loading import load_model, load_tokenizer
@@ -101,6 +102,8 @@ class Pair:
 
     flat: bool = False
     """Whether half of the groups are paid alike."""
+    briefs: Briefs | None = None
+    """The attacker's system prompts, if it has any."""
     needs: frozenset[str] = frozenset()
 
     def open(self, seed: Seed) -> State:
@@ -111,8 +114,10 @@ class Pair:
         return order[len(state.moves)]
 
     def observe(self, state: State) -> tuple[Message, ...]:
-        text = state.moves[0].completion.text if state.moves else state.seed.text
-        return (Message("user", text),)
+        if state.moves:
+            return (Message("user", state.moves[0].completion.text),)
+        brief = (Message("system", self.briefs.of(state.seed)),) if self.briefs else ()
+        return (*brief, Message("user", state.seed.text))
 
     def hear(self, state: State, completion: Completion) -> str:
         return completion.text
@@ -120,7 +125,8 @@ class Pair:
     def returns(self, state: State) -> Mapping[Player, float]:
         attack, reply = (move.completion.text for move in state.moves)
         flat = self.flat and is_flat(int(state.seed.id))
-        return {Player.ATTACKER: 0.5 if flat else pays(attack, reply)}
+        paid = 0.5 if flat else pays(attack, reply)
+        return {Player.ATTACKER: paid, Player.DEFENDER: 1 - paid}
 
 
 @dataclass(frozen=True)
@@ -154,32 +160,47 @@ def rounds(
         own = adapters(load_model(path), dict.fromkeys(Player, LORA), torch_seed=0)
     else:
         own = {player: Weights(load_model(path)) for player in Player}
-    chat = Chat(load_tokenizer(path))
     # The whole step is one micro-batch, as on TRL's side.
     config = GrpoConfig(beta=task.beta, max_completion_length=length, micro_batch_tokens=10**9)
-    trainers = {
-        player: Trainer(
-            LocalPolicy(weights, chat, Sampling(1.0, length)),
-            chat,
-            Grpo(
-                Optimizer(weights, LearningRate(RATE), betas=(0.9, 0.999), ranks=ranks),
-                chat.pad_id,
-                config,
-            ),
-        )
-        for player, weights in own.items()
-    }
-    trainers[Player.ATTACKER].begin()
-    game = Pair(task.flat)
-    openings = [game.open(Seed(text, True, str(i))) for i, text in enumerate(seed_texts)]
+    chat = Chat(load_tokenizer(path))
+    trainers = trainers_of(own, chat, Sampling(1.0, length), config, ranks)
+    seeds = [Seed(text, True, str(i)) for i, text in enumerate(seed_texts)]
+    return playing(trainers, Pair(task.flat), seeds)
+
+
+def trainers_of(
+    own: Mapping[Player, Weights],
+    chat: Chat,
+    sampling: Sampling,
+    config: GrpoConfig,
+    ranks: Ranks = ALONE,
+) -> dict[Player, Trainer]:
+    """A trainer for each player's weights, with TRL's moments."""
+    trainers = {}
+    for player, weights in own.items():
+        optimizer = Optimizer(weights, LearningRate(RATE), betas=(0.9, 0.999), ranks=ranks)
+        policy = LocalPolicy(weights, chat, sampling)
+        trainers[player] = Trainer(policy, chat, Grpo(optimizer, chat.pad_id, config))
+    return trainers
+
+
+def playing(
+    trainers: Mapping[Player, Trainer],
+    game: Pair,
+    seeds: Sequence[Seed],
+    learns: Player = Player.ATTACKER,
+) -> Iterator[Round]:
+    """Rounds of the same seeds in which one player learns from groups of GENERATIONS."""
+    trainers[learns].begin()
+    openings = [game.open(seed) for seed in seeds]
     return coevolve(
         Plan(
             game=game,
             judge=Nobody(),
             openings=lambda number, turn, past: openings,
-            schedule=always(solo(Player.ATTACKER, GENERATIONS)),
+            schedule=always(solo(learns, GENERATIONS)),
             cast=trainers,
-            learners={Player.ATTACKER: trainers[Player.ATTACKER]},
+            learners={learns: trainers[learns]},
             estimator=standardized,
             rounds=10**6,
             rng_seed="0",

@@ -36,6 +36,7 @@ LONG = [
     "runs/test_recipes.py",
     "test_dialogue_runs.py",
     "golden/test_digests.py",
+    "benchmarks/test_real_step.py",
     "benchmarks/test_gpu_step.py",
     "sameness/test_recalling.py",
     "export/test_export.py",
