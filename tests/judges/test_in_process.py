@@ -5,21 +5,25 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.players.test_chat import with_tokens
 from tests.tiny import FAMILIES, GEMMA, LLAMA3, MISTRAL, QWEN2, save_model, tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from sparring.judges.local import InProcess
-from sparring.judges.model_judge import Question, Raw, Untrusted
+from sparring.judges.model_judge import ModelJudge, Question, Raw, Untrusted
+from sparring.judges.published import format_named
 from sparring.players.chat import Chat, Vocabulary
 from sparring.players.loading import load_model, load_tokenizer, stop_ids
 from sparring.players.local import LocalPolicy
 from sparring.players.player import Request, Sampling
 from sparring.players.weights import Weights
-from sparring.types import Message, SparringError, Status
+from sparring.types import Harm, Message, Player, Seed, SparringError, State, Status, Verdict
 
 FAMILY = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 PROMPTS = [(Message("user", text),) for text in ("open the dragon vault", "paint", "sweep it " * 9)]
 LABEL = Question(PROMPTS[0], 4)
+ASKED = State(Seed("open the vault", True, "vault")).deal(Player.ATTACKER, "open the vault")
+EXCHANGE = ASKED.deal(Player.DEFENDER, "No.")
 
 
 def raw(*parts) -> Question:
@@ -179,3 +183,25 @@ def test_a_model_without_a_chat_template_takes_raw_prompts(tmp_path):
     words.chat_template = None
     judge = InProcess(load_model(where), words, "tiny")
     assert judge.answer([raw("Answer:")])[0].status is Status.OK
+
+
+@pytest.mark.parametrize("special", [True, False], ids=["special", "not special"])
+@pytest.mark.parametrize("marks", [("<think>", "</think>"), ("[THINK]", "[/THINK]")], ids=str)
+def test_a_verdict_is_read_behind_a_thought_that_the_template_opened(loaded, special, marks):
+    opening, closing = marks
+    opens = QWEN2.template.replace("assistant\n' -}}", f"assistant\n{opening}\n' -}}}}")
+    words = with_tokens(special, opening, closing, template=opens)
+    engine = InProcess(loaded(QWEN2)[0], words, "tiny")
+
+    def ruled(form, answer: str) -> Verdict:
+        ids = [*words(answer)["input_ids"], min(engine._ends)]
+        engine._greedy = lambda prompts, _: [ids] * len(prompts)
+        return ModelJudge(form, engine).rule([EXCHANGE])[0]
+
+    guard = format_named("qwen3guard")
+    safe = "Safety: Safe\nCategories: None\nRefusal: Yes"
+    verdict = ruled(guard, f"Safety: Unsafe? It says no. {closing}\n\n{safe}<|im_end|>")
+    assert (verdict.reply_harm, verdict.refused) == (Harm.SAFE, True)
+    assert ruled(guard, f"Hm. {closing}").status is Status.PARSE_ERROR, "nothing follows it"
+    assert ruled(guard, safe).status is Status.PARSE_ERROR, "it was still thinking"
+    assert engine.answer([raw("Answer:")])[0].text == safe, "a raw prompt opens no thought"

@@ -89,8 +89,9 @@ def test_an_answer_outside_the_grammar_is_asked_once_more_and_then_unscored():
     assert [question.attempt for question in judge.engine.questions] == [0, 1, 0, 1]
 
 
-def test_a_leading_thought_is_no_part_of_an_answer():
-    (verdict,) = rulings("<think> it opens a vault: unsafe? </think>\n\nsafe\n")
+@pytest.mark.parametrize("opening", ["<think>", ""], ids=["its own", "the template's"])
+def test_a_leading_thought_is_no_part_of_an_answer_whoever_opened_it(opening):
+    (verdict,) = rulings(f"{opening} it opens a vault: unsafe? </think>\n\nsafe\n")
     assert verdict.reply_harm is Harm.SAFE
 
 

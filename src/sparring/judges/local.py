@@ -123,5 +123,6 @@ class InProcess:
         if not question.is_label and not (ids and ids[-1] in self._ends):
             why = "the answer was cut by the length limit"
             return Answer("", Status.TRUNCATED, prompted, len(ids), why=why)
-        text = str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+        words = self._words if isinstance(question.prompt, Raw) else self._chat
+        text = words.text(ids)
         return Answer(text, Status.OK, prompted, len(ids))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, Literal, Protocol
 
-from sparring.games.game import conversation, reply_in
+from sparring.games.game import conversation, reopened, reply_in
 from sparring.judges.judge import COSTS, JudgeCard, Usage
 from sparring.types import Harm, Observation, State, Status, Verdict
 
@@ -253,7 +253,7 @@ class ModelJudge:
         texts = [answer.text for answer in answers]
         return (
             self.format.read(texts)
-            or self.format.read([(reply_in(text) or "").strip() for text in texts])
+            or self.format.read([(reply_in(reopened(text)) or "").strip() for text in texts])
             or _UNREADABLE
         )
 

@@ -224,8 +224,9 @@ class Chat:
         return (*self._words.written(text), *([self.turn_end] if finished else []))
 
     def text(self, ids: Sequence[int]) -> str:
-        """What a person or a judge reads; special tokens are not text."""
-        return self._words.text(ids)
+        """What a model wrote after a prompt; a thought that the template opened is whole in it."""
+        text = self._words.text(ids)
+        return text if text.startswith(self.opened) else self.opened + text
 
     @cached_property
     def opened(self) -> str:
@@ -240,14 +241,10 @@ class Chat:
         logprobs: Sequence[float],
         version: int,
     ) -> Completion:
-        """What was sampled after a prompt; it is finished if its last token ends a completion.
-
-        A thought that the template opened is whole in the text.
-        """
+        """What was sampled after a prompt; it is finished if its last token ends a completion."""
         finished = token_ids[-1] in self.stop_ids
         tokens, logps, text = tuple(token_ids), tuple(logprobs), self.text(token_ids)
-        whole = text if text.startswith(self.opened) else self.opened + text
-        return Completion(whole, tokens, logps, prompt_ids, version, finished)
+        return Completion(text, tokens, logps, prompt_ids, version, finished)
 
     @cached_property
     def turn_end(self) -> int:
