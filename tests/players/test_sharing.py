@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.close import assert_close_sums
 from tests.players.by_hand import PAD, Recorder, furthest, gradient_of, moved, network, same_bits
 from tests.tiny import GEMMA
+from torch.nn import functional
 
 from sparring.players.fast import decoding, sharing
 from sparring.players.fast.sharing import PLAIN, SHARED, Path, abreast, packed_logprobs, path_of
@@ -164,6 +165,22 @@ def test_in_bfloat16_they_are_as_near_to_the_truth_as_whole_rows_are(kind, way):
     off, off_whole = (logp_BT - truth_BT).abs().mean(), (whole_BT - truth_BT).abs().mean()
     assert off < 1.5 * off_whole
     assert furthest(gradient, truth) < 1.5 * furthest(whole, truth)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma3", "gpt2"])
+def test_on_a_cpu_attention_is_in_float32_at_least(kind, dtype, monkeypatch):
+    model, attention, seen = model_of(kind).to(dtype), functional.scaled_dot_product_attention, []
+    path_of(model)
+
+    def watched(query, *args, **options):
+        seen.append(query.dtype)
+        return attention(query, *args, **options)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", watched)
+    SHARED.logprobs(model, batch_of(rows()), 1.0).sum().backward()
+    assert set(seen) == {torch.promote_types(dtype, torch.float32)}
+    assert model.config.get_text_config()._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from sparring.players.logprobs import learned, padded
 from sparring.players.trials import PROBE, bare_logits, causal, kinds, logits_kept, refusal
 from sparring.types import SparringError, UsageError
 
-_NAME = "sparring_forks"
 _FIRST = 32
 """Tokens there is room for at first; doubled when they are used up."""
 _SHORT = 32
@@ -132,7 +131,7 @@ class Forked:
         if len(going) < len(self.place_B1):
             self.cache.batch_select_indices(going)
             self.place_B1 = self.place_B1[going]
-        with attending(self.model):
+        with attending(self.model, attend):
             out = self.model(
                 input_ids=token_B.unsqueeze(1),
                 position_ids=self.place_B1,
@@ -328,14 +327,21 @@ class Forks:
 
 
 @contextmanager
-def attending(model: Any) -> Iterator[None]:
-    """Within the block the model's layers attend by `attend`; it makes no masks of its own."""
-    from transformers import AttentionInterface
+def attending(model: Any, attention: Callable[..., Any], masks: str = "") -> Iterator[None]:
+    """Within the block the model's layers attend by `attention`.
 
-    AttentionInterface.register(_NAME, attend)
+    It gets the masks of transformers' attention of that name, or none.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+    name = f"sparring_{attention.__name__}"
+    AttentionInterface.register(name, attention)
+    if masks:
+        AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[masks])
     config = model.config.get_text_config()
     before = config._attn_implementation
-    config._attn_implementation_internal = _NAME
+    config._attn_implementation_internal = name
     try:
         yield
     finally:

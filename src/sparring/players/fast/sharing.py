@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from sparring.players.fast.decoding import forked, run_prompts, siblings_before, trunk
+from sparring.players.fast.decoding import attending, forked, run_prompts, siblings_before, trunk
 from sparring.players.logprobs import (
     Batch,
     Cost,
@@ -113,7 +113,7 @@ def shared_logprobs(model: Any, batch: Batch, temperature: float) -> Tensor:
     alone = len(batch.prompt_PL) == len(batch.owner_B) and not shared
     if alone or head is None:
         return logprobs(model, batch, temperature)
-    body = causal(model).base_model
+    body = _body(causal(model))
     prompts, seen_PL = run_prompts(body, batch.prompt_PL, batch.seen_PL, shared)
     hidden_B1D = prompts.last_hidden_state[:, -1:].index_select(0, batch.owner_B)
     inner_BT = batch.target_BT[:, :-1]
@@ -129,6 +129,32 @@ def shared_logprobs(model: Any, batch: Batch, temperature: float) -> Tensor:
     )
     hidden_BTD = torch.cat([hidden_B1D, rest.last_hidden_state], dim=1)
     return of_hidden(head, hidden_BTD, batch, temperature)
+
+
+def _body(whole: Any) -> Callable[..., Any]:
+    """The layers; of a model in bfloat16 on a CPU, with attention in float32.
+
+    Backwards, torch's kernel for a CPU is several times slower in bfloat16 than in float32.
+    """
+    sdpa = whole.config.get_text_config()._attn_implementation == "sdpa"
+    if not (sdpa and whole.device.type == "cpu" and whole.dtype.itemsize < 4):
+        return whole.base_model  # type: ignore[no-any-return]
+
+    def run(**inputs: Any) -> Any:
+        with attending(whole, attend_wide, "sdpa"):
+            return whole.base_model(**inputs)
+
+    return run
+
+
+def attend_wide(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """Attention as transformers calls it, in float32."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    wide = query.float(), key.float(), value.float()
+    return sdpa_attention_forward(module, *wide, mask, **options)[0].to(query.dtype), None
 
 
 PAIR = {"sdpa": 1 / 6, "eager": 1 / 2}
