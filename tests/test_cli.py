@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sparring.cli.evals import exploit
 from sparring.cli.speech import program
 from sparring.evals.results import check_unscored, parse_gates
 from sparring.judges.judge import KeywordJudge
@@ -131,6 +132,33 @@ def test_in_a_process_of_its_own_a_mistake_leaves_no_trace_and_no_line_is_broken
     assert f"sparring train magic → {place}" in ended.out.splitlines()
     assert len(KeywordJudge().caveat) > 200
     assert KeywordJudge().caveat in ended.err.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("--help",), f"  exploit    {exploit.__doc__}"),
+        (
+            ("exploit", "--help"),
+            "  --cache <path>       of warmed-up attackers; default: attackers/ beside the run",
+        ),
+        (
+            ("judge", "calibrate", "--help"),
+            "  Without --judge: the judges whose verdicts stand in the file. Figures of another ",
+        ),
+        (("runs", "show"), "Error: Missing argument "),
+        (
+            ("eval", "--epochs", "x"),
+            "Error: Invalid value for '--epochs': Input should be a valid integer, unable to ",
+        ),
+        (("pool", "make", "--odd"), "Error: No such option: --odd"),
+    ],
+)
+def test_help_and_errors_that_are_redirected_are_plain_whole_lines(here, words, line):
+    ended = sparring_process(*words, cwd=here)
+    both = ended.out + ended.err
+    assert [shown for shown in both.splitlines() if shown.startswith(line)]
+    assert not set("│─╭╰") & set(both), "a box"
 
 
 def test_a_message_cannot_move_the_cursor(here):

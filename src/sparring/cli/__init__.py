@@ -12,6 +12,7 @@ from typer import Argument, Option, Typer
 from sparring.cli import evals, judges, look, pool, train
 from sparring.cli.speech import (
     PASS_THROUGH,
+    UNBROKEN,
     Json,
     Pulse,
     RunFolders,
@@ -101,9 +102,12 @@ def main() -> None:
 
     if not is_first_process():
         sys.stdout = io.StringIO()
+    wide: dict[str, int] = {}
+    if not (sys.stdout.isatty() and sys.stderr.isatty()):  # searches find whole lines, no boxes
+        app.rich_markup_mode, wide = None, {"terminal_width": UNBROKEN}
     try:
         with Pulse() as pulse, watched(pulse):
-            app()
+            app(**wide)
     except (SparringError, OSError) as error:
         message = f"sparring: {error}\n"
         end(message if first_to_say(message) else "", getattr(error, "exit_code", 1))

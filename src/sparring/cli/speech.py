@@ -32,7 +32,7 @@ TrustEndpoints = Annotated[
     bool, Option("--trust-endpoints", help="use the servers and key variables that the run names")
 ]
 Json = Annotated[bool, Option("--json", help="for machines")]
-_UNBROKEN = 10_000
+UNBROKEN = 10_000
 """Width of output into a file or a pipe, so that searches find whole lines."""
 RunFolder = Annotated[Path, Argument(help="a run's folder")]
 RunFolders = Annotated[list[Path], Argument(metavar="RUN...", help="runs' folders")]
@@ -43,7 +43,7 @@ def console(stderr: bool = False) -> Any:
     from rich.console import Console
 
     is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, emoji=False, width=None if is_terminal else _UNBROKEN)
+    return Console(stderr=stderr, emoji=False, width=None if is_terminal else UNBROKEN)
 
 
 def say(*words: str) -> None:
