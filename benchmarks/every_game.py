@@ -55,12 +55,12 @@ GAMES: Mapping[str, tuple[str, ...]] = {
 SMALL = (
     "rounds=3",
     "schedule.every=1",
-    "learner.seeds_per_round=4",
-    "learner.num_generations=4",
+    "learner.seeds_per_round=2",
+    "learner.num_generations=2",
     "learner.optimizer.micro_batch_tokens=2048",
-    "sampling.max_completion_length=64",
+    "sampling.max_completion_length=24",
     "sampling.batch_tokens=4096",
-    "warm_up.batch_size=8",
+    "warm_up.batch_size=4",
     "warm_up.learning_rate=1e-3",
     "exam.n=1",
     "exam.every=3",
@@ -139,7 +139,7 @@ def main() -> None:
                 continue
             folder = options.out / name.replace(" ", "-").replace(",", "")
             models = [f"{p}.model_name_or_path={options.model}" for p in ("attacker", "defender")]
-            warm = [] if recipe == "base_attacker" else ["warm_up.steps=4"]
+            warm = [] if recipe == "base_attacker" else ["warm_up.steps=1"]
             rule = f"{{kind: rubric, model: rule, base_url: '{url}', fills: [{{}}]}}"
             judges = ["{kind: linear, model: words}", *map(rule.format, RULED.get(recipe, ()))]
             settings = [*models, *DATA, *SMALL, *warm, *more, f"judge=[{', '.join(judges)}]"]

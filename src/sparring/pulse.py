@@ -1,5 +1,6 @@
 """The sign of life of long work: it says how far it is, and whoever watches shows that."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -9,6 +10,8 @@ Listener = Callable[[str, int, int], None]
 Phases = Callable[[str, int, int, str], None]
 """Receives the same of a whole phase, such as an exam, and a text to show beside it."""
 
+BEGAN = time.monotonic()
+"""When the program began, for how long it has been at work."""
 SILENCE = 4.0
 """Seconds without a line, after which the work under way is shown again."""
 _WATCHED: ContextVar[tuple[Listener, Phases] | None] = ContextVar("watched", default=None)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self
 
 from typer import Argument, Option
 
-from sparring.pulse import SILENCE
+from sparring.pulse import BEGAN, SILENCE
 from sparring.report.escape import line, safe
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Pulse:
     """
 
     def __init__(self) -> None:
-        self.started = self.printed = time.monotonic()
+        self.printed = BEGAN
         self.text = ""
         self.ended = Event()
 
@@ -103,7 +103,7 @@ class Pulse:
             now = time.monotonic()
             if self.text and now - self.printed > SILENCE:
                 self.printed = now
-                note(f"{now - self.started:6.0f}s  {self.text}")
+                note(f"{now - BEGAN:6.0f}s  {self.text}")
 
 
 def run_dir(folder: Path) -> RunDir:

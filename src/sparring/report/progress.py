@@ -10,7 +10,7 @@ from typing import Any, Self
 from rich import progress
 from rich.console import Console
 
-from sparring.pulse import listener, watched
+from sparring.pulse import BEGAN, listener, watched
 from sparring.report.escape import duration, line, safe
 from sparring.runs.train import Watch
 from sparring.settings.config import RunConfig
@@ -53,7 +53,7 @@ class Bars(ExitStack):
             disable=quiet or not console.is_terminal,
         )
         self.tasks: dict[str, progress.TaskID] = {}
-        self.started = self.printed = time.monotonic()
+        self.printed = BEGAN
         self.last_round = ""
         self.outer = listener()
 
@@ -88,7 +88,7 @@ class Bars(ExitStack):
         if self.prints:
             self.printed = time.monotonic()
             self.outer("", 0, 0)
-            seconds = self.printed - self.started
+            seconds = self.printed - BEGAN
             self.console.print(f"{seconds:6.0f}s  {safe(text)}", highlight=False, markup=False)
 
 
