@@ -144,6 +144,36 @@ def test_logprobs_and_gradient_are_those_of_whole_rows(kind, way, lora):
 
 
 @pytest.mark.numeric
+@pytest.mark.parametrize("kind", [*KINDS])
+def test_completions_in_parts_of_similar_length_have_the_same_numbers(kind, monkeypatch):
+    models = [model_of(kind) for _ in range(2)]
+    whole_BT, whole = numbers(logprobs, models[0])
+    path_of(models[1])
+    monkeypatch.setattr(sharing, "RUN", 1)
+    run_shapes = shapes(models[1])
+    logp_BT, gradient = numbers(SHARED.logprobs, models[1])
+    assert run_shapes[:2] == [(3, 40), (1, 29)]
+    assert sum(many * steps for many, steps in run_shapes[1:]) < 29 + 7 * 9, "padding is left out"
+    assert_close_sums(logp_BT, whole_BT)
+    assert_close_sums(gradient, whole)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(1, 60))
+def test_each_part_saves_the_padding_that_a_run_is_worth(lengths, worth):
+    parts = sharing.alike(lengths, worth)
+    assert sorted(i for rows in parts for i in rows) == [*range(len(lengths))]
+    run = sum(len(rows) * max(lengths[i] for i in rows) for rows in parts)
+    assert len(lengths) * max(lengths) - run >= worth * (len(parts) - 1)
+    assert parts == [[*range(len(lengths))]] or len(parts) > 1
+
+
+def test_padding_is_worth_more_runs_in_a_wide_model_than_in_the_sandbox():
+    replies = [132, 92, 80, 60, 50, 45, 40, 30, 28]
+    runs = [len(sharing.alike(replies, sharing.RUN / width**2)) for width in (128, 576)]
+    assert runs == [1, 2]
+
+
+@pytest.mark.numeric
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "gemma3", "mistral, all layers slide"])
 def test_eager_attention_is_given_a_mask_that_it_can_add(kind):
     models = [model_of(kind, attn_implementation="eager") for _ in range(2)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ def run_prompts(
 
 
 def forked(cache: Any, owner_B: Tensor) -> Any:
-    """The cache with one row for each of `owner_B`; SparringError if the model kept none.
+    """A cache with one row for each of `owner_B`; SparringError if the model kept none.
 
     `index_select` adds up gradients several times as fast as the indexing that transformers uses.
     """
@@ -99,10 +100,12 @@ def forked(cache: Any, owner_B: Tensor) -> Any:
             "the model dropped the cache of its prompts (gradient checkpointing does so in "
             "training mode), so its log-probabilities would be wrong"
         )
-    for layer in cache.layers:
+    fork = copy.copy(cache)
+    fork.layers = [copy.copy(layer) for layer in cache.layers]
+    for layer in fork.layers:
         layer.keys = layer.keys.index_select(0, owner_B)
         layer.values = layer.values.index_select(0, owner_B)
-    return cache
+    return fork
 
 
 def begin(

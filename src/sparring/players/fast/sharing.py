@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
 from sparring.players.fast.decoding import attending, forked, run_prompts, siblings_before, trunk
@@ -115,20 +116,54 @@ def shared_logprobs(model: Any, batch: Batch, temperature: float) -> Tensor:
         return logprobs(model, batch, temperature)
     body = _body(causal(model))
     prompts, seen_PL = run_prompts(body, batch.prompt_PL, batch.seen_PL, shared)
-    hidden_B1D = prompts.last_hidden_state[:, -1:].index_select(0, batch.owner_B)
-    inner_BT = batch.target_BT[:, :-1]
-    if not inner_BT.shape[1]:
-        return of_hidden(head, hidden_B1D, batch, temperature)
-    steps_T = torch.arange(inner_BT.shape[1], device=inner_BT.device)
-    rest = body(
-        input_ids=inner_BT,
-        attention_mask=torch.cat([seen_PL[batch.owner_B], batch.mask_BT[:, :-1].long()], dim=1),
-        position_ids=seen_PL.sum(1, keepdim=True)[batch.owner_B] + steps_T,
-        past_key_values=forked(prompts.past_key_values, batch.owner_B),
-        use_cache=True,
-    )
-    hidden_BTD = torch.cat([hidden_B1D, rest.last_hidden_state], dim=1)
+    hidden_BTD = prompts.last_hidden_state[:, -1:].index_select(0, batch.owner_B)
+    if batch.target_BT.shape[1] > 1:
+        rest_BTD = _rest(body, prompts, seen_PL, batch)
+        hidden_BTD = torch.cat([hidden_BTD, rest_BTD], dim=1)
     return of_hidden(head, hidden_BTD, batch, temperature)
+
+
+def _rest(body: Callable[..., Any], prompts: Any, seen_PL: Tensor, batch: Batch) -> Tensor:
+    """Hidden states [B, T − 1, D] after all tokens of the completions but the last."""
+    length_B, room = batch.mask_BT.sum(1).int().tolist(), batch.target_BT.shape[1] - 1
+    parts = alike(length_B, RUN / prompts.last_hidden_state.shape[-1] ** 2)
+    hidden = []
+    for rows in parts:
+        row_N = torch.tensor(rows, device=seen_PL.device)
+        owner_N, steps = batch.owner_B[row_N], max(1, max(length_B[i] for i in rows) - 1)
+        steps_T = torch.arange(steps, device=seen_PL.device)
+        inner_NT, mask_NT = (each[row_N, :steps] for each in (batch.target_BT, batch.mask_BT))
+        part = body(
+            input_ids=inner_NT,
+            attention_mask=torch.cat([seen_PL[owner_N], mask_NT.long()], dim=1),
+            position_ids=seen_PL.sum(1, keepdim=True)[owner_N] + steps_T,
+            past_key_values=forked(prompts.past_key_values, owner_N),
+            use_cache=True,
+        )
+        hidden.append(pad(part.last_hidden_state, (0, 0, 0, room - steps)))
+    if len(parts) == 1:
+        return hidden[0]
+    order = torch.tensor([i for rows in parts for i in rows], device=seen_PL.device).argsort()
+    return torch.cat(hidden).index_select(0, order)
+
+
+RUN = 2**25
+"""Tokens of padding that pay for a further run, × the hidden size squared: matrices of wide models
+are all that a run costs."""
+
+
+def alike(length_B: Sequence[int], worth: float) -> list[list[int]]:
+    """Indices of completions in parts of similar length; each split saves `worth` of padding."""
+
+    def parts(rows: list[int]) -> list[list[int]]:
+        longest, many = length_B[rows[0]], len(rows)
+        saved = [(longest - length_B[i]) * (many - at) for at, i in enumerate(rows)]
+        at = saved.index(max(saved))
+        return [*parts(rows[:at]), *parts(rows[at:])] if at and saved[at] >= worth else [rows]
+
+    whole = [*range(len(length_B))]
+    found = parts(sorted(whole, key=lambda i: -length_B[i]))
+    return found if len(found) > 1 else [whole]
 
 
 def _body(whole: Any) -> Callable[..., Any]:
