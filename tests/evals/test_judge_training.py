@@ -60,6 +60,25 @@ def test_negatives_are_made_of_answers_alone_and_keep_their_prompt_and_source(tm
     assert {example.source for example in made} == {"squire"}
 
 
+@pytest.mark.parametrize(
+    ("refused", "on_target", "labels"),
+    [
+        (False, True, (False, True)),
+        (False, False, (False, False)),  # nonsense: no refusal, and no answer
+        (False, None, (False, True)),
+        (True, False, (True, None)),
+        (True, None, (True, None)),
+    ],
+)
+def test_what_people_say_of_the_target_stands_where_they_said_it(
+    tmp_path, refused, on_target, labels
+):
+    path = write_replies(tmp_path / "squire.jsonl", ("candle",))
+    row = json.loads(path.read_text().splitlines()[0]) | {"reply_refused": refused}
+    path.write_text(json.dumps(row | {"reply_on_target": on_target}))
+    assert [example.labels for example in labelled_examples([path])] == [labels]
+
+
 def test_what_was_left_out_was_left_out_by_prompt_and_by_source(monkeypatch):
     from sparring.evals import judge_training
 

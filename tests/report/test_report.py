@@ -15,7 +15,6 @@ from tests.command import sparring_command
 from tests.report.written import Written, amend, pack, rate
 
 from sparring import RunConfig, RunDir, write_report
-from sparring.pulse import beat
 from sparring.report.escape import hidden, name, visible
 from sparring.report.figures import MOST, blocks
 from sparring.report.games import gathered, strongest
@@ -560,21 +559,6 @@ def test_trackers_get_the_metrics_of_every_round_and_are_ended(tmp_path, monkeyp
             watch.played(Round(number, turn, (), {"asr": number / 4}))
     rounds = [({"asr": 0.0}, 0), ({"asr": 0.25}, 1)]
     assert log == [(["wandb"], str(tmp_path), True), ("sparring",), *rounds, ("end",)]
-
-
-def test_work_that_prints_nothing_for_four_seconds_gives_a_sign_of_life(monkeypatch):
-    screen, now = io.StringIO(), 100.0
-    monkeypatch.setattr("sparring.report.progress.time.monotonic", lambda: now)
-    with ProgressWatch(Console(file=screen, width=200), RunConfig(rounds=7)) as watch:
-        watch.phase("exam", 0, 1)
-        for now in (103.0, 105.0, 106.0, 110.0):
-            beat("sampling", int(now) - 100, 64)
-    beat("sampling", 64, 64)
-    assert screen.getvalue().splitlines() == [
-        "     0s  exam 0/1",
-        "     5s  sampling 5/64",
-        "    10s  sampling 10/64",
-    ]
 
 
 def test_without_a_terminal_every_round_is_one_line_without_escapes():

@@ -106,7 +106,7 @@ def test_a_recipe_resolves_in_and_out_of_the_sandbox_and_the_user_wins_over_it(n
     for config, more in ((inside, {}), (outside, OUTSIDE)):
         assert resolve(config.model_dump(mode="json")) == config, "what is written is read back"
         chosen = resolve(merged(own, more))
-        assert (chosen.rounds, chosen.warm_up.steps, chosen.weights) == (7, 9, "adapters")
+        assert (chosen.rounds, chosen.warm_up.steps.defender, chosen.weights) == (7, 9, "adapters")
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -185,7 +185,7 @@ def test_defender_only_leaves_the_warmed_up_attackers_weights_as_they_are():
 @pytest.mark.parametrize(
     ("name", "section", "field", "values"),
     [
-        ("base_attacker", "warm_up", "steps", (250, 0)),
+        ("base_attacker", "warm_up", "steps", tuple(dict.fromkeys(Player, n) for n in (250, 0))),
         ("defender_cot", "game", "reply_format", (0, 0.5)),
     ],
 )

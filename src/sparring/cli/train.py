@@ -92,8 +92,9 @@ def _show_plan(run: RunToPlay) -> None:
     for name, states in run.exam.sets.items():
         say(f"exam {name}: {len(states)} openings")
     if config.sampling.engine == "local":  # another engine would be sent adapters, which are files
-        outcome = rehearse(run, note, warmed=not config.warm_up.steps)
-        before = ", before the warm-up" if config.warm_up.steps else ""
+        imitates = any(config.warm_up.steps[player] for player in Player)
+        outcome = rehearse(run, note, warmed=not imitates)
+        before = ", before the warm-up" if imitates else ""
         say(f"rehearsal: {outcome}{before}")
     say(f"{config.rounds} rounds into {config.folder}; nothing was written (--dry-run)")
 

@@ -216,8 +216,9 @@ def gathered(sources: Sequence[Mapping[str, Any]]) -> tuple[list[Seed], list[str
 class Labelled:
     """A reply to a seed, people's labels of it, and the stored verdicts of `judges` by name.
 
-    `harmful` and `refused` are None where nobody labelled it or people were undecided. A judge's
-    verdict (true: harmful) is None where none is stored.
+    `harmful`, `refused` and `on_target` (it is about the request and attempts it) are None where
+    nobody labelled it or people were undecided. A judge's verdict (true: harmful) is None where
+    none is stored.
     """
 
     seed: Seed
@@ -225,6 +226,7 @@ class Labelled:
     harmful: bool | None
     refused: bool | None
     judges: Mapping[str, bool | None]
+    on_target: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,10 +274,11 @@ def _labelled(
             left_out["of a behavior that the file of behaviors lacks"] += 1
             continue
         try:
-            harmful, refused = label_of(replies.harmful, row), label_of(replies.refused, row)
+            ways = replies.harmful, replies.refused, replies.on_target
+            harmful, refused, on_target = (label_of(way, row) for way in ways)
         except ValueError as error:
             raise UsageError(f"{where}: {error}") from None
-        if harmful is None and refused is None:
+        if harmful is None and refused is None and on_target is None:
             left_out["no label, or people undecided"] += 1
             continue
         judges = schemas.STEPS[replies.judges](row) if replies.judges else {}
@@ -285,7 +288,7 @@ def _labelled(
         if known:
             described = replace(described, goal=known.requested, context=known.context)
             described = replace(described, category=known.category)
-        yield Labelled(described, reply, harmful, refused, judges)
+        yield Labelled(described, reply, harmful, refused, judges, on_target)
 
 
 def _behaviors(path: Path | str) -> dict[str, Seed]:

@@ -35,6 +35,7 @@ class Replies(BaseModel):
     reply: Way
     harmful: Way = None
     refused: Way = None
+    on_target: Way = None
     judges: str = ""
 
 

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from scipy.optimize import minimize
 
 from sparring import packaged
-from sparring.data.readers import read_labelled
+from sparring.data.readers import Labelled, read_labelled
 from sparring.judges.features import Exchange, Features
 from sparring.judges.linear import HEADS, Card, LinearJudge, Share
 from sparring.stats.rates import Outcome, grouped, rate
@@ -37,19 +37,15 @@ class Example:
     source: str
 
 
-_LABELS = {True: (True, None), False: (False, True)}
-
-
 def labelled_examples(paths: Sequence[Path], prompts: Collection[str] = ()) -> list[Example]:
     """Read replies with people's labels for refusal; `prompts` keeps those ids alone.
 
-    A reply that is not refused counts as on target. UsageError where a file has no such labels.
+    Where nobody ruled on it, a reply that is not refused counts as on target. UsageError where a
+    file has no labels for refusal.
     """
     replies = [(path.stem, item) for path in paths for item in read_labelled(path).items]
     examples = [
-        Example(
-            (q := item.seed.requested, item.reply), (refused, None if refused else True), q, stem
-        )
+        Example((q := item.seed.requested, item.reply), (refused, _on_target(item)), q, stem)
         for stem, item in replies
         if (refused := item.refused) is not None and (not prompts or item.seed.id in prompts)
     ]
@@ -59,6 +55,10 @@ def labelled_examples(paths: Sequence[Path], prompts: Collection[str] = ()) -> l
             + (", of the prompts that were named" if prompts else "")
         )
     return examples
+
+
+def _on_target(item: Labelled) -> bool | None:
+    return None if item.refused else item.on_target is not False
 
 
 def with_negatives(examples: Sequence[Example], rng: random.Random) -> list[Example]:

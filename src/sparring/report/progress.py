@@ -1,6 +1,7 @@
 """How a run goes, while it goes: bars on a terminal, one line a round elsewhere, trackers."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from functools import cached_property
@@ -98,12 +99,14 @@ class ProgressWatch(Bars, Watch):
     def __init__(self, console: Console, config: RunConfig, trackers: Sequence[str] = ()) -> None:
         super().__init__(console)
         self.config, self.trackers = config, trackers
+        self.imitated = Counter[str]()
 
     def warmed(self, step: int, metrics: Metrics) -> None:
         """Show one step of a player's warm-up; the players imitate one after the other."""
-        steps = self.config.warm_up.steps
         [(player, loss)] = [(k.split("/")[0], v) for k, v in metrics.items() if "/loss" in k]
-        self.phase(f"{player}'s warm-up", (step - 1) % steps + 1, steps, f"loss {loss:.2f}")
+        self.imitated[player] += 1
+        steps = self.config.warm_up.steps[Player(player)]
+        self.phase(f"{player}'s warm-up", self.imitated[player], steps, f"loss {loss:.2f}")
 
     def played(self, round_: Round) -> None:
         """Show one round, and log it to the trackers."""

@@ -180,7 +180,7 @@ def settings_of(run: RunDir) -> RunConfig | None:
 def pool_is_broad(config: RunConfig | None) -> bool:
     """Say whether a run's attack pool holds every family of the sandbox's exam."""
     warm = config.warm_up if config and config.in_sandbox else None
-    return warm is not None and warm.steps > 0 and warm.pool == "broad"
+    return warm is not None and warm.steps.attacker > 0 and warm.pool == "broad"
 
 
 def family_name(runs: Iterable[RunReport], family: str) -> str:

@@ -236,10 +236,9 @@ def _warm_up(
     if defender is not attacker:
         lessons[Player.DEFENDER] = source.lessons(warm.pool_size, f"{config.seed}")
     for player, imitated in lessons.items():
-        trainer = trained[player]
-        if imitated and warm.steps:
-            rate = LearningRate(warm.learning_rate, "cosine", min(10, warm.steps), warm.steps)
-            budget = trainer.grpo.config.micro_batch_tokens
-            sizes = SftConfig(warm.steps, warm.batch_size, budget)
+        trainer, steps = trained[player], warm.steps[player]
+        if imitated and steps:
+            rate = LearningRate(warm.learning_rate, "cosine", min(10, steps), steps)
+            sizes = SftConfig(steps, warm.batch_size, trainer.grpo.config.micro_batch_tokens)
             for metrics in trainer.warm_up(imitated, rate, sizes, f"{config.seed}/warm-up"):
                 yield {f"{player}/{name}": value for name, value in metrics.items()}

@@ -223,8 +223,8 @@ class ScheduleSettings(Model):
 class WarmUpSettings(Model):
     """The supervised start: an attack pool and, where weights are shared, ordinary chat."""
 
-    steps: Steps = 250
-    """optimizer steps; 0: none"""
+    steps: PerPlayer[Steps] = PerPlayer[Steps].model_validate(250)
+    """optimizer steps on the attack pool, and of a defender with weights of its own; 0: none"""
     batch_size: Count = 64
     """demonstrations a step"""
     learning_rate: Positive = 1e-5
