@@ -3,6 +3,7 @@
 import hashlib
 import json
 from importlib.resources import files
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -70,8 +71,13 @@ def test_both_shipped_judges_say_how_often_they_err_and_learned_from_different_p
     assert "refused/sensitivity 0.8" in words.caveat
     shipped = files("sparring.judges") / "shipped"
     names = ("reward", "held-out", "tests")
-    ids = [i for name in names for i in (shipped / f"xstest-{name}.txt").read_text().split()]
-    assert len(ids) == len({*ids}) == 450
+    ids = [i for name in names for i in (shipped / f"{name}.txt").read_text().split()]
+    own = [i for i in ids if "/" in i]  # of replies of SmolLM2, by pair
+    assert len(ids) == len({*ids}) == 450 + 340 + 200
+    assert len({i.rsplit("-", 1)[0] for i in own}) == 170 + 50
+    halves = [{*(shipped / f"{name}.txt").read_text().split()} for name in names]
+    pairs = [{i.rsplit("-", 1)[0] for i in half if "/" in i} for half in halves]
+    assert not any(a & b for a, b in combinations(pairs, 2))
 
 
 def test_hidden_states_of_a_reply_do_not_depend_on_what_is_read_beside_it(tmp_path):
