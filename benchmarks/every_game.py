@@ -140,8 +140,9 @@ def main() -> None:
             folder = options.out / name.replace(" ", "-").replace(",", "")
             models = [f"{p}.model_name_or_path={options.model}" for p in ("attacker", "defender")]
             warm = [] if recipe == "base_attacker" else ["warm_up.steps=1"]
-            rule = f"{{kind: rubric, model: rule, base_url: '{url}', fills: [{{}}]}}"
-            judges = ["{kind: linear, model: words}", *map(rule.format, RULED.get(recipe, ()))]
+            judges = ["{kind: linear, model: words}"]
+            for label in RULED.get(recipe, ()):
+                judges.append(f"{{kind: rubric, model: rule, base_url: '{url}', fills: [{label}]}}")
             settings = [*models, *DATA, *SMALL, *warm, *more, f"judge=[{', '.join(judges)}]"]
             settings += [f"attacker.warm_start={pool}", f"output_dir={folder}"]
             train = [*sparring, "train", recipe, *settings]
