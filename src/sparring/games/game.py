@@ -70,7 +70,7 @@ def reply_in(text: str) -> str | None:
     for opening, closing in THOUGHTS:
         *closed, last = rest.split(closing)
         parts = (part.partition(opening) for part in closed)
-        rest = "".join(said + ("" if mark else closing) for said, mark, _ in parts) + last
+        rest = "".join(shown + ("" if mark else closing) for shown, mark, _ in parts) + last
     if split := split_thought(rest):
         return split[1]
     return text if rest == text else rest.strip()

@@ -162,8 +162,8 @@ def alike(length_B: Sequence[int], worth: float) -> list[list[int]]:
         return [*parts(rows[:at]), *parts(rows[at:])] if at and saved[at] >= worth else [rows]
 
     whole = [*range(len(length_B))]
-    found = parts(sorted(whole, key=lambda i: -length_B[i]))
-    return found if len(found) > 1 else [whole]
+    runs = parts(sorted(whole, key=lambda i: -length_B[i]))
+    return runs if len(runs) > 1 else [whole]
 
 
 def _body(whole: Any) -> Callable[..., Any]:
