@@ -115,10 +115,11 @@ def play(stages: Stages, out: Path, settings: Sequence[str], options: argparse.N
         sparring("pool", *words, *seeds, path)
 
     steps, games = (1, 4) if options.quick else (12, 96)
+    few = ("--limit", 60) if options.quick else ()
     attack = ("--attackers", "own", "--steps", steps, "--n", games)
     stages("model", lambda: apart(convert, out, options.wheel))
     stages("attack pool", lambda: made(pool, "make"))
-    stages("lessons", lambda: made(lessons, "lessons", model))
+    stages("lessons", lambda: made(lessons, "lessons", model, *few))
     stages("exam before", lambda: train(out / "before", "rounds=0", "warm_up.steps=0"))
     stages("game", lambda: train(out / "run"))
     stages("attack", lambda: sparring("exploit", out / "run", *attack))

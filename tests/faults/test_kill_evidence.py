@@ -69,7 +69,6 @@ def test_a_signal_ends_an_attacker_after_its_step_and_the_same_command_goes_on(
     ended = exploit(run, attacker, Call(*STEP, 2, sent))
     assert (ended.code, ended.err.endswith(AGAIN)) == (CODES[sent], True)
     assert len([*run.glob(f"evidence/exploit-*/{attacker}/round_000002")]) == 1
-    assert "2/3" in ended.err
     assert learned(run, attacker) == expected
 
 

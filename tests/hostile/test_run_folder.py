@@ -145,7 +145,7 @@ def test_a_run_may_lie_in_a_folder_of_any_name(tmp_path, text):
 
 
 def test_an_error_nobody_foresaw_is_printed_safely(monkeypatch):
-    def fails():
+    def fails(**_):
         raise RuntimeError("\x1b[31mred\u202e\x9b2J")
 
     monkeypatch.setattr("sparring.cli.app", fails)

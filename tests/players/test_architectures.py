@@ -271,7 +271,8 @@ def test_padding_changes_no_log_probability_in_either_precision(folder, dtype):
     assert (together - padding_read).abs().max() > 6 * ROUNDED, "the test could tell"
 
 
-def test_a_model_is_loaded_in_the_dtype_of_its_setting_or_its_files(folder):
+def test_a_model_is_loaded_in_the_dtype_of_its_setting_or_its_files(folder, monkeypatch):
+    monkeypatch.setattr("sparring.players.loading.quicker_dtype", lambda: "bfloat16")
     narrow = folder / "narrow"
     load_model(str(folder), "bfloat16").save_pretrained(narrow)
     dtypes = [load_model(str(folder)).dtype, load_model(str(narrow)).dtype]

@@ -86,6 +86,7 @@ def lessons(
     seeds: Annotated[list[str], Option("--seeds", help="a file of seeds; repeatable")],
     out: Annotated[Path, Option(help="the file to write, for defender.warm_start")],
     max_completion_length: Annotated[int, Option(min=1, help="tokens of a reply")] = 8,
+    limit: Annotated[int | None, Option(min=1, help="seeds that are read of each file")] = None,
     seed: Annotated[int, Option(help="of everything random")] = 0,
 ) -> None:
     """Plain refusals of harmful seeds, and how the model itself begins replies to benign ones.
@@ -101,7 +102,7 @@ def lessons(
 
     if out.exists():
         raise UsageError(f"--out: {out} exists; remove it, or name another file")
-    requests, notes = gathered([{"path": path} for path in seeds])
+    requests, notes = gathered([{"path": path, "limit": limit} for path in seeds])
     note(*notes)
     policy = load_policy(model, Sampling(0.7, max_completion_length))
     lines = pools.lessons(requests, policy, f"{seed}/lessons")

@@ -18,7 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from sparring import packaged
 from sparring.door import MODEL_FILES
 from sparring.players.chat import Chat
-from sparring.players.loading import load_adapter, load_model, load_tokenizer
+from sparring.players.loading import load_adapter, load_model, load_tokenizer, stored_dtype
 from sparring.players.weights import Weights
 from sparring.runs.models import model_path, with_adapters
 from sparring.sandbox.model import CARD
@@ -268,7 +268,7 @@ class Export:
         """The exported model as other libraries load it."""
         if self.kind == "adapter":
             return load_adapter(self._base(), folder)
-        return load_model(str(folder))
+        return load_model(str(folder), stored_dtype(str(folder)))
 
 
 def _copy(source: Path, to: Path) -> None:

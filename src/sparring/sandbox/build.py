@@ -30,7 +30,8 @@ RATE = LearningRate(peak=4e-3, kind="cosine", warmup_steps=20, total=STEPS)
 
 def recipe_digest() -> str:
     """sha256 of how a base is trained, and of lessons drawn as it would draw them."""
-    lessons = [asdict(demo) for demo in World(Language(0)).lessons(512, "digest")]
+    demos = World(Language(0)).lessons(512, "digest")
+    lessons = [{"observation": [*map(asdict, d.observation)], "reply": d.reply} for d in demos]
     recipe = [asdict(SFT), asdict(RATE), lessons]
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
