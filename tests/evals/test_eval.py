@@ -153,6 +153,20 @@ def test_what_was_begun_goes_on_only_when_told_to(here):
     assert file.read_bytes() == whole
 
 
+@pytest.mark.parametrize("verb", [["--rescore"], ["--resume"], ["--retry-unscored"]])
+def test_a_reply_or_verdict_that_was_changed_later_is_refused_whoever_reads_it(here, verb):
+    run()
+    file = here / "out" / "samples.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    lines[3] = lines[3].replace('"refused": ', '"refused": not ').replace("not true", "false")
+    lines[3] = lines[3].replace("not false", "true")
+    file.write_text("".join(lines))
+    words = ["eval", "--rescore", "out"] if verb == ["--rescore"] else None
+    command = sparring_command(*words) if words else run(*verb, code=1)
+    assert command.code == 1
+    assert "samples.jsonl:4: is not what was written" in command.text
+
+
 def test_rescoring_asks_nobody_gives_the_same_bytes_and_half_never_looks_whole(here):
     run("--epochs", 2)
     path, file = here / "out" / "results.json", here / "out" / "samples.jsonl"

@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sparring.store.files import Journal
@@ -71,6 +71,34 @@ def test_two_records_with_one_key_are_refused(tmp_path):
     journal.path.write_text(json.dumps({"spot": 1}) + "\n")
     with pytest.raises(CorruptError, match=r"samples\.jsonl:1: is not what was written"):
         list(journal.rows())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.dictionaries(text, values, max_size=3), min_size=1, max_size=4), st.data())
+def test_a_keyed_record_that_was_changed_later_is_named(tmp_path_factory, rows, data):
+    path = tmp_path_factory.mktemp("eval") / "samples.jsonl"
+    journal = Journal(path, key=lambda row: row["place"])
+    rows = [{**row, "place": place} for place, row in enumerate(rows)]
+    journal.append(rows)
+    assert list(journal.rows()) == rows
+    lines = path.read_bytes().splitlines(keepends=True)
+    at = data.draw(st.integers(0, len(lines) - 1))
+    changed = {**json.loads(lines[at]), data.draw(text): "other"}
+    assume(changed != json.loads(lines[at]) and "sha256" in changed)
+    path.write_bytes(
+        b"".join([*lines[:at], json.dumps(changed).encode() + b"\n", *lines[at + 1 :]])
+    )
+    with pytest.raises(CorruptError, match=rf"samples\.jsonl:{at + 1}: is not what was written"):
+        list(journal.rows())
+
+
+def test_records_of_an_older_version_have_no_digests(tmp_path):
+    journal = Journal(tmp_path / "samples.jsonl", key=lambda row: row["place"])
+    journal.path.write_text('{"place": 0}\n')
+    journal.append([{"place": 1}])
+    assert [row["place"] for row in journal.rows()] == [0, 1]
+    journal.replace([row for row in journal.rows() if row["place"]])
+    assert [row["place"] for row in journal.rows()] == [1]
 
 
 def test_a_pipe_in_the_place_of_a_journal_is_refused_and_not_waited_for(journal):

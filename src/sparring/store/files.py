@@ -23,6 +23,7 @@ from sparring.types import CorruptError, SparringError
 
 Row = Mapping[str, Any]
 _LONGEST_LINE = 16_000_000
+_SEAL, _SEAL_LENGTH = "sha256", 16
 _FLAGS = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -137,7 +138,9 @@ class Journal:
     """An append-only file with one JSON object a line.
 
     A last line without its newline was torn by a kill: `rows` does not return it, and the next
-    `append` removes it. Where `key` is given, two records with one key are a CorruptError.
+    `append` removes it. Where `key` is given, two records with one key are a CorruptError, and
+    every record is written with the digest of its other fields as its last one, so that a line
+    which was changed later is a CorruptError too. Older files have no digests.
     """
 
     path: Path
@@ -158,6 +161,9 @@ class Journal:
         try:
             row = parsed(line)
             key = self.key(row) if self.key else None
+            seal = row.pop(_SEAL, None) if self.key else None
+            if seal not in (None, digest(row, _SEAL_LENGTH)):
+                raise ValueError("its digest is that of another record")
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise CorruptError(f"{where}: is not what was written") from error
         if not isinstance(row, dict):
@@ -169,7 +175,7 @@ class Journal:
 
     def append(self, rows: Iterable[Row]) -> None:
         """Add records in one write and make them durable; a full disk leaves no part of them."""
-        data = memoryview(b"".join(map(dumps, rows)))
+        data = memoryview(self._lines(rows))
         if not data:
             return
         flags = os.O_RDWR | os.O_APPEND | _FLAGS
@@ -186,7 +192,12 @@ class Journal:
 
     def replace(self, rows: Iterable[Row]) -> None:
         """Write the file anew with these records, in one step."""
-        write_atomic(self.path, b"".join(map(dumps, rows)))
+        write_atomic(self.path, self._lines(rows))
+
+    def _lines(self, rows: Iterable[Row]) -> bytes:
+        if self.key:
+            rows = ({**row, _SEAL: digest(row, _SEAL_LENGTH)} for row in rows)
+        return b"".join(map(dumps, rows))
 
 
 def _end_of_last_line(file: FileIO) -> int:
