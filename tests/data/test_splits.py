@@ -34,6 +34,14 @@ def test_a_round_has_equal_labels_and_the_odd_one_is_harmful(harmful, benign, si
     assert labels(drawn) == (size - size // 2, size // 2)
 
 
+@given(st.integers(1, 40), st.sampled_from([0.1, 0.25, 0.3, 1 / 3, 0.5, 0.7, 0.9]))
+def test_the_share_of_harmful_seeds_is_what_was_set_to_less_than_one_seed(size, share):
+    drawn = draw(seeds(9, 9), {True: 0, False: 0}, size, "r", share)
+    assert len(drawn) == size
+    assert 0 <= labels(drawn)[0] - size * share < 1 + 1e-5
+    assert draw(seeds(0, 9), {True: 0, False: 0}, size, "r", share), "one label alone"
+
+
 @given(st.integers(0, 9), st.integers(0, 9), st.lists(st.integers(1, 12), min_size=2, max_size=40))
 def test_every_seed_is_played_equally_often_whatever_the_rounds_sizes(harmful, benign, sizes):
     assume(harmful + benign)

@@ -1,6 +1,7 @@
 """An attack pool holds rewrites that parse, differ and ask the same, in no family of the exams."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -39,7 +40,7 @@ class Writer:
 
     def sample(self, requests):
         self.requests += requests
-        return [[self.completion] for _ in requests]
+        return [[self.completion] * len(request.addresses) for request in requests]
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -182,9 +183,17 @@ def test_lessons_are_refusals_of_harmful_seeds_and_openings_of_ones_own(reply, b
     assert pool.lessons(MANY, writer, "0") == pool.lessons(MANY, writer, "0")
 
 
+def test_more_own_replies_make_more_of_the_lessons_answers():
+    writer = Writer("Rub it with a cloth.", True)
+    lines = pool.lessons(SEEDS, writer, "0", replies=3)
+    assert [len({*request.addresses}) for request in writer.requests] == [3]
+    counts = Counter(line["messages"][0]["content"] for line in lines)
+    assert counts == {SEEDS[0].text: 1, SEEDS[1].text: 3}
+
+
 def test_the_refusals_are_refusals_and_differ():
     assert all(refuses(text) for text in pool.REFUSALS)
-    assert len({*pool.REFUSALS}) == len(pool.REFUSALS) >= 10
+    assert len({*pool.REFUSALS}) == len(pool.REFUSALS) >= 5
 
 
 def test_a_defender_imitates_its_lessons_before_the_game(tmp_path):

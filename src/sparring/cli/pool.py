@@ -87,6 +87,7 @@ def lessons(
     out: Annotated[Path, Option(help="the file to write, for defender.warm_start")],
     max_completion_length: Annotated[int, Option(min=1, help="tokens of a reply")] = 8,
     limit: Annotated[int | None, Option(min=1, help="seeds that are read of each file")] = None,
+    replies: Annotated[int, Option(min=1, help="own replies to each benign seed")] = 1,
     seed: Annotated[int, Option(help="of everything random")] = 0,
 ) -> None:
     """Plain refusals of harmful seeds, and how the model itself begins replies to benign ones.
@@ -105,6 +106,6 @@ def lessons(
     requests, notes = gathered([{"path": path, "limit": limit} for path in seeds])
     note(*notes)
     policy = load_policy(model, Sampling(0.7, max_completion_length))
-    lines = pools.lessons(requests, policy, f"{seed}/lessons")
+    lines = pools.lessons(requests, policy, f"{seed}/lessons", replies)
     write_atomic(out, b"".join(map(dumps, lines)))
     say(f"{out}: {len(lines)} lessons of {len(requests)} seeds")

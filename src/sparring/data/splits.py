@@ -1,4 +1,4 @@
-"""Which seeds a round is played from: an equal mix of labels, every seed once an epoch."""
+"""Which seeds a round is played from: a mix of both labels, every seed once an epoch."""
 
 import random
 import sys
@@ -6,6 +6,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache
+from math import floor
 
 from sparring.types import Seed
 
@@ -32,15 +33,22 @@ def contradicting(seeds: Sequence[Seed]) -> int:
     return sum(len(both) > 1 for both in labels.values())
 
 
-def draw(seeds: Sequence[Seed], dealt: Mapping[bool, int], size: int, rng_seed: str) -> list[Seed]:
-    """Return the seeds of a round: half harmful and half benign, if there are both.
+def draw(
+    seeds: Sequence[Seed],
+    dealt: Mapping[bool, int],
+    size: int,
+    rng_seed: str,
+    harmful: float = 0.5,
+) -> list[Seed]:
+    """Return the seeds of a round: a share is harmful, the others benign, if there are both.
 
     `dealt` says by label (harmful: true) how many seeds the rounds before have played. Each label
     is dealt like a deck that is shuffled again at every pass, so rounds of any sizes play each of
-    its seeds equally often; a pure function of its arguments. An odd `size` gives harmful one more.
+    its seeds equally often; a pure function of its arguments. What does not divide is harmful.
     """
     decks = {label: [seed for seed in seeds if seed.harmful is label] for label in (True, False)}
-    shares = {True: size - size // 2, False: size // 2}
+    benign = floor(round(size * (1 - harmful), 6))
+    shares = {True: size - benign, False: benign}
     drawn: list[Seed] = []
     for label, deck in decks.items():
         share = shares[label] if decks[not label] else size

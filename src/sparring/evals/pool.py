@@ -185,25 +185,31 @@ def _result(text: str, on_topic: bool, others: Sequence[str], alike: float) -> s
     return AGAIN if max(bag_of_words([text, *others])[0][1:]) >= alike else KEPT
 
 
-def lessons(seeds: Sequence[Seed], defender: Policy, rng_seed: str) -> list[dict[str, Any]]:
-    """Return what a defender imitates before the game, a line of its pool for each seed.
+def lessons(
+    seeds: Sequence[Seed], defender: Policy, rng_seed: str, replies: int = 1
+) -> list[dict[str, Any]]:
+    """Return what a defender imitates before the game, as lines of its pool.
 
-    To a harmful request it is a plain refusal, to a benign one what `defender` itself replies. A
-    reply that the length limit cut teaches how to begin and not where to end, so a short limit is
-    best: it is in its first words that a reply refuses or does not, and the loss is a mean over
-    tokens. Benign requests that `defender` refuses, or replies nothing to, are left out.
+    To a harmful request it is a plain refusal, to a benign one each of `replies` that `defender`
+    itself gives: the more of them, the less a defender that imitates all refuses. A reply that the
+    length limit cut teaches how to begin and not where to end, so a short limit is best: it is in
+    its first words that a reply refuses or does not, and the loss is a mean over tokens. Replies of
+    `defender` that refuse, or that are empty, are left out.
     """
     benign = [seed for seed in seeds if not seed.harmful]
-    requests = [Request((Message("user", s.text),), (f"{rng_seed}/{s.id}",)) for s in benign]
-    replies = [completion for [completion] in defender.sample(requests)]
-    own = {seed.id: reply for seed, reply in zip(benign, replies, strict=True)}
+    addresses = [f"/{number}" if number else "" for number in range(replies)]
+    requests = [
+        Request((Message("user", s.text),), tuple(f"{rng_seed}/{s.id}{a}" for a in addresses))
+        for s in benign
+    ]
+    own = dict(zip([s.id for s in benign], defender.sample(requests), strict=True))
     lines = []
     for seed in seeds:
         refusal = Completion(random.Random(f"{rng_seed}/{seed.id}").choice(REFUSALS))
-        reply = refusal if seed.harmful else own[seed.id]
-        if reply.text.strip() and refuses(reply.text) <= seed.harmful:
-            turns = {"user": seed.text, "assistant": reply.text}
-            messages = [{"role": role, "content": text} for role, text in turns.items()]
-            reason = {} if reply.finished else {"finish_reason": "length"}
-            lines.append({"messages": messages, **reason})
+        for reply in [refusal] if seed.harmful else own[seed.id]:
+            if reply.text.strip() and refuses(reply.text) <= seed.harmful:
+                turns = {"user": seed.text, "assistant": reply.text}
+                messages = [{"role": role, "content": text} for role, text in turns.items()]
+                reason = {} if reply.finished else {"finish_reason": "length"}
+                lines.append({"messages": messages, **reason})
     return lines

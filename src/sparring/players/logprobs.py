@@ -14,13 +14,13 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
 from sparring.players.trials import (
-    PROBE,
     Head,
     Row,
     bare_logits,
     causal,
     head_of,
     logits_kept,
+    probe,
     refusal,
 )
 
@@ -54,11 +54,11 @@ PIECE = 2**26
 
 
 def _left_padding(model: Any) -> tuple[Tensor, Tensor]:
-    rows = padded([prompt for prompt, _ in PROBE], 0, "left")
+    rows = padded([prompt for prompt, _ in probe(model)], 0, "left")
     out = model(**_masked(*(rows_BS.to(model.device) for rows_BS in rows)), use_cache=True)
     if not all(hasattr(layer, "keys") for layer in out.past_key_values.layers):
         raise NotImplementedError("a recurrent state may remember padding for longer than a trial")
-    bare = [bare_logits(model, row)[0] for row in PROBE]
+    bare = [bare_logits(model, row)[0] for row in probe(model)]
     return out.logits[:, -1].float(), torch.stack(bare)
 
 
@@ -201,10 +201,11 @@ def logprobs(model: Any, batch: Batch, temperature: float) -> Tensor:
 
 def probed(way: LogprobsOf, model: Any) -> tuple[Tensor, Tensor]:
     """The trial of a way to log-probabilities, for `refusal`."""
-    batch = pad(PROBE, range(len(PROBE)), 0, model.device)
+    tried = probe(model)
+    batch = pad(tried, range(len(tried)), 0, model.device)
     bare = [
         bare_logits(model, row)[:-1].log_softmax(-1)[range(len(row[1])), list(row[1])]
-        for row in PROBE
+        for row in tried
     ]
     return way(model, batch, 1.0)[batch.mask_BT.bool()], torch.cat(bare)
 

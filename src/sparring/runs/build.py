@@ -20,6 +20,7 @@ from sparring.memory.league import League, nash, uniform
 from sparring.memory.memory import Memory, Opposition
 from sparring.memory.reflection import Reflecting
 from sparring.metrics import SEEDS_OF, episode_metrics
+from sparring.players.fast import why_plain
 from sparring.players.ranks import launched
 from sparring.players.trainer import ChatBatch, SftConfig, Trainer, rows_of
 from sparring.players.weights import LearningRate
@@ -77,10 +78,21 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
         exam=replace(exam, second=exam.second and split_over_ranks(exam.second, ranks)),
         seeds=seeds,
         warm_up=partial(_warm_up, config, source, trained),
-        notes=(*source.notes, *notes, *dtypes, *sizes),
+        notes=(*source.notes, *notes, *dtypes, *sizes, *_slow(trained)),
         world=source.world,
         strategy=source.strategy,
     )
+
+
+def _slow(trained: Mapping[Player, Trainer]) -> list[str]:
+    """A note on each player whose model learns in the slow way."""
+    reasons = {player: why_plain(trainer.weights.model) for player, trainer in trained.items()}
+    return [
+        f"{player}: a prompt is run again for each of its completions when this model learns, "
+        f"which is slower: {reason}"
+        for player, reason in reasons.items()
+        if reason
+    ]
 
 
 def _patience(config: RunConfig) -> float:
@@ -198,7 +210,7 @@ def _openings(
     """
     size = max(config.learner.seeds_per_round[player] for player in turn.learns)
     played = {label: sum(int(m[name]) for m in past) for label, name in SEEDS_OF.items()}
-    drawn = draw(seeds, played, size, f"{config.seed}/seeds")
+    drawn = draw(seeds, played, size, f"{config.seed}/seeds", config.data.harmful)
     plain: set[int] = set()
     for harmful in (True, False):
         places = [i for i, seed in enumerate(drawn) if seed.harmful == harmful]

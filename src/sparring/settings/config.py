@@ -124,6 +124,8 @@ class DataSettings(Model):
     """held-out seeds, never trained on"""
     as_they_stand: Share = 0.0
     """share of a round's seeds that nobody rewrites"""
+    harmful: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """share of a round's seeds that are harmful; fewer make a defender refuse less"""
 
 
 class SavingSettings(Model):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sparring.players.logprobs import learned, padded
-from sparring.players.trials import PROBE, bare_logits, causal, kinds, logits_kept, refusal
+from sparring.players.trials import bare_logits, causal, kinds, logits_kept, probe, refusal
 from sparring.types import SparringError, UsageError
 
 _FIRST = 32
@@ -37,8 +37,20 @@ def check_playable(model: Any) -> None:
         )
 
 
+RUN = 2**25
+"""Tokens that a further run costs on a CPU, × the hidden size squared: matrices of wide models are
+all that a run costs there."""
+LAUNCH = 256
+"""Tokens that a run costs on an accelerator at least, since it reads all weights: an H200 computes
+990e12 operations a second in bfloat16 and reads 4.8e12 bytes, which is 206 operations a byte."""
 WORTH = 256
-"""Tokens that must be saved to pay for a second run."""
+"""Tokens that must be saved, of any model, to pay for what prompts share being run by itself."""
+
+
+def worth(model: Any) -> float:
+    """Return how many tokens must be saved to pay for a further run of the model."""
+    paid: float = RUN / model.config.get_text_config().hidden_size ** 2
+    return paid if model.device.type == "cpu" else max(LAUNCH, paid)
 
 
 def trunk(model: Any, prompt_PL: Tensor, seen_PL: Tensor) -> int:
@@ -48,13 +60,14 @@ def trunk(model: Any, prompt_PL: Tensor, seen_PL: Tensor) -> int:
     others, so a sliding window, which counts places, would see too little: 0 for such models.
     """
     prompts, longest = prompt_PL.shape
-    if (prompts - 1) * longest < WORTH or "sliding_attention" in kinds(model):
+    least = min(WORTH, worth(model))
+    if (prompts - 1) * longest < least or "sliding_attention" in kinds(model):
         return 0
     length_P1 = seen_PL.sum(1, keepdim=True)
     steps_T = torch.arange(int(length_P1.min()) - 1, device=prompt_PL.device)
     begin_PT = prompt_PL.gather(1, longest - length_P1 + steps_T)
     shared = int((begin_PT == begin_PT[0]).all(0).long().cumprod(0).sum())
-    return shared if (prompts - 1) * shared >= WORTH else 0
+    return shared if (prompts - 1) * shared >= least else 0
 
 
 def run_prompts(
@@ -194,16 +207,17 @@ _CACHES = ("past_key_values", "cache_params", "state")
 
 
 def _decoded(batch: type[Forked | Apart], model: Any) -> tuple[Tensor, Tensor]:
-    """Logits after every token of `PROBE`, decoded while rows leave, and those of bare passes."""
-    prompts = list(dict.fromkeys(prompt for prompt, _ in PROBE))
-    bare = [bare_logits(model, row) for row in PROBE]
-    alive = list(range(len(PROBE)))
-    steps = batch(model, prompts, [prompts.index(prompt) for prompt, _ in PROBE], 0)
+    """Logits after every token of `probe`, decoded while rows leave, and those of bare passes."""
+    tried = probe(model)
+    prompts = list(dict.fromkeys(prompt for prompt, _ in tried))
+    bare = [bare_logits(model, row) for row in tried]
+    alive = list(range(len(tried)))
+    steps = batch(model, prompts, [prompts.index(prompt) for prompt, _ in tried], 0)
     actual, expected = [steps.logits_BV.float()], [bare[i][0] for i in alive]
-    for t in range(max(len(reply) for _, reply in PROBE)):
-        going = [k for k, i in enumerate(alive) if len(PROBE[i][1]) > t]
+    for t in range(max(len(reply) for _, reply in tried)):
+        going = [k for k, i in enumerate(alive) if len(tried[i][1]) > t]
         alive = [alive[k] for k in going]
-        tokens = torch.tensor([PROBE[i][1][t] for i in alive], device=model.device)
+        tokens = torch.tensor([tried[i][1][t] for i in alive], device=model.device)
         steps.advance(tokens, torch.tensor(going, device=model.device))
         actual.append(steps.logits_BV.float())
         expected += [bare[i][t + 1] for i in alive]

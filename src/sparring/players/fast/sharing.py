@@ -13,7 +13,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
-from sparring.players.fast.decoding import attending, forked, run_prompts, siblings_before, trunk
+from sparring.players.fast.decoding import (
+    attending,
+    forked,
+    run_prompts,
+    siblings_before,
+    trunk,
+    worth,
+)
 from sparring.players.logprobs import (
     Batch,
     Cost,
@@ -118,15 +125,17 @@ def shared_logprobs(model: Any, batch: Batch, temperature: float) -> Tensor:
     prompts, seen_PL = run_prompts(body, batch.prompt_PL, batch.seen_PL, shared)
     hidden_BTD = prompts.last_hidden_state[:, -1:].index_select(0, batch.owner_B)
     if batch.target_BT.shape[1] > 1:
-        rest_BTD = _rest(body, prompts, seen_PL, batch)
+        rest_BTD = _rest(body, prompts, seen_PL, batch, worth(causal(model)))
         hidden_BTD = torch.cat([hidden_BTD, rest_BTD], dim=1)
     return of_hidden(head, hidden_BTD, batch, temperature)
 
 
-def _rest(body: Callable[..., Any], prompts: Any, seen_PL: Tensor, batch: Batch) -> Tensor:
+def _rest(
+    body: Callable[..., Any], prompts: Any, seen_PL: Tensor, batch: Batch, worth: float
+) -> Tensor:
     """Hidden states [B, T − 1, D] after all tokens of the completions but the last."""
     length_B, room = batch.mask_BT.sum(1).int().tolist(), batch.target_BT.shape[1] - 1
-    parts = alike(length_B, RUN / prompts.last_hidden_state.shape[-1] ** 2)
+    parts = alike(length_B, worth)
     hidden = []
     for rows in parts:
         row_N = torch.tensor(rows, device=seen_PL.device)
@@ -145,11 +154,6 @@ def _rest(body: Callable[..., Any], prompts: Any, seen_PL: Tensor, batch: Batch)
         return hidden[0]
     order = torch.tensor([i for rows in parts for i in rows], device=seen_PL.device).argsort()
     return torch.cat(hidden).index_select(0, order)
-
-
-RUN = 2**25
-"""Tokens of padding that pay for a further run, × the hidden size squared: matrices of wide models
-are all that a run costs."""
 
 
 def alike(length_B: Sequence[int], worth: float) -> list[list[int]]:
@@ -329,3 +333,13 @@ def path_of(model: Any) -> Path:
         return PLAIN
     pair = pair_cost(whole)
     return Path(partial(packed_tokens, pair), partial(packed_logprobs, pair))
+
+
+def why_plain(model: Any) -> str:
+    """Return why a model learns with a prompt in every completion's row; empty where it does not.
+
+    That is right but slow, since a group's prompt runs as often as the group has completions.
+    """
+    if path_of(model) is not PLAIN:
+        return ""
+    return refusal(model, _shared) or refusal(model, _packed) or "its logits are scaled"
