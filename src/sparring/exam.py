@@ -4,7 +4,7 @@ from collections.abc import Callable, Container, Hashable, Iterable, Iterator, M
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
-from sparring.arena import Cast, play
+from sparring.arena import Cast, opening_names, play, play_named
 from sparring.games.game import Game
 from sparring.judges.judge import Judge
 from sparring.metrics import complied, correct, over_refused, succeeded
@@ -159,10 +159,20 @@ class Exam:
     second: Judge | None = None
 
     def run(self, defender: Cast) -> Result:
-        """Play every set against `defender`, which does not learn from it."""
+        """Play every set against `defender`, which does not learn from it.
+
+        All sets are played together, because a model samples many rows in hardly more time than
+        few; each opening draws what it would draw in its set alone.
+        """
         cast = {**defender, **({Player.ATTACKER: self.attacker} if self.attacker else {})}
+        named = {
+            f"{name}/{opening}": state
+            for name, openings in self.sets.items()
+            for opening, state in zip(opening_names(openings), openings, strict=True)
+        }
+        played = iter(play_named(self.game, named, cast, self.judge, {}, self.rng_seed))
         episodes = {
-            name: play(self.game, openings, cast, self.judge, {}, f"{self.rng_seed}/{name}")
+            name: [replace(next(played), opening=place) for place in range(len(openings))]
             for name, openings in self.sets.items()
         }
         states = {name: [e.state for e in played] for name, played in episodes.items()}

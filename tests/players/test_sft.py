@@ -105,13 +105,18 @@ def test_a_brief_runs_once_for_the_demonstrations_that_begin_with_it_and_changes
         ((*briefs[k % 2], *by_hand.ids(rng, 3 + k)), by_hand.ids(rng, rng.randint(2, 9)))
         for k in range(12)
     ]
-    path = fast.path_of(blank())
-    together = [sorted(index) for index in fast.batches(rows, 16_384, path)]
+    model = blank()
+    path = fast.path_of(model)
+    together = [sorted(index) for index in fast.batches(rows, 16_384, path, model)]
     assert sorted(together) == [[*range(0, 12, 2)], [*range(1, 12, 2)]]
-    assert len([*fast.batches(rows[:2], 16_384, path)]) == 1  # too little to save
-    [whole] = fast.batches([rows[0]] * 12 + [rows[1]], 16_384, path)  # a prompt counts once
+    assert len([*fast.batches(rows[:2], 16_384, path, model)]) == 1  # too little to save
+    [whole] = fast.batches([rows[0]] * 12 + [rows[1]], 16_384, path, model)  # a prompt counts once
     assert sorted(whole) == [*range(13)]
-    assert [*fast.batches([], 16_384, path)] == []
+    assert [*fast.batches([], 16_384, path, model)] == []
+    few = [((*brief[:160], k), (1, 2)) for k, brief in enumerate(briefs * 3)]
+    for width, groups in ((128, 1), (576, 2)):
+        monkeypatch.setattr(model.config, "hidden_size", width)
+        assert len([*fast.batches(few, 16_384, path, model)]) == groups, "wide models save sooner"
     gradients, tokens = [], []
     for groups in (fast.batches, lambda rows, *_: [[i] for i in range(len(rows))]):
         monkeypatch.setattr(trainer, "batches", groups)

@@ -254,7 +254,7 @@ class PlayerLoss:
         self.path = path_of(self.model)
         self.batches = [
             pad(rows, index, learner.pad_id, self.model.device)
-            for index in batches(rows, config.micro_batch_tokens, self.path)
+            for index in batches(rows, config.micro_batch_tokens, self.path, self.model)
         ]
         self.old_BT = [_sampled(run, batch) for batch in self.batches]
         self.weight_BT: list[Tensor] = []

@@ -219,7 +219,7 @@ def imitate(
     share, loss = batch[ranks.index :: ranks.size], 0.0
     with torch.random.fork_rng(), in_step(model):
         torch.manual_seed(random.Random(rng_seed).getrandbits(63))
-        parts = list(batches(share, budget, path))
+        parts = list(batches(share, budget, path, model))
         for done, index in enumerate(parts):
             beat("imitating", done, len(parts))
             logp_BT = path.logprobs(model, pad(share, index, pad_id, model.device), 1.0)

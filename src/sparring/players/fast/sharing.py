@@ -72,22 +72,27 @@ def once(groups: Sequence[int], longest_prompt: int, longest_reply: int) -> int:
 
 
 PAYS = 1024
-"""Tokens that must be saved for rows to run apart from others: every run has a cost of its own."""
+"""Tokens that must be saved, of any model, for rows to run apart from others."""
+_RUNS = 3
+"""Runs that each further group takes: what its prompts share, their rest, and completions."""
 
 
-def batches(rows: Sequence[Row], budget: int, path: Path) -> Iterator[list[int]]:
+def batches(rows: Sequence[Row], budget: int, path: Path, model: Any) -> Iterator[list[int]]:
     """Indices of rows that run together: those that share a beginning, as many as `budget` takes.
 
     Prompts that share half of their length or more, such as one brief, run apart from the others
-    where that saves enough, so that what they share runs once.
+    where that saves the model enough, so that what they share runs once.
     """
-    for group in _by_beginning(rows):
+    for group in _by_beginning(rows, worth(causal(model))):
         for index in microbatches([rows[i] for i in group], budget, path.cost):
             yield [group[i] for i in index]
 
 
-def _by_beginning(rows: Sequence[Row]) -> list[list[int]]:
-    """Indices of rows in groups of one beginning; one group where several would save too little."""
+def _by_beginning(rows: Sequence[Row], run: float) -> list[list[int]]:
+    """Indices of rows in groups of one beginning; one group where several save too little.
+
+    A run costs as much as `run` tokens.
+    """
     groups: list[list[int]] = []
     for i in sorted(range(len(rows)), key=rows.__getitem__):
         if not groups or 2 * _common(rows[groups[-1][-1]], rows[i]) < len(rows[i][0]):
@@ -99,7 +104,8 @@ def _by_beginning(rows: Sequence[Row]) -> list[list[int]]:
         return (prompts - 1) * _common(rows[group[0]], rows[group[-1]])
 
     whole = [i for group in groups for i in group]
-    if whole and sum(map(saved, groups)) >= saved(whole) + PAYS:
+    pays = min(PAYS, _RUNS * run * (len(groups) - 1))
+    if whole and sum(map(saved, groups)) >= saved(whole) + pays:
         return groups
     return [list(range(len(rows)))] if rows else []
 
