@@ -34,11 +34,7 @@ def contradicting(seeds: Sequence[Seed]) -> int:
 
 
 def draw(
-    seeds: Sequence[Seed],
-    dealt: Mapping[bool, int],
-    size: int,
-    rng_seed: str,
-    harmful: float = 0.5,
+    seeds: Sequence[Seed], dealt: Mapping[bool, int], size: int, rng_seed: str, harmful: float = 0.5
 ) -> list[Seed]:
     """Return the seeds of a round: a share is harmful, the others benign, if there are both.
 
