@@ -24,12 +24,13 @@ from tests.players.lively import (
     train,
     words,
 )
+from torch.profiler import profile
 from transformers import AutoModelForCausalLM
 
 from sparring.players import local
-from sparring.players.fast import path_of
+from sparring.players.fast import decoding, path_of
 from sparring.players.loading import load_model, load_tokenizer, stop_ids
-from sparring.players.logprobs import logprobs
+from sparring.players.logprobs import logprobs, pad
 from sparring.players.weights import LearningRate, Optimizer, Weights, adapters
 from sparring.sandbox.model import untrained
 from sparring.types import Player, UsageError
@@ -186,6 +187,32 @@ def test_sampling_for_one_player_between_another_ones_steps_changes_nothing(lora
         policy(mixed[DEFENDER], length=3).sample(requests())
         step(optimizer)
     assert same_bits(apart[ATTACKER].snapshot(), mixed[ATTACKER].snapshot())
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2", "qwen2"])
+@pytest.mark.parametrize("frozen", [True, False], ids=["adapters", "full"])
+def test_no_row_of_a_batch_copies_the_output_layer(kind, frozen):
+    """torch would, in every step, where the last position is cut out of each row: 10 GB."""
+    model, vocabulary, rows = network(kind, vocab_size=5000), 5000, 6
+    lora = dict.fromkeys(Player, PLAIN)
+    weights = adapters(model, lora, 1)[DEFENDER] if frozen else Weights(model)
+    prompts = [(7, 8, 9, number) for number in range(rows)]
+    ways = [
+        lambda: [*local.begin(weights.model, prompts, range(rows), 0).logits_BV],
+        lambda: [*decoding.Apart(weights.model, prompts, range(rows)).logits_BV],
+        lambda: logprobs(
+            weights.model, pad([(p, (1, 2)) for p in prompts], range(rows), 0, "cpu"), 1.0
+        ),
+    ]
+    for way in ways:
+        with torch.no_grad(), profile(profile_memory=True, record_shapes=True) as profiled:
+            way()
+        copies = [
+            event.input_shapes
+            for event in profiled.key_averages(group_by_input_shape=True)
+            if event.key == "aten::bmm" and any(vocabulary in shape for shape in event.input_shapes)
+        ]
+        assert copies == []
 
 
 def test_tied_embeddings_stay_tied_in_every_adapter():

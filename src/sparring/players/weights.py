@@ -19,6 +19,7 @@ from torch.nn import Parameter
 
 from sparring.players.loading import load_model
 from sparring.players.ranks import ALONE, Ranks
+from sparring.players.trials import multiply_once
 from sparring.types import Metrics, Player, SparringError, UsageError
 
 Tensors = dict[str, Tensor]
@@ -32,6 +33,7 @@ class Weights:
     """
 
     def __init__(self, model: Any, adapter: str | None = None) -> None:
+        multiply_once(model)
         self._model = model
         self.adapter = adapter
         self.version = 0
