@@ -210,7 +210,8 @@ def test_no_row_of_a_batch_copies_the_output_layer(kind, frozen):
         copies = [
             event.input_shapes
             for event in profiled.key_averages(group_by_input_shape=True)
-            if event.key == "aten::bmm" and any(vocabulary in shape for shape in event.input_shapes)
+            if event.key == "aten::bmm"
+            and [True for s in event.input_shapes if s and s[0] > 1 and vocabulary in s]
         ]
         assert copies == []
 
