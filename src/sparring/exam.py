@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from typing import Any, Literal, TypeVar
 
 from sparring.arena import Cast, opening_names, play, play_named
@@ -141,6 +142,11 @@ class Result:
     second: Mapping[str, Divergence] = field(default_factory=dict)
 
 
+TOGETHER = 512
+"""Openings that are played at once: more fill no processor better, and a judge's deadline, which
+is for all questions of one call, would come nearer."""
+
+
 @dataclass(frozen=True)
 class Exam:
     """`sets` of openings by name; `pooled` names sets that are also reported as one.
@@ -161,19 +167,22 @@ class Exam:
     def run(self, defender: Cast) -> Result:
         """Play every set against `defender`, which does not learn from it.
 
-        All sets are played together, because a model samples many rows in hardly more time than
+        Small sets are played together, because a model samples many rows in hardly more time than
         few; each opening draws what it would draw in its set alone.
         """
         cast = {**defender, **({Player.ATTACKER: self.attacker} if self.attacker else {})}
         named = {
             f"{name}/{opening}": state
-            for name, openings in self.sets.items()
-            for opening, state in zip(opening_names(openings), openings, strict=True)
+            for name, states in self.sets.items()
+            for opening, state in zip(opening_names(states), states, strict=True)
         }
-        played = iter(play_named(self.game, named, cast, self.judge, {}, self.rng_seed))
+        openings, played = iter(named.items()), list[Episode]()
+        while part := dict(islice(openings, TOGETHER)):
+            played += play_named(self.game, part, cast, self.judge, {}, self.rng_seed)
+        episode = iter(played)
         episodes = {
-            name: [replace(next(played), opening=place) for place in range(len(openings))]
-            for name, openings in self.sets.items()
+            name: [replace(next(episode), opening=place) for place in range(len(states))]
+            for name, states in self.sets.items()
         }
         states = {name: [e.state for e in played] for name, played in episodes.items()}
         first, diverged = self._items(states), {}
