@@ -14,6 +14,7 @@ from tests.players.by_hand import PAD, Recorder, furthest, gradient_of, moved, n
 from tests.tiny import GEMMA
 from torch.nn import functional
 
+from sparring.players import trials
 from sparring.players.fast import decoding, sharing
 from sparring.players.fast.sharing import (
     PLAIN,
@@ -158,7 +159,7 @@ def test_completions_in_parts_of_similar_length_have_the_same_numbers(kind, monk
     models = [model_of(kind) for _ in range(2)]
     whole_BT, whole = numbers(logprobs, models[0])
     path_of(models[1])
-    monkeypatch.setattr(decoding, "RUN", 1)
+    monkeypatch.setattr(trials, "RUN", 1)
     run_shapes = shapes(models[1])
     logp_BT, gradient = numbers(SHARED.logprobs, models[1])
     assert run_shapes[:2] == [(3, 40), (1, 29)]
@@ -178,7 +179,7 @@ def test_each_part_saves_the_padding_that_a_run_is_worth(lengths, worth):
 
 def test_padding_is_worth_more_runs_in_a_wide_model_than_in_the_sandbox():
     replies = [132, 92, 80, 60, 50, 45, 40, 30, 28]
-    runs = [len(sharing.alike(replies, decoding.worth(of(width)))) for width in (128, 576)]
+    runs = [len(sharing.alike(replies, trials.worth(of(width)))) for width in (128, 576)]
     assert runs == [1, 2]
 
 
@@ -186,8 +187,8 @@ def test_padding_is_worth_more_runs_in_a_wide_model_than_in_the_sandbox():
 def test_a_run_on_an_accelerator_costs_reading_the_weights_however_wide_they_are(
     width, device, tokens
 ):
-    assert decoding.worth(of(width, device)) == tokens
-    assert decoding.worth(of(128, device)) == decoding.worth(of(128, "cpu")) > tokens
+    assert trials.worth(of(width, device)) == tokens
+    assert trials.worth(of(128, device)) == trials.worth(of(128, "cpu")) > tokens
 
 
 def of(width, device="cpu"):

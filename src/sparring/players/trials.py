@@ -27,7 +27,7 @@ def multiply_once(model: Any) -> None:
     copy of the output layer for each row wherever that layer is frozen, as it is under adapters:
     10 GB for 176 prompts and a vocabulary of 49,152.
     """
-    output = causal(model).get_output_embeddings()
+    output = getattr(causal(model), "get_output_embeddings", lambda: None)()
     if output is not None and _joined not in output._forward_pre_hooks.values():
         output.register_forward_pre_hook(_joined)
 
@@ -54,6 +54,20 @@ def logits_kept(model: Any, tokens: int) -> dict[str, int]:
     """The argument for logits of the last `tokens` alone, for models that take it."""
     takes = "logits_to_keep" in inspect.signature(causal(model).forward).parameters
     return {"logits_to_keep": tokens} if takes else {}
+
+
+RUN = 2**25
+"""Tokens that a further run costs on a CPU, × the hidden size squared: matrices of wide models are
+all that a run costs there."""
+LAUNCH = 256
+"""Tokens that a run costs on an accelerator at least, since it reads all weights: an H200 computes
+990e12 operations a second in bfloat16 and reads 4.8e12 bytes, which is 206 operations a byte."""
+
+
+def worth(model: Any) -> float:
+    """Return how many tokens must be saved to pay for a further run of the model."""
+    paid: float = RUN / model.config.get_text_config().hidden_size ** 2
+    return paid if model.device.type == "cpu" else max(LAUNCH, paid)
 
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]

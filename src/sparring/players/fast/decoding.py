@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sparring.players.logprobs import learned, padded
-from sparring.players.trials import bare_logits, causal, kinds, logits_kept, probe, refusal
+from sparring.players.trials import bare_logits, causal, kinds, logits_kept, probe, refusal, worth
 from sparring.types import SparringError, UsageError
 
 _FIRST = 32
@@ -37,20 +37,8 @@ def check_playable(model: Any) -> None:
         )
 
 
-RUN = 2**25
-"""Tokens that a further run costs on a CPU, × the hidden size squared: matrices of wide models are
-all that a run costs there."""
-LAUNCH = 256
-"""Tokens that a run costs on an accelerator at least, since it reads all weights: an H200 computes
-990e12 operations a second in bfloat16 and reads 4.8e12 bytes, which is 206 operations a byte."""
 WORTH = 256
 """Tokens that must be saved, of any model, to pay for what prompts share being run by itself."""
-
-
-def worth(model: Any) -> float:
-    """Return how many tokens must be saved to pay for a further run of the model."""
-    paid: float = RUN / model.config.get_text_config().hidden_size ** 2
-    return paid if model.device.type == "cpu" else max(LAUNCH, paid)
 
 
 def trunk(model: Any, prompt_PL: Tensor, seen_PL: Tensor) -> int:

@@ -13,14 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
-from sparring.players.fast.decoding import (
-    attending,
-    forked,
-    run_prompts,
-    siblings_before,
-    trunk,
-    worth,
-)
+from sparring.players.fast.decoding import attending, forked, run_prompts, siblings_before, trunk
 from sparring.players.logprobs import (
     Batch,
     Cost,
@@ -32,7 +25,7 @@ from sparring.players.logprobs import (
     probed,
 )
 from sparring.players.ranks import sharded
-from sparring.players.trials import Row, attends, causal, head_of, kinds, refusal
+from sparring.players.trials import Row, attends, causal, head_of, kinds, refusal, worth
 
 
 def recompute(model: Any) -> int:
