@@ -179,7 +179,7 @@ def test_each_part_saves_the_padding_that_a_run_is_worth(lengths, worth):
 
 def test_padding_is_worth_more_runs_in_a_wide_model_than_in_the_sandbox():
     replies = [132, 92, 80, 60, 50, 45, 40, 30, 28]
-    runs = [len(sharing.alike(replies, trials.worth(of(width)))) for width in (128, 576)]
+    runs = [len(sharing.alike(replies, trials.price(of(width)))) for width in (128, 576)]
     assert runs == [1, 2]
 
 
@@ -187,8 +187,8 @@ def test_padding_is_worth_more_runs_in_a_wide_model_than_in_the_sandbox():
 def test_a_run_on_an_accelerator_costs_reading_the_weights_however_wide_they_are(
     width, device, tokens
 ):
-    assert trials.worth(of(width, device)) == tokens
-    assert trials.worth(of(128, device)) == trials.worth(of(128, "cpu")) > tokens
+    assert trials.price(of(width, device)) == tokens
+    assert trials.price(of(128, device)) == trials.price(of(128, "cpu")) > tokens
 
 
 def of(width, device="cpu"):

@@ -201,11 +201,11 @@ def logprobs(model: Any, batch: Batch, temperature: float) -> Tensor:
 
 def probed(way: LogprobsOf, model: Any) -> tuple[Tensor, Tensor]:
     """The trial of a way to log-probabilities, for `refusal`."""
-    tried = probe(model)
-    batch = pad(tried, range(len(tried)), 0, model.device)
+    rows = probe(model)
+    batch = pad(rows, range(len(rows)), 0, model.device)
     bare = [
         bare_logits(model, row)[:-1].log_softmax(-1)[range(len(row[1])), list(row[1])]
-        for row in tried
+        for row in rows
     ]
     return way(model, batch, 1.0)[batch.mask_BT.bool()], torch.cat(bare)
 

@@ -64,10 +64,10 @@ LAUNCH = 256
 990e12 operations a second in bfloat16 and reads 4.8e12 bytes, which is 206 operations a byte."""
 
 
-def worth(model: Any) -> float:
-    """Return how many tokens must be saved to pay for a further run of the model."""
-    paid: float = RUN / model.config.get_text_config().hidden_size ** 2
-    return paid if model.device.type == "cpu" else max(LAUNCH, paid)
+def price(model: Any) -> float:
+    """Return the price of a further run of the model: the tokens that it must save to pay."""
+    tokens: float = RUN / model.config.get_text_config().hidden_size ** 2
+    return tokens if model.device.type == "cpu" else max(LAUNCH, tokens)
 
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]

@@ -85,13 +85,11 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
 
 
 def _slow(trained: Mapping[Player, Trainer]) -> list[str]:
-    """A note on each player whose model learns in the slow way."""
-    reasons = {player: why_plain(trainer.weights.model) for player, trainer in trained.items()}
+    """A note on each reason for which models of this run learn in the slow way."""
+    reasons = {why_plain(trainer.weights.model) for trainer in trained.values()} - {""}
     return [
-        f"{player}: a prompt is run again for each of its completions when this model learns, "
-        f"which is slower: {reason}"
-        for player, reason in reasons.items()
-        if reason
+        f"learning runs a prompt again for each of its completions, which is slower: {reason}"
+        for reason in sorted(reasons)
     ]
 
 

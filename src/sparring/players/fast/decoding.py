@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sparring.players.logprobs import learned, padded
-from sparring.players.trials import bare_logits, causal, kinds, logits_kept, probe, refusal, worth
+from sparring.players.trials import bare_logits, causal, kinds, logits_kept, price, probe, refusal
 from sparring.types import SparringError, UsageError
 
 _FIRST = 32
@@ -48,7 +48,7 @@ def trunk(model: Any, prompt_PL: Tensor, seen_PL: Tensor) -> int:
     others, so a sliding window, which counts places, would see too little: 0 for such models.
     """
     prompts, longest = prompt_PL.shape
-    least = min(WORTH, worth(model))
+    least = min(WORTH, price(model))
     if (prompts - 1) * longest < least or "sliding_attention" in kinds(model):
         return 0
     length_P1 = seen_PL.sum(1, keepdim=True)
@@ -196,16 +196,16 @@ _CACHES = ("past_key_values", "cache_params", "state")
 
 def _decoded(batch: type[Forked | Apart], model: Any) -> tuple[Tensor, Tensor]:
     """Logits after every token of `probe`, decoded while rows leave, and those of bare passes."""
-    tried = probe(model)
-    prompts = list(dict.fromkeys(prompt for prompt, _ in tried))
-    bare = [bare_logits(model, row) for row in tried]
-    alive = list(range(len(tried)))
-    steps = batch(model, prompts, [prompts.index(prompt) for prompt, _ in tried], 0)
+    rows = probe(model)
+    prompts = list(dict.fromkeys(prompt for prompt, _ in rows))
+    bare = [bare_logits(model, row) for row in rows]
+    alive = list(range(len(rows)))
+    steps = batch(model, prompts, [prompts.index(prompt) for prompt, _ in rows], 0)
     actual, expected = [steps.logits_BV.float()], [bare[i][0] for i in alive]
-    for t in range(max(len(reply) for _, reply in tried)):
-        going = [k for k, i in enumerate(alive) if len(tried[i][1]) > t]
+    for t in range(max(len(reply) for _, reply in rows)):
+        going = [k for k, i in enumerate(alive) if len(rows[i][1]) > t]
         alive = [alive[k] for k in going]
-        tokens = torch.tensor([tried[i][1][t] for i in alive], device=model.device)
+        tokens = torch.tensor([rows[i][1][t] for i in alive], device=model.device)
         steps.advance(tokens, torch.tensor(going, device=model.device))
         actual.append(steps.logits_BV.float())
         expected += [bare[i][t + 1] for i in alive]

@@ -25,7 +25,7 @@ from sparring.players.logprobs import (
     probed,
 )
 from sparring.players.ranks import sharded
-from sparring.players.trials import Row, attends, causal, head_of, kinds, refusal, worth
+from sparring.players.trials import Row, attends, causal, head_of, kinds, price, refusal
 
 
 def recompute(model: Any) -> int:
@@ -76,7 +76,7 @@ def batches(rows: Sequence[Row], budget: int, path: Path, model: Any) -> Iterato
     Prompts that share half of their length or more, such as one brief, run apart from the others
     where that saves the model enough, so that what they share runs once.
     """
-    for group in _by_beginning(rows, worth(causal(model))):
+    for group in _by_beginning(rows, price(causal(model))):
         for index in microbatches([rows[i] for i in group], budget, path.cost):
             yield [group[i] for i in index]
 
@@ -124,17 +124,17 @@ def shared_logprobs(model: Any, batch: Batch, temperature: float) -> Tensor:
     prompts, seen_PL = run_prompts(body, batch.prompt_PL, batch.seen_PL, shared)
     hidden_BTD = prompts.last_hidden_state[:, -1:].index_select(0, batch.owner_B)
     if batch.target_BT.shape[1] > 1:
-        rest_BTD = _rest(body, prompts, seen_PL, batch, worth(causal(model)))
+        rest_BTD = _rest(body, prompts, seen_PL, batch, price(causal(model)))
         hidden_BTD = torch.cat([hidden_BTD, rest_BTD], dim=1)
     return of_hidden(head, hidden_BTD, batch, temperature)
 
 
 def _rest(
-    body: Callable[..., Any], prompts: Any, seen_PL: Tensor, batch: Batch, worth: float
+    body: Callable[..., Any], prompts: Any, seen_PL: Tensor, batch: Batch, cost: float
 ) -> Tensor:
     """Hidden states [B, T − 1, D] after all tokens of the completions but the last."""
     length_B, room = batch.mask_BT.sum(1).int().tolist(), batch.target_BT.shape[1] - 1
-    parts = alike(length_B, worth)
+    parts = alike(length_B, cost)
     hidden = []
     for rows in parts:
         row_N = torch.tensor(rows, device=seen_PL.device)
@@ -318,20 +318,8 @@ def path_of(model: Any) -> Path:
     recurrent or chunked layers, layers that share a cache, attention kernels that take no 4-D
     mask, scaled logits. Each way is tried on the model before it is used.
     """
-    whole = causal(model)
-    if not attends(whole) or head_of(model) is None:
-        return PLAIN
-    # A layer that computes again drops the cache, or adds twice to one that it is given.
-    again = any(
-        getattr(m, "gradient_checkpointing", False) or getattr(m.forward, "func", None) is _again
-        for m in whole.modules()
-    )
-    if not (again or sharded(whole)):
-        return PLAIN if refusal(model, _shared) else SHARED
-    if refusal(model, _packed):
-        return PLAIN
-    pair = pair_cost(whole)
-    return Path(partial(packed_tokens, pair), partial(packed_logprobs, pair))
+    path = _path(model)
+    return PLAIN if isinstance(path, str) else path
 
 
 def why_plain(model: Any) -> str:
@@ -339,6 +327,25 @@ def why_plain(model: Any) -> str:
 
     That is right but slow, since a group's prompt runs as often as the group has completions.
     """
-    if path_of(model) is not PLAIN:
-        return ""
-    return refusal(model, _shared) or refusal(model, _packed) or "its logits are scaled"
+    path = _path(model)
+    return path if isinstance(path, str) else ""
+
+
+def _path(model: Any) -> Path | str:
+    """The way to a model's log-probabilities that runs prompts once, or why there is none."""
+    whole = causal(model)
+    if not attends(whole):
+        return "not every layer is attention over a cache, by SDPA or eager"
+    if head_of(model) is None:
+        return "its logits are not what its output layer makes of the last hidden state"
+    # A layer that computes again drops the cache, or adds twice to one that it is given.
+    again = any(
+        getattr(m, "gradient_checkpointing", False) or getattr(m.forward, "func", None) is _again
+        for m in whole.modules()
+    )
+    if not (again or sharded(whole)):
+        return refusal(model, _shared) or SHARED
+    if reason := refusal(model, _packed):
+        return reason
+    pair = pair_cost(whole)
+    return Path(partial(packed_tokens, pair), partial(packed_logprobs, pair))
