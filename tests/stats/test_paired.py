@@ -67,9 +67,10 @@ def test_items_of_one_seed_change_together_and_are_one_piece_of_evidence():
     assert alone.p < 1e-14
     assert together.difference == alone.difference == pytest.approx(-50 / 60)
     assert together.method == "cluster sign flips, cluster bootstrap"
-    # Two clusters of 4 with changes −4 and 0: resampling them gives −1, −1/2 or 0.
+    # Two clusters of 4 with changes −4 and 0: resampling them gives −1, −1/2 or 0, and two
+    # clusters without any difference would give ± 0.6.
     two = compare(*runs(*pairs[46:54], cluster=lambda i: f"vault-{i // 4}"))
-    assert two.ci95 == (-1.0, 0.0)
+    assert two.ci95 == pytest.approx((-1.0, 0.096), abs=5e-4)
 
 
 def test_clusters_that_agree_do_not_pretend_to_be_certain():
@@ -78,6 +79,18 @@ def test_clusters_that_agree_do_not_pretend_to_be_certain():
     assert paired.method == "cluster sign flips, Newcombe over clusters"
     assert paired.ci95 == newcombe([(False, False)] * 10, 10)
     assert (paired.p, paired.ci95[0] < -0.2, paired.ci95[1] > 0.2) == (1.0, True, True)
+
+
+@pytest.mark.parametrize("hit", [False, True])
+@pytest.mark.parametrize("clusters", [5, 16, 96])
+def test_a_first_difference_makes_nothing_more_certain(hit, clusters):
+    equal = [(hit, hit)] * (12 * clusters)
+    results = [
+        compare(*runs(*pairs, cluster=lambda i: f"vault-{i // 12}"))
+        for pairs in (equal, [(hit, not hit), *equal[1:]])
+    ]
+    widths = [high - low for low, high in (result.ci95 for result in results)]
+    assert widths[0] <= widths[1] + 1e-3  # the rate itself has moved by an item
 
 
 def test_pairs_with_an_unscored_side_leave_and_are_counted_and_nothing_scored_is_no_number():

@@ -79,6 +79,14 @@ def test_no_interval_is_a_point_and_each_holds_its_value(items):
         assert result.bounds[0] <= result.value <= result.bounds[1]
 
 
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=40), st.booleans())
+def test_a_first_failure_makes_nothing_more_certain(sizes, happened):
+    alike = [Outcome(happened, f"c{c}") for c, size in enumerate(sizes) for _ in range(size)]
+    first = [Outcome(not happened, "c0"), *alike[1:]]
+    narrow, wide = (high - low for low, high in (rate(alike).ci95, rate(first).ci95))
+    assert narrow <= wide + 1e-12
+
+
 @given(hits=st.lists(st.booleans(), min_size=1, max_size=9), data=st.data())
 def test_any_of_k_is_the_share_of_all_choices_of_k_that_hold_a_success(hits, data):
     k = data.draw(st.integers(1, len(hits)))

@@ -97,10 +97,13 @@ def _interval(clusters: Sequence[Sequence[Pair]], changes: Sequence[int]) -> tup
     if len(clusters) == len(pairs):
         return "exact McNemar, Newcombe interval", newcombe(pairs, len(pairs))
     rows_C2 = np.array([changes, [len(cluster) for cluster in clusters]]).T
-    interval = estimate(rows_C2, quotient, len(pairs)).ci95
-    if interval is None:  # every cluster shows the same difference
+    mean = estimate(rows_C2, quotient, len(pairs))
+    if mean.value is None or mean.ci95 is None:  # every cluster shows the same difference
         return "cluster sign flips, Newcombe over clusters", newcombe(pairs, len(clusters))
-    return "cluster sign flips, cluster bootstrap", interval
+    # A first difference makes nothing more certain than none at all in that many clusters.
+    least = newcombe([(x, x) for pair in pairs for x in pair], len(clusters))[1]
+    low, high = min(mean.ci95[0], mean.value - least), max(mean.ci95[1], mean.value + least)
+    return "cluster sign flips, cluster bootstrap", (max(-1.0, low), min(1.0, high))
 
 
 def sign_flip(changes: Sequence[int]) -> float:

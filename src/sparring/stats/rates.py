@@ -107,7 +107,8 @@ def rate(outcomes: Sequence[Outcome]) -> Rate:
 
     Wilson's where every cluster occurs once, else the cluster bootstrap. Where all clusters have
     the same rate the bootstrap would say [0, 0] or [1, 1]; there Wilson's over the number of
-    clusters stands in.
+    clusters stands in. The bootstrap's ends are never nearer to the middle than Wilson's at no
+    success, or at no failure, in that many clusters: a first failure makes nothing more certain.
     """
     clusters = grouped((o.cluster, o.happened) for o in outcomes if o.happened is not None)
     causes = Counter(o.cause for o in outcomes if o.happened is None)
@@ -127,7 +128,9 @@ def _clustered_interval(rows_C2: Counts, n: int) -> tuple[str, Interval]:
     mean = estimate(rows_C2, quotient, n)
     if mean.value is not None and mean.ci95 is None:
         return "wilson over clusters", wilson(mean.value * mean.clusters, mean.clusters)
-    return mean.method, mean.ci95 or (0.0, 1.0)
+    low, high = mean.ci95 or (0.0, 1.0)
+    most, least = wilson(mean.clusters, mean.clusters)[0], wilson(0, mean.clusters)[1]
+    return mean.method, (min(low, most), max(high, least))
 
 
 def estimate(rows_CK: Counts, statistic: Statistic, n: int, seed: int = 0) -> Estimate:
