@@ -33,7 +33,7 @@ def _misspelt(text: str, rng: random.Random) -> str:
 
 
 ENCODERS: Mapping[str, Callable[[str, random.Random], str]] = {
-    "base64": lambda text, _: base64.b64encode(text.encode()).decode(),
+    "base64": lambda text, _: base64.b64encode(text.encode("utf-8", "surrogatepass")).decode(),
     "leetspeak": lambda text, _: text.translate(_LEET),
     "misspelt": _misspelt,
     "rot13": lambda text, _: codecs.encode(text, "rot13"),

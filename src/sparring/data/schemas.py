@@ -189,8 +189,8 @@ def is_adversarial(row: Record) -> bool:
 
 def labels_listed(row: Record) -> str:
     """TrustLLM's label, which may be a list."""
-    labels = row["label"]
-    return ", ".join(map(str, labels)) if isinstance(labels, list) else column(row, "label")
+    categories = row["label"]
+    return ", ".join(map(str, categories)) if isinstance(categories, list) else column(row, "label")
 
 
 def majority(row: Record) -> bool | None:

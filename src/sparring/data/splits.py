@@ -40,7 +40,7 @@ def draw(
 
     `dealt` says by label (harmful: true) how many seeds the rounds before have played. Each label
     is dealt like a deck that is shuffled again at every pass, so rounds of any sizes play each of
-    its seeds equally often; a pure function of its arguments. What does not divide is harmful.
+    its seeds equally often; a pure function of its arguments. A remainder is harmful.
     """
     decks = {label: [seed for seed in seeds if seed.harmful is label] for label in (True, False)}
     benign = floor(round(size * (1 - harmful), 6))
@@ -79,7 +79,7 @@ def hold_out(seeds: Sequence[Seed], share: float) -> tuple[list[Seed], list[Seed
 
 
 def _families(seeds: Sequence[Seed]) -> dict[str, str]:
-    """By text, one text that stands for all it is linked to: by a cluster, or clusters in turn."""
+    """Map each text to one that stands for all texts linked to it, by clusters in common."""
     links: dict[str, set[str]] = {}
     for seed in seeds:
         linked = links.setdefault(f"text {seed.text}", set())

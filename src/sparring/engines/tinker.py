@@ -147,8 +147,8 @@ class TinkerClient:
         adam = types.AdamParams(
             learning_rate=learning_rate, beta1=betas[0], beta2=betas[1], eps=1e-8
         )
-        step = self.training.optim_step(adam)
-        metrics = _result("optim_step", step.result).metrics or {}
+        future = self.training.optim_step(adam)
+        metrics = _result("optim_step", future.result).metrics or {}
         self.version += 1
         self._sampler = None
         return next((float(v) for k, v in metrics.items() if "grad_norm" in k), None)

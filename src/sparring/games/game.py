@@ -77,9 +77,9 @@ def reply_in(text: str) -> str | None:
 
 
 def reopened(text: str) -> str:
-    """A text with the mark that opens its thought, where it ends one that it does not open.
+    """A text, with the mark that opens a thought put before it where only the end stands in it.
 
-    So a server answers whose chat template opens the thought.
+    Servers whose chat template opens the thought answer like that.
     """
     for opening, closing in THOUGHTS:
         before, closed, _ = text.partition(closing)
@@ -100,8 +100,8 @@ def answer_of(text: str, thinks: bool = False) -> str | None:
     Parses only when the text is exactly one think block followed by exactly one answer block that
     is not empty, with nothing but white space around them. Anything that even resembles another
     tag (`</THINK >`) makes it unparseable, so no part of a thought can pass for an answer. A
-    thought in the marks of another family is the think block, or stands before all of this. With
-    `thinks` the thought must not be empty either.
+    thought in the marks of another model family is that think block, or may precede both blocks.
+    With `thinks` the thought must not be empty either.
     """
     split = None if text.lstrip().startswith(THINK) else split_thought(text)
     if split:
@@ -163,7 +163,7 @@ def attack_of(state: State) -> str | None:
 
 
 def attack_path(state: State) -> tuple[int, ...]:
-    """The siblings that lead to the last attack: games of one opening with one path share it."""
+    """The siblings up to the last attack, which games of one opening with one path share."""
     plies = [ply for ply, move in enumerate(state.moves) if move.player is Player.ATTACKER]
     return state.path[: plies[-1] + 1] if plies else ()
 

@@ -236,12 +236,13 @@ class ModelJudge:
         return [self._by_policy(i, verdicts[i]) if i in verdicts else Verdict() for i in items]
 
     def _rulings(self, items: Sequence[Item], attempt: int) -> list[Verdict]:
-        form, prompts = self.format, [self.format.prompts(item) for item in items]
+        form, prompts_by_item = self.format, [self.format.prompts(item) for item in items]
         questions = [
-            Question(prompt, form.max_tokens, form.schema, attempt) for prompt in chain(*prompts)
+            Question(prompt, form.max_tokens, form.schema, attempt)
+            for prompt in chain(*prompts_by_item)
         ]
         answers = iter(self.engine.answer(questions) if questions else [])
-        return [self._read([*islice(answers, len(of_item))]) for of_item in prompts]
+        return [self._read([*islice(answers, len(of_item))]) for of_item in prompts_by_item]
 
     def _read(self, answers: Sequence[Answer]) -> Verdict:
         for kind in COSTS:

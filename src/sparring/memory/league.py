@@ -26,27 +26,27 @@ Opponents = Callable[[Player, Sequence[int], Crossed], Mapping[int, float]]
 """(the player to replace, its kept selves, what plays their matrix) → the selves' chances."""
 
 
-def uniform(player: Player, selves: Sequence[int], matrix: Crossed) -> Mapping[int, float]:
+def uniform(player: Player, selves: Sequence[int], play_matrix: Crossed) -> Mapping[int, float]:
     """Every kept self is equally likely."""
     return dict.fromkeys(selves, 1.0)
 
 
-def nash(player: Player, selves: Sequence[int], matrix: Crossed) -> Mapping[int, float]:
-    """The player's mixture at the equilibrium of the zero-sum game that the matrix pays.
+def nash(player: Player, selves: Sequence[int], play_matrix: Crossed) -> Mapping[int, float]:
+    """The player's mixture at the equilibrium of the zero-sum game that the matrix holds.
 
     Over the selves whose cells were all scored; where there are none, every self alike.
     """
-    paid = matrix()
+    paid = play_matrix()
     order = [s for s in sorted(selves) if all({(s, o), (o, s)} <= paid.keys() for o in selves)]
     if not order:
-        return uniform(player, selves, matrix)
+        return uniform(player, selves, play_matrix)
     rows, columns, _ = zero_sum([[paid[a, d] for d in order] for a in order])
     return dict(zip(order, rows if player is Player.ATTACKER else columns, strict=True))
 
 
 @dataclass
 class League(Opposition):
-    """Past selves play those who do not learn.
+    """A past self stands in for a player that does not learn in a round.
 
     A share of rounds, drawn by address, is played against one past self. Where both players
     would learn, a coin decides who is replaced, and only the other one learns in that round.
@@ -100,6 +100,6 @@ class League(Opposition):
         return {"matrix": [[*cell, value] for cell, value in sorted(self.matrix.items())]}
 
     def load(self, state: Mapping[str, Any], selves: Sequence[int]) -> None:
-        """Go on from what `state()` returned, with the selves kept after so many rounds each."""
+        """Go on from what `state()` returned, `selves` says after how many rounds each was kept."""
         self.selves = list(selves)
         self.matrix = {(row, column): value for row, column, value in state["matrix"]}

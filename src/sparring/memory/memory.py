@@ -54,4 +54,4 @@ class Opposition:
         return {}
 
     def load(self, state: Mapping[str, Any], selves: Sequence[int]) -> None:
-        """Go on from what `state()` returned; `selves` were kept after so many rounds each."""
+        """Go on from what `state()` returned; `selves` says after how many rounds each was kept."""

@@ -140,7 +140,7 @@ def _copies(tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def _mergeable(model: Any, adapter: str) -> list[Any]:
-    """The LoRA layers whose matrix, which is theirs alone, can take the adapter in to rounding."""
+    """The LoRA layers with a matrix of their own to which the adapter can be added."""
     from peft.tuners.lora import Linear
 
     # A matrix that is tied, as a head often is to the embedding, is another layer's too.

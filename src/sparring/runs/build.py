@@ -25,7 +25,7 @@ from sparring.players.ranks import launched
 from sparring.players.trainer import ChatBatch, SftConfig, Trainer, rows_of
 from sparring.players.weights import LearningRate
 from sparring.runs.judges import judges_of
-from sparring.runs.models import fitted, pinned, timed, trainers
+from sparring.runs.models import fitted, pinned, trainers, with_quicker_dtype
 from sparring.runs.run import Objects, Run
 from sparring.runs.sources import Source, own_data, sandbox, strategies
 from sparring.schedules import Schedule, alternate, always, by_metric
@@ -42,7 +42,7 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
     objects.check(config)
     config, notes = pinned(config, objects.models)
     ranks = launched(_patience(config))
-    config, dtypes = timed(config, ranks, objects.models)
+    config, dtypes = with_quicker_dtype(config, ranks, objects.models)
     config, sizes = fitted(config, ranks, objects.models)
     if config.in_sandbox:
         source = sandbox(config)
@@ -152,13 +152,13 @@ def _add_chat_batch(config: RunConfig, trainer: Trainer, source: Source) -> None
         trainer.chat_batch = ChatBatch(rows, size, rng_seed)
 
 
-def _memory(config: RunConfig, defence: Defence) -> Memory:
-    """The experience pool, or none; `defence` says how well the defender did in a game."""
+def _memory(config: RunConfig, defence_score: Defence) -> Memory:
+    """The experience pool, or none; `defence_score` says how well the defender did in a game."""
     pool = config.memory.experience
     if pool.sampler != "none":
         limits = PoolLimits(**pool.fields_of(PoolLimits))
         score = score_named(pool.sampler, pool.ucb_c)
-        return ExperiencePool(defence, score, limits, f"{config.seed}/replay")
+        return ExperiencePool(defence_score, score, limits, f"{config.seed}/replay")
     if pool.reflect:  # otherwise the setting would be ignored without a word
         raise UsageError(
             "memory.experience.reflect: there is no pool whose failures could be shown; set "

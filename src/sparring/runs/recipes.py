@@ -22,7 +22,7 @@ from sparring.types import Player, Seed, State, UsageError, Verdict, near
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings in which a recipe differs from the defaults, and from those in the sandbox.
+    """Where a recipe differs from the general defaults, and where the sandbox differs from it.
 
     A recipe of another game brings its own `build`, which makes a run of a full configuration.
     """
