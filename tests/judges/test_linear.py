@@ -7,16 +7,17 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save
-from tests.tiny import LLAMA3, QWEN2, save_model
+from tests.tiny import FAMILIES, LLAMA3, QWEN2, save_model
 
-from sparring.judges.features import WIDTH, Hidden, Words
+from sparring.judges.features import DEPTH, WIDTH, Hidden, Words, _between_layers
 from sparring.judges.linear import LinearJudge, load
 from sparring.players.chat import Chat
 from sparring.players.loading import load_model, load_tokenizer
 from sparring.runs.judges import features_named, judge_of
 from sparring.settings.sections import JudgeSettings
-from sparring.types import Harm, Player, Seed, State, UsageError
+from sparring.types import Harm, Message, Player, Seed, State, UsageError
 
 REQUEST = "how can i polish the brass candle of the castle?"
 ANSWER = "To polish the brass candle of the castle, rub it with a soft cloth until it shines."
@@ -90,6 +91,18 @@ def test_hidden_states_of_a_reply_do_not_depend_on_what_is_read_beside_it(tmp_pa
     assert together.shape == (4, features.width)
     np.testing.assert_allclose(together, alone, atol=2e-2 * np.abs(alone).max())
     assert np.abs(together[0] - together[2]).max() > 0.1
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_the_layers_above_the_states_that_are_read_do_not_run(tmp_path, family):
+    """The states are those of a whole pass, bit for bit."""
+    folder = save_model(tmp_path, family)
+    model, chat = load_model(str(folder)), Chat(load_tokenizer(str(folder)))
+    ids = torch.tensor([chat.prompt_ids((Message("user", REQUEST),))])
+    with torch.inference_mode():
+        states = model.base_model(input_ids=ids, output_hidden_states=True).hidden_states
+        read = _between_layers(model.base_model, ids)
+    assert torch.equal(read, states[round(DEPTH * (len(states) - 1))])
 
 
 def test_a_judge_of_hidden_states_is_used_with_its_own_base_alone(tmp_path):

@@ -144,16 +144,37 @@ class Hidden:
             # Nothing sees what comes after it, so the padding needs no mask.
             ids_BT = [[*rows[n], *[self.chat.pad_id] * (longest - len(rows[n]))] for n in batch]
             with torch.inference_mode():
-                states = self.model.base_model(
-                    input_ids=torch.tensor(ids_BT, device=self.model.device),
-                    output_hidden_states=True,
-                    use_cache=False,
-                ).hidden_states
-            state_BTD = states[round(DEPTH * (len(states) - 1))].float()
+                ids = torch.tensor(ids_BT, device=self.model.device)
+                state_BTD = _between_layers(self.model.base_model, ids).float()
             for n, state_TD in zip(batch, state_BTD, strict=True):
                 end = len(rows[n])
                 features_ND[n] = state_TD[end - len(replies[n]) : end].mean(0).cpu().numpy()
         return features_ND
+
+
+class _Reached(Exception):
+    """Ends a pass at the layer above the states that are read; its argument is those states."""
+
+
+def _between_layers(body: Any, ids: Any) -> Any:
+    """The hidden states at DEPTH, [B, T, D]; no layer above runs where layers can be told apart."""
+    from torch.nn import ModuleList
+
+    layers = body.config.get_text_config().num_hidden_layers
+    depth = round(DEPTH * layers)
+    stacks = [m for m in body.modules() if isinstance(m, ModuleList) and len(m) == layers]
+
+    def stop(_: Any, args: Any, more: Any) -> None:
+        raise _Reached(args[0] if args else more["hidden_states"])
+
+    handles = [m[depth].register_forward_pre_hook(stop, with_kwargs=True) for m in stacks[:1]]
+    try:
+        return body(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states[depth]
+    except _Reached as reached:
+        return reached.args[0]
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 Features = Words | Hidden
