@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 from typing import Any
@@ -112,12 +112,12 @@ def estimate(
 
 
 def micro_batch_that_fits(
-    config: RunConfig, model: Any, room: float, shards: int
+    config: RunConfig, model: Any, rooms: Sequence[float], shards: int
 ) -> tuple[int, str]:
-    """The tokens of a run's micro-batches within `room` bytes, its base in that many shards.
+    """The tokens of a run's micro-batches within the first of `rooms`, in bytes, that holds it.
 
-    With a note, or nothing, for the user. UsageError, which names settings that would fit, for a
-    run that does not.
+    Its base is in that many shards. With a note, or nothing, for the user. UsageError, which names
+    settings that would fit, for a run that does not.
     """
     try:
         shape = shape_for(config, model)
@@ -125,10 +125,11 @@ def micro_batch_that_fits(
         size = micro_batch(config)
         return size, f"{MICRO_BATCH} is {size:,}, whatever memory there is: {error}"
     shape = replace(shape, weights=shape.weights // shards)
-    filled = f"{room / GIB:.1f} GiB"
-    if tokens := largest_micro_batch(config, shape, PROMPT, room):
-        note = f"{MICRO_BATCH} is {tokens:,}: {filled} of memory can be filled"
-        return tokens, note if tokens < micro_batch(config) else ""
+    for room in rooms:
+        filled = f"{room / GIB:.1f} GiB"
+        if tokens := largest_micro_batch(config, shape, PROMPT, room):
+            note = f"{MICRO_BATCH} is {tokens:,}: {filled} of memory can be filled"
+            return tokens, note if tokens < micro_batch(config) else ""
     need = memory(shape, config, micro_batch(config)).peak / GIB
     smaller = smaller_that_fits(config, model, PROMPT, room)
     raise UsageError(

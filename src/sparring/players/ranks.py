@@ -108,6 +108,17 @@ def free_memory() -> float:
     return free / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
+def shares_of_memory() -> tuple[float, ...]:
+    """The shares of `free_memory` that a run may fill, the one to be tried first.
+
+    Without a GPU other programs need memory too, and who goes beyond it is killed without a word;
+    so half of it is filled where a run fits into that.
+    """
+    import torch
+
+    return (0.9,) if torch.cuda.is_available() else (0.5, 0.9)
+
+
 def first_to_say(text: str) -> bool:
     """Whether no other process of this launch has printed `text` yet; true if that is unknown.
 

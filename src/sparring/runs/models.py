@@ -22,7 +22,7 @@ from sparring.players.loading import (
 )
 from sparring.players.local import LocalPolicy
 from sparring.players.player import Policy, Sampling
-from sparring.players.ranks import Ranks, free_memory, shard, sharding_requested
+from sparring.players.ranks import Ranks, free_memory, shard, sharding_requested, shares_of_memory
 from sparring.players.trainer import Trainer
 from sparring.players.weights import LearningRate, Optimizer, Weights, adapters
 from sparring.sandbox.model import CARD, SHIPPED
@@ -60,7 +60,9 @@ def at_commit(name: str, revision: str | None, now: str | None) -> str:
     return f"{name} is taken at commit {now} ({revision or 'the newest'} as of now)"
 
 
-def timed(config: RunConfig, ranks: Ranks, loaded: Loaded) -> tuple[RunConfig, list[str]]:
+def with_quicker_dtype(
+    config: RunConfig, ranks: Ranks, loaded: Loaded
+) -> tuple[RunConfig, list[str]]:
     """The configuration with the dtype in which this processor plays bfloat16 weights faster.
 
     A processor without instructions for bfloat16 is many times slower in it than in float32, which
@@ -88,21 +90,22 @@ def fitted(config: RunConfig, ranks: Ranks, loaded: Loaded) -> tuple[RunConfig, 
 
     UsageError, before any weights are read, for a run that does not fit.
     """
-    room = 0.9 * min(ranks.gather(free_memory()))
+    free = min(ranks.gather(free_memory()))
     if config.sampling.engine == "vllm" and not config.sampling.base_url:
-        room *= 1 - config.sampling.server.gpu_memory_utilization
+        free *= 1 - config.sampling.server.gpu_memory_utilization
+    rooms = [share * free for share in shares_of_memory()]
     model = model_path(config.defender.model_name_or_path)
     if Player.DEFENDER in loaded:
         model = loaded[Player.DEFENDER][0].config
     shards = ranks.size if sharding_requested(ranks) else 1
-    tokens, note = micro_batch_that_fits(config, model, room, shards)
+    tokens, note = micro_batch_that_fits(config, model, rooms, shards)
     return with_values(config, {MICRO_BATCH: tokens}), [note] if note else []
 
 
 def as_begun(before: RunConfig, config: RunConfig) -> RunConfig:
-    """`config` at the commits that a run began with, where it names no commit that differs.
+    """`config` with the commits that the run began with, unless it names another one.
 
-    A branch that has moved since is a difference, and stays one. The size of micro-batches and the
+    A branch that has moved since then counts as another commit. The size of micro-batches and the
     dtype that was measured are kept too, unless they are set.
     """
     values: dict[str, Any] = {}
