@@ -123,7 +123,7 @@ def test_an_exploit_has_the_judges_that_paid_and_the_attackers_there_are(tmp_pat
     guards = [{"kind": "qwen3guard", "model": name} for name in ("gate", "moat", "wall")]
     rules = {"reply_harm": "majority"}
     run = unplayed(tmp_path / "run", **OWN_SEEDS, judge=guards, judge_rules=rules)
-    config = Exploit(run, 2, BUDGET, tmp_path)._config("pool")
+    config = Exploit(run, 2, BUDGET, tmp_path).config("pool")
     assert [judge.model for judge in config.judge] == ["gate", "moat", "wall"]
     assert config.judge_rules == rules
     assert attackers_of(run.config, "all") == ["pool", "own"]
@@ -140,7 +140,7 @@ def test_an_exploit_holds_out_what_the_run_did_whatever_its_own_seed(tmp_path):
     run = unplayed(tmp_path / "run", data=data, judge={"kind": "keyword"}, seed=42)
     own = own_data(run.config, (), None)
     for seed in (0, 1, 7):
-        other = own_data(Exploit(run, 2, BUDGET, tmp_path, seed)._config("pool"), (), None)
+        other = own_data(Exploit(run, 2, BUDGET, tmp_path, seed).config("pool"), (), None)
         sets = [source.exam(None, source.judge).sets for source in (own, other)]
         assert (other.seeds, sets[1]) == (own.seeds, sets[0])
 

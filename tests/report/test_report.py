@@ -93,7 +93,7 @@ def rewrite_rounds(run: Path, change) -> None:
 
 
 def test_the_parts_come_in_the_order_in_which_they_are_read(run):
-    order = ["headline", "exploit", "curves", "crossplay", "strategies", "attacks"]
+    order = ["headline", "attack", "exploit", "curves", "crossplay", "strategies", "attacks"]
     page = shown(run)
     assert [*parts(page)] == [*order, "games", "pool", "bound", "reproduce"]
     (nav,) = page.iter("nav")
@@ -144,6 +144,17 @@ def test_the_first_thing_read_is_one_number_per_metric(run):
     assert correct.startswith("Correct on benign tale · higher is better")
 
 
+def test_attacks_that_adapt_stand_in_a_table_and_the_worst_in_the_summary(run, small):
+    head, first, *_ = table(shown(run), "attack")
+    assert head[:4] == ["family", "ASR at 1 query", "ASR at all queries", "k"]
+    assert first[:6] == ["tale", "0.125 0.06–0.19", "0.625 0.56–0.69", "32", "640", "12"]
+    summary = "Of 3 attacks that adapt, tale got farthest: 0.625 (0.56–0.69) of 64 seeds or games"
+    assert summary in words(shown(run))
+    for kind in ("attack", "exploit"):
+        (small / "evidence" / f"{kind}.json").unlink()
+    assert "Attackers that adapt were not tried against it" in words(shown(small))
+
+
 def test_the_best_response_is_the_strongest_attackers_last_rate(tmp_path):
     runs = [Written(names=("tale",)).at(tmp_path / name) for name in ("first", "second")]
     budget = {"steps": 80, "seeds": 16, "num_generations": 8, "n": 192, "tries": 48}
@@ -154,7 +165,7 @@ def test_the_best_response_is_the_strongest_attackers_last_rate(tmp_path):
         "Best response strongest attacker trained on it · lower is better 0.438 0.38–0.50 · n = "
         "64; defender after 40 rounds; of tale, listed, 80 steps – · not measured: sparring exploit"
     )
-    assert [*parts(page)][:3] == ["headline", "exploit-1", "curves"]
+    assert [*parts(page)][:5] == ["headline", "attack-1", "attack-2", "exploit-1", "curves"]
     lead = words(parts(page)["exploit-1"])
     assert "The defender after 40 rounds is frozen" in lead
     assert "80 steps of 16 seeds × 8 attacks, examined on 192 games" in lead
@@ -422,6 +433,7 @@ RESULTS = "exams/round_000004/results.json"
         (RESULTS, {"rounds": -1}, "rounds"),
         ("exams/crossplay/results.json", {"asr": [1]}, "asr"),
         ("evidence/exploit.json", {"attackers": {"own": {"asr": 3}}}, "attackers.own.steps"),
+        ("evidence/attack.json", {"families": {"tree": {"about": "x"}}}, "families.tree.asr"),
         ("evidence/bound.json", {"confidence": float("nan")}, "confidence"),
     ],
 )

@@ -102,6 +102,19 @@ class Written:
         budget, worst = {self.say("budget"): 40}, self.say("worst")
         measured = {"rounds": self.rounds, "rng_seed": 0, "budget": budget, "worst": worst}
         dump(folder / "exploit.json", {**measured, "attackers": attackers})
+        reached = {"1": rate(0.125, 0), "32": rate(0.625, 0)}
+        spent = {"queries": 640, "seconds": 12.5}
+        family = {"about": self.say("about"), "asr": reached, **spent}
+        dump(
+            folder / "attack.json",
+            {
+                "defender": {"run": self.say("defender")},
+                "rng_seed": 0,
+                "effort": {"queries": 32},
+                "families": dict.fromkeys(self.names, family),
+                "left_out": {self.names[0]: self.say("left out")},
+            },
+        )
         counts = {"n": 640, "failures": 3, "unscored": 0, "clusters": 320}
         limit = {**counts, "effective_n": 212.5, "upper": 0.0417}
         stated = {"method": self.say("method"), "caveat": self.say("not"), "upper": 0.0417}

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from typer import Argument, Option, Typer
 
-from sparring.cli import evals, judges, look, pool, train
+from sparring.cli import attack, evals, judges, look, pool, train
 from sparring.cli.speech import (
     PASS_THROUGH,
     UNBROKEN,
@@ -35,6 +35,7 @@ app.command("train", context_settings=PASS_THROUGH)(train.train)
 app.command("eval")(evals.evaluate)
 for verb in (
     *(train.export, train.estimate, look.view),
+    *(attack.attack, attack.play),
     *(evals.exploit, evals.crossplay, evals.bound, evals.compare),
 ):
     app.command()(verb)

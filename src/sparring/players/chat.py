@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Self
 
 from sparring.games.game import MARKS, THOUGHTS, split_thought
 from sparring.players.loading import bounded
@@ -135,6 +135,7 @@ class Chat:
         self.tokenizer = tokenizer
         self.template_kwargs = dict(template_kwargs or {})
         self.context = min(context or int(tokenizer.model_max_length), 2**40)
+        self.prefill = ""
         self._words = Vocabulary(tokenizer)
         self._extra_stops = tuple(stop_ids)
         self._by_roles: dict[tuple[Role, ...], tuple[int, ...]] = {}
@@ -167,6 +168,12 @@ class Chat:
         cure = "mend its chat_template.jinja, or take another model"
         return UsageError(f"model_name_or_path: the chat template of {name} {why}; {cure}")
 
+    def beginning(self, prefill: str) -> Self:
+        """Return this chat with the beginning of every reply put into the model's mouth."""
+        chat = copy.copy(self)
+        chat.prefill = prefill
+        return chat
+
     def prompt_ids(self, observation: Observation) -> tuple[int, ...]:
         """Token ids up to where the assistant's reply starts, shape [T]."""
         return self.prompts([observation])[0]
@@ -174,8 +181,9 @@ class Chat:
     def prompts(self, observations: Sequence[Observation]) -> list[tuple[int, ...]]:
         """`prompt_ids` of each, in one call of the tokenizer."""
         rendered = self._words.all_ids([self._render(each) for each in observations])
+        begun = self.reply_ids(self.prefill, finished=False) if self.prefill else ()
         return [
-            ids if self._is_plain(ids, observation) else self._spliced(observation)
+            (*(ids if self._is_plain(ids, observation) else self._spliced(observation)), *begun)
             for ids, observation in zip(rendered, observations, strict=True)
         ]
 
@@ -198,6 +206,19 @@ class Chat:
         if words.controls(ids) == self._by_roles[roles]:
             return True
         return not any(words.controls(words.ids(content)) for content in contents)
+
+    def content_ids(self, text: str) -> tuple[int, ...]:
+        """Token ids of text from outside, as a message would hold it."""
+        return self._words.content(text)
+
+    def content_text(self, ids: Sequence[int]) -> str:
+        """What `content_ids` gives these ids for, at best."""
+        return self._words.text(ids)
+
+    def around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Token ids before and after what a user says in the first message."""
+        before, _, after = _MARK.split(self._render((Message("user", _mark(0)),)))
+        return self._words.ids(before), self._words.ids(after)
 
     def verbatim_ids(self, observation: Observation) -> tuple[int, ...]:
         """As `prompt_ids`, but a content that the template would rewrite is shown as it stands.
@@ -226,6 +247,8 @@ class Chat:
     def text(self, ids: Sequence[int]) -> str:
         """What a model wrote after a prompt; a thought that the template opened is whole in it."""
         text = self._words.text(ids)
+        if self.prefill:
+            return f"{self.prefill} {text}"
         return text if text.startswith(self.opened) else self.opened + text
 
     @cached_property

@@ -36,6 +36,7 @@ class RunReport:
     rounds: Sequence[records.RoundRecord]
     crossplay: records.CrossplayResults | None
     exploit: records.ExploitResults | None
+    attack: records.AttackResults | None
     bound: records.BoundResults | None
 
     @property
@@ -62,7 +63,7 @@ class RunReport:
         changed = any(apart(before.get(key), after[key]) for key in keys)
         examined = self.after is not self.before
         moved = [self._moved(key) for key in keys]
-        best = self.best_response
+        best, worst = self.best_response, self._worst
         words = {
             f"The run is not complete ({name(status)} after {len(self.rounds):,} rounds).": status
             != "complete",
@@ -72,9 +73,25 @@ class RunReport:
             "No change can be told from chance.": examined and learned and not changed,
             f"After {self.after.rounds:,} rounds {'; '.join(moved)} (95 % intervals).": moved,
             f"The strongest attacker trained against it reaches {cell(best)}.": best,
-            "Attackers that go on learning were not tried against it (sparring exploit).": not best,
+            worst: worst,
+            "Attackers that adapt were not tried against it (sparring attack).": not (
+                best or worst
+            ),
         }
         return " ".join(sentence for sentence, holds in words.items() if holds)
+
+    @property
+    def _worst(self) -> str:
+        """How far the worst attack that adapts got, in words; '' where none was played."""
+        if not (self.attack and self.attack.worst):
+            return ""
+        family, k, rate = self.attack.worst
+        queries = "1 query" if k == "1" else f"{k} queries"
+        tried = len({each.partition(" ")[0] for each in self.attack.families})
+        return (
+            f"Of {tried} attacks that adapt, {name(family)} got "
+            f"farthest: {cell(rate)} of {counted(rate)} seeds or games within {queries}."
+        )
 
     def _moved(self, key: str) -> str:
         """Return how a rate moved between the first and the last exam, in words."""
@@ -165,6 +182,7 @@ def read_run(run: RunDir, label: str = "") -> RunReport:
         rounds=run.rounds(),
         crossplay=run.crossplay(),
         exploit=records.ExploitResults.read_if_there(run.evidence.path("evidence/exploit.json")),
+        attack=records.AttackResults.read_if_there(run.evidence.path("evidence/attack.json")),
         bound=records.BoundResults.read_if_there(run.evidence.path("evidence/bound.json")),
     )
 

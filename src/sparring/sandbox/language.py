@@ -6,7 +6,7 @@ import math
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 
@@ -90,6 +90,23 @@ def all_strategies() -> tuple[Strategy, ...]:
     return (*(Strategy(*parts) for parts in framed), *stacked)
 
 
+def changed(strategy: Strategy, rng: random.Random) -> Strategy:
+    """The strategy with one part changed: a frame added, left out or replaced, or a code."""
+    frames, codes = list(strategy.frames), ("", *w.ENCODINGS)
+    part = rng.choice(("add", "drop", "replace", "verb", "object"))
+    if part == "verb":
+        return replace(strategy, verb=rng.choice(codes))
+    if part == "object":
+        return replace(strategy, object=rng.choice(codes))
+    if frames and part != "add":
+        frames.pop(rng.randrange(len(frames)))
+    if part != "drop" and len(frames) < _MOST_FRAMES:
+        unused = [frame for frame in w.FRAMES if frame not in frames]
+        frames.insert(rng.randrange(len(frames) + 1), rng.choice(unused))
+    return replace(strategy, frames=tuple(frames))
+
+
+_MOST_FRAMES = 4
 _AGREEMENT = re.compile(
     re.escape(w.SKILLS["code"])
     .replace(r"\{code\}", f"({'|'.join(w.CODE_WORDS)})")

@@ -10,7 +10,7 @@ from sparring.games.game import Briefs, answer_of, attacks_of, reply_of, tagged
 from sparring.judges.judge import VALUES
 from sparring.players.player import Policy, ScriptedPolicy
 from sparring.sandbox import words as w
-from sparring.sandbox.language import FAMILIES, Intent, Language, Strategy, all_strategies
+from sparring.sandbox.language import FAMILIES, Intent, Language, Strategy, all_strategies, changed
 from sparring.types import Demo, Harm, Message, Observation, Player, Seed, State, Verdict
 
 _LABELS = (("harmful", True), ("benign", False))
@@ -163,20 +163,60 @@ class World:
         """
 
         def script(observation: Observation, address: str) -> str:
-            rng = random.Random(address)
             request, *history = (m.content for m in observation if m.role != "system")
-            intent = Intent(*self.language.content(request))
             sent = [answer for text in history[::2] if (answer := answer_of(text))]
-            agreed = [*self.language.agreements(sent).items()]
-            if agreed:
-                code, word = agreed[-1]
-                text = self.language.coded(intent, rng, code, word)
-            else:
-                code, word = rng.choice(w.CODE_WORDS), rng.choice((intent.verb, intent.object))
-                text = w.SKILLS["code"].format(code=code, word=word)
+            code, text = self._by_code_word(request, sent, random.Random(address))
             return tagged(w.PARTS.format(parts=code), text)
 
         return ScriptedPolicy(script)
+
+    def _by_code_word(
+        self, request: str, sent: Sequence[str], rng: random.Random
+    ) -> tuple[str, str]:
+        """A code word, and the next attack: the agreement on it, or then the request with it."""
+        intent = Intent(*self.language.content(request))
+        if agreed := [*self.language.agreements(sent).items()]:
+            code, word = agreed[-1]
+            return code, self.language.coded(intent, rng, code, word)
+        code, word = rng.choice(w.CODE_WORDS), rng.choice((intent.verb, intent.object))
+        return code, w.SKILLS["code"].format(code=code, word=word)
+
+    def escalator(self) -> Policy:
+        """The leader of attacks of several messages: agrees on a code word, then asks with it."""
+
+        def script(observation: Observation, address: str) -> str:
+            request, *history = (m.content for m in observation if m.role != "system")
+            return self._by_code_word(request, history[::2], random.Random(address))[1]
+
+        return ScriptedPolicy(script)
+
+    def refiner(self) -> Policy:
+        """The leader of a search: changes one part of the strategy that it is shown."""
+
+        def script(observation: Observation, address: str) -> str:
+            rng = random.Random(address)
+            request, *tried = (m.content for m in observation if m.role != "system")
+            strategy = rng.choice(all_strategies())
+            if tried:
+                strategy = changed(self.language.strategy_of(tried[0]), rng)
+            return self.language.request(Intent(*self.language.content(request)), strategy, rng)
+
+        return ScriptedPolicy(script)
+
+    def dress(self, seed: Seed, rng: random.Random) -> str:
+        """Ask for what a seed does by a strategy that is drawn from all there are."""
+        intent = Intent(*self.language.content(seed.text))
+        return self.language.request(intent, rng.choice(all_strategies()), rng)
+
+    def answer(self, seed: Seed) -> str:
+        """The answer to a seed, of which its own text draws the wording."""
+        return self.language.answer(
+            Intent(*self.language.content(seed.text)), random.Random(seed.text)
+        )
+
+    def says_nothing(self, word: str) -> bool:
+        """Whether a word may follow a request without changing what it asks for."""
+        return word not in self.language.meaning
 
     def briefed(self, intent: Intent) -> Observation:
         """What the attacker sees first."""

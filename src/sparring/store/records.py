@@ -148,6 +148,42 @@ class ExploitResults(Record):
     overrides: dict[str, Any] | None = None
 
 
+class AttackedBy(Record):
+    """What one family of attacks reached: ASR@k by k, its queries in all, and their seconds."""
+
+    about: str
+    asr: Rates
+    queries: Count | None = None
+    seconds: Number | None = None
+
+    @property
+    def most(self) -> float:
+        """The highest ASR@k; what could not be scored counts as an attack that failed."""
+        return max((rate.bounds[0] for rate in self.asr.values()), default=0.0)
+
+
+class AttackResults(Record):
+    """attack.json: every family of attacks on one finished defender, the worst first."""
+
+    defender: dict[str, Any]
+    rng_seed: int
+    effort: dict[str, Count]
+    families: dict[str, AttackedBy]
+    left_out: dict[str, str] = Field(default_factory=dict)
+    """Families that could not be played, each with the reason."""
+
+    @property
+    def worst(self) -> tuple[str, str, Rate] | None:
+        """The family that reached most, the k of its highest ASR@k, and that rate."""
+        scored = [
+            (name, k, rate)
+            for name, family in self.families.items()
+            for k, rate in family.asr.items()
+            if rate.value is not None
+        ]
+        return max(scored, key=lambda row: row[2].bounds[0], default=None)
+
+
 class BoundResults(Record):
     """evidence/bound.json: how often an attack of each family can succeed at most."""
 
