@@ -4,12 +4,15 @@ import json
 import random
 
 import pytest
+from tests.tiny import QWEN2, save_model, write_pool, write_seeds
 
 from sparring.data.families import FAMILIES, combined, families, recognise
 from sparring.games.dialogue import Dialogue
 from sparring.games.game import attack_of, tagged
 from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.judges.judge import KeywordJudge
+from sparring.players.local import LocalPolicy
+from sparring.runs.build import build
 from sparring.runs.recipes import configured
 from sparring.runs.sources import own_data
 from sparring.types import Completion, Harm, Move, Player, Seed, State, Verdict
@@ -107,3 +110,25 @@ def test_a_combination_that_no_rewrite_of_the_pool_has_is_named_as_new(tmp_path,
     assert became(scene) == "scene"
     assert (became(both) == new) == (bool(rows) and "scene + expert" not in pooled)
     assert (became(other) == new) == bool(rows)
+
+
+def test_no_more_ordinary_chat_is_sampled_than_is_imitated(tmp_path, monkeypatch):
+    """A real model takes hours to reply to as many requests as a pool has rewrites."""
+    model, seeds = save_model(tmp_path / "qwen2", QWEN2), write_seeds(tmp_path / "seeds.csv")
+    names = [f"{player}.model_name_or_path={model}" for player in ("attacker", "defender")]
+    data = [f"data.train=[{{path: {seeds}}}]", "exam.holdout=0.25", "judge.kind=keyword"]
+    pool = f"attacker.warm_start={write_pool(tmp_path / 'pool.jsonl')}"
+    sizes = ["warm_up.steps=2", "warm_up.batch_size=3", "sampling.max_completion_length=4"]
+    rules = ["game.gate=false", "game.payoff=magic", "game.helpfulness=0", "warm_up.chat=0.5"]
+    off = ["learner.chat_batch=0", "memory.experience.sampler=none"]
+    run = build(configured("ssp", [*names, *data, pool, *sizes, *rules, *off]))
+    sampled: list[int] = []
+    sample = LocalPolicy.sample
+
+    def counted(self, requests):
+        sampled.append(len(requests))
+        return sample(self, requests)
+
+    monkeypatch.setattr(LocalPolicy, "sample", counted)
+    assert len([*run.warm_up()]) == 2
+    assert sampled == [3]

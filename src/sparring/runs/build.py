@@ -1,8 +1,10 @@
 """From a configuration to a run: rules, openings, turns, memory and opponents put together."""
 
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from math import ceil
 
 from sparring import credit
 from sparring.arena import Cast
@@ -240,6 +242,10 @@ def _warm_up(
     warm, demos = config.warm_up, list(source.pool)
     attacker, defender = trained[Player.ATTACKER], trained[Player.DEFENDER]
     if demos and warm.chat:
+        if source.world is None:  # a real model takes long to reply: no more than is imitated
+            rows = warm.steps[Player.ATTACKER] * warm.batch_size * (1 - warm.chat)
+            due = min(len(demos), ceil(rows))
+            demos = random.Random(f"{config.seed}/pool").sample(demos, due)
         n = round(len(demos) * warm.chat / (1 - warm.chat))
         demos += source.chat(attacker, n, f"{config.seed}/chat")
     lessons: dict[Player, Sequence[Demo]] = {Player.ATTACKER: demos}
