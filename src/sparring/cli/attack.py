@@ -153,7 +153,7 @@ def _defender(
     if (Path(name) / "config.yaml").is_file():
         opened = speech.run_dir(Path(name))
         number, cache = opened.checkpoints.at(at), opened.folder.parent / "attackers"
-        budget = Budget(steps)
+        budget = Budget.of(opened.config, steps)
         return of_run(Exploit(opened, number, budget, cache, trust_endpoints=trust_endpoints))
     adapters, sampling = [model.adapter] if model.adapter else [], Sampling(1.0, model.length)
     base = not adapters

@@ -180,7 +180,8 @@ def exploit(
 
     opened, cache = speech.run_dir(run), cache or run.parent / "attackers"
     number, over = opened.checkpoints.at(at), from_words(overrides or [])
-    exploit = Exploit(opened, number, Budget(steps, n=n), cache, seed, trust_endpoints, over)
+    budget = Budget.of(opened.config, steps, n)
+    exploit = Exploit(opened, number, budget, cache, seed, trust_endpoints, over)
     with Bars(speech.console(stderr=True), json):
         result = exploit.measure(attackers_of(opened.config, attackers))
     lines = []
