@@ -114,7 +114,7 @@ def play(stages: Stages, out: Path, settings: Sequence[str], options: argparse.N
         path.unlink(missing_ok=True)  # of a stage that was interrupted
         sparring("pool", *words, *seeds, path)
 
-    steps, games = (1, 4) if options.quick else (6, 96)
+    steps, games = (1, 4) if options.quick else (4, 48)
     few = ("--limit", 60) if options.quick else ("--replies", 2)
     attack = ("--attackers", "own", "--steps", steps, "--n", games)
     stages("model", lambda: apart(convert, out, options.wheel))
