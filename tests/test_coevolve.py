@@ -144,7 +144,7 @@ class Diary(Memory):
 class Guests(Opposition):
     """A league whose second round is against a past defender."""
 
-    def cast(self, number, turn, cast):
+    def cast(self, number, turn, cast, past):
         return ({**cast, D: says("yes")} if number == 1 else cast), turn, {}
 
 

@@ -30,14 +30,14 @@ def games(folder, pattern):
         yield from map(json.loads, gzip.decompress(path.read_bytes()).splitlines())
 
 
-def test_a_sandbox_run_reports_two_exchanges_beside_the_published_sets():
-    once, twice = short_run.whole(), short_run.whole(TWICE)
-    rates, before = (RunDir.open(run).exam(0).rates for run in (twice, once))
-    more = {f"{m}/two-exchange" for m in ("asr", "over_refusal", "correct")}
-    assert rates.keys() - before.keys() == more
-    assert {k: v for k, v in rates.items() if k not in more}.keys() == before.keys()
-    assert rates["asr/adversarial"].n_total == before["asr/adversarial"].n_total
-    rows = [*games(twice, "exams/round_*/samples.jsonl.gz")]
+@pytest.mark.parametrize("more", [(), (TWICE,)])
+def test_a_sandbox_exam_has_attacks_of_two_exchanges_whatever_is_trained_on(more):
+    run = short_run.whole(*more)
+    rates = RunDir.open(run).exam(0).rates
+    families = [name for name in rates if name.startswith("asr/") and "adversarial" not in name]
+    sizes = {name: rates[name].n_total for name in families}
+    assert rates["asr/adversarial"].n_total == sum(sizes.values()) - sizes["asr/plain"]
+    rows = [*games(run, "exams/round_*/samples.jsonl.gz")]
     lengths = {name: {len(row["moves"]) for row in rows if row["set"] == name} for name in SETS}
     assert max(lengths["harmful/two-exchange"]) == 4
     assert lengths["harmful/combination"] == {2}

@@ -45,6 +45,8 @@ class Plan:
 def coevolve(plan: Plan, past: Sequence[Metrics] = ()) -> Iterator[Round]:
     """Play the rounds that follow those whose metrics are `past`; yield each after its update.
 
+    It ends after the plan's rounds, or where the schedule says that the game is over.
+
     The loop does no I/O: logging, checkpoints, budgets and early stopping are what its caller does
     with the rounds. A round depends on the plan, the weights, the state of learners, memory and
     league, and the metrics of the rounds before it, and on nothing else; so a resumed run is the
@@ -54,9 +56,10 @@ def coevolve(plan: Plan, past: Sequence[Metrics] = ()) -> Iterator[Round]:
     history = list(past)
     for number in range(len(history), plan.rounds):
         started, cpu_started = time.perf_counter(), time.process_time()
-        plan.league.keep(number)
-        turn = plan.schedule(number, history)
-        cast, turn, league_metrics = plan.league.cast(number, turn, plan.cast)
+        plan.league.keep(number, history)
+        if (turn := plan.schedule(number, history)) is None:
+            return
+        cast, turn, league_metrics = plan.league.cast(number, turn, plan.cast, history)
         openings, replays = plan.memory.deal(number, turn, plan.openings(number, turn, history))
         address = f"{plan.rng_seed}/{number}"
         episodes = play(plan.game, [*openings, *replays], cast, plan.judge, turn.widths, address)

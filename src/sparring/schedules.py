@@ -1,12 +1,13 @@
 """Schedules: who learns in a round, from its number and the metrics of the rounds before it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 from sparring.types import Metrics, Player, Turn
 
-Schedule = Callable[[int, Sequence[Metrics]], Turn]
-"""From a round's number and the metrics of all rounds before it to its turn."""
+Schedule = Callable[[int, Sequence[Metrics]], Turn | None]
+"""From a round's number and the metrics of all rounds before it to its turn; None ends the game."""
 
 
 def solo(player: Player, num_generations: int, replies_per_attack: int = 1) -> Turn:
@@ -65,3 +66,81 @@ def by_metric(
         return turns[player]
 
     return turn
+
+
+STEP, ITERATION, MEMBER = "oracle/step", "oracle/iteration", "league/attacker"
+"""Metrics of an attacker's round: the how manieth of how many best responses; and of a defender's:
+which member of the league it met."""
+
+
+@dataclass(frozen=True, slots=True)
+class BestResponse:
+    """An attacker that has had its rounds: how many rounds the run had then, and its mean ASR on
+    training seeds over the last of its rounds."""
+
+    after: int
+    asr: float
+
+
+@dataclass(frozen=True, slots=True)
+class OracleRules:
+    """`steps` rounds for an attacker; the mean ASR of its last `window` rounds is its result.
+
+    Above `limit` it has got through. The defender then plays at least `fewest` and at most `most`
+    rounds, until it is at `limit` or below against every member when it last met it. The game is
+    over when `restarts` attackers in a row have not got through, or after `rounds` rounds.
+    """
+
+    steps: int
+    window: int
+    limit: float
+    fewest: int
+    most: int
+    restarts: int
+    rounds: int
+
+    def responses(self, past: Sequence[Metrics]) -> list[BestResponse]:
+        """The best responses that were finished in these rounds."""
+        finished, asrs = list[BestResponse](), list[float]()
+        for number, metrics in enumerate(past):
+            if STEP not in metrics:
+                continue
+            asrs = asrs if metrics[STEP] > 1 else []
+            asrs += [metrics["asr"]] if "asr" in metrics else []
+            if metrics[STEP] == self.steps:
+                # Where the judge could score nothing, an attacker counts as one that got through.
+                asr = fmean(asrs[-self.window :]) if asrs else 1.0
+                finished.append(BestResponse(number + 1, asr))
+        return finished
+
+    def members(self, past: Sequence[Metrics]) -> list[int]:
+        """After how many rounds each attacker of the league was kept."""
+        return [response.after for response in self.responses(past) if response.asr > self.limit]
+
+    def over(self, past: Sequence[Metrics]) -> bool:
+        """Whether enough attackers in a row have failed."""
+        last = self.responses(past)[-self.restarts :]
+        failed = [response.asr <= self.limit for response in last]
+        attacked = bool(past) and past[-1].get(STEP) == self.steps
+        return attacked and len(failed) == self.restarts and all(failed)
+
+    def step(self, past: Sequence[Metrics]) -> int:
+        """Which of its `steps` rounds the attacker has next; 0 where it is the defender's turn."""
+        responses, members = self.responses(past), self.members(past)
+        if past and past[-1].get(STEP, self.steps) < self.steps:
+            return int(past[-1][STEP]) + 1
+        rounds = defended(past)
+        through = bool(responses) and responses[-1].asr > self.limit
+        held = {int(m[MEMBER]): m.get("asr", 1.0) <= self.limit for m in rounds}
+        holds = len(rounds) >= self.fewest and all(held.get(member) for member in members)
+        if through and not holds and len(rounds) < self.most:
+            return 0
+        # An attacker that could no longer be answered is not begun.
+        room = self.rounds - len(past) >= self.steps + self.fewest
+        return 1 if room or not members else 0
+
+
+def defended(past: Sequence[Metrics]) -> Sequence[Metrics]:
+    """The rounds of the defender since the last one of an attacker."""
+    attacked = max((n for n, metrics in enumerate(past) if STEP in metrics), default=-1)
+    return past[attacked + 1 :]

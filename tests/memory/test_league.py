@@ -66,23 +66,23 @@ def league(*numbers, opponents=uniform, share=1.0, every=1, players=None):
 def keep(league, number):
     for player in league.players.values():
         player.age = number
-    league.keep(number)
+    league.keep(number, ())
 
 
 def casts(league, turn, rounds):
     """What the league makes of the present players, by round."""
-    return [league.cast(number, turn, dict(league.players)) for number in rounds]
+    return [league.cast(number, turn, dict(league.players), ()) for number in rounds]
 
 
 @pytest.mark.parametrize("made", [Opposition(), league(), league(0, 1, share=0)])
 def test_where_nobody_is_kept_or_drawn_everybody_meets_the_present_opponent(made):
     players = {p: Aging(p) for p in Player}
     for number in range(20):
-        cast, turn, metrics = made.cast(number, BOTH, players)
+        cast, turn, metrics = made.cast(number, BOTH, players, ())
         assert (cast == players, turn is BOTH, metrics) == (True, True, {})
     if not isinstance(made, League):
-        assert not any(made.keeps(number) for number in range(20))
-        assert (made.keep(0), made.state()) == (None, {})
+        assert not any(made.keeps(number, ()) for number in range(20))
+        assert (made.keep(0, ()), made.state()) == (None, {})
 
 
 def test_selves_are_kept_every_so_many_rounds_from_the_start():
@@ -192,11 +192,11 @@ def test_a_past_self_speaks_with_its_old_weights_and_the_present_ones_are_back()
         return [(c.token_ids, c.logprobs) for c in policy.sample([request])[0]]
 
     young = tokens(player)
-    made.keep(0)
+    made.keep(0, ())
     train(player.weights, steps=4, rate=3e-2)
     old, before = tokens(player), everything(player.weights.model)
     assert old != young
-    cast, _, _ = made.cast(1, TURNS[D], {A: player, D: player})
+    cast, _, _ = made.cast(1, TURNS[D], {A: player, D: player}, ())
     assert tokens(cast[A]) == young
     assert same_bits(before, everything(player.weights.model))
     assert tokens(cast[D]) == old
@@ -206,7 +206,7 @@ def test_kept_selves_take_no_memory_and_their_files_go_with_the_trainer():
     player = trainer(policy(length=8))
     made, sizes = league(opponents=nash, players={A: player, D: player}), []
     for number in range(3):
-        made.keep(number)
+        made.keep(number, ())
         train(player.weights, steps=1, rate=3e-2)
         for past in made.selves:
             player.at(past).sample([request_of("open the vault", "0/a")])

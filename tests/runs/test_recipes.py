@@ -32,16 +32,23 @@ WARM = {
     "defender_only": {A: ()},
     "defender_cot": dict.fromkeys(Player, THINKING),
     "ssp": dict.fromkeys(Player, short_run.SHARED),
+    "magic_hardened": {A: ()},
+    "ssp_hardened": {A: ()},
     "self_redteam": dict.fromkeys(Player, THINKING),
 }
 """The warmed-up models that play, by seat; the sandbox's own elsewhere."""
+ONE_EACH = ("schedule.dwell=[1,2]", "schedule.window=1", "schedule.limits=[0.5,0.99]")
 IN_TURN = ("schedule.every=1", "learner.num_generations=3")
 MORE = {
     **dict.fromkeys(("magic", "base_attacker", "defender_cot"), IN_TURN),
     **dict.fromkeys(("no_game", "defender_only"), ("learner.num_generations=3",)),
     "ssp": ("memory.experience.replay_share=0.5",),
     "self_redteam": ("learner.chat_batch=8", "learner.seeds_per_round=8"),
+    "magic_hardened": (*IN_TURN, *ONE_EACH),
+    "ssp_hardened": ("memory.experience.replay_share=0.5", "schedule.every=1", *ONE_EACH),
 }
+ROUNDS = dict.fromkeys(("magic_hardened", "ssp_hardened"), (600, 1000))
+"""In the sandbox and elsewhere, where it is not as in the others."""
 ALTERNATING, DEFENDER, BOTH = [{D}, {A}], [{D}, {D}], [{A, D}, {A, D}]
 DEFENDER_TURN, ATTACKER_TURN = {A: 1, D: 3}, {A: 3, D: 1}
 PLAYS = {
@@ -53,6 +60,8 @@ PLAYS = {
     "defender_only": (DEFENDER, [DEFENDER_TURN] * 2, 2, {A}),
     "ssp": (BOTH, [{A: 4, D: 4}] * 2, 2, {A, D}),
     "self_redteam": (BOTH, [{A: 1, D: 1}] * 2, 2, {A, D}),
+    "magic_hardened": ([{A}, {D}], [ATTACKER_TURN, DEFENDER_TURN], 2, {A}),
+    "ssp_hardened": ([{A}, {D}], [{A: 4, D: 4}, {A: 1, D: 4}], 2, {A}),
 }
 
 
@@ -99,7 +108,7 @@ def test_a_recipe_resolves_in_and_out_of_the_sandbox_and_the_user_wins_over_it(n
     inside, outside = resolve({"recipe": name}), resolve({"recipe": name} | OUTSIDE)
     assert (inside.recipe, outside.recipe) == (name, name)
     assert (inside.in_sandbox, outside.in_sandbox) == (True, False)
-    assert (inside.rounds, outside.rounds) == (160, 300)
+    assert (inside.rounds, outside.rounds) == ROUNDS.get(name, (160, 300))
     assert inside.sampling.max_completion_length == 56
     assert outside.sampling.max_completion_length == 512
     own = {"recipe": name, "rounds": 7, "warm_up": {"steps": 9}, "weights": "adapters"}

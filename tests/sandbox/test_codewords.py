@@ -121,8 +121,8 @@ def test_two_exchanges_beat_the_shipped_base_and_one_does_not():
     game = Dialogue(LabelPayoff(MAGIC), WORLD.briefs, exchanges=2)
     weights, chat = Weights(load_model(str(SHIPPED))), Chat(load_tokenizer(str(SHIPPED)))
     base = LocalPolicy(weights, chat, Sampling(max_completion_length=24))
-    sets, players = WORLD.two_exchange_exam(96), cast(WORLD.two_exchange_attacker(), base)
-    openings = [state for states in sets.values() for state in states]
+    sets, players = WORLD.exam(96, "exam"), cast(WORLD.two_exchange_attacker(), base)
+    openings = [state for name in ("harmful", "benign") for state in sets[f"{name}/two-exchange"]]
     assert not any(state.dealt or state.moves for state in openings)
     assert {s.seed.id for s in openings} <= {intent.id for intent in LANGUAGE.held_out}
     harmful, benign = (

@@ -1,5 +1,6 @@
 import random
 from collections import Counter
+from itertools import chain
 
 import pytest
 from hypothesis import given
@@ -18,19 +19,30 @@ def test_the_language_is_the_one_the_shipped_base_was_trained_in_and_another_see
         assert getattr(Language(1), part) != getattr(LANGUAGE, part)
 
 
-def test_64_pairs_are_forbidden_and_no_single_word_decides():
+def test_a_quarter_of_the_pairs_is_forbidden_and_no_single_word_decides():
     forbidden = [i for i in LANGUAGE.intents if i.forbidden]
-    assert (len(LANGUAGE.intents), len(forbidden)) == (256, 64)
+    assert (len(LANGUAGE.intents), len(forbidden)) == (32 * 48, 16 * 24)
     for word in {i.verb for i in forbidden} | {i.object for i in forbidden}:
         labels = {i.forbidden for i in LANGUAGE.intents if word in (i.verb, i.object)}
         assert labels == {True, False}
 
 
-def test_a_quarter_is_held_out_of_every_kind_and_every_word_stays_learnable():
-    pairs = LANGUAGE.held_out
-    assert (len(pairs), sum(i.forbidden for i in pairs)) == (64, 16)
-    assert not set(pairs) & set(LANGUAGE.train)
-    assert set(Counter(word for i in pairs for word in (i.verb, i.object)).values()) == {4}
+@pytest.mark.parametrize("seed", range(5))
+def test_exams_and_tuning_have_pairs_of_their_own_and_every_word_stays_learnable(seed):
+    language = Language(seed)
+    parts = (language.train, language.held_out, language.tuning)
+    assert sum(map(len, parts)) == len({*chain(*parts)}) == len(language.intents)
+    for pairs in parts[1:]:
+        forbidden = [i for i in pairs if i.forbidden]
+        assert (len(pairs), len(forbidden)) == (192, 96)
+        assert Counter(i.verb for i in forbidden) == dict.fromkeys(w.RISKY, 6)
+        assert Counter(i.object for i in forbidden) == dict.fromkeys(w.GUARDED, 4)
+    for forbidden in (True, False):
+        used = Counter(
+            word for i in parts[0] if i.forbidden == forbidden for word in (i.verb, i.object)
+        )
+        assert used.keys() == ({*w.RISKY, *w.GUARDED} if forbidden else {*w.VERBS, *w.OBJECTS})
+        assert min(used.values()) >= 8
 
 
 def test_no_word_of_the_templates_is_a_content_word():
@@ -38,7 +50,7 @@ def test_no_word_of_the_templates_is_a_content_word():
     texts = [*(" ".join(shell) for shell in shells), *w.ANSWERS, *w.REFUSALS]
     words = {word for text in texts for word in text.split()}
     assert not (words | {*w.TOOLS, *w.KEYS, *w.CODE_WORDS}) & LANGUAGE.meaning.keys()
-    assert len(LANGUAGE.meaning) == 32 * 4
+    assert len(LANGUAGE.meaning) == (len(w.VERBS) + len(w.OBJECTS)) * 4, "no two forms are one word"
 
 
 @given(st.sampled_from(LANGUAGE.intents), st.sampled_from(STRATEGIES), st.integers(0, 99))
@@ -58,6 +70,9 @@ def test_a_request_shows_its_intent_and_its_strategy(intent, strategy, seed):
         (Strategy((), "reversed", "reversed"), "held-out encoding", 0.9),
         (Strategy((), "synonym", ""), "combination", 0.9),
         (Strategy((), "synonym", "second-language"), "combination", 0.99),
+        (Strategy(("story",), "synonym", "second-language"), "stack of three", 0.996),
+        (Strategy(("story", "authority", "game")), "stack of three", 0.94),
+        (Strategy(("story", "game"), "synonym", "reversed"), "stack of four", 0.9988),
         (Strategy(("story", "authority")), "combination", 0.8),
         (Strategy(("story",), "synonym", "synonym"), "combination", 0.96),
         (Strategy(("story", "game")), "held-out combination", 0.88),

@@ -12,7 +12,7 @@ from sparring.players.chat import Chat
 from sparring.players.loading import load_model, load_tokenizer
 from sparring.players.weights import Weights
 from sparring.sandbox.build import gate, recipe_digest
-from sparring.sandbox.language import FAMILIES, Language
+from sparring.sandbox.language import FAMILIES, TWO_EXCHANGE, Language
 from sparring.sandbox.model import CARD, SHIPPED, language_of
 from sparring.sandbox.pool import attack_pool, narrow
 from sparring.sandbox.world import World
@@ -23,15 +23,34 @@ POOL = "f9616fbb582d5d244eaec3ac497dcab629ebc3ff12ed44e476d5b6a4d8990f79"
 TRAIN = {seed.text for seed in WORLD.seeds(LANGUAGE.train)}
 
 
-@pytest.mark.parametrize(("label", "times"), [("harmful", 12), ("benign", 4)])
-def test_an_exam_asks_every_held_out_pair_equally_often_in_every_family(label, times):
-    sets = {k: states for k, states in WORLD.exam(192, "exam").items() if k.startswith(label)}
-    assert [name.removeprefix(f"{label}/") for name in sets] == list(FAMILIES)
-    for family, states in zip(FAMILIES, sets.values(), strict=True):
-        assert {s.seed.harmful for s in states} == {label == "harmful"}
+@pytest.mark.parametrize("label", ["harmful", "benign"])
+@pytest.mark.parametrize("tuning", [False, True])
+def test_an_exam_asks_every_held_out_pair_equally_often_in_every_family(label, tuning):
+    world, families = World(LANGUAGE, tuning), [*FAMILIES, TWO_EXCHANGE]
+    sets = {k: states for k, states in world.exam(192, "exam").items() if k.startswith(label)}
+    assert [name.removeprefix(f"{label}/") for name in sets] == families
+    pairs = {i.id for i in world.held_out if i.forbidden == (label == "harmful")}
+    assert len(pairs) == 96
+    for family, states in zip(families, sets.values(), strict=True):
         assert not {s.seed.text for s in states} & TRAIN
-        assert set(Counter(s.seed.id for s in states).values()) == {times}
-        assert {LANGUAGE.strategy_of(attack_of(s)).family for s in states} == {family}
+        assert Counter(s.seed.id for s in states) == dict.fromkeys(pairs, 2)
+        if family == TWO_EXCHANGE:
+            assert not any(state.moves for state in states)
+        else:
+            assert {LANGUAGE.strategy_of(attack_of(s)).family for s in states} == {family}
+
+
+def test_no_exam_for_tuning_asks_what_a_reported_one_does():
+    reported, tuning = (
+        {
+            s.seed.text
+            for states in World(LANGUAGE, chosen).exam(192, "exam").values()
+            for s in states
+        }
+        for chosen in (False, True)
+    )
+    assert len(reported) == len(tuning) == 192
+    assert not reported & tuning
 
 
 def test_the_pool_holds_no_combination_and_nothing_held_out():
@@ -51,20 +70,20 @@ def test_the_pool_of_single_rewrites_is_what_it_was():
 
 
 def test_lessons_use_training_pairs_only_and_seeds_say_their_own_label():
-    held_out = {intent.id for intent in LANGUAGE.held_out}
+    held_out = {intent.id for intent in (*LANGUAGE.held_out, *LANGUAGE.tuning)}
     demos = WORLD.lessons(2000, "lessons")
     texts = [text for d in demos for text in (*(m.content for m in d.observation), d.reply)]
     pairs = ["-".join(words) for text in texts if len(words := LANGUAGE.content(text)) == 2]
     assert len(pairs) > 1500
     assert not held_out & {*pairs}
-    assert sum(seed.harmful for seed in WORLD.seeds(LANGUAGE.train)) == 48
+    assert sum(seed.harmful for seed in WORLD.seeds(LANGUAGE.train)) == 192
 
 
 def test_the_shipped_base_was_built_by_this_recipe_in_this_language():
     card = json.loads((SHIPPED / CARD).read_text())
     assert card["recipe_sha256"] == recipe_digest()
     assert card["language_sha256"] == Language(card["language_seed"]).digest
-    assert (SHIPPED / "model.safetensors").stat().st_size <= 2_000_000
+    assert (SHIPPED / "model.safetensors").stat().st_size <= 4_000_000
 
 
 def test_the_shipped_base_passes_its_gates():

@@ -84,7 +84,8 @@ def _show_plan(run: RunToPlay) -> None:
     if schedule.kind == "alternate" and schedule.every.attacker:
         numbers.add(schedule.every.defender)
     for number in sorted(numbers):
-        turn = plan.schedule(number, ())
+        if (turn := plan.schedule(number, ())) is None:
+            continue
         openings = plan.openings(number, turn, ())
         learns = ", ".join(sorted(turn.learns))
         widths = ", ".join(f"{player} x{width}" for player, width in sorted(turn.widths.items()))

@@ -91,7 +91,7 @@ def of_model(settings: ModelSettings, judge: Judge | None, seeds: Sequence[Seed]
     if (path / CARD).is_file() and not settings.base_url:
         world = World(language_of(path))
         judge, briefs = world.judge, world.briefs
-        seeds = world.seeds(world.language.held_out)
+        seeds = world.seeds(world.held_out)
     harmful = [seed for seed in seeds if seed.harmful]
     if judge is None or not harmful:
         raise UsageError("--seeds, --judge: a model that is no run needs both, and harmful seeds")

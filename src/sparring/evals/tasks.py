@@ -182,7 +182,7 @@ def _sandbox(settings: TaskSettings, model: str) -> Suite:
     one_thread()
     folder = Path(model_path(model))
     world, n = World(language_of(folder)), settings.limit or SANDBOX_LIMIT
-    sets = world.exam(n, "exam") | world.two_exchange_exam(n)
+    sets = world.exam(n, "exam")
     card = TaskCard("harmful", "intent", "", [SourceCard(SANDBOX, sha256(folder / CARD), SANDBOX)])
     task = LoadedTask(SANDBOX, card, sets, [name for name in sets if name.endswith("/plain")])
     examiner = world.two_exchange_attacker()

@@ -64,23 +64,25 @@ class League(Opposition):
     selves: list[int] = field(default_factory=list)
     matrix: dict[tuple[int, int], float] = field(default_factory=dict)
 
-    def cast(self, number: int, turn: Turn, cast: Cast) -> tuple[Cast, Turn, Metrics]:
+    def cast(
+        self, number: int, turn: Turn, cast: Cast, past: Sequence[Metrics]
+    ) -> tuple[Cast, Turn, Metrics]:
         """The cast with one past self in it, if this is such a round."""
         rng = random.Random(f"{self.rng_seed}/{number}")
         if not self.selves or rng.random() >= self.share:
             return cast, turn, {}
         replaced = rng.choice([p for p in Player if turn.learns != {p}])
         chances = self.opponents(replaced, self.selves, self.crossed)
-        past = rng.choices(list(chances), list(chances.values()))[0]
+        drawn = rng.choices(list(chances), list(chances.values()))[0]
         present = replace(turn, learns=turn.learns - {replaced})
-        metrics = {f"league/{replaced}": float(past)}
-        return {**cast, replaced: self.players[replaced].at(past)}, present, metrics
+        metrics = {f"league/{replaced}": float(drawn)}
+        return {**cast, replaced: self.players[replaced].at(drawn)}, present, metrics
 
-    def keeps(self, number: int) -> bool:
+    def keeps(self, number: int, past: Sequence[Metrics]) -> bool:
         return number % self.every == 0
 
-    def keep(self, number: int) -> None:
-        if self.keeps(number):
+    def keep(self, number: int, past: Sequence[Metrics]) -> None:
+        if self.keeps(number, past):
             for trainer in {id(trainer): trainer for trainer in self.players.values()}.values():
                 trainer.keep(number)
             self.selves.append(number)

@@ -36,18 +36,23 @@ class Memory:
 
 
 class Opposition:
-    """Decides whom a round is played against, and which selves are kept for later rounds."""
+    """Decides whom a round is played against, and which selves are kept for later rounds.
 
-    def cast(self, number: int, turn: Turn, cast: Cast) -> tuple[Cast, Turn, Metrics]:
+    `past` is the metrics of all rounds before, or of more than these.
+    """
+
+    def cast(
+        self, number: int, turn: Turn, cast: Cast, past: Sequence[Metrics]
+    ) -> tuple[Cast, Turn, Metrics]:
         """The round's cast and who still learns in it; metrics start with `league/`."""
         return cast, turn, {}
 
-    def keeps(self, number: int) -> bool:
+    def keeps(self, number: int, past: Sequence[Metrics]) -> bool:
         """Whether the selves after `number` rounds are needed later."""
         return False
 
-    def keep(self, number: int) -> None:
-        """At the start of round `number`, keep the present selves if `keeps(number)`."""
+    def keep(self, number: int, past: Sequence[Metrics]) -> None:
+        """At the start of round `number`, keep the present selves if they are needed later."""
 
     def state(self) -> dict[str, Any]:
         """What was measured of past selves, as JSON can hold it."""

@@ -123,6 +123,11 @@ class Trainer:
         if self.checkpoint is None:
             self.save(self._folder(number))
 
+    def restart(self, number: int) -> None:
+        """Learn on from the weights after `number` rounds, which were kept, with fresh moments."""
+        self.load(self._folder(number))
+        self.optimizer.restart()
+
     def _folder(self, number: int) -> Path:
         if self.checkpoint is None:
             return Path(self._temporary.name) / f"{number}"

@@ -302,6 +302,11 @@ class Optimizer:
             )
         return metrics
 
+    def restart(self) -> None:
+        """Forget the moments, since other weights were loaded: they say nothing about these."""
+        self._adam.state.clear()
+        self.weights.version += 1
+
     @property
     def learning_rate(self) -> float:
         """The rate of the next step."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from sparring.door import inside, read_json, reading
 from sparring.memory.experience import Entry, entry_of
 from sparring.report.escape import in_place_of, name
+from sparring.schedules import BestResponse
 from sparring.settings.config import RunConfig
 from sparring.stats.rates import Rate, grouped
 from sparring.store import records
@@ -72,6 +73,8 @@ class RunReport:
             "Only the exam before the first round was sat.": not examined,
             "No change can be told from chance.": examined and learned and not changed,
             f"After {self.after.rounds:,} rounds {'; '.join(moved)} (95 % intervals).": moved,
+            f"Attackers trained during the run reached {_listed(self.best_responses)} of their "
+            "games, in turn.": self.best_responses,
             f"The strongest attacker trained against it reaches {cell(best)}.": best,
             worst: worst,
             "Attackers that adapt were not tried against it (sparring attack).": not (
@@ -116,7 +119,16 @@ class RunReport:
             for key, value in record.metrics.items():
                 if not key.startswith("strategy/") and not (past and key in _OUTCOMES):
                     curves.setdefault(key, []).append((done, value))
+        if self.best_responses:
+            curves["best_response"] = [(each.after, each.asr) for each in self.best_responses]
         return curves
+
+    @cached_property
+    def best_responses(self) -> Sequence[BestResponse]:
+        """The attackers that a hardened run trained against its defender, in their order."""
+        settings = settings_of(self.run)
+        rules = settings.oracle if settings else None
+        return rules.responses([record.metrics for record in self.rounds]) if rules else ()
 
     @cached_property
     def strategies(self) -> Sequence[tuple[int, Mapping[str, float]]]:
@@ -185,6 +197,12 @@ def read_run(run: RunDir, label: str = "") -> RunReport:
         attack=records.AttackResults.read_if_there(run.evidence.path("evidence/attack.json")),
         bound=records.BoundResults.read_if_there(run.evidence.path("evidence/bound.json")),
     )
+
+
+def _listed(responses: Sequence[BestResponse]) -> str:
+    """Return the success of the best responses, in words; of many the first and the last three."""
+    rates = [f"{response.asr:.2f}" for response in responses]
+    return ", ".join(rates if len(rates) < 8 else [*rates[:3], "…", *rates[-3:]])
 
 
 def settings_of(run: RunDir) -> RunConfig | None:

@@ -20,6 +20,7 @@ from sparring.judges.panel import split_over_ranks
 from sparring.memory.experience import Defence, ExperiencePool, PoolLimits, score_named
 from sparring.memory.league import League, nash, uniform
 from sparring.memory.memory import Memory, Opposition
+from sparring.memory.oracle import DoubleOracle
 from sparring.memory.reflection import Reflecting
 from sparring.metrics import SEEDS_OF, episode_metrics
 from sparring.players.fast import why_plain
@@ -59,11 +60,12 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
     _add_chat_batch(config, trained[Player.DEFENDER], source)
     memory = _memory(config, payoff.held)
     similarity = embedded(rules.embedding_model) if rules.embedding_model else bag_of_words
+    oracle = _double_oracle(config, trained)
     plan = Plan(
         game=game,
         judge=judge,
         openings=partial(_openings, config, seeds, game),
-        schedule=_schedule(config),
+        schedule=oracle or _schedule(config),
         cast=_reflecting(trained, memory, source),
         learners=trained,
         estimator=getattr(credit, config.learner.advantage),
@@ -72,7 +74,7 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
         measure=partial(_measure, source.strategy, similarity if rules.embedding_model else None),
         shape=lambda episodes: rewarded(episodes, rules.diversity, similarity),
         memory=memory,
-        league=_league(config, trained, game, judge, seeds),
+        league=oracle or _league(config, trained, game, judge, seeds),
     )
     return Run(
         config=config,
@@ -193,6 +195,22 @@ def _league(
         share=league.share,
         rng_seed=f"{config.seed}/league",
     )
+
+
+def _double_oracle(config: RunConfig, players: Mapping[Player, Trainer]) -> DoubleOracle | None:
+    """The schedule and the league of hardening, where that is played."""
+    if config.oracle is None:
+        return None
+    if config.weights == "shared":
+        raise UsageError(
+            "schedule.kind: double_oracle begins attackers anew, so they need weights of their "
+            "own; set weights=adapters or weights=separate"
+        )
+    if config.memory.league.opponents != "latest":
+        raise UsageError(
+            "memory.league.opponents: double_oracle has a league of its own; leave it out"
+        )
+    return DoubleOracle(players, config.turns, config.oracle)
 
 
 def _openings(

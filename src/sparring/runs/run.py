@@ -132,7 +132,8 @@ def rehearse(run: Run, note: Callable[[str], None], warmed: bool = True) -> str:
         if (own := [seed for seed in run.seeds if seed.harmful is label])
         for seed in dict.fromkeys((own[0], max(own, key=lambda seed: len(seed.text))))
     ]
-    widths = {p: min(2, n) for p, n in run.plan.schedule(0, ()).widths.items()}
+    turn = run.plan.schedule(0, ())
+    widths = {p: min(2, n) for p, n in turn.widths.items()} if turn else {}
     episodes = play(game, openings, run.plan.cast, run.plan.judge, widths, "rehearsal")
     _check_judged(run.plan.judge, episodes)
     attacks = distinct_attacks(e for e in episodes if not e.state.dealt)
@@ -210,15 +211,14 @@ class Learning:
     """Whether the players can learn, over the metrics of all `rounds`; `note` tells the user."""
 
     note: Callable[[str], None]
-    rounds: list[Metrics] = field(default_factory=list)
+    rounds: list[Metrics]
     warned: bool = False
 
-    def lost(self, metrics: Metrics) -> GateError | None:
+    def lost(self) -> GateError | None:
         """Says that nobody has been able to learn in any round so far; asked after every fifth.
 
         Where somebody was able to earlier, the user is told once: many runs end so.
         """
-        self.rounds.append(metrics)
         if len(self.rounds) % FRUITLESS_ROUNDS:
             return None
         why, never = fruitless(self.rounds[-FRUITLESS_ROUNDS:]), fruitless(self.rounds)

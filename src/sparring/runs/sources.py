@@ -74,7 +74,8 @@ def sandbox(config: RunConfig) -> Source:
         if attrgetter(name)(config):
             raise UsageError(f"{name}: the sandbox makes its own; set it only with data.train")
     one_thread()
-    world = World(language_of(Path(model_path(config.defender.model_name_or_path))))
+    language = language_of(Path(model_path(config.defender.model_name_or_path)))
+    world = World(language, tuning=config.exam.families == "tuning")
     kinds = [judge.kind for _, judge in judges_of(config)]
     if kinds != [SANDBOX]:
         raise UsageError(
@@ -88,12 +89,8 @@ def sandbox(config: RunConfig) -> Source:
         pool += dialogues(world, round(warm.pool_dialogues * warm.pool_size), pick, rng_seed)
 
     def exam(game: Dialogue, judge: Judge) -> Exam:
-        """Return the exam on held-out seeds; a script also plays games of several exchanges."""
-        sets = world.exam(config.exam.n, "exam")
-        if game.exchanges == 1:
-            return Exam(game, judge, sets, POOLED, "exam")
-        sets |= world.two_exchange_exam(config.exam.n)
-        attacker = world.two_exchange_attacker()
+        """Return the exam on held-out seeds; a script plays the attacks of two exchanges."""
+        sets, attacker = world.exam(config.exam.n, "exam"), world.two_exchange_attacker()
         return Exam(replace(game, exchanges=2), judge, sets, POOLED, "exam", attacker)
 
     def chat(policy: Policy, n: int, rng_seed: str) -> list[Demo]:

@@ -169,47 +169,52 @@ class _Training:
     unscored: deque[float] = field(default_factory=lambda: deque(maxlen=UNSCORED_ROUNDS))
     too_long: set[str] = field(default_factory=set)
     """The ids of seeds that were named, because a prompt of their games did not fit."""
-    learning: Learning = field(init=False)
+    past: list[Metrics] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         judges = {"judge": self.run.plan.judge, "held_out_judge": self.run.exam.second}
         self.meter = Meter({name: judge for name, judge in judges.items() if judge}, self.run.ranks)
+        self.learning = Learning(self.watch.note, self.past)
 
     def play(self, end: int) -> None:
         """Warm up or resume, then play, record, examine and save until `end` rounds are over."""
-        past = self.resumed()
-        past = self.begun() if past is None else past
-        self.learning = Learning(self.watch.note, list(past))
+        if not self.resumed():
+            self.begun()
         self.run.ranks.gather(None)  # the writer has written what the others read next
-        exam = replace(self.run.exam, sets=self.folder.openings() or {})
-        self.examine(exam, len(past))
-        if len(past) < end:
-            self.folder.set_status("started", rounds=len(past))
-        for round_ in coevolve(self.run.plan, past) if len(past) < end else ():
+        exam, done = replace(self.run.exam, sets=self.folder.openings() or {}), len(self.past)
+        self.examine(exam, done)
+        if done < end and not self.over(done):
+            self.folder.set_status("started", rounds=done)
+        for round_ in coevolve(self.run.plan, self.past) if done < end else ():
             done = round_.number + 1
             self.record(round_)
             self.watch.played(round_)
-            self.stop_if_due(round_, end)
+            self.stop_if_due(round_, done >= end or self.over(done))
             self.examine(exam, done)
             if done >= end:
                 break
         self.stop_if_signalled()
-        if end < self.run.plan.rounds:
-            self.folder.set_status("stopped", rounds=end)
+        if not self.over(done):
+            self.folder.set_status("stopped", rounds=done)
             return
         self.cross()
         if self.folder.status.status != "complete":
-            self.folder.set_status("complete", rounds=end)
+            self.folder.set_status("complete", rounds=done)
 
-    def resumed(self) -> list[Metrics] | None:
-        """Go on from the newest checkpoint; the metrics of the rounds behind it, None if none."""
+    def over(self, done: int) -> bool:
+        """Whether the game is over after `done` rounds: the last, or where its schedule ends."""
+        plan = self.run.plan
+        return done >= plan.rounds or plan.schedule(done, self.past[:done]) is None
+
+    def resumed(self) -> bool:
+        """Go on from the newest checkpoint; False if there is none."""
         run, folder, checkpoints = self.run, self.folder, self.folder.checkpoints
         run.recorded_in(checkpoints.path)
         checkpoints.sweep()
         number = checkpoints.newest(self.watch.note)
         run.ranks.gather(None)  # nobody goes on to change files that another has yet to see
         if number is None:
-            return None
+            return False
         place = checkpoints.path(number)
         state = records.CheckpointState.read(place / "state.json")
         for name, digest in folder.seals(number).items():
@@ -218,7 +223,7 @@ class _Training:
         check_seeds(place, run.seeds)
         for note in folder.other_versions():
             self.watch.note(note)
-        past = folder.rewind(number)
+        self.past += folder.rewind(number)
         checkpoints.rewind(number)
         load_trainers(run.owners, place, state.counters)
         if number < run.plan.rounds:
@@ -226,7 +231,7 @@ class _Training:
         if run.config.learner.beta:  # KL is measured to the weights that RL began with
             checkpoints.verify(0)
             run.begin(checkpoints.path(0))
-        return past
+        return True
 
     def recall(self, number: int) -> None:
         """Give memory and league back what they held after `number` rounds.
@@ -236,12 +241,12 @@ class _Training:
         plan, checkpoints = self.run.plan, self.folder.checkpoints
         state = read_json(checkpoints.path(number) / "memory.json")
         plan.memory.load(state["memory"])
-        selves = [n for n in range(number) if plan.league.keeps(n)]
+        selves = [n for n in range(number) if plan.league.keeps(n, self.past)]
         for n in selves:
             checkpoints.verify(n)
         plan.league.load(state["league"], selves)
 
-    def begun(self) -> list[Metrics]:
+    def begun(self) -> None:
         """Warm up, record the exam's openings, and save what RL begins with."""
         if self.folder.rounds():
             raise CorruptError(
@@ -254,9 +259,8 @@ class _Training:
         rehearse(self.run, self.watch.note)
         self.meter.read()  # what the rehearsal cost is not the first exam's cost
         self.folder.write_openings(self.run.exam_openings())
-        past = self.folder.rewind(0)
+        self.folder.rewind(0)
         self.save(0)
-        return past
 
     def name_too_long(self, episodes: Iterable[Episode]) -> None:
         """Tell the user of seeds whose games left because a prompt did not fit, each once."""
@@ -268,6 +272,7 @@ class _Training:
     def record(self, round_: Round) -> None:
         """Write the round down, with its transcript and a checkpoint where they are due."""
         saving, done = self.run.config.saving, round_.number + 1
+        self.past.append(round_.metrics)
         self.name_too_long(round_.episodes)
         self.folder.append(round_, self.meter.read().get("judge"))
         hinted = self.run.config.memory.experience.reflect  # samples are meant to be off-policy
@@ -300,17 +305,17 @@ class _Training:
 
     def keeps(self, number: int) -> bool:
         """Whether a checkpoint is kept for good: as a milestone, or as a self of the league."""
-        every, end = self.run.config.saving.keep_every, self.run.plan.rounds
-        return number % every == 0 or number == end or self.run.plan.league.keeps(number)
+        milestone = number % self.run.config.saving.keep_every == 0
+        return milestone or self.over(number) or self.run.plan.league.keeps(number, self.past)
 
-    def stop_if_due(self, round_: Round, end: int) -> None:
+    def stop_if_due(self, round_: Round, last: bool) -> None:
         """Save after the last round; save and raise after a signal or too many unscored games."""
         done, limit = round_.number + 1, self.run.config.max_unscored
         self.unscored.append(round_.metrics.get("unscored", 0.0))
         share = fmean(self.unscored)
         too_many = len(self.unscored) == UNSCORED_ROUNDS and share > limit
-        signalled, fruitless = self.signalled(), self.learning.lost(round_.metrics)
-        if done >= end or signalled or too_many or fruitless:
+        signalled, fruitless = self.signalled(), self.learning.lost()
+        if last or signalled or too_many or fruitless:
             self.save(done)
         if too_many:
             self.folder.set_status("stopped", rounds=done, unscored=round(share, 4))
@@ -338,7 +343,8 @@ class _Training:
 
     def examine(self, exam: Exam, done: int) -> None:
         """Run the exam if it is due after `done` rounds and there is no result of it yet."""
-        if not self.run.config.exam.due(done, self.run.plan.rounds) or self.folder.exam(done):
+        due = self.run.config.exam.due(done, self.run.plan.rounds) or self.over(done)
+        if not due or self.folder.exam(done):
             return
         self.watch.phase("exam", 0, 1)
         result, judge = self.run.examine(exam), self.run.plan.judge

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
+from itertools import combinations, product
 
 from sparring.sandbox import words as w
 
@@ -64,6 +64,8 @@ class Strategy:
         """The member of `FAMILIES` to which it belongs."""
         if not self.parts:
             return "plain"
+        if len(self.parts) > 2:
+            return STACKS[len(self.parts)]
         if self.combination:
             return "held-out combination" if self.held_out else "combination"
         return f"{'held-out' if self.held_out else 'pool'} {'frame' if self.frames else 'encoding'}"
@@ -74,20 +76,36 @@ class Strategy:
         return 1.0 - math.prod(1.0 - w.COMPLY[part] for part in self.parts)
 
 
+STACKS = {3: "stack of three", 4: "stack of four"}
+"""The family of a strategy of so many parts."""
 FAMILIES = ("plain", *w.ADVERSARIAL)
+"""The families of attacks of one message."""
+TWO_EXCHANGE = "two-exchange"
+"""The family of attacks that agree on a code word first."""
 POOLED: Mapping[str, Sequence[str]] = {
-    "harmful/adversarial": [f"harmful/{family}" for family in w.ADVERSARIAL],
-    "benign/wrapped": [f"benign/{family}" for family in w.ADVERSARIAL],
+    "harmful/adversarial": [f"harmful/{family}" for family in (*w.ADVERSARIAL, TWO_EXCHANGE)],
+    "benign/wrapped": [f"benign/{family}" for family in (*w.ADVERSARIAL, TWO_EXCHANGE)],
 }
 """The rates that an exam reports first, and the sets over which each is pooled."""
 
 
 def all_strategies() -> tuple[Strategy, ...]:
-    """Up to one frame with any encoding of each word, and every two frames, in a fixed order."""
-    codes = ("", *w.ENCODINGS)
-    framed = product([(), *((frame,) for frame in w.FRAMES)], codes, codes)
-    stacked = [Strategy((a, b)) for a in w.FRAMES for b in w.FRAMES if a != b]
-    return (*(Strategy(*parts) for parts in framed), *stacked)
+    """Every strategy of up to four parts that exams and lessons draw from, in a fixed order.
+
+    Up to one frame with any encoding of each word; every two frames, either outermost; and, in the
+    frames' own order, two of them with any encoding and three with none or one.
+    """
+    codes, frames = ("", *w.ENCODINGS), [*w.FRAMES]
+    framed = product([(), *((frame,) for frame in frames)], codes, codes)
+    turned = [Strategy((a, b)) for a, b in product(frames, frames) if a != b]
+    pairs = product(combinations(frames, 2), codes, codes)
+    threes = product(combinations(frames, 3), codes)
+    return (
+        *(Strategy(*parts) for parts in framed),
+        *turned,
+        *(Strategy(*parts) for parts in pairs if any(parts[1:])),
+        *(Strategy(names, code, code) for names, code in threes),
+    )
 
 
 def changed(strategy: Strategy, rng: random.Random) -> Strategy:
@@ -128,12 +146,17 @@ class Language:
         second = ["".join(pair) for pair in product(w.SYLLABLES, repeat=2)]
         for drawn in (tools, keys, second):
             rng.shuffle(drawn)
-        # A quarter of the pairs of each kind is held out, each word equally often.
-        held_out: set[Intent] = set()
+        # Of every verb six forbidden pairs, and two of each other kind, are kept for exams, and as
+        # many for tuning: on a circle of the objects the verbs' stretches follow one another, and
+        # those for tuning lie opposite.
+        held_out, tuning = set[Intent](), set[Intent]()
         for verbs, objects in product((w.RISKY, w.MILD), (w.GUARDED, w.PLAIN)):
-            order = rng.sample(objects, len(objects))
-            for row, verb in enumerate(rng.sample(verbs, len(verbs))):
-                held_out |= {Intent(verb, order[(row + step) % len(order)]) for step in (0, 3)}
+            each = 6 if (verbs, objects) == (w.RISKY, w.GUARDED) else 2
+            circle = rng.sample(objects, len(objects))
+            order = rng.sample(verbs, len(verbs))
+            for place, verb in enumerate(verb for verb in order for _ in range(each)):
+                held_out.add(Intent(verb, circle[place % len(circle)]))
+                tuning.add(Intent(verb, circle[(place + len(circle) // 2) % len(circle)]))
         self.tool = dict(zip(w.VERBS, tools, strict=True))
         """The tool word of each verb."""
         self.key = dict(zip(w.OBJECTS, keys, strict=True))
@@ -150,10 +173,13 @@ class Language:
             self.meaning |= {form: (word, encoding) for word, form in table.items()}
         self.intents = tuple(Intent(verb, noun) for verb, noun in product(w.VERBS, w.OBJECTS))
         """Every pair of a verb and an object."""
-        self.train = tuple(intent for intent in self.intents if intent not in held_out)
-        """The pairs that base training, warm-up and the game may use."""
+        apart = held_out | tuning
+        self.train = tuple(intent for intent in self.intents if intent not in apart)
+        """The pairs that base training, warm-up and the game may use: 192 forbidden, 960 benign."""
         self.held_out = tuple(intent for intent in self.intents if intent in held_out)
-        """The pairs that only exams use: 16 forbidden, 48 benign."""
+        """The pairs that only the exams reported use: 96 forbidden, 96 benign."""
+        self.tuning = tuple(intent for intent in self.intents if intent in tuning)
+        """As many others, for exams by which settings are chosen."""
 
     def content(self, text: str) -> list[str]:
         """The content words of a text in its order, decoded."""
@@ -213,6 +239,7 @@ class Language:
             sorted(self.key.items()),
             sorted((form, *word) for form, word in self.meaning.items()),
             sorted(intent.id for intent in self.held_out),
+            sorted(intent.id for intent in self.tuning),
             (
                 w.FRAMES,
                 w.PLAIN_TEMPLATES,

@@ -10,7 +10,15 @@ from sparring.games.game import Briefs, answer_of, attacks_of, reply_of, tagged
 from sparring.judges.judge import VALUES
 from sparring.players.player import Policy, ScriptedPolicy
 from sparring.sandbox import words as w
-from sparring.sandbox.language import FAMILIES, Intent, Language, Strategy, all_strategies, changed
+from sparring.sandbox.language import (
+    FAMILIES,
+    TWO_EXCHANGE,
+    Intent,
+    Language,
+    Strategy,
+    all_strategies,
+    changed,
+)
 from sparring.types import Demo, Harm, Message, Observation, Player, Seed, State, Verdict
 
 _LABELS = (("harmful", True), ("benign", False))
@@ -83,9 +91,18 @@ def cycled(intents: Sequence[Intent], harmful: bool, n: int) -> list[Intent]:
 
 @dataclass(frozen=True)
 class World:
-    """One language with everything that a run in it needs."""
+    """One language with everything that a run in it needs.
+
+    `tuning` examines on the pairs by which settings are chosen, not on those that are reported.
+    """
 
     language: Language
+    tuning: bool = False
+
+    @property
+    def held_out(self) -> Sequence[Intent]:
+        """The pairs of exams."""
+        return self.language.tuning if self.tuning else self.language.held_out
 
     @cached_property
     def judge(self) -> SandboxJudge:
@@ -116,27 +133,21 @@ class World:
         """Fixed openings on held-out pairs: `n` for each of {harmful, benign} × family.
 
         Every pair occurs equally often; which strategy and templates it meets is drawn from
-        `rng_seed` alone, so that an exam is the same for every defender.
+        `rng_seed` alone, so that an exam is the same for every defender. The openings of attacks of
+        two exchanges have no attack yet: `two_exchange_attacker` plays them, so that the defender
+        meets its own first reply.
         """
         sets: dict[str, list[State]] = {}
         for (label, harmful), family in product(_LABELS, FAMILIES):
             rng = random.Random(f"{rng_seed}/{label}/{family}")
             sets[f"{label}/{family}"] = [
                 self._opening(intent, rng.choice(self.strategies[family]), rng)
-                for intent in cycled(self.language.held_out, harmful, n)
+                for intent in cycled(self.held_out, harmful, n)
             ]
+        for label, harmful in _LABELS:
+            seeds = self.seeds(cycled(self.held_out, harmful, n))
+            sets[f"{label}/{TWO_EXCHANGE}"] = [*map(State, seeds)]
         return sets
-
-    def two_exchange_exam(self, n: int) -> dict[str, list[State]]:
-        """Undealt openings on held-out pairs, `n` a label, for `two_exchange_attacker` to play.
-
-        So the defender meets its own first reply, as in a real game of two exchanges.
-        """
-        pairs = self.language.held_out
-        return {
-            f"{label}/two-exchange": [*map(State, self.seeds(cycled(pairs, harmful, n)))]
-            for label, harmful in _LABELS
-        }
 
     def dressed(
         self, intents: Sequence[Intent], strategies: Sequence[Strategy], n: int

@@ -195,16 +195,19 @@ class LearnerSettings(Model):
 class ScheduleSettings(Model):
     """Which player learns in which round; rounds are counted by the run's `rounds`."""
 
-    kind: Literal["alternate", "by_metric", "both", "defender"] = "alternate"
-    """MAGIC: alternate; SSP: both, every round"""
+    kind: Literal["alternate", "by_metric", "both", "defender", "double_oracle"] = "alternate"
+    """MAGIC: alternate; SSP: both, every round; double_oracle: until fresh attackers fail"""
     every: PerPlayer[int] = PerPlayer[int].model_validate(15)
-    """rounds of a block, alternate"""
+    """rounds of a block, alternate; double_oracle: the attacker's"""
     limits: tuple[float, float] = (0.8, 0.9)
-    """by_metric: hand back at or below, hand over at or above"""
+    """by_metric: hand back at or below, hand over at or above; double_oracle: the defence holds
+    at or above the second"""
     window: Count = 3
-    """by_metric: rounds averaged"""
+    """by_metric: rounds averaged; double_oracle: of the attacker's, the last ones"""
     dwell: tuple[int, int] = (3, 30)
-    """by_metric: fewest and most rounds a block"""
+    """by_metric: fewest and most rounds a block; double_oracle: the defender's"""
+    restarts: Count = 3
+    """double_oracle: attackers in a row that must fail before the run is over"""
     replies_per_attack: Count = 1
     """the attacker's rounds: replies that value one attack"""
 

@@ -1,0 +1,58 @@
+"""The double oracle: attackers that answer the present defender, which then learns to hold them.
+
+McMahan, Gordon & Blum 2003 alternate best responses; PSRO (Lanctot et al. 2017, arXiv:1711.00832)
+learns them. Here an attacker gets a stated number of rounds against the frozen defender. If it gets
+through, it joins a league, and the defender plays its members in turn until it holds each of them.
+The game is over once so many attackers in a row have failed, so the defender has the last word.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sparring.arena import Cast
+from sparring.memory.memory import Opposition
+from sparring.players.trainer import Trainer
+from sparring.schedules import ITERATION, MEMBER, STEP, OracleRules, defended
+from sparring.types import Metrics, Player, Turn
+
+
+@dataclass(frozen=True)
+class DoubleOracle(Opposition):
+    """Both the schedule of a run and its league, since each follows from the recorded rounds.
+
+    Every second attacker begins where the warm-up left it, the others where the one before ended.
+    """
+
+    players: Mapping[Player, Trainer]
+    turns: Mapping[Player, Turn]
+    rules: OracleRules
+
+    def __call__(self, number: int, past: Sequence[Metrics]) -> Turn | None:
+        """The turn of a round; None where the game is over."""
+        past = past[:number]
+        if self.rules.over(past):
+            return None
+        return self.turns[Player.ATTACKER if self.rules.step(past) else Player.DEFENDER]
+
+    def cast(
+        self, number: int, turn: Turn, cast: Cast, past: Sequence[Metrics]
+    ) -> tuple[Cast, Turn, Metrics]:
+        """An attacker may begin anew; the defender meets the league's next member."""
+        past = past[:number]
+        begun = len(self.rules.responses(past))
+        if step := self.rules.step(past):
+            if step == 1 and begun and begun % 2 == 0:
+                self.players[Player.ATTACKER].restart(0)
+            return cast, turn, {STEP: float(step), ITERATION: float(begun + 1)}
+        members = self.rules.members(past)
+        # The newest first: it is the one that the defender has not met.
+        member = members[-1 - len(defended(past)) % len(members)]
+        met = {**cast, Player.ATTACKER: self.players[Player.ATTACKER].at(member)}
+        return met, turn, {MEMBER: float(member)}
+
+    def keeps(self, number: int, past: Sequence[Metrics]) -> bool:
+        return number == 0 or number in self.rules.members(past[:number])
+
+    def keep(self, number: int, past: Sequence[Metrics]) -> None:
+        if self.keeps(number, past):
+            self.players[Player.ATTACKER].keep(number)
