@@ -61,6 +61,11 @@ METHODS: Mapping[str, Sequence[str]] = {
     "magic-narrow-timed": ("magic", *NARROW, "rounds=310", "exam.every=155"),
     "ssp-timed": ("ssp", "rounds=115", "exam.every=115"),
     "ssp-narrow-timed": ("ssp", *NARROW, "rounds=250", "exam.every=125"),
+    "magic_hardened": ("magic_hardened", "exam.every=0"),
+    "ssp_hardened": ("ssp_hardened", "exam.every=0"),
+    "magic-both": ("magic", "schedule.kind=both", LATEST),
+    "magic-wide": ("magic", "learner.num_generations={attacker: 8, defender: 16}"),
+    "magic-shared": ("magic", "weights=shared", "warm_up.chat=0.5", "warm_up.steps=375"),
 }
 """The recipe and settings of each method. Of `base`, only the exam before its round counts.
 
@@ -83,10 +88,17 @@ class Job:
     seed: int
     root: Path
     results: Path
+    redraw: bool = False
+    attackers: str = ""
+
+    @property
+    def language(self) -> int:
+        """The seed of the language: 0, or redrawn with the base and the run."""
+        return self.seed if self.redraw else 0
 
     @property
     def base(self) -> Path:
-        return self.root / f"base-0-{self.seed}"
+        return self.root / f"base-{self.language}-{self.seed}"
 
     @property
     def run(self) -> RunDir:
@@ -106,6 +118,7 @@ class Job:
         if exploit and "exploit" not in record and self.method in EXPLOITED:
             self._train()
             words = [str(self.run.folder), f"--cache={self.root}/warm-{self.seed}"]
+            words += ["--attackers", self.attackers] if self.attackers else []
             call(*SPARRING, "exploit", *words, *(["--at=0"] if self.method == "base" else []))
             evidence = self.run.folder / "evidence" / "exploit.json"
             self._write(record | {"exploit": json.loads(evidence.read_bytes())})
@@ -198,7 +211,8 @@ def _items(run: RunDir, number: int) -> Iterator[tuple[str, str]]:
 def build_base(job: Job) -> None:
     """Build the base of the job's seed unless it exists."""
     if not (job.base / "sandbox.json").is_file():
-        call(sys.executable, "-m", "sparring.sandbox.build", str(job.base), "--seed", str(job.seed))
+        seeds = ("--seed", str(job.seed), "--language-seed", str(job.language))
+        call(sys.executable, "-m", "sparring.sandbox.build", str(job.base), *seeds)
 
 
 def main() -> None:
@@ -210,14 +224,25 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--jobs", type=int, default=2, help="at once, one thread each")
     parser.add_argument("--no-exploit", action="store_true")
+    parser.add_argument("--attackers", default="", help="of sparring exploit; default: its own")
+    parser.add_argument("--redraw", action="store_true", help="each seed has its own language")
     arguments = parser.parse_args()
     jobs = [
-        Job(method, int(seed), arguments.root, arguments.results)
+        Job(
+            method,
+            int(seed),
+            arguments.root,
+            arguments.results,
+            arguments.redraw,
+            arguments.attackers,
+        )
         for seed in arguments.seeds.split(",")
         for method in arguments.methods.split(",")
     ]
-    for job in {job.seed: job for job in jobs if not job.result.is_file()}.values():
-        build_base(job)
+    bases = {job.seed: job for job in jobs if not job.result.is_file()}.values()
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        list(pool.map(build_base, bases))
+    for job in bases:
         job.check()
 
     def run(job: Job) -> None:
