@@ -15,7 +15,7 @@ from sparring.data.families import Family, asks_the_same, combined, families
 from sparring.diversity import bag_of_words
 from sparring.games.game import Briefs, answer_of, tagged
 from sparring.judges.judge import Judge, refuses
-from sparring.players.player import Policy, Request
+from sparring.players.player import Policy, Request, drawn_at
 from sparring.types import Completion, Message, Player, Seed, State, UsageError
 
 ALIKE = 0.9
@@ -141,7 +141,7 @@ def rewritten(
         written = _written([row for row in rows if _style(row[1])], writer, judge) if writer else {}
         siblings = {seed.id: [seed.text] for seed, *_ in rows}
         for seed, family, address in rows:
-            rng, others = random.Random(address), siblings[seed.id]
+            rng, others = drawn_at(address), siblings[seed.id]
             by_writer, code = address in written, family.members[-1]
             text, on_topic = written.get(address) or (family.dress(seed.text, rng), True)
             result = _result(text, on_topic, others, ALIKE if by_writer else 1.0)
@@ -205,7 +205,7 @@ def lessons(
     own = dict(zip([s.id for s in benign], defender.sample(requests), strict=True))
     lines = []
     for seed in seeds:
-        refusal = Completion(random.Random(f"{rng_seed}/{seed.id}").choice(REFUSALS))
+        refusal = Completion(drawn_at(f"{rng_seed}/{seed.id}").choice(REFUSALS))
         for reply in [refusal] if seed.harmful else own[seed.id]:
             if reply.text.strip() and refuses(reply.text) <= seed.harmful:
                 turns = {"user": seed.text, "assistant": reply.text}

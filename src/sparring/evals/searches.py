@@ -9,7 +9,7 @@ from sparring.data.families import FAMILIES, combined
 from sparring.exam import SUCCESS, outcome
 from sparring.games.game import reply_in, reply_of
 from sparring.players.gcg import Suffixes
-from sparring.players.player import Policy, Request
+from sparring.players.player import Policy, Request, drawn_at
 from sparring.stats.rates import Outcome
 from sparring.types import Message, Observation, Player, Role, Seed, State, Status, UnscoredError
 
@@ -111,11 +111,6 @@ class Draws:
             ]
             for hunt in hunts
         ]
-
-
-def drawn_at(address: str) -> random.Random:
-    """Return randomness that depends on an address alone; a seed's id may hold any text."""
-    return random.Random(address.encode("utf-8", "surrogatepass"))
 
 
 _REFINE = (

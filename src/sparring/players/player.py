@@ -1,10 +1,16 @@
 """Who plays and who learns: the protocols of a policy and a learner, and a scripted policy."""
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sparring.types import Completion, Metrics, Observation, Sample
+
+
+def drawn_at(address: str) -> random.Random:
+    """Return randomness that depends on an address alone; a seed's id may hold any text."""
+    return random.Random(address.encode("utf-8", "surrogatepass"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from sparring.games.game import Briefs, answer_of, attack_of, attacks_of
 from sparring.judges.judge import Judge
 from sparring.memory.reflection import Words
 from sparring.metrics import distinct_attacks
-from sparring.players.player import Policy, Request
+from sparring.players.player import Policy, Request, drawn_at
 from sparring.runs.judges import judge_of, judges_of
 from sparring.runs.models import model_path
 from sparring.sandbox.language import POOLED
@@ -183,7 +183,7 @@ def _own_sets(
     for label in _LABELS:
         seeds = [seed for seed in held_out if seed.harmful == (label == "harmful")]
         for seed in seeds[: config.exam.n]:
-            texts = {f.name: f.dress(seed.text, random.Random(seed.id)) for f in dressings}
+            texts = {f.name: f.dress(seed.text, drawn_at(seed.id)) for f in dressings}
             for name, text in {"plain": seed.text, **texts}.items():
                 opening = State(seed).deal(Player.ATTACKER, text)
                 sets.setdefault(f"{label}/{name}", []).append(opening)

@@ -41,7 +41,7 @@ def tokenizer(language: Language) -> Any:
 
 
 def untrained(vocabulary: int, torch_seed: int) -> Any:
-    """A 2-layer Llama of about 0.46 M parameters, initialised from `torch_seed` alone."""
+    """A 2-layer Llama of about 0.5 M parameters, initialised from `torch_seed` alone."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
