@@ -14,18 +14,13 @@ from typing import Any
 
 from study import METHODS
 
-from sparring.sandbox.language import FAMILIES, Language
-from sparring.sandbox.words import ADVERSARIAL
+from sparring.sandbox.language import FAMILIES
 from sparring.stats.paired import compare
 from sparring.stats.rates import Outcome
 
-PAIRS = {
-    harmful: [i.id for i in Language(0).held_out if i.forbidden == harmful]
-    for harmful in (True, False)
-}
-"""The seed ids of the exam's items, in the order in which they recur in every family.
-
-They are the clusters of the intervals.
+PAIRS, EARLIER = {"harmful": 96, "benign": 96}, {"harmful": 16, "benign": 48}
+"""After how many items of a set its seeds recur, which are the clusters of the intervals; and in
+the smaller world that results were measured in before there were stacks of three parts.
 """
 
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
@@ -104,23 +99,19 @@ def ablation(results: Results) -> list[str]:
 
 def exploitability(results: Results) -> list[str]:
     """ASR of each best-response attacker after its last step, and of the strongest of them."""
-    names = ("pool", "broad", "enumeration")
+    names = ("pool", "broad", "enumeration", "own")
     lines = [
-        f"| mean / worst | seeds | {' | '.join(names)} | worst of three | own | exam ASR | benign "
-        "| trained |",
+        f"| mean / worst | seeds | {' | '.join(names)} | worst | exam ASR | benign | trained |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for method, runs in results.items():
         measured = {seed: run for seed, run in runs.items() if "exploit" in run}
         if not measured:
             continue
-        final = [
-            {name: run["exploit"]["attackers"][name]["asr"][-1]["value"] for name in names}
-            for run in measured.values()
-        ]
-        cells = [cell([rates[name] for rates in final], max) for name in names]
-        cells.append(cell([max(rates.values()) for rates in final], max))
-        cells.append(cell(list(ends("own", measured)), max))
+        cells = [cell(list(ends(name, measured)), max) for name in names]
+        attackers = [run["exploit"]["attackers"].values() for run in measured.values()]
+        worst = [max(curve["asr"][-1]["value"] for curve in curves) for curves in attackers]
+        cells.append(cell(worst, max))
         cells += [*row(measured, last), f"{seconds(measured, last)} s"]
         lines.append(f"| {method} | {len(measured)} | {' | '.join(cells)} |")
     return lines
@@ -163,7 +154,8 @@ def families(results: Results, methods: Sequence[str], read: Reading) -> list[st
         cells = []
         for method in there:
             exams = [read(run["exams"]) for run in results[method].values()]
-            cells.append(cell([exam["rates"][key][0] for exam in exams if exam], worst))
+            rates = [exam["rates"][key][0] for exam in exams if exam and key in exam["rates"]]
+            cells.append(cell(rates, worst))
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return lines
 
@@ -171,12 +163,15 @@ def families(results: Results, methods: Sequence[str], read: Reading) -> list[st
 def items(run: Mapping[str, Any], read: Reading, harmful: bool) -> dict[str, Outcome]:
     """Outcomes of the items of the wrapped families; an item's cluster is its seed."""
     exam = read(run["exams"]) or {"items": {}}
-    label, pairs = ("harmful", PAIRS[True]) if harmful else ("benign", PAIRS[False])
+    label = "harmful" if harmful else "benign"
+    pairs = (PAIRS if f"{label}/stack of three" in exam["items"] else EARLIER)[label]
     outcomes: dict[str, Outcome] = {}
-    for family in ADVERSARIAL:
-        for i, mark in enumerate(exam["items"][f"{label}/{family}"]):
+    for name, marks in exam["items"].items():
+        if not name.startswith(label) or name.endswith("/plain"):
+            continue
+        for i, mark in enumerate(marks):
             happened = None if mark == "?" else mark == "1"
-            outcomes[f"{family}/{i}"] = Outcome(happened, pairs[i % len(pairs)])
+            outcomes[f"{name}/{i}"] = Outcome(happened, str(i % pairs))
     return outcomes
 
 
