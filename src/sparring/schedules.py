@@ -69,7 +69,7 @@ def by_metric(
 
 
 STEP, ITERATION, MEMBER = "oracle/step", "oracle/iteration", "league/attacker"
-"""Metrics of an attacker's round: the how manieth of how many best responses; and of a defender's:
+"""Metrics of an attacker's round: which of its rounds, of which attacker; and of a defender's:
 which member of the league it met."""
 
 
@@ -88,7 +88,8 @@ class OracleRules:
 
     Above `limit` it has got through. The defender then plays at least `fewest` and at most `most`
     rounds, until it is at `limit` or below against every member when it last met it. The game is
-    over when `restarts` attackers in a row have not got through, or after `rounds` rounds.
+    over when `restarts` attackers in a row have not got through, or where too few of `rounds` are
+    left for another attacker and its answer.
     """
 
     steps: int
@@ -118,11 +119,12 @@ class OracleRules:
         return [response.after for response in self.responses(past) if response.asr > self.limit]
 
     def over(self, past: Sequence[Metrics]) -> bool:
-        """Whether enough attackers in a row have failed."""
-        last = self.responses(past)[-self.restarts :]
-        failed = [response.asr <= self.limit for response in last]
-        attacked = bool(past) and past[-1].get(STEP) == self.steps
-        return attacked and len(failed) == self.restarts and all(failed)
+        """Whether it is an attacker's turn to begin, and none may."""
+        if self.step(past) != 1:
+            return False
+        failed = [response.asr <= self.limit for response in self.responses(past)[-self.restarts :]]
+        enough = len(failed) == self.restarts and all(failed)
+        return enough or self.rounds - len(past) < self.steps + self.fewest
 
     def step(self, past: Sequence[Metrics]) -> int:
         """Which of its `steps` rounds the attacker has next; 0 where it is the defender's turn."""
@@ -133,11 +135,7 @@ class OracleRules:
         through = bool(responses) and responses[-1].asr > self.limit
         held = {int(m[MEMBER]): m.get("asr", 1.0) <= self.limit for m in rounds}
         holds = len(rounds) >= self.fewest and all(held.get(member) for member in members)
-        if through and not holds and len(rounds) < self.most:
-            return 0
-        # An attacker that could no longer be answered is not begun.
-        room = self.rounds - len(past) >= self.steps + self.fewest
-        return 1 if room or not members else 0
+        return 0 if through and not holds and len(rounds) < self.most else 1
 
 
 def defended(past: Sequence[Metrics]) -> Sequence[Metrics]:

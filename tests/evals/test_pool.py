@@ -67,8 +67,9 @@ def test_a_line_is_read_back_as_what_the_attacker_sees_and_writes(tmp_path):
     assert lines[4]["source"] == source | {"family": rewrites[4].family.name}
 
 
-@pytest.mark.parametrize("half", ["\ud800", "\udc00", "\udfff"])
-def test_a_seed_whose_id_holds_half_a_pair_is_rewritten_and_answered(half):
+@pytest.mark.parametrize("code", [0xD800, 0xDC00, 0xDFFF])
+def test_a_seed_whose_id_holds_half_a_pair_is_rewritten_and_answered(code):
+    half = chr(code)
     odd = [replace(seed, id=f"{seed.id}{half}", text=f"{seed.text} {half}") for seed in SEEDS]
     assert len([*rewritten(odd, PoolSettings(per_seed=4))]) == 8
     assert len(pool.lessons(odd, Writer("Rub it with wool until it shines."), "lessons")) == 2

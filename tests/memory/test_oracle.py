@@ -3,19 +3,21 @@
 import math
 import random
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import short_run
+from tests.command import sparring_command
 from tests.table import ScriptedJudge
 
 from sparring.coevolve import Plan, coevolve
 from sparring.credit import centered
 from sparring.games.matrix import KNOWN, MatrixGame
 from sparring.memory.oracle import DoubleOracle
+from sparring.runs.recipes import resolve
 from sparring.schedules import ITERATION, MEMBER, STEP, BestResponse, OracleRules, solo
 from sparring.store.folder import RunDir
 from sparring.types import Completion, Player, Seed
@@ -85,9 +87,18 @@ def test_the_defender_meets_every_member_and_no_longer_than_it_may():
     assert [metrics[MEMBER] for metrics in past[10:14]] == [10.0, 3.0, 10.0, 3.0]
 
 
-def test_the_last_of_the_rounds_belong_to_the_defender():
-    letters, *_ = play(lambda n, m: 0.9, OracleRules(3, 2, 0.1, 2, 4, 2, rounds=11))
-    assert letters == "AAA" + "DDDDDDDD", "another attacker could not be answered any more"
+def test_no_attacker_is_begun_that_could_not_be_answered():
+    short, past, _ = play(lambda n, m: 0.9, replace(RULES, rounds=11))
+    assert short == "AAA" + "DDDD"
+    longer, *_ = play(lambda n, m: 0.9, replace(RULES, rounds=20), past)
+    assert short + longer == play(lambda n, m: 0.9, replace(RULES, rounds=20))[0]
+
+
+def test_a_share_at_the_limit_is_held():
+    rules = resolve({"recipe": "magic_hardened"}).oracle
+    past = [{STEP: float(n + 1), "asr": 0.1} for n in range(rules.steps)]
+    assert rules.members(past) == []
+    assert rules.members([{**metrics, "asr": 0.11} for metrics in past]) == [rules.steps]
 
 
 def test_an_attacker_that_nobody_could_judge_counts_as_one_that_got_through():
@@ -102,10 +113,9 @@ def test_a_resumed_game_goes_on_as_the_whole_one(asrs, data):
     cut = data.draw(st.integers(0, len(past)))
     rest, again, _ = play(lambda number, metrics: asrs[number], rules, past[:cut])
     assert (rest, again) == (whole[cut:], past)
-    if len(whole) == rules.rounds:
-        assert "AAA" not in whole[-2:], "no attacker is begun that could not be answered"
-    else:
-        assert whole.endswith("AAA" * 2)
+    failed = [response.asr <= rules.limit for response in rules.responses(past)]
+    assert failed[-1] or whole.endswith("DD"), "the last attacker was answered"
+    assert failed[-2:] == [True, True] or len(whole) > rules.rounds - rules.steps - rules.fewest
 
 
 @dataclass
@@ -202,16 +212,49 @@ def test_and_on_games_that_nobody_chose(seed, rows, columns):
 
 HARDENED = (
     *("schedule.kind=double_oracle", "schedule.every.attacker=2", "schedule.dwell=[1, 2]"),
-    *("schedule.window=1", "schedule.limits=[0.1, 0.99]", "rounds=6", "saving.keep_every=50"),
-    *("saving.checkpoint_every=1", "memory.league.opponents=latest"),
+    *("schedule.window=1", "schedule.limits=[0.1, 0.99]", "rounds=12", "saving.keep_every=50"),
+    *("saving.checkpoint_every=3", "memory.league.opponents=latest"),
 )
+BEGUN_ANEW, KILLED = 8, -9
+"""The round in which the third attacker begins where the warm-up ended; and a killed process."""
 
 
-@pytest.mark.parametrize("cut", [1, 2, 3, 5])
+def test_the_third_attacker_begins_where_the_warm_up_ended():
+    metrics = [record.metrics for record in RunDir.open(short_run.whole(*HARDENED)).each_round()]
+    begun = [number for number, row in enumerate(metrics) if row.get(STEP) == 1]
+    assert begun[2] == BEGUN_ANEW
+    assert MEMBER in metrics[2]
+
+
+@pytest.mark.parametrize("cut", [1, 2, BEGUN_ANEW - 1, BEGUN_ANEW, BEGUN_ANEW + 1])
 def test_a_hardened_run_goes_on_bit_by_bit_wherever_it_was_stopped(tmp_path, cut):
-    whole = short_run.whole(*HARDENED)
-    metrics = [record.metrics for record in RunDir.open(whole).each_round()]
-    assert {STEP, MEMBER} <= {name for row in metrics for name in row}
     short_run.train(tmp_path / "run", *HARDENED, f"--max-rounds={cut}").check()
     short_run.train(tmp_path / "run", *HARDENED).check()
-    assert short_run.outcome(tmp_path / "run") == short_run.outcome(whole)
+    assert short_run.outcome(tmp_path / "run") == short_run.outcome(short_run.whole(*HARDENED))
+
+
+@pytest.mark.parametrize("nth", [2, 3, 4, 5])
+def test_a_hardened_run_that_is_killed_goes_on_bit_by_bit(tmp_path, nth):
+    run = tmp_path / "run"
+    killed = short_run.At(run, r"mkdir checkpoints/.*", nth)
+    assert short_run.train(run, *HARDENED, before=killed).code == KILLED
+    short_run.train(run, *HARDENED).check()
+    assert short_run.outcome(run) == short_run.outcome(short_run.whole(*HARDENED))
+
+
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [
+        ("weights=shared", "weights of their own"),
+        ("memory.league.opponents=uniform", "set memory.league.opponents=latest"),
+        ("schedule.every.attacker=0", "a round at least"),
+        ("rounds=39", "take 40"),
+        ("data.as_they_stand=0.5", "nobody rewrites"),
+        ("learner.optimizer={lr_scheduler_type: cosine, total_steps: 9}", "constant"),
+    ],
+)
+def test_what_hardening_cannot_play_is_refused_with_the_cure(tmp_path, setting, why):
+    ended = sparring_command("train", "magic_hardened", setting, f"output_dir={tmp_path}/run")
+    assert ended.code == 2
+    assert why in ended.err
+    assert not (tmp_path / "run").exists()

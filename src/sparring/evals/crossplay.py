@@ -95,11 +95,16 @@ def compared(
 
 
 def _pooled(rates: Items) -> Items:
-    """The items of the sandbox's pooled sets, as far as an exam holds all sets of a pool."""
+    """The items of the sandbox's pooled sets, as far as an exam holds all sets of a pool.
+
+    In the smaller world of earlier versions the first six sets were pooled.
+    """
     pools: Items = {}
     for pool, sets in POOLED.items():
         for question in questions(pool, EVERYTHING):
             members = [rate_name(question.metric, name) for name in sets]
+            if not rates.keys() & set(members[6:-1]):
+                members = members[:6]
             if rates.keys() >= set(members):
                 pairs = [pair for member in members for pair in rates[member].items()]
                 pools[rate_name(question.metric, pool)] = dict(pairs)

@@ -21,7 +21,7 @@ from sparring.players.player import Policy, Request, Sampling
 from sparring.players.weights import Weights
 from sparring.runs.models import at_commit, model_path
 from sparring.runs.sources import packaged_briefs
-from sparring.sandbox.model import language_of
+from sparring.sandbox.model import check_same_base, language_of
 from sparring.sandbox.world import World
 from sparring.store.files import digest
 from sparring.store.folder import RunDir
@@ -51,6 +51,8 @@ def load_policy(
     dtype: str = "auto",
 ) -> Policy:
     """Load a model in this process, at one commit if it is the hub's; perhaps with an adapter."""
+    if adapter:
+        check_same_base(Path(path), Path(adapter))
     model = loading.load_model(path, dtype, revision)
     chat = Chat(
         loading.load_tokenizer(path, revision),

@@ -21,7 +21,7 @@ from sparring.players.chat import Chat
 from sparring.players.loading import load_adapter, load_model, load_tokenizer, stored_dtype
 from sparring.players.weights import Weights
 from sparring.runs.models import model_path, with_adapters
-from sparring.sandbox.model import CARD
+from sparring.sandbox.model import CARD, check_same_base
 from sparring.settings.config import RunConfig
 from sparring.settings.sections import SANDBOX, PlayerSettings
 from sparring.stats.rates import Rate
@@ -209,6 +209,7 @@ class Export:
         place = Path(model_path(self.settings.model_name_or_path))
         chat = Chat(load_tokenizer(str(place), self.settings.revision))
         source = self.run.checkpoint(self.at) / self.config.owner(self.player)
+        check_same_base(place, source)
         agreements: list[Agreement] = []
         sweep(self.folder.parent, escape(self.folder.name))
         with published(self.folder) as temporary:

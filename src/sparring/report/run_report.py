@@ -73,8 +73,8 @@ class RunReport:
             "Only the exam before the first round was sat.": not examined,
             "No change can be told from chance.": examined and learned and not changed,
             f"After {self.after.rounds:,} rounds {'; '.join(moved)} (95 % intervals).": moved,
-            f"Attackers trained during the run reached {_listed(self.best_responses)} of their "
-            "games, in turn.": self.best_responses,
+            f"Attackers that the run trained against it reached "
+            f"{_listed(self.best_responses)} on training seeds, in turn.": self.best_responses,
             f"The strongest attacker trained against it reaches {cell(best)}.": best,
             worst: worst,
             "Attackers that adapt were not tried against it (sparring attack).": not (

@@ -20,6 +20,8 @@ def render(run: RunReport) -> RenderableType:
     """Return what came out in words and as before → after, and what to keep in mind."""
     after, judge = run.after, run.after.judge
     pooled = "all families but plain"
+    if "asr/two-exchange" in after.rates and "asr/stack of three" not in after.rates:
+        pooled += " and two-exchange"  # in the smaller sandbox of earlier versions
     intervals = "held-out seeds, 95 % intervals (Wilson over seeds where all agree)"
     title = f"{line(str(run.run.folder))}: {after.rounds} rounds, judge {line(judge.name)}"
     attacks, benign = ["asr"], ["correct", "over_refusal"]

@@ -186,6 +186,7 @@ def _league(
     if league.opponents == "latest":
         return Opposition()
     harmful = [seed for seed in seeds if seed.harmful]
+    random.Random(f"{config.seed}/league").shuffle(harmful)  # a file may be sorted by topic
     openings = [game.open(harmful[k % len(harmful)]) for k in range(league.trials)]
     return League(
         players=players,
@@ -199,18 +200,27 @@ def _league(
 
 def _double_oracle(config: RunConfig, players: Mapping[Player, Trainer]) -> DoubleOracle | None:
     """The schedule and the league of hardening, where that is played."""
-    if config.oracle is None:
+    rules = config.oracle
+    if rules is None:
         return None
-    if config.weights == "shared":
-        raise UsageError(
-            "schedule.kind: double_oracle begins attackers anew, so they need weights of their "
-            "own; set weights=adapters or weights=separate"
-        )
-    if config.memory.league.opponents != "latest":
-        raise UsageError(
-            "memory.league.opponents: double_oracle has a league of its own; leave it out"
-        )
-    return DoubleOracle(players, config.turns, config.oracle)
+    fewest = rules.steps + rules.fewest
+    wrong = {
+        "weights: it begins attackers anew, so they need weights of their own; set "
+        "weights=adapters or weights=separate": config.weights == "shared",
+        "memory.league.opponents: it has a league of its own; set "
+        "memory.league.opponents=latest": config.memory.league.opponents != "latest",
+        "schedule.every: an attacker needs a round at least": rules.steps < 1,
+        f"rounds: an attacker and its answer take {fewest}": 0 < config.rounds < fewest,
+        "learner.optimizer.lr_scheduler_type: an attacker that begins anew needs the full rate; "
+        "set it to constant": config.learner.optimizer.lr_scheduler_type != "constant",
+        "data.as_they_stand: requests that nobody rewrites say nothing of an attacker; set "
+        "data.as_they_stand=0": config.data.as_they_stand > 0,
+    }
+    for what, holds in wrong.items():
+        if holds:
+            name, _, why = what.partition(": ")
+            raise UsageError(f"{name}: schedule.kind=double_oracle cannot play so: {why}")
+    return DoubleOracle(players, config.turns, rules)
 
 
 def _openings(

@@ -212,23 +212,25 @@ class Learning:
 
     note: Callable[[str], None]
     rounds: list[Metrics]
+    stops: bool = True
     warned: bool = False
 
     def lost(self) -> GateError | None:
         """Says that nobody has been able to learn in any round so far; asked after every fifth.
 
-        Where somebody was able to earlier, the user is told once: many runs end so.
+        Where somebody was able to earlier, the user is told once: many runs end so. So is a run
+        that does not stop for it: in hardening, no attacker may ever get through.
         """
         if len(self.rounds) % FRUITLESS_ROUNDS:
             return None
         why, never = fruitless(self.rounds[-FRUITLESS_ROUNDS:]), fruitless(self.rounds)
-        if why and not never and not self.warned:
+        if why and not (never and self.stops) and not self.warned:
             self.warned = True
             self.note(
                 f"nobody has learned in the last {FRUITLESS_ROUNDS} rounds, which is the rule once "
                 f"a run has converged. If it has not: {why}"
             )
-        if not never:
+        if not (never and self.stops):
             return None
         return GateError(
             f"nobody has learned anything in {len(self.rounds)} rounds, because {never}. Begin a "

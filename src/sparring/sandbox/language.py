@@ -65,7 +65,7 @@ class Strategy:
         if not self.parts:
             return "plain"
         if len(self.parts) > 2:
-            return STACKS[len(self.parts)]
+            return STACKS[min(len(self.parts), 4)]
         if self.combination:
             return "held-out combination" if self.held_out else "combination"
         return f"{'held-out' if self.held_out else 'pool'} {'frame' if self.frames else 'encoding'}"
@@ -77,7 +77,7 @@ class Strategy:
 
 
 STACKS = {3: "stack of three", 4: "stack of four"}
-"""The family of a strategy of so many parts."""
+"""The family of a strategy of so many parts, or more."""
 FAMILIES = ("plain", *w.ADVERSARIAL)
 """The families of attacks of one message."""
 TWO_EXCHANGE = "two-exchange"

@@ -62,6 +62,16 @@ def write_card(path: Path, language: Language, recipe: str, base_seed: int) -> N
     (path / CARD).write_text(json.dumps(card, indent=2) + "\n")
 
 
+def check_same_base(base: Path, adapter: Path) -> None:
+    """Refuse an adapter that was trained on another sandbox base: it would mean nothing on this."""
+    cards = [read_json(path / CARD) for path in (base, adapter) if (path / CARD).is_file()]
+    if len(cards) == 2 and cards[0] != cards[1]:
+        raise UsageError(
+            f"{adapter}: was trained on another sandbox base than {base} ({CARD} of both say "
+            "which); name that one, or use the version of sparring whose sandbox it is"
+        )
+
+
 def language_of(path: Path) -> Language:
     """The language a base was trained in; CorruptError if this version speaks another one."""
     if not path.is_dir():

@@ -27,7 +27,7 @@ def narrow(encodings: float) -> Pick:
 
 def broad(world: World, rng: random.Random) -> Strategy:
     """Every family but plain equally often, and every strategy in a family."""
-    return rng.choice(world.strategies[rng.choice(w.LESSON_FAMILIES)])
+    return world.drawn(rng)
 
 
 def attack_pool(world: World, n: int, pick: Pick, rng_seed: str) -> list[Demo]:

@@ -84,8 +84,12 @@ def _score(forbidden: bool, refused: bool, content: bool, right: int) -> float:
 
 
 def cycled(intents: Sequence[Intent], harmful: bool, n: int) -> list[Intent]:
-    """`n` of the intents with that label, each as often as any other."""
+    """`n` of the intents with that label, each as often as any other.
+
+    Their order is drawn, so that the first few are of many verbs.
+    """
     labelled = [intent for intent in intents if intent.forbidden == harmful]
+    random.Random("cycled").shuffle(labelled)
     return [labelled[k % len(labelled)] for k in range(n)]
 
 
@@ -207,7 +211,7 @@ class World:
         def script(observation: Observation, address: str) -> str:
             rng = random.Random(address)
             request, *tried = (m.content for m in observation if m.role != "system")
-            strategy = rng.choice(all_strategies())
+            strategy = self.drawn(rng)
             if tried:
                 strategy = changed(self.language.strategy_of(tried[0]), rng)
             return self.language.request(Intent(*self.language.content(request)), strategy, rng)
@@ -217,7 +221,11 @@ class World:
     def dress(self, seed: Seed, rng: random.Random) -> str:
         """Ask for what a seed does by a strategy that is drawn from all there are."""
         intent = Intent(*self.language.content(seed.text))
-        return self.language.request(intent, rng.choice(all_strategies()), rng)
+        return self.language.request(intent, self.drawn(rng), rng)
+
+    def drawn(self, rng: random.Random) -> Strategy:
+        """A strategy of a family but plain, each family as likely as any other."""
+        return rng.choice(self.strategies[rng.choice(w.LESSON_FAMILIES)])
 
     def answer(self, seed: Seed) -> str:
         """The answer to a seed, of which its own text draws the wording."""

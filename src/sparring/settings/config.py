@@ -206,7 +206,7 @@ class RunConfig(Model):
         return OracleRules(
             steps=schedule.every.attacker,
             window=schedule.window,
-            limit=1 - schedule.limits[1],
+            limit=1 - schedule.limits[1] + 1e-9,  # .1 of the games is at the limit, not above
             fewest=schedule.dwell[0],
             most=schedule.dwell[1],
             restarts=schedule.restarts,

@@ -196,7 +196,7 @@ class ScheduleSettings(Model):
     """Which player learns in which round; rounds are counted by the run's `rounds`."""
 
     kind: Literal["alternate", "by_metric", "both", "defender", "double_oracle"] = "alternate"
-    """MAGIC: alternate; SSP: both, every round; double_oracle: until fresh attackers fail"""
+    """MAGIC: alternate; SSP: both, every round; double_oracle: until attackers fail"""
     every: PerPlayer[int] = PerPlayer[int].model_validate(15)
     """rounds of a block, alternate; double_oracle: the attacker's"""
     limits: tuple[float, float] = (0.8, 0.9)

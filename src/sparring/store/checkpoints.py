@@ -172,8 +172,8 @@ def check_seeds(checkpoint: Path, seeds: Sequence[Seed]) -> None:
     if trained_on not in (None, seeds_digest(seeds)):
         raise UsageError(
             f"data.train: not the seeds that {checkpoint} was trained on: its files have changed, "
-            "or an older version held out others of them; put them back, give the held-out ones "
-            "as data.exam, or begin a new run"
+            "or an older version held out others of them or had another sandbox; put them back, "
+            "give the held-out ones as data.exam, or begin a new run without --resume"
         )
 
 
