@@ -56,7 +56,7 @@ def test_the_short_run_learns_prunes_and_forgets_nothing():
     checkpoints = sorted(path.name for path in (run / "checkpoints").glob("round_*"))
     assert checkpoints == ["round_000000", "round_000002", "round_000003", "round_000004"]
     moments = run / "checkpoints" / checkpoints[-1] / "optimizer.safetensors"
-    assert moments.stat().st_size > 7_000_000, "moments of both players' 468,864 parameters"
+    assert moments.stat().st_size > 7_000_000, "moments of both players' half a million parameters"
 
 
 def test_a_run_killed_at_every_step_of_its_writing_is_the_whole_run(tmp_path):

@@ -106,6 +106,8 @@ REHEARSED = [
     ("defender_only", "llama-3.1-8b", 24, LLAMA3),
     ("base_attacker", "smollm2-135m", 24, LLAMA3),
     ("defender_cot", "smollm2-135m", 0, LLAMA3),
+    ("magic_hardened", "smollm2-135m", 24, LLAMA3),
+    ("ssp_hardened", "qwen2.5-0.5b", 24, QWEN2),
 ]
 
 

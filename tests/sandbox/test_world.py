@@ -63,7 +63,7 @@ def test_the_pool_holds_no_combination_and_nothing_held_out():
 
 
 def test_the_pool_of_single_rewrites_is_what_it_was():
-    """The five seeds of docs/results.md rest on it."""
+    """Warmed-up attackers rest on it."""
     demos = attack_pool(WORLD, 200, narrow(0.04), "42")
     rows = [{"observation": [*map(asdict, d.observation)], "reply": d.reply} for d in demos]
     assert hashlib.sha256(json.dumps(rows).encode()).hexdigest() == POOL

@@ -41,6 +41,10 @@ _BROAD = (
     "the attack pool is broad: it holds every family of the exam, also those called held-out "
     "(warm_up.pool=narrow lacks them); the exam's seeds are held out of everything"
 )
+_TUNING = (
+    "exam.families=tuning: this run's exams, and attacks on it, ask pairs of words that are kept for "
+    "choosing settings; report figures on others"
+)
 UNPARSEABLE, UNFAITHFUL = "unparseable", "unfaithful"
 
 
@@ -88,6 +92,9 @@ def sandbox(config: RunConfig) -> Source:
     if config.game.exchanges > 1:
         pool += dialogues(world, round(warm.pool_dialogues * warm.pool_size), pick, rng_seed)
 
+    broad_pool = warm.pool == "broad" and warm.steps.attacker > 0
+    notes = {_BROAD: broad_pool, _TUNING: world.tuning}
+
     def exam(game: Dialogue, judge: Judge) -> Exam:
         """Return the exam on held-out seeds; a script plays the attacks of two exchanges."""
         sets, attacker = world.exam(config.exam.n, "exam"), world.two_exchange_attacker()
@@ -102,7 +109,7 @@ def sandbox(config: RunConfig) -> Source:
         judge=world.judge,
         briefs=world.briefs,
         wording=Words(RULED_HARMFUL, RULED_BENIGN),
-        notes=(_BROAD,) if warm.pool == "broad" and warm.steps else (),
+        notes=[note for note, holds in notes.items() if holds],
         pool=pool,
         exam=exam,
         strategy=partial(strategy_of, lambda _, attacks: world.language.strategy_name(attacks)),
