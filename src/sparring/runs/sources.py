@@ -42,8 +42,8 @@ _BROAD = (
     "(warm_up.pool=narrow lacks them); the exam's seeds are held out of everything"
 )
 _TUNING = (
-    "exam.families=tuning: this run's exams, and attacks on it, ask pairs of words that are kept for "
-    "choosing settings; report figures on others"
+    "exam.families=tuning: this run's exams, and attacks on it, ask pairs of words that are kept "
+    "for choosing settings; report figures on others"
 )
 UNPARSEABLE, UNFAITHFUL = "unparseable", "unfaithful"
 
