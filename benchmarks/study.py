@@ -74,9 +74,9 @@ attack pool and the diversity term, and that of magic the league too. A frozen a
 for the last two, and self_redteam runs on the narrow pool.
 
 `magic-both`, `-wide` and `-shared` vary what MAGIC and SSP differ in: who learns in a round, the
-replies to an attack, and shared weights. The others vary one thing about the narrow pool. `-20` encodes a
-fifth of the pool instead of 4 %; `-timed` plays as many rounds as take the computing time of 160
-rounds of `magic`.
+replies to an attack, and shared weights. The others vary one thing about the narrow pool. `-20`
+encodes a fifth of the pool instead of 4 %; `-timed` plays as many rounds as take the computing time
+of 160 rounds of `magic`.
 """
 EXPLOITED = [name for name in METHODS if not name.endswith("-20")]
 SPARRING = (sys.executable, "-c", "from sparring.cli import main; main()")
