@@ -31,10 +31,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 from tests.transport.server import Script, serving  # noqa: E402
 
 from sparring.judges.judge import refuses  # noqa: E402
+from sparring.store.folder import RunDir  # noqa: E402
 
 REPLAY = ("memory.experience.sampler=ucb",)
 LEAGUE = ("memory.league.opponents=nash", "memory.league.keep_every=1", "memory.league.share=1.0")
 ONE, OWN = ("weights=shared", "learner.learning_rate=1e-5"), ("weights=separate",)
+SHORT = ("rounds=4", "schedule.dwell=[1,1]", "schedule.window=1", "schedule.limits=[0.5,0.99]")
+"""An attacker's round, its answer, and the same again."""
 GAMES: Mapping[str, tuple[str, ...]] = {
     "magic": ("magic",),
     "magic, two exchanges": ("magic", "game.exchanges=2"),
@@ -51,6 +54,8 @@ GAMES: Mapping[str, tuple[str, ...]] = {
     "defender_only": ("defender_only",),
     "base_attacker": ("base_attacker",),
     "defender_cot": ("defender_cot",),
+    "magic_hardened": ("magic_hardened", *SHORT),
+    "ssp_hardened": ("ssp_hardened", *SHORT),
 }
 SMALL = (
     "rounds=3",
@@ -67,7 +72,7 @@ SMALL = (
     "exam.crossplay=0",
     "saving.checkpoint_every=1",
 )
-RULED = {"ssp": ("score",), "self_redteam": ("prompt_harmful",)}
+RULED = {"ssp": ("score",), "ssp_hardened": ("score",), "self_redteam": ("prompt_harmful",)}
 """What a rubric rules by recipe, behind a loopback server, beside the shipped linear judge."""
 DATA = ("data.train=[{path: 'own:train'}]", "data.exam=[{path: 'own:tuning'}]")
 
@@ -151,8 +156,8 @@ def main() -> None:
             played = Played()
             played.add(train, folder / "rounds.jsonl")
             played.add([*train, "--resume"], None)
-            rounds = (folder / "rounds.jsonl").read_text().splitlines()
-            as_expected = played.exits == [-signal.SIGKILL, 0] and len(rounds) == 3
+            complete = RunDir.open(folder).status.status == "complete"
+            as_expected = played.exits == [-signal.SIGKILL, 0] and complete
             failed += not as_expected
             ended = "killed, resumed, complete" if as_expected else f"exit codes {played.exits}"
             spent = f"{played.wall / 60:.1f} | {played.cpu / 60:.1f} | {played.peak:.1f}"

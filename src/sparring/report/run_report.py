@@ -64,7 +64,7 @@ class RunReport:
         changed = any(apart(before.get(key), after[key]) for key in keys)
         examined = self.after is not self.before
         moved = [self._moved(key) for key in keys]
-        best, worst = self.best_response, self._worst
+        trained, worst = self._trained, self._worst
         words = {
             f"The run is not complete ({name(status)} after {len(self.rounds):,} rounds).": status
             != "complete",
@@ -75,13 +75,33 @@ class RunReport:
             f"After {self.after.rounds:,} rounds {'; '.join(moved)} (95 % intervals).": moved,
             f"Attackers that the run trained against it reached "
             f"{_listed(self.best_responses)} on training seeds, in turn.": self.best_responses,
-            f"The strongest attacker trained against it reaches {cell(best)}.": best,
+            trained: trained,
             worst: worst,
             "Attackers that adapt were not tried against it (sparring attack).": not (
-                best or worst
+                trained or worst
             ),
         }
         return " ".join(sentence for sentence, holds in words.items() if holds)
+
+    @property
+    def _trained(self) -> str:
+        """How far attackers that train got, beside the exam; '' where none was played."""
+        exploit, best = self.exploit, self.best_response
+        if not (exploit and exploit.worst and best):
+            return ""
+        key = headline_key(self.after.rates, "asr")
+        exam = self.after.rates[key] if key else None
+        farther = exam and apart(exam, best) and (best.value or 0) > (exam.value or 0)
+        shown = (
+            "so the exam's fixed attacks do not show what an attacker that adapts finds"
+            if farther
+            else "which says nothing of a longer attack or another one"
+        )
+        steps = exploit.attackers[exploit.worst].steps[-1]
+        return (
+            f"The strongest attacker trained against it ({name(exploit.worst)}, {steps} steps) "
+            f"reaches {cell(best)}, {shown}."
+        )
 
     @property
     def _worst(self) -> str:
