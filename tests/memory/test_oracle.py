@@ -95,7 +95,7 @@ def test_no_attacker_is_begun_that_could_not_be_answered():
 
 
 def test_a_share_at_the_limit_is_held():
-    rules = resolve({"recipe": "magic_hardened"}).oracle
+    rules = resolve({"recipe": "magic_hardened"}).schedule.oracle(600)
     past = [{STEP: float(n + 1), "asr": 0.1} for n in range(rules.steps)]
     assert rules.members(past) == []
     assert rules.members([{**metrics, "asr": 0.11} for metrics in past]) == [rules.steps]

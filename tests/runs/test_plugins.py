@@ -56,7 +56,7 @@ def test_a_plug_in_is_a_recipe_with_its_own_settings(install):
     assert "recipe: vault" in ended.text
     assert "did you mean vault?" in refused("vualt")
     assert "known: magic, ssp" in refused("zzz")
-    assert "defender_cot, vault" in refused("zzz")
+    assert "ssp_hardened, vault" in refused("zzz")
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,8 @@ WARM = {
 ONE_EACH = ("schedule.dwell=[1,2]", "schedule.window=1", "schedule.limits=[0.5,0.99]")
 IN_TURN = ("schedule.every=1", "learner.num_generations=3")
 MORE = {
-    **dict.fromkeys(("magic", "base_attacker", "defender_cot"), IN_TURN),
+    **dict.fromkeys(("base_attacker", "defender_cot"), IN_TURN),
+    "magic": (*IN_TURN, "learner.seeds_per_round=12"),
     **dict.fromkeys(("no_game", "defender_only"), ("learner.num_generations=3",)),
     "ssp": ("memory.experience.replay_share=0.5",),
     "self_redteam": ("learner.chat_batch=8", "learner.seeds_per_round=8"),

@@ -64,7 +64,7 @@ def test_a_run_that_never_had_a_signal_stops_resumable_with_the_cure(tmp_path, m
 
 def test_a_run_that_lost_its_signal_later_says_so_once_and_goes_on(tmp_path):
     watch = Noting()
-    folder = train(paid_alike(short(tmp_path / "run", 3 * ROUNDS + 1), after=1), watch=watch)
+    folder = train(paid_alike(short(tmp_path / "run", 3 * ROUNDS + 1), after=3), watch=watch)
     assert folder.status.status == "complete"
     assert sum("once a run has converged" in note for note in watch.notes) == 1
 

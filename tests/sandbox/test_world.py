@@ -19,7 +19,7 @@ from sparring.sandbox.world import World
 
 WORLD = World(Language(0))
 LANGUAGE = WORLD.language
-POOL = "f9616fbb582d5d244eaec3ac497dcab629ebc3ff12ed44e476d5b6a4d8990f79"
+POOL = "d657fb95b3aef8d53e38a218a189cac729b9149fb77add2f2d61bcf97f9cdebb"
 TRAIN = {seed.text for seed in WORLD.seeds(LANGUAGE.train)}
 
 

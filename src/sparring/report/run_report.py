@@ -147,7 +147,7 @@ class RunReport:
     def best_responses(self) -> Sequence[BestResponse]:
         """The attackers that a hardened run trained against its defender, in their order."""
         settings = settings_of(self.run)
-        rules = settings.oracle if settings else None
+        rules = settings.schedule.oracle(settings.rounds) if settings else None
         return rules.responses([record.metrics for record in self.rounds]) if rules else ()
 
     @cached_property

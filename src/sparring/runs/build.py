@@ -200,7 +200,7 @@ def _league(
 
 def _double_oracle(config: RunConfig, players: Mapping[Player, Trainer]) -> DoubleOracle | None:
     """The schedule and the league of hardening, where that is played."""
-    rules = config.oracle
+    rules = config.schedule.oracle(config.rounds)
     if rules is None:
         return None
     fewest = rules.steps + rules.fewest

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from sparring.data.readers import parsed
-from sparring.schedules import OracleRules, solo
+from sparring.schedules import solo
 from sparring.settings import sections
 from sparring.settings.sections import Count, Model, PlayerSettings, Share, Steps, Weight
 from sparring.types import Player, Turn, UsageError
@@ -68,8 +68,7 @@ class ExamSettings(Model):
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """share of data.train kept for exams, unless data.exam is given"""
     families: Literal["none", "tuning", "report"] = "none"
-    """own seeds: families of attacks that dress them too, for tuning or for the figures reported;
-    in the sandbox, where exams always have them: `tuning` takes other pairs of words"""
+    """of attacks that dress own held-out seeds; sandbox: tuning asks pairs of their own"""
     judge: sections.Judges = Field([])
     """judges that rule on exams a second time and never on a reward"""
     crossplay: Steps = 5
@@ -196,22 +195,6 @@ class RunConfig(Model):
             return {Player.DEFENDER: Turn(frozenset(Player), {p: widths[p] for p in Player})}
         learners = [Player.DEFENDER] if schedule.kind == "defender" else [*Player]
         return {p: solo(p, widths[p], schedule.replies_per_attack) for p in learners}
-
-    @property
-    def oracle(self) -> OracleRules | None:
-        """The rules of a double oracle, where that is the schedule."""
-        schedule = self.schedule
-        if schedule.kind != "double_oracle":
-            return None
-        return OracleRules(
-            steps=schedule.every.attacker,
-            window=schedule.window,
-            limit=1 - schedule.limits[1] + 1e-9,  # .1 of the games is at the limit, not above
-            fewest=schedule.dwell[0],
-            most=schedule.dwell[1],
-            restarts=schedule.restarts,
-            rounds=self.rounds,
-        )
 
     @property
     def in_sandbox(self) -> bool:

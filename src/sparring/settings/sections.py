@@ -7,6 +7,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from sparring.schedules import OracleRules
 from sparring.types import Player
 
 
@@ -200,8 +201,7 @@ class ScheduleSettings(Model):
     every: PerPlayer[int] = PerPlayer[int].model_validate(15)
     """rounds of a block, alternate; double_oracle: the attacker's"""
     limits: tuple[float, float] = (0.8, 0.9)
-    """by_metric: hand back at or below, hand over at or above; double_oracle: the defence holds
-    at or above the second"""
+    """by_metric: hand back at or below, hand over at or above; double_oracle: the second holds"""
     window: Count = 3
     """by_metric: rounds averaged; double_oracle: of the attacker's, the last ones"""
     dwell: tuple[int, int] = (3, 30)
@@ -221,6 +221,20 @@ class ScheduleSettings(Model):
         if not 1 <= self.dwell[0] <= self.dwell[1]:
             raise ValueError("dwell must be the fewest rounds (at least 1), then the most")
         return self
+
+    def oracle(self, rounds: int) -> OracleRules | None:
+        """The rules of a double oracle of so many rounds, where that is the schedule."""
+        if self.kind != "double_oracle":
+            return None
+        return OracleRules(
+            steps=self.every.attacker,
+            window=self.window,
+            limit=1 - self.limits[1] + 1e-9,  # .1 of the games is at the limit, not above
+            fewest=self.dwell[0],
+            most=self.dwell[1],
+            restarts=self.restarts,
+            rounds=rounds,
+        )
 
 
 class WarmUpSettings(Model):
