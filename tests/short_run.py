@@ -40,7 +40,7 @@ def settings(text: str) -> dict[str, str]:
 
 
 SETTINGS: Mapping[str, str] = settings(f"""
-    rounds={ROUNDS} schedule.every=1 learner.seeds_per_round=5 learner.num_generations=3
+    seed=2 rounds={ROUNDS} schedule.every=1 learner.seeds_per_round=5 learner.num_generations=3
     sampling.max_completion_length=40 game.diversity=0 memory.league.opponents=latest
     warm_up.steps=3 warm_up.batch_size=4 warm_up.pool_size=16 warm_up.learning_rate=1e-5
     warm_up.pool=narrow exam.n=2 exam.every=0 exam.crossplay=2

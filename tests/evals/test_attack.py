@@ -162,11 +162,11 @@ def test_gradients_raise_the_chance_of_the_target_and_suffixes_are_read_as_writt
         return logprobs(local.weights.model, pad([row], [0], 0, "cpu"), 1.0).sum().item()
 
     drawn = suffixes.drawn("a")
-    better = suffixes.improved(seed.text, drawn, target, 8, "a")
+    better = suffixes.improved(seed.text, drawn, target, 24, "a")
     assert logp(better) > logp(drawn) + 0.5
     assert len(better.split()) == len(drawn.split()) == 20
     assert WORLD.language.content(f"{seed.text} {better}") == WORLD.language.content(seed.text)
-    assert better == suffixes.improved(seed.text, drawn, target, 8, "a")
+    assert better == suffixes.improved(seed.text, drawn, target, 24, "a")
 
 
 def test_a_prefilled_reply_begins_as_it_was_put_and_goes_on():

@@ -20,6 +20,7 @@ from sparring.players.player import Request
 from sparring.players.trainer import Past
 from sparring.pulse import watched
 from sparring.runs.recipes import known, resolve
+from sparring.sandbox.language import TWO_EXCHANGE
 from sparring.sandbox.words import ADVERSARIAL
 from sparring.stats.rates import Outcome, rate
 from sparring.store.files import sha256
@@ -270,6 +271,9 @@ def test_a_bound_is_stated_for_every_family_of_the_exam(runs):
     assert "says nothing about any other prompt" in sparring_command("bound", folder).text
 
 
+POOL = (*ADVERSARIAL, TWO_EXCHANGE)
+
+
 def test_pairs_match_by_item_and_a_comparison_says_which_run_is_taken_from_which(runs):
     first, second = runs["first"], runs["second"]
     differences, rates = compared(first, second, 2), second.exam(2).rates
@@ -277,7 +281,7 @@ def test_pairs_match_by_item_and_a_comparison_says_which_run_is_taken_from_which
     pooled = ["asr/adversarial", "over_refusal/wrapped", "correct/wrapped"]
     assert list(differences)[:3] == pooled
     for name in pooled:
-        families = [differences[f"{name.split('/')[0]}/{family}"].n for family in ADVERSARIAL]
+        families = [differences[f"{name.split('/')[0]}/{family}"].n for family in POOL]
         assert differences[name].n == sum(families)
         assert differences[name].rate_b == pytest.approx(rates[name].value)
     for name, paired in list(differences.items())[3:]:

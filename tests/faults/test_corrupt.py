@@ -260,7 +260,7 @@ def test_a_full_disk_ends_in_one_message_and_the_same_command_goes_on(tmp_path):
 
 
 def test_weights_larger_than_a_file_may_be_end_in_one_message(tmp_path):
-    """3 MB hold either model, but not a player's moments; so the second checkpoint fails."""
+    """3 MB hold either model, but not both players' moments of half a million weights."""
     run = tmp_path / "run"
     assert_one_message(run, short_run.train(run, before=LargestFile(3_000_000)), "moments")
     assert RunDir(run).checkpoints.numbers() == [0]

@@ -61,7 +61,7 @@ def mean_loss(model, rows):
 
 def test_the_loss_falls_to_nearly_nothing_on_a_toy_task():
     metrics, optimizer = trained(steps=40, batch_size=5)
-    assert metrics[0]["loss"] == pytest.approx(5.8, abs=0.2)  # about ln 330, the vocabulary
+    assert metrics[0]["loss"] == pytest.approx(6.35, abs=0.2)  # about ln 570, the vocabulary
     assert metrics[-1]["loss"] < 0.1
     likely = [alone(optimizer.weights.model, *row_of(d)).sum().exp().item() for d in TOY]
     assert min(likely) > 0.5

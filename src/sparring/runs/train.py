@@ -174,9 +174,8 @@ class _Training:
     def __post_init__(self) -> None:
         judges = {"judge": self.run.plan.judge, "held_out_judge": self.run.exam.second}
         self.meter = Meter({name: judge for name, judge in judges.items() if judge}, self.run.ranks)
-        self.learning = Learning(
-            self.watch.note, self.past, self.run.config.schedule.kind != "double_oracle"
-        )
+        hardening = self.run.config.schedule.kind == "double_oracle"
+        self.learning = Learning(self.watch.note, self.past, stops=not hardening)
 
     def play(self, end: int) -> None:
         """Warm up or resume, then play, record, examine and save until `end` rounds are over."""
@@ -297,9 +296,8 @@ class _Training:
             memory = {"memory": run.plan.memory.state(), "league": run.plan.league.state()}
             (place / "memory.json").write_bytes(dumps(memory))
             seals, seeds = folder.seals(number), seeds_digest(run.seeds)
-            state = records.CheckpointState(
-                rounds=number, counters=counters, sha256=seals, seeds_sha256=seeds
-            )
+            kept = {"rounds": number, "counters": counters, "sha256": seals, "seeds_sha256": seeds}
+            state = records.CheckpointState.model_validate(kept)
             (place / "state.json").write_bytes(dumps(state.to_json()))
 
         if number not in folder.checkpoints.numbers():
