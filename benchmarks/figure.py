@@ -71,11 +71,12 @@ def draw_rates(axes: Any, run: dict[str, Any]) -> None:
     for place, (family, pair) in enumerate(reversed(rates.items())):
         for rate, colour, offset in zip(pair, (BEFORE, AFTER), (0.17, -0.17), strict=True):
             low, high = rate["ci95"]
-            reach = [[rate["value"] - low], [high - rate["value"]]]
+            reach = [[max(0.0, rate["value"] - low)], [max(0.0, high - rate["value"])]]
             axes.errorbar(
                 [rate["value"]], [place + offset], xerr=reach, fmt="o", ms=5, color=colour
             )
-        axes.text(-0.03, place, family.replace("_", " "), ha="right", va="center", fontsize=8)
+        shown = family.replace("held-out", "broad-pool")  # the demo's pool holds them
+        axes.text(-0.03, place, shown, ha="right", va="center", fontsize=8)
     axes.set(xlim=(0, 1), ylim=(-0.6, len(rates) - 0.4), yticks=[])
     axes.set_xlabel("attack success rate on held-out seeds, 95 % intervals", fontsize=8)
     axes.tick_params(labelsize=8)
