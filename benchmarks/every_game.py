@@ -36,7 +36,14 @@ from sparring.store.folder import RunDir  # noqa: E402
 REPLAY = ("memory.experience.sampler=ucb",)
 LEAGUE = ("memory.league.opponents=nash", "memory.league.keep_every=1", "memory.league.share=1.0")
 ONE, OWN = ("weights=shared", "learner.learning_rate=1e-5"), ("weights=separate",)
-SHORT = ("rounds=4", "schedule.dwell=[1,1]", "schedule.window=1", "schedule.limits=[0.5,0.99]")
+SHORT = (
+    "rounds=4",
+    "schedule.harden_after=0",
+    "schedule.attack=1",
+    "schedule.dwell=[1,1]",
+    "schedule.window=1",
+    "schedule.limits=[0.5,0.99]",
+)
 """An attacker's round, its answer, and the same again."""
 GAMES: Mapping[str, tuple[str, ...]] = {
     "magic": ("magic",),

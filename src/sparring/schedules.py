@@ -84,14 +84,16 @@ class BestResponse:
 
 @dataclass(frozen=True, slots=True)
 class OracleRules:
-    """`steps` rounds for an attacker; the mean ASR of its last `window` rounds is its result.
+    """After the first `after` rounds an attacker has `steps` rounds, then another one.
 
-    Above `limit` it has got through. The defender then plays at least `fewest` and at most `most`
-    rounds, until it is at `limit` or below against every member when it last met it. The game is
-    over when `restarts` attackers in a row have not got through, or where too few of `rounds` are
-    left for another attacker and its answer.
+    The mean ASR of an attacker's last `window` rounds is its result. Above `limit` it has got
+    through. The defender then plays at least `fewest` and at most `most` rounds, until it is at
+    `limit` or below against every member when it last met it. The game is over when `restarts`
+    attackers in a row have not got through, or where too few of `rounds` are left for another
+    attacker and its answer.
     """
 
+    after: int
     steps: int
     window: int
     limit: float
@@ -120,7 +122,7 @@ class OracleRules:
 
     def over(self, past: Sequence[Metrics]) -> bool:
         """Whether it is an attacker's turn to begin, and none may."""
-        if self.step(past) != 1:
+        if len(past) < self.after or self.step(past) != 1:
             return False
         failed = [response.asr <= self.limit for response in self.responses(past)[-self.restarts :]]
         enough = len(failed) == self.restarts and all(failed)
@@ -131,11 +133,12 @@ class OracleRules:
         responses, members = self.responses(past), self.members(past)
         if past and past[-1].get(STEP, self.steps) < self.steps:
             return int(past[-1][STEP]) + 1
+        if not responses or responses[-1].asr <= self.limit:
+            return 1
         rounds = defended(past)
-        through = bool(responses) and responses[-1].asr > self.limit
         held = {int(m[MEMBER]): m.get("asr", 1.0) <= self.limit for m in rounds}
         holds = len(rounds) >= self.fewest and all(held.get(member) for member in members)
-        return 0 if through and not holds and len(rounds) < self.most else 1
+        return 1 if holds or len(rounds) >= self.most else 0
 
 
 def defended(past: Sequence[Metrics]) -> Sequence[Metrics]:

@@ -16,15 +16,16 @@ from tests.table import ScriptedJudge
 from sparring.coevolve import Plan, coevolve
 from sparring.credit import centered
 from sparring.games.matrix import KNOWN, MatrixGame
+from sparring.memory.memory import Opposition
 from sparring.memory.oracle import DoubleOracle
 from sparring.runs.recipes import resolve
-from sparring.schedules import ITERATION, MEMBER, STEP, BestResponse, OracleRules, solo
+from sparring.schedules import ITERATION, MEMBER, STEP, BestResponse, OracleRules, always, solo
 from sparring.store.folder import RunDir
 from sparring.types import Completion, Player, Seed
 
 A, D = Player.ATTACKER, Player.DEFENDER
 TURNS = {p: solo(p, 4) for p in Player}
-RULES = OracleRules(steps=3, window=2, limit=0.1, fewest=2, most=4, restarts=2, rounds=100)
+RULES = OracleRules(after=0, steps=3, window=2, limit=0.1, fewest=2, most=4, restarts=2, rounds=100)
 
 
 @dataclass
@@ -44,9 +45,13 @@ class Marked:
         return f"attacker after {number}"
 
 
+def hardening(players, turns, rules, first=D):
+    return DoubleOracle(players, turns, rules, always(turns[first]), Opposition())
+
+
 def play(asrs, rules=RULES, past=()):
     """The rounds that follow where these are the ASRs by round; as letters, and their metrics."""
-    oracle, letters, past = DoubleOracle({A: Marked()}, TURNS, rules), "", list(past)
+    oracle, letters, past = hardening({A: Marked()}, TURNS, rules), "", list(past)
     for number in range(len(past), rules.rounds):
         oracle.keep(number, past)
         if (turn := oracle(number, past)) is None:
@@ -63,7 +68,7 @@ def test_a_game_that_no_attacker_wins_is_over_after_the_restarts():
     letters, past, attacker = play(lambda number, metrics: 0.0)
     assert letters == "AAA" * 2
     assert [metrics[ITERATION] for metrics in past] == [1.0] * 3 + [2.0] * 3
-    assert (attacker.begun, attacker.kept) == ([], [0])
+    assert (attacker.begun, attacker.kept) == ([0], [0])
 
 
 def test_an_attacker_that_gets_through_is_met_until_it_is_held():
@@ -95,7 +100,7 @@ def test_no_attacker_is_begun_that_could_not_be_answered():
 
 
 def test_a_share_at_the_limit_is_held():
-    rules = resolve({"recipe": "magic_hardened"}).schedule.oracle(600)
+    rules = resolve({"recipe": "magic_hardened"}).schedule.oracle(900)
     past = [{STEP: float(n + 1), "asr": 0.1} for n in range(rules.steps)]
     assert rules.members(past) == []
     assert rules.members([{**metrics, "asr": 0.11} for metrics in past]) == [rules.steps]
@@ -108,7 +113,7 @@ def test_an_attacker_that_nobody_could_judge_counts_as_one_that_got_through():
 
 @given(st.lists(st.sampled_from([0.0, 0.05, 0.5, 1.0, None]), min_size=60, max_size=60), st.data())
 def test_a_resumed_game_goes_on_as_the_whole_one(asrs, data):
-    rules = OracleRules(3, 2, 0.1, 2, 4, 2, rounds=60)
+    rules = replace(RULES, rounds=60)
     whole, past, _ = play(lambda number, metrics: asrs[number], rules)
     cut = data.draw(st.integers(0, len(past)))
     rest, again, _ = play(lambda number, metrics: asrs[number], rules, past[:cut])
@@ -169,8 +174,8 @@ def hardened(matrix):
     low, high = min(map(min, matrix)), max(map(max, matrix))
     value, span = max(map(min, matrix)), high - low
     players = {A: Table(rows, 8 / span), D: Table(columns, 8 / span)}
-    rules = OracleRules(12, 2, (value - low) / span + 0.05, 2, 12, restarts=3, rounds=1000)
-    oracle = DoubleOracle(players, {p: solo(p, 8) for p in Player}, rules)
+    rules = OracleRules(0, 12, 2, (value - low) / span + 0.05, 2, 12, restarts=3, rounds=1000)
+    oracle = hardening(players, {p: solo(p, 8) for p in Player}, rules)
     plan = Plan(
         game=game,
         judge=ScriptedJudge(lambda state: None),
@@ -211,19 +216,19 @@ def test_and_on_games_that_nobody_chose(seed, rows, columns):
 
 
 HARDENED = (
-    *("schedule.kind=double_oracle", "schedule.every.attacker=2", "schedule.dwell=[1, 2]"),
+    *("schedule.harden_after=2", "schedule.attack=2", "schedule.dwell=[1, 2]"),
     *("schedule.window=1", "schedule.limits=[0.1, 0.99]", "rounds=12", "saving.keep_every=50"),
-    *("saving.checkpoint_every=3", "memory.league.opponents=latest"),
+    *("saving.checkpoint_every=3", "memory.league.opponents=uniform", "memory.league.keep_every=1"),
 )
-BEGUN_ANEW, KILLED = 8, -9
-"""The round in which the third attacker begins where the warm-up ended; and a killed process."""
+BEGUN_ANEW, KILLED = 6, -9
+"""The round in which the second attacker begins where the warm-up ended; and a killed process."""
 
 
-def test_the_third_attacker_begins_where_the_warm_up_ended():
+def test_the_second_attacker_begins_where_the_warm_up_ended():
     metrics = [record.metrics for record in RunDir.open(short_run.whole(*HARDENED)).each_round()]
     begun = [number for number, row in enumerate(metrics) if row.get(STEP) == 1]
-    assert begun[2] == BEGUN_ANEW
-    assert MEMBER in metrics[2]
+    assert begun[:2] == [2, BEGUN_ANEW]
+    assert MEMBER in metrics[4]
 
 
 @pytest.mark.parametrize("cut", [1, 2, BEGUN_ANEW - 1, BEGUN_ANEW, BEGUN_ANEW + 1])
@@ -246,9 +251,7 @@ def test_a_hardened_run_that_is_killed_goes_on_bit_by_bit(tmp_path, nth):
     ("setting", "why"),
     [
         ("weights=shared", "weights of their own"),
-        ("memory.league.opponents=uniform", "set memory.league.opponents=latest"),
-        ("schedule.every.attacker=0", "a round at least"),
-        ("rounds=39", "take 40"),
+        ("rounds=249", "take 250"),
         ("data.as_they_stand=0.5", "nobody rewrites"),
         ("learner.optimizer={lr_scheduler_type: cosine, total_steps: 9}", "constant"),
     ],

@@ -37,7 +37,13 @@ WARM = {
     "self_redteam": dict.fromkeys(Player, THINKING),
 }
 """The warmed-up models that play, by seat; the sandbox's own elsewhere."""
-ONE_EACH = ("schedule.dwell=[1,2]", "schedule.window=1", "schedule.limits=[0.5,0.99]")
+ONE_EACH = (
+    "schedule.harden_after=0",
+    "schedule.attack=1",
+    "schedule.dwell=[1,2]",
+    "schedule.window=1",
+    "schedule.limits=[0.5,0.99]",
+)
 IN_TURN = ("schedule.every=1", "learner.num_generations=3")
 MORE = {
     **dict.fromkeys(("base_attacker", "defender_cot"), IN_TURN),
@@ -46,9 +52,9 @@ MORE = {
     "ssp": ("memory.experience.replay_share=0.5",),
     "self_redteam": ("learner.chat_batch=8", "learner.seeds_per_round=8"),
     "magic_hardened": (*IN_TURN, *ONE_EACH),
-    "ssp_hardened": ("memory.experience.replay_share=0.5", "schedule.every=1", *ONE_EACH),
+    "ssp_hardened": ("memory.experience.replay_share=0.5", *ONE_EACH),
 }
-ROUNDS = dict.fromkeys(("magic_hardened", "ssp_hardened"), (600, 1000))
+ROUNDS = dict.fromkeys(("magic_hardened", "ssp_hardened"), (900, 1000))
 """In the sandbox and elsewhere, where it is not as in the others."""
 ALTERNATING, DEFENDER, BOTH = [{D}, {A}], [{D}, {D}], [{A, D}, {A, D}]
 DEFENDER_TURN, ATTACKER_TURN = {A: 1, D: 3}, {A: 3, D: 1}

@@ -178,8 +178,8 @@ def _checkpoints(config: RunConfig) -> int:
     periods = {config.saving.keep_every}
     if league.opponents != "latest":
         periods.add(league.keep_every)
-    if config.schedule.kind == "double_oracle":
-        periods.add(config.schedule.every.attacker + config.schedule.dwell[0])
+    if config.schedule.harden_after is not None:
+        periods.add(config.schedule.attack + config.schedule.dwell[0])
     kept = {n for every in periods for n in range(0, config.rounds + 1, every)}
     return len(kept | {config.rounds}) + 1
 

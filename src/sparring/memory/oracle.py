@@ -8,11 +8,12 @@ The game is over once so many attackers in a row have failed, so the defender ha
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sparring.arena import Cast
 from sparring.memory.memory import Opposition
 from sparring.players.trainer import Trainer
-from sparring.schedules import ITERATION, MEMBER, STEP, OracleRules, defended
+from sparring.schedules import ITERATION, MEMBER, STEP, OracleRules, Schedule, defended
 from sparring.types import Metrics, Player, Turn
 
 
@@ -20,16 +21,21 @@ from sparring.types import Metrics, Player, Turn
 class DoubleOracle(Opposition):
     """Both the schedule of a run and its league, since each follows from the recorded rounds.
 
-    Every second attacker begins where the warm-up left it, the others where the one before ended.
+    The first rounds go by the schedule and the league of the game that is hardened. Then every
+    second attacker begins where the warm-up left it, the others where the one before ended.
     """
 
     players: Mapping[Player, Trainer]
     turns: Mapping[Player, Turn]
     rules: OracleRules
+    schedule: Schedule
+    league: Opposition
 
     def __call__(self, number: int, past: Sequence[Metrics]) -> Turn | None:
         """The turn of a round; None where the game is over."""
         past = past[:number]
+        if number < self.rules.after:
+            return self.schedule(number, past)
         if self.rules.over(past):
             return None
         return self.turns[Player.ATTACKER if self.rules.step(past) else Player.DEFENDER]
@@ -39,9 +45,11 @@ class DoubleOracle(Opposition):
     ) -> tuple[Cast, Turn, Metrics]:
         """An attacker may begin anew; the defender meets the league's next member."""
         past = past[:number]
+        if number < self.rules.after:
+            return self.league.cast(number, turn, cast, past)
         begun = len(self.rules.responses(past))
         if step := self.rules.step(past):
-            if step == 1 and begun and begun % 2 == 0:
+            if step == 1 and begun % 2:
                 self.players[Player.ATTACKER].restart(0)
             return cast, turn, {STEP: float(step), ITERATION: float(begun + 1)}
         members = self.rules.members(past)
@@ -51,8 +59,19 @@ class DoubleOracle(Opposition):
         return met, turn, {MEMBER: float(member)}
 
     def keeps(self, number: int, past: Sequence[Metrics]) -> bool:
+        if number <= self.rules.after and self.league.keeps(number, past):
+            return True
         return number == 0 or number in self.rules.members(past[:number])
 
     def keep(self, number: int, past: Sequence[Metrics]) -> None:
+        if number < self.rules.after:
+            self.league.keep(number, past)
         if self.keeps(number, past):
             self.players[Player.ATTACKER].keep(number)
+
+    def state(self) -> dict[str, Any]:
+        return self.league.state()
+
+    def load(self, state: Mapping[str, Any], selves: Sequence[int]) -> None:
+        first = [number for number in selves if number < self.rules.after]
+        self.league.load(state, [n for n in first if self.league.keeps(n, ())])

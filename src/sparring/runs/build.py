@@ -31,7 +31,7 @@ from sparring.runs.judges import judges_of
 from sparring.runs.models import fitted, pinned, trainers, with_quicker_dtype
 from sparring.runs.run import Objects, Run
 from sparring.runs.sources import Source, own_data, sandbox, strategies
-from sparring.schedules import Schedule, alternate, always, by_metric
+from sparring.schedules import Schedule, alternate, always, by_metric, solo
 from sparring.settings.config import RunConfig
 from sparring.types import Demo, Episode, Metrics, Player, Seed, State, Turn, UsageError
 
@@ -60,12 +60,13 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
     _add_chat_batch(config, trained[Player.DEFENDER], source)
     memory = _memory(config, payoff.held)
     similarity = embedded(rules.embedding_model) if rules.embedding_model else bag_of_words
-    oracle = _double_oracle(config, trained)
+    league = _league(config, trained, game, judge, seeds)
+    hardening = _hardening(config, trained, league)
     plan = Plan(
         game=game,
         judge=judge,
         openings=partial(_openings, config, seeds, game),
-        schedule=oracle or _schedule(config),
+        schedule=hardening or _schedule(config),
         cast=_reflecting(trained, memory, source),
         learners=trained,
         estimator=getattr(credit, config.learner.advantage),
@@ -74,7 +75,7 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
         measure=partial(_measure, source.strategy, similarity if rules.embedding_model else None),
         shape=lambda episodes: rewarded(episodes, rules.diversity, similarity),
         memory=memory,
-        league=oracle or _league(config, trained, game, judge, seeds),
+        league=hardening or league,
     )
     return Run(
         config=config,
@@ -198,29 +199,32 @@ def _league(
     )
 
 
-def _double_oracle(config: RunConfig, players: Mapping[Player, Trainer]) -> DoubleOracle | None:
-    """The schedule and the league of hardening, where that is played."""
-    rules = config.schedule.oracle(config.rounds)
+def _hardening(
+    config: RunConfig, players: Mapping[Player, Trainer], league: Opposition
+) -> DoubleOracle | None:
+    """What is the schedule and the league of a run that hardens its defender."""
+    rules, learner = config.schedule.oracle(config.rounds), config.learner
     if rules is None:
         return None
-    fewest = rules.steps + rules.fewest
+    fewest = rules.after + rules.steps + rules.fewest
     wrong = {
-        "weights: it begins attackers anew, so they need weights of their own; set "
-        "weights=adapters or weights=separate": config.weights == "shared",
-        "memory.league.opponents: it has a league of its own; set "
-        "memory.league.opponents=latest": config.memory.league.opponents != "latest",
-        "schedule.every: an attacker needs a round at least": rules.steps < 1,
-        f"rounds: an attacker and its answer take {fewest}": 0 < config.rounds < fewest,
+        "weights: attackers begin anew, so they need weights of their own; set weights=adapters or "
+        "weights=separate": config.weights == "shared",
+        f"rounds: the first rounds, an attacker and its answer take {fewest}": 0
+        < config.rounds
+        < fewest,
         "learner.optimizer.lr_scheduler_type: an attacker that begins anew needs the full rate; "
-        "set it to constant": config.learner.optimizer.lr_scheduler_type != "constant",
+        "set it to constant": learner.optimizer.lr_scheduler_type != "constant",
         "data.as_they_stand: requests that nobody rewrites say nothing of an attacker; set "
         "data.as_they_stand=0": config.data.as_they_stand > 0,
     }
     for what, holds in wrong.items():
         if holds:
             name, _, why = what.partition(": ")
-            raise UsageError(f"{name}: schedule.kind=double_oracle cannot play so: {why}")
-    return DoubleOracle(players, config.turns, rules)
+            raise UsageError(f"{name}: schedule.harden_after cannot be played so: {why}")
+    replies = config.schedule.replies_per_attack
+    turns = {p: solo(p, learner.num_generations[p], replies) for p in Player}
+    return DoubleOracle(players, turns, rules, _schedule(config), league)
 
 
 def _openings(

@@ -174,8 +174,8 @@ class _Training:
     def __post_init__(self) -> None:
         judges = {"judge": self.run.plan.judge, "held_out_judge": self.run.exam.second}
         self.meter = Meter({name: judge for name, judge in judges.items() if judge}, self.run.ranks)
-        hardening = self.run.config.schedule.kind == "double_oracle"
-        self.learning = Learning(self.watch.note, self.past, stops=not hardening)
+        stops = self.run.config.schedule.harden_after is None
+        self.learning = Learning(self.watch.note, self.past, stops)
 
     def play(self, end: int) -> None:
         """Warm up or resume, then play, record, examine and save until `end` rounds are over."""

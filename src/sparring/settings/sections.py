@@ -196,18 +196,22 @@ class LearnerSettings(Model):
 class ScheduleSettings(Model):
     """Which player learns in which round; rounds are counted by the run's `rounds`."""
 
-    kind: Literal["alternate", "by_metric", "both", "defender", "double_oracle"] = "alternate"
-    """MAGIC: alternate; SSP: both, every round; double_oracle: until attackers fail"""
+    kind: Literal["alternate", "by_metric", "both", "defender"] = "alternate"
+    """MAGIC: alternate; SSP: both, every round"""
     every: PerPlayer[int] = PerPlayer[int].model_validate(15)
-    """rounds of a block, alternate; double_oracle: the attacker's"""
+    """rounds of a block, alternate"""
     limits: tuple[float, float] = (0.8, 0.9)
-    """by_metric: hand back at or below, hand over at or above; double_oracle: the second holds"""
+    """by_metric: hand back at or below, hand over at or above; hardening: the second holds"""
     window: Count = 3
-    """by_metric: rounds averaged; double_oracle: of the attacker's, the last ones"""
+    """by_metric: rounds averaged; hardening: the last ones of an attacker"""
     dwell: tuple[int, int] = (3, 30)
-    """by_metric: fewest and most rounds a block; double_oracle: the defender's"""
+    """by_metric: fewest and most rounds a block; hardening: the defender's"""
+    harden_after: Steps | None = None
+    """rounds after which one attacker after another is trained until they fail; none: never"""
+    attack: Count = 80
+    """hardening: rounds of an attacker against the frozen defender"""
     restarts: Count = 3
-    """double_oracle: attackers in a row that must fail before the run is over"""
+    """hardening: attackers in a row that must fail before the run is over"""
     replies_per_attack: Count = 1
     """the attacker's rounds: replies that value one attack"""
 
@@ -223,11 +227,12 @@ class ScheduleSettings(Model):
         return self
 
     def oracle(self, rounds: int) -> OracleRules | None:
-        """The rules of a double oracle of so many rounds, where that is the schedule."""
-        if self.kind != "double_oracle":
+        """The rules of hardening, in a run of so many rounds; None where there is none."""
+        if self.harden_after is None:
             return None
         return OracleRules(
-            steps=self.every.attacker,
+            after=self.harden_after,
+            steps=self.attack,
             window=self.window,
             limit=1 - self.limits[1] + 1e-9,  # .1 of the games is at the limit, not above
             fewest=self.dwell[0],
