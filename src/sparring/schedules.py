@@ -128,6 +128,10 @@ class OracleRules:
         enough = len(failed) == self.restarts and all(failed)
         return enough or self.rounds - len(past) < self.steps + self.fewest
 
+    def attacks(self, past: Sequence[Metrics]) -> bool:
+        """Whether the next round is one of an attacker against the frozen defender."""
+        return len(past) >= self.after and self.step(past) > 0
+
     def step(self, past: Sequence[Metrics]) -> int:
         """Which of its `steps` rounds the attacker has next; 0 where it is the defender's turn."""
         responses, members = self.responses(past), self.members(past)

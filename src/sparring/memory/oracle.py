@@ -17,7 +17,7 @@ from sparring.schedules import ITERATION, MEMBER, STEP, OracleRules, Schedule, d
 from sparring.types import Metrics, Player, Turn
 
 
-@dataclass(frozen=True)
+@dataclass
 class DoubleOracle(Opposition):
     """Both the schedule of a run and its league, since each follows from the recorded rounds.
 
@@ -30,6 +30,8 @@ class DoubleOracle(Opposition):
     rules: OracleRules
     schedule: Schedule
     league: Opposition
+    attacking: bool = False
+    """Whether the present round is one of an attacker against the frozen defender."""
 
     def __call__(self, number: int, past: Sequence[Metrics]) -> Turn | None:
         """The turn of a round; None where the game is over."""
@@ -45,6 +47,7 @@ class DoubleOracle(Opposition):
     ) -> tuple[Cast, Turn, Metrics]:
         """An attacker may begin anew; the defender meets the league's next member."""
         past = past[:number]
+        self.attacking = self.rules.attacks(past)
         if number < self.rules.after:
             return self.league.cast(number, turn, cast, past)
         begun = len(self.rules.responses(past))

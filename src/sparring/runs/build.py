@@ -73,7 +73,11 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
         rounds=config.rounds,
         rng_seed=str(config.seed),
         measure=partial(_measure, source.strategy, similarity if rules.embedding_model else None),
-        shape=lambda episodes: rewarded(episodes, rules.diversity, similarity),
+        shape=lambda episodes: (
+            episodes
+            if hardening and hardening.attacking
+            else rewarded(episodes, rules.diversity, similarity)
+        ),
         memory=memory,
         league=hardening or league,
     )
@@ -202,7 +206,11 @@ def _league(
 def _hardening(
     config: RunConfig, players: Mapping[Player, Trainer], league: Opposition
 ) -> DoubleOracle | None:
-    """What is the schedule and the league of a run that hardens its defender."""
+    """What is the schedule and the league of a run that hardens its defender.
+
+    An attacker's rounds are those of `sparring exploit`: harmful seeds alone, twice the attacks on
+    half as many of them, and no reward but the game's.
+    """
     rules, learner = config.schedule.oracle(config.rounds), config.learner
     if rules is None:
         return None
@@ -222,8 +230,8 @@ def _hardening(
         if holds:
             name, _, why = what.partition(": ")
             raise UsageError(f"{name}: schedule.harden_after cannot be played so: {why}")
-    replies = config.schedule.replies_per_attack
-    turns = {p: solo(p, learner.num_generations[p], replies) for p in Player}
+    replies, siblings = config.schedule.replies_per_attack, learner.num_generations
+    turns = {p: solo(p, siblings[p] * (1 + (p is Player.ATTACKER)), replies) for p in Player}
     return DoubleOracle(players, turns, rules, _schedule(config), league)
 
 
@@ -242,7 +250,11 @@ def _openings(
     """
     size = max(config.learner.seeds_per_round[player] for player in turn.learns)
     played = {label: sum(int(m[name]) for m in past) for label, name in SEEDS_OF.items()}
-    drawn = draw(seeds, played, size, f"{config.seed}/seeds", config.data.harmful)
+    rules = config.schedule.oracle(config.rounds)
+    harmful_share = config.data.harmful
+    if rules and rules.attacks(past):
+        size, harmful_share = ceil(size / 2), 1.0
+    drawn = draw(seeds, played, size, f"{config.seed}/seeds", harmful_share)
     plain: set[int] = set()
     for harmful in (True, False):
         places = [i for i, seed in enumerate(drawn) if seed.harmful == harmful]
