@@ -67,8 +67,8 @@ PLAYS = {
     "defender_only": (DEFENDER, [DEFENDER_TURN] * 2, 2, {A}),
     "ssp": (BOTH, [{A: 4, D: 4}] * 2, 2, {A, D}),
     "self_redteam": (BOTH, [{A: 1, D: 1}] * 2, 2, {A, D}),
-    "magic_hardened": ([{A}, {D}], [ATTACKER_TURN, DEFENDER_TURN], 2, {A}),
-    "ssp_hardened": ([{A}, {D}], [{A: 4, D: 4}, {A: 1, D: 4}], 2, {A}),
+    "magic_hardened": ([{A}, {D}], [{A: 6, D: 1}, DEFENDER_TURN], 2, {A}),
+    "ssp_hardened": ([{A}, {D}], [{A: 8, D: 4}, {A: 1, D: 4}], 2, {A}),
 }
 
 
