@@ -1,6 +1,6 @@
 """Every published judge: its entry in published.yaml, the texts it is shown, its answer's grammar.
 
-The 1B Llama Guard's template wants each content as a list of typed parts; its engine sees to that.
+The 1B Llama Guard's template wants each content as a list of typed parts; vLLM sees to that.
 """
 
 import hashlib
