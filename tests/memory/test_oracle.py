@@ -261,3 +261,11 @@ def test_what_hardening_cannot_play_is_refused_with_the_cure(tmp_path, setting, 
     assert ended.code == 2
     assert why in ended.err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_ends_before_its_hardening_says_so(tmp_path):
+    ended = sparring_command(
+        "train", "magic_hardened", "rounds=160", "--dry-run", f"output_dir={tmp_path}/run"
+    )
+    assert ended.code == 0, ended.text
+    assert "this run of 160 rounds ends before that" in ended.err

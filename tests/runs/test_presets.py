@@ -108,6 +108,7 @@ REHEARSED = [
     ("defender_cot", "smollm2-135m", 0, LLAMA3),
     ("magic_hardened", "smollm2-135m", 24, LLAMA3),
     ("ssp_hardened", "qwen2.5-0.5b", 24, QWEN2),
+    ("ssp_hardened", "smollm2-135m", 0, LLAMA3),
 ]
 
 

@@ -87,10 +87,18 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
         exam=replace(exam, second=exam.second and split_over_ranks(exam.second, ranks)),
         seeds=seeds,
         warm_up=partial(_warm_up, config, source, trained),
-        notes=(*source.notes, *notes, *dtypes, *sizes, *_slow(trained)),
+        notes=(*source.notes, *notes, *dtypes, *sizes, *_slow(trained), *_too_short(config)),
         world=source.world,
         strategy=source.strategy,
     )
+
+
+def _too_short(config: RunConfig) -> list[str]:
+    """A note where a run is over before its hardening begins."""
+    after = config.schedule.harden_after
+    if after is None or config.rounds > after:
+        return []
+    return [f"schedule.harden_after={after}: this run of {config.rounds} rounds ends before that"]
 
 
 def _slow(trained: Mapping[Player, Trainer]) -> list[str]:
@@ -218,7 +226,7 @@ def _hardening(
     wrong = {
         "weights: attackers begin anew, so they need weights of their own; set weights=adapters or "
         "weights=separate": config.weights == "shared",
-        f"rounds: the first rounds, an attacker and its answer take {fewest}": 0
+        f"rounds: the first rounds, an attacker and its answer take {fewest}": rules.after
         < config.rounds
         < fewest,
         "learner.optimizer.lr_scheduler_type: an attacker that begins anew needs the full rate; "
