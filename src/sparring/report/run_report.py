@@ -98,10 +98,8 @@ class RunReport:
             else "which says nothing of a longer attack or another one"
         )
         steps = exploit.attackers[exploit.worst].steps[-1]
-        return (
-            f"The strongest attacker trained against it ({name(exploit.worst)}, {steps} steps) "
-            f"reaches {cell(best)}, {shown}."
-        )
+        which = f"{name(exploit.worst)}, {steps} steps" if steps else name(exploit.worst)
+        return f"The strongest attacker against it ({which}) reaches {cell(best)}, {shown}."
 
     @property
     def _worst(self) -> str:
