@@ -86,6 +86,6 @@ def test_a_complete_run_is_resumed_without_a_change_and_never_with_other_setting
     assert "round 4/4" not in ended.out
     ended = short_run.train(run, "seed=43", "learner.beta=0.05")
     assert ended.code == 2
-    assert "seed: 42 → 43" in ended.err
+    assert "seed: 2 → 43" in ended.err
     assert "learner.beta: 0.0 → 0.05" in ended.err
     assert contents(run) == before
