@@ -183,7 +183,7 @@ def test_every_setting_is_described_in_the_commented_yaml():
 def test_what_changed_is_named_by_field_but_for_where_the_run_lies():
     before = configured("magic", ["output_dir=a"])
     now = configured("magic", ["output_dir=b", "learner.beta=0.5", "seed=43"])
-    assert settings_file.changed(before, now) == ["seed: 2 → 43", "learner.beta: 0.0 → 0.5"]
+    assert settings_file.changed(before, now) == ["seed: 42 → 43", "learner.beta: 0.0 → 0.5"]
     assert settings_file.changed(before, before) == []
 
 
