@@ -296,8 +296,8 @@ class _Training:
             memory = {"memory": run.plan.memory.state(), "league": run.plan.league.state()}
             (place / "memory.json").write_bytes(dumps(memory))
             seals, seeds = folder.seals(number), seeds_digest(run.seeds)
-            kept = {"rounds": number, "counters": counters, "sha256": seals, "seeds_sha256": seeds}
-            state = records.CheckpointState.model_validate(kept)
+            body = {"rounds": number, "counters": counters, "sha256": seals, "seeds_sha256": seeds}
+            state = records.CheckpointState.model_validate(body)
             (place / "state.json").write_bytes(dumps(state.to_json()))
 
         if number not in folder.checkpoints.numbers():
