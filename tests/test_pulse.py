@@ -1,15 +1,18 @@
 """Long work of every kind gives signs of life."""
 
+import io
 import time
 from collections import defaultdict
 from contextlib import nullcontext
 
 import pytest
+from rich.console import Console
+from rich.text import Text
 
 from sparring.cli import speech
 from sparring.judges.http import Server
 from sparring.judges.model_judge import Question
-from sparring.pulse import beat, watched
+from sparring.pulse import beat, part, watched
 from sparring.report.progress import Bars
 from sparring.transport.client import Client
 from sparring.transport.guard import Address, Limits
@@ -55,6 +58,34 @@ def test_nobody_has_to_watch_and_who_watches_may_stop_the_work():
     with pytest.raises(KeyboardInterrupt, match="sampling 1/2"), watched(stop):
         beat("sampling", 1, 2)
     beat("sampling", 2, 2)
+
+
+def test_the_parts_of_some_work_count_as_one():
+    shown = []
+    with watched(lambda *sign: shown.append(sign)):
+        for number in range(2):
+            with part(number, 2):
+                beat("sampling", 3, 48)
+        beat("sampling", 3, 48)
+    assert shown == [("sampling", 3, 96), ("sampling", 51, 96), ("sampling", 3, 48)]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_on_a_narrow_terminal_the_text_gives_way_to_the_figures(width):
+    with io.StringIO() as file:
+        terminal = Console(file=file, force_terminal=True, width=width, emoji=False)
+        with Bars(terminal) as bars:
+            bars.phase("attacker's warm-up", 250, 250, "loss 0.12")
+            beat("sampling", 9, 56)
+            bars.last_round = "attacker learned: asr 0.81 parsed 1.00 " * 5
+            bars.phase("rounds", 3, 160)
+            beat("learning", 1, 4)
+        last = Text.from_ansi(file.getvalue()).plain.splitlines()[-2:]
+    assert "250/250" in last[0]
+    assert "sampling" not in last[0], "what it showed is over"
+    assert "rounds" in last[1]
+    assert "3/160 0:00:" in last[1]
+    assert all(len(row.rstrip()) <= width for row in last)
 
 
 def test_work_that_gives_no_sign_for_long_is_shown_again_from_a_thread(monkeypatch, capsys):

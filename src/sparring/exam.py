@@ -10,6 +10,7 @@ from sparring.games.game import Game
 from sparring.judges.judge import Judge
 from sparring.metrics import complied, correct, over_refused, succeeded
 from sparring.players.player import Policy, Request
+from sparring.pulse import phase
 from sparring.stats.agreement import alpha
 from sparring.stats.paired import Paired, compare
 from sparring.stats.rates import Estimate, Outcome, Rate, rate
@@ -177,8 +178,10 @@ class Exam:
             for opening, state in zip(opening_names(states), states, strict=True)
         }
         openings, played = iter(named.items()), list[Episode]()
+        phase("exam", 0, len(named))
         while part := dict(islice(openings, TOGETHER)):
             played += play_named(self.game, part, cast, self.judge, {}, self.rng_seed)
+            phase("exam", len(played), len(named))
         episode = iter(played)
         episodes = {
             name: [replace(next(episode), opening=place) for place in range(len(states))]

@@ -28,6 +28,20 @@ def beat(work: str, done: int, total: int) -> None:
     listener()(work, done, total)
 
 
+@contextmanager
+def part(number: int, parts: int) -> Iterator[None]:
+    """Let beats within the block count as one of several equal parts of the same work."""
+    watching = _WATCHED.get()
+    if watching is None:
+        yield
+        return
+    whole, phases = watching
+    with watched(
+        lambda work, done, total: whole(work, number * total + done, parts * total), phases
+    ):
+        yield
+
+
 def phase(name: str, done: int, total: int, text: str = "") -> None:
     """Say that `done` of the `total` steps of a phase are done, for a bar of its own."""
     if watched := _WATCHED.get():

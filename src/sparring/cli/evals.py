@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from sparring.evals.evaluate import Evaluation
 
 Models = Annotated[
-    list[str] | None, Argument(metavar="MODEL...", help="folders, hub names, or `sandbox`")
+    list[str] | None,
+    Argument(metavar="MODEL...", help="folders, hub names, `sandbox`, or a run's folder"),
 ]
 Tasks = Annotated[
     str | None, Option(help="NAME, NAME=FILE, seed files or `sandbox`, separated by commas")
@@ -47,6 +48,7 @@ def evaluate(
     temperature: Annotated[float, Option(min=0, help="0: greedy")] = 1.0,
     max_completion_length: Annotated[int, Option(min=1, help="tokens")] = 512,
     batch: Annotated[int, Option(min=1, help="prompts between two writes")] = 32,
+    utility: Annotated[bool, Option("--utility", help="lm-eval's tasks too")] = False,
     seed: Annotated[int, Option(help="of the replies")] = 0,
     output: Annotated[Path | None, Option(help="default: evals/MODEL-DIGEST")] = None,
     resume: Annotated[bool, Option("--resume", help="go on where it was stopped")] = False,
@@ -68,8 +70,9 @@ def evaluate(
     """
     from sparring.evals.evaluate import prepared
     from sparring.evals.models import ModelSettings
-    from sparring.evals.results import parse_gates
+    from sparring.evals.results import parse_gates, results_of
     from sparring.evals.tasks import TaskSettings
+    from sparring.evals.utility import utility_rates
     from sparring.players.player import Sampling
     from sparring.settings.config import load_yaml, parse
 
@@ -77,6 +80,7 @@ def evaluate(
     if rescore:
         report(rescore)
         return
+    run = speech.run_dir(attacker) if attacker else None
     if not models or not tasks:
         missing = "option '--tasks'" if models else "argument 'MODEL...'"
         raise UsageError(f"Missing {missing} (sparring eval --help)")
@@ -88,10 +92,14 @@ def evaluate(
     suite = TaskSettings(names, judges, data, limit, counts_as, epochs, rewrites, trust_endpoints)
     served, training = (base_url, api_key_env), trained_on or []
     tested = ModelSettings(models, sampling, adapter or [], base, revision, *served, training)
-    run = speech.run_dir(attacker) if attacker else None
+    tested, played = tested.unfolded()
     evaluation = prepared(suite, tested, run, batch, seed)
-    parse_gates(fail_if or [], evaluation.suite.sheet.names())  # before a model is loaded
-    report(_played(evaluation, output, resume, retry_unscored, json))
+    more = utility_rates(evaluation.world, bool(base_url)) if utility else []
+    parse_gates(fail_if or [], [*evaluation.suite.sheet.names(), *more])  # before a model is loaded
+    folder = _played(evaluation, output, (resume, retry_unscored, utility), json)
+    if played:
+        results_of(folder).keep(*played)
+    report(folder)
 
 
 def _words(text: str) -> list[str]:
@@ -107,23 +115,27 @@ def _success(word: str | None) -> Any:
 
 
 def _played(
-    evaluation: Evaluation, output: Path | None, resume: bool, retry: bool, quiet: bool
+    evaluation: Evaluation, output: Path | None, how: tuple[bool, bool, bool], quiet: bool
 ) -> Path:
-    """Play whatever is missing; return the folder that holds everything."""
+    """Play whatever is missing; return the folder that holds everything.
+
+    `how`: whether to resume, to ask again what failed, and to measure utility.
+    """
     from sparring.evals.evaluate import run
     from sparring.evals.folder import EvalDir, default_folder
     from sparring.report.progress import Bars
 
-    spec = evaluation.spec
+    spec, (resume, retry, utility) = evaluation.spec, how
     folder = EvalDir(output or default_folder(spec))
     folder.check(spec, resume)
     note(*evaluation.notes, *evaluation.suite.notes(), *folder.other_versions())
-    if folder.stage == "complete" and not retry:
+    if folder.stage == "complete" and not (retry or utility):
         folder.keep_overlap(evaluation.overlap)
         note(f"complete already: {folder.folder}")
     else:
         with Bars(speech.console(stderr=True), quiet):
-            run(evaluation, folder, retry)
+            notes = run(evaluation, folder, retry, utility)
+        note(*notes)
     return folder.folder
 
 

@@ -11,7 +11,8 @@ from sparring.arena import Cast, opening_names, play_named
 from sparring.evals.folder import EvalDir, EvalSpec, Key, Overlap, key_of, keyed, row_of
 from sparring.evals.models import Candidate, ModelSettings, attacker_of, candidates
 from sparring.evals.overlap import training_overlap
-from sparring.evals.tasks import Suite, TaskSettings, load_suite
+from sparring.evals.tasks import Suite, TaskSettings, load_suite, world_of
+from sparring.evals.utility import measure_utility
 from sparring.exam import ruled_again
 from sparring.games.codec import verdict_of
 from sparring.games.dialogue import Dialogue
@@ -22,6 +23,7 @@ from sparring.players.player import Policy, Request, Sampling
 from sparring.pulse import phase
 from sparring.runs.sources import packaged_briefs
 from sparring.runs.train import Interrupted, signals
+from sparring.sandbox.world import World
 from sparring.store.files import Journal, Row
 from sparring.store.folder import RunDir
 from sparring.types import Completion, Move, Player, State, Status, UnscoredError, UsageError
@@ -53,7 +55,7 @@ class Evaluation:
 
     A kill loses at most the batch under way, so `batch` is also the most that is played twice.
     A trained attacker as `rewriter` rewrites seeds in the game that stands beside it. `overlap`
-    says which prompts were trained on, where that is known.
+    says which prompts were trained on, where that is known. `world` is there in the sandbox.
     """
 
     suite: Suite
@@ -64,6 +66,7 @@ class Evaluation:
     seed: int = 0
     notes: Sequence[str] = ()
     overlap: Overlap | None = None
+    world: World | None = None
 
     @property
     def spec(self) -> EvalSpec:
@@ -106,19 +109,23 @@ def prepared(
     sets = {name: draws[0] for name, draws in {**suite.dealt, **suite.undealt}.items()}
     shared, more = training_overlap(sets, models)
     notes += more
-    return Evaluation(suite, tested, models.sampling, rewriter, batch, seed, notes, shared)
+    world = world_of(models.models[0])
+    return Evaluation(suite, tested, models.sampling, rewriter, batch, seed, notes, shared, world)
 
 
 AskBatch = Callable[[Policy, ItemBatch], list[Row]]
 """Turns a batch into a model's samples."""
 
 
-def run(evaluation: Evaluation, folder: EvalDir, retry_unscored: bool = False) -> None:
-    """Play whatever is not on disk, and journal it batch by batch.
+def run(
+    evaluation: Evaluation, folder: EvalDir, retry_unscored: bool = False, utility: bool = False
+) -> list[str]:
+    """Play whatever is not on disk, and journal it batch by batch; return notes for people.
 
-    With `retry_unscored` the samples whose model or judge failed are played anew. Raises
-    Interrupted after a signal; an outage of the judge or the server is an UnscoredError. Both
-    leave the evaluation resumable.
+    With `retry_unscored` the samples whose model or judge failed are played anew, with `utility`
+    lm-evaluation-harness asks the models what they are still good for. Raises Interrupted
+    after a signal; an outage of the judge or the server is an UnscoredError. Both leave the
+    evaluation resumable.
     """
     with folder.writing(evaluation.spec):
         folder.keep_overlap(evaluation.overlap)
@@ -127,10 +134,14 @@ def run(evaluation: Evaluation, folder: EvalDir, retry_unscored: bool = False) -
         try:
             with signals() as received:
                 _play(evaluation, folder, received)
+                models, world = evaluation.candidates, evaluation.world
+                ask = measure_utility if utility else lambda *_: list[str]()
+                notes = ask(models, world, folder, received)
         except (Interrupted, UnscoredError) as error:
             folder.set_status("stopped" if isinstance(error, UnscoredError) else "interrupted")
             raise
         folder.set_status("complete")
+    return notes
 
 
 def _play(evaluation: Evaluation, folder: EvalDir, received: Sequence[int]) -> None:

@@ -191,6 +191,11 @@ class EvalDir(Folder):
         return Journal(self.path("attacks.jsonl"), key_of)
 
     @property
+    def utility(self) -> Journal:
+        """Which questions of lm-evaluation-harness a model answered rightly, a line for a task."""
+        return Journal(self.path("utility.jsonl"), lambda row: (row["model"], row["task"]))
+
+    @property
     def spec(self) -> EvalSpec:
         """What is measured; UsageError where there is no evaluation."""
         row = self._eval_json()
@@ -244,7 +249,7 @@ class EvalDir(Folder):
         """Refuse a bad name, a folder that holds something else, and resuming without `resume`."""
         if not self._begun:
             own = {"LOCK", "env.json", "eval.json", "run.json", "samples.jsonl", "attacks.jsonl"}
-            own |= {"overlap.json"}
+            own |= {"overlap.json", "utility.jsonl", "utility"}
             check_free(self.folder, "--output", own, "holds something else; choose another")
             return
         before = self._eval_json()

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,26 @@ class ModelSettings:
             raise UsageError("--adapter: wanted one MODEL, which the adapters were trained on")
         if self.revision and len(self.models) != 1:
             raise UsageError("--revision: wanted one MODEL, of which it is a commit")
+
+    def unfolded(self) -> tuple["ModelSettings", tuple[RunDir, dict[str, int]] | None]:
+        """Put in a run's place its base and its defender at each exam whose checkpoint was kept.
+
+        With the run, and after how many rounds each of its defenders was, by name.
+        """
+        if not any((Path(model) / "config.yaml").is_file() for model in self.models):
+            return self, None
+        if len(self.models) > 1 or self.adapters or self.revision or self.base_url:
+            raise UsageError("MODEL: a run is tested by itself, without other models or adapters")
+        run = RunDir.open(Path(self.models[0]))
+        config, checkpoints = run.config, run.checkpoints
+        kept = [number for number in run.exams() if number in checkpoints.numbers()]
+        owner, base = config.owner(Player.DEFENDER), config.defender.model_name_or_path
+        folders = {f"{run.checkpoint(number) / owner}": number for number in kept}
+        if config.weights != "adapters":
+            return replace(self, models=[base, *folders]), (run, folders)
+        names = {f"{base} + {folder}": number for folder, number in folders.items()}
+        revision = config.defender.revision
+        return replace(self, models=[base], adapters=[*folders], revision=revision), (run, names)
 
     @property
     def bases(self) -> Sequence[str]:

@@ -18,7 +18,9 @@ from sparring.metrics import listed
 from sparring.stats.agreement import TRANSFER, Corrected
 from sparring.stats.paired import Paired, compare
 from sparring.stats.rates import Outcome, Rate, at_k, grouped, ladder, rate
-from sparring.store.files import Row
+from sparring.store.files import Row, dumps
+from sparring.store.folder import RunDir
+from sparring.store.records import EvalResults
 from sparring.types import GateError, Harm, State, Status, UnscoredError, UsageError
 
 Place = tuple[str, int, int]
@@ -75,13 +77,47 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Utility:
+    """The share of a task's questions that a model answers rightly.
+
+    `paired` is the difference from the first model, question by question.
+    """
+
+    model: str
+    task: str
+    rate: Rate
+    paired: Paired | None
+
+    @property
+    def name(self) -> str:
+        """Its name in gates and tables."""
+        return f"utility/{self.task}"
+
+    def lines(self) -> Iterator[str]:
+        """Yield what a person is shown."""
+        yield f"{self.name:36s} {self.rate!s}"
+        if self.paired:
+            yield f"{'  minus the first model':36s} {self.paired!s}"
+
+    def to_json(self, first: str) -> dict[str, Any]:
+        """Return it as results.json holds it; `first` is the model that it is compared with."""
+        paired = self.paired and {"against": first, **asdict(self.paired)}
+        own = {"model": self.model, "name": self.name}
+        return {**own, **self.rate.to_json(), "paired": paired}
+
+
+@dataclass(frozen=True)
 class Results:
-    """What the samples of an evaluation came to; `too_long` are seeds that did not fit."""
+    """What the samples of an evaluation came to; `too_long` are seeds that did not fit.
+
+    `utility` is there where lm-evaluation-harness was asked too.
+    """
 
     folder: EvalDir
     spec: EvalSpec
     measured: Sequence[Measured]
     too_long: str = ""
+    utility: Sequence[Utility] = ()
 
     @property
     def caveat(self) -> str:
@@ -100,6 +136,10 @@ class Results:
         """Return a model's rates by name."""
         return {m.reported.name: m.rate for m in self.of(model)}
 
+    def gated(self, model: str) -> dict[str, Rate]:
+        """Return every rate of a model on which a gate can be set but ASR@k, by name."""
+        return self.rates(model) | {u.name: u.rate for u in self.utility if u.model == model}
+
     def lines(self) -> Iterator[str]:
         """Yield a block for each model: every rate, and what stands beside it."""
         for model in self.spec.names:
@@ -107,6 +147,8 @@ class Results:
                 yield model
             for measured in self.of(model):
                 yield from measured.lines()
+            for useful in self.utility:
+                yield from useful.lines() if useful.model == model else ()
 
     def summary(self) -> dict[str, Any]:
         """Return the results as a command prints them for machines.
@@ -114,7 +156,7 @@ class Results:
         `rates` are those of the model that was named last; `models` has those of all.
         """
         rates = {
-            model: {name: rate.to_json() for name, rate in self.rates(model).items()}
+            model: {name: rate.to_json() for name, rate in self.gated(model).items()}
             for model in self.spec.names
         }
         judge = self.spec.judge
@@ -142,7 +184,14 @@ class Results:
             "seed": spec.seed,
             "overlap": overlap and overlap.to_json(),
             "results": [_result_row(spec, measured) for measured in self.measured],
+            "utility": [useful.to_json(spec.names[0]) for useful in self.utility],
         }
+
+    def keep(self, run: RunDir, rounds: Mapping[str, int]) -> None:
+        """Put the rates of a run's defender, of which `rounds` names the models, into the run."""
+        rates = {number: self.gated(model) for model, number in rounds.items()}
+        kept = EvalResults(folder=str(self.folder.folder.resolve()), rates=rates)
+        run.evidence.write("evidence/eval.json", dumps(kept.to_json()))
 
     def check(self, gates: Sequence[str], max_unscored: float) -> None:
         """Raise UnscoredError or GateError; a base that is tested beside adapters has no gates."""
@@ -150,7 +199,7 @@ class Results:
         for model in self.spec.names:
             check_unscored(self.rates(model).values(), max_unscored)
         for card in adapters or self.spec.models:
-            rates: dict[str, Rate] = {}
+            rates = self.gated(card["name"])
             for measured in self.of(card["name"]):
                 largest_k = list(measured.at_k.values())[-1:]
                 rates |= zip(measured.reported.names, (measured.rate, *largest_k), strict=True)
@@ -165,7 +214,8 @@ def results_of(path: Path, calibrations: Sequence[Calibration] = ()) -> Results:
     own = calibrations_of(spec.judge, spec.sheet.fills, calibrations) if calibrations else {}
     rows = list(folder.samples.rows())
     left = (state_of(row) for row in rows if row.get("unanswered") == Status.TOO_LONG)
-    results = Results(folder, spec, measure(spec, rows, own, folder.overlap), listed(left))
+    measured = measure(spec, rows, own, folder.overlap)
+    results = Results(folder, spec, measured, listed(left), utilities(folder, spec.names))
     folder.write_results(results.to_json())
     return results
 
@@ -206,6 +256,29 @@ def measure(
                 ),
             )
         )
+    return measured
+
+
+def utilities(folder: EvalDir, models: Sequence[str]) -> list[Utility]:
+    """Return the share of right answers of every model by task, from what is on disk."""
+    stored = {(row["model"], row["task"]): row for row in folder.utility.rows()}
+    measured = []
+    for task in dict.fromkeys(task for _, task in stored):
+        outcomes = {
+            model: {
+                k: Outcome(answer == "1", cluster)
+                for k, (answer, cluster) in enumerate(
+                    zip(row["correct"], row["clusters"], strict=True)
+                )
+            }
+            for model in models
+            if (row := stored.get((model, task)))
+        }
+        base = outcomes.get(models[0])
+        for model, answers in outcomes.items():
+            other = base is not None and model != models[0]
+            paired = compare(base, answers) if base and other else None
+            measured.append(Utility(model, task, rate([*answers.values()]), paired))
     return measured
 
 

@@ -263,3 +263,9 @@ def _load(task: Task, paths: Sequence[str], settings: TaskSettings) -> LoadedTas
     wrapped = any(source.schema in _WRAPPED for source in sources)
     card = TaskCard(settings.success or task.success, task.cluster, task.judge, sources)
     return LoadedTask(task.name, card, sets, [] if wrapped else list(sets), notes)
+
+
+def world_of(model: str) -> World | None:
+    """Return the sandbox that a model was made for; None for any other model."""
+    folder = Path(model_path(model)).expanduser()
+    return World(language_of(folder)) if (folder / CARD).is_file() else None

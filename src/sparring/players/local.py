@@ -16,7 +16,7 @@ from sparring.players.fast import begin, check_playable
 from sparring.players.logprobs import chunked
 from sparring.players.player import Request, Sampling
 from sparring.players.weights import Weights
-from sparring.pulse import beat
+from sparring.pulse import beat, part
 from sparring.types import TOO_LONG, Completion, SparringError
 
 
@@ -51,12 +51,14 @@ class LocalPolicy:
         length, temperature = self.sampling.max_completion_length, self.sampling.temperature
         ends = Ends(self.chat.stop_ids, self.chat.context, self.chat.pad_id)
         with self.weights.merged() as model:
-            for chunk in self._chunks(prompts, requests, fits):
+            chunks = [*self._chunks(prompts, requests, fits)]
+            for number, chunk in enumerate(chunks):
                 owner = [place for place, i in enumerate(chunk) for _ in requests[i].addresses]
                 addresses = [address for i in chunk for address in requests[i].addresses]
                 u_BT = np.stack([uniforms(address, length) for address in addresses])
                 own = [prompts[i] for i in chunk]
-                rows = decode(model, own, owner, u_BT, temperature, ends)
+                with part(number, len(chunks)):
+                    rows = decode(model, own, owner, u_BT, temperature, ends)
                 for place, (ids, logps) in zip(owner, rows, strict=True):
                     whole = self.chat.completion(own[place], ids, logps, self.weights.version)
                     completions[chunk[place]].append(whole)

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from rich import progress
 from rich.console import Console
+from rich.table import Column
 
 from sparring.pulse import BEGAN, listener, watched
 from sparring.report.escape import duration, line, safe
@@ -47,13 +48,19 @@ class Bars(ExitStack):
         self.prints = not (quiet or console.is_terminal)
         self.bars = progress.Progress(
             progress.TextColumn("{task.description:>10.24}", markup=False),
-            *(progress.BarColumn(), progress.MofNCompleteColumn()),
+            *(progress.BarColumn(12), progress.MofNCompleteColumn()),
             *(progress.TimeElapsedColumn(), progress.TimeRemainingColumn()),
-            progress.TextColumn("{task.fields[text]}", markup=False),
+            progress.TextColumn(
+                "{task.fields[text]}",
+                markup=False,
+                table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+            ),
             console=console,
+            expand=True,
             disable=quiet or not console.is_terminal,
         )
         self.tasks: dict[str, progress.TaskID] = {}
+        self.shown: progress.TaskID | None = None
         self.printed = BEGAN
         self.last_round = ""
         self.outer = listener()
@@ -66,16 +73,16 @@ class Bars(ExitStack):
 
     def beat(self, work: str, done: int, total: int) -> None:
         """Show what is under way; without bars whoever watched before does, after a while."""
-        if self.bars.tasks:
+        if self.shown is not None:
             text = f"{work} {done}/{total}"
-            self.bars.update(self.bars.tasks[-1].id, text=safe(f"{text:16s}  {self.last_round}"))
+            self.bars.update(self.shown, text=safe(f"{text:16s}  {self.last_round}"))
         if self.prints:
             self.outer(work, done, total)
 
     def phase(self, name: str, done: int, total: int, text: str = "") -> None:
         """Show that of `total` steps of something `done` are done, and about how long it takes."""
         self._advance(name, done, total, text)
-        left = self.bars.tasks[self.tasks[name]].time_remaining
+        left = self._task(name).time_remaining
         text += f"  about {duration(left)} left" if left else ""
         if time.monotonic() - self.printed > 2 or done in (0, 1, total):
             self._print(f"{name} {done}/{total}  {text}".rstrip())
@@ -83,7 +90,15 @@ class Bars(ExitStack):
     def _advance(self, name: str, done: int, total: int, text: str) -> None:
         if name not in self.tasks:
             self.tasks[name] = self.bars.add_task(line(Path(name).name), total=total, text="")
+        elif self._task(name).finished and done < total:
+            self.bars.reset(self.tasks[name])  # another exam
+        if self.shown not in (None, self.tasks[name]):
+            self.bars.update(self.shown, text="")  # what it showed last is over
+        self.shown = self.tasks[name]
         self.bars.update(self.tasks[name], completed=done, total=total, text=safe(text))
+
+    def _task(self, name: str) -> progress.Task:
+        return self.bars.tasks[self.tasks[name]]
 
     def _print(self, text: str) -> None:
         if self.prints:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 from typing import Any, TypeVar
 
 from sparring.door import inside, read_json, reading
@@ -18,7 +19,7 @@ from sparring.types import UsageError
 T = TypeVar("T")
 Points = Sequence[tuple[int, float]]
 """(rounds played, value), ascending."""
-POOLED = ("adversarial", "wrapped", "rewritten")
+POOLED = ("adversarial", "wrapped", "rewritten", "all")
 """Exam sets pooled over kinds of attacks, in the order in which a headline prefers them."""
 _IN_WORDS = {"asr": "attack success", "over_refusal": "over-refusal", "correct": "correctness"}
 SHOWN = 10
@@ -39,6 +40,7 @@ class RunReport:
     exploit: records.ExploitResults | None
     attack: records.AttackResults | None
     bound: records.BoundResults | None
+    evaluation: records.EvalResults | None
 
     @property
     def before(self) -> records.ExamResults:
@@ -139,6 +141,13 @@ class RunReport:
                     curves.setdefault(key, []).append((done, value))
         if self.best_responses:
             curves["best_response"] = [(each.after, each.asr) for each in self.best_responses]
+        for number, rates in sorted(self.evaluation.rates.items() if self.evaluation else ()):
+            heads = [headline_key(rates, metric) for metric in ("asr", "over_refusal")]
+            shown = {f"eval/{head.split('/')[0]}": [rates[head]] for head in heads if head}
+            shown["eval/utility"] = [rates[head] for head in rates if head.startswith("utility/")]
+            for key, measured in shown.items():
+                if scored := [rate.value for rate in measured if rate.value is not None]:
+                    curves.setdefault(key, []).append((number, fmean(scored)))
         return curves
 
     @cached_property
@@ -214,6 +223,7 @@ def read_run(run: RunDir, label: str = "") -> RunReport:
         exploit=records.ExploitResults.read_if_there(run.evidence.path("evidence/exploit.json")),
         attack=records.AttackResults.read_if_there(run.evidence.path("evidence/attack.json")),
         bound=records.BoundResults.read_if_there(run.evidence.path("evidence/bound.json")),
+        evaluation=records.EvalResults.read_if_there(run.evidence.path("evidence/eval.json")),
     )
 
 

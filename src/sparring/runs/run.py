@@ -15,6 +15,7 @@ from sparring.judges.judge import FunctionJudge, Judge
 from sparring.metrics import distinct_attacks
 from sparring.players.ranks import Ranks
 from sparring.players.trainer import Trainer
+from sparring.pulse import phase
 from sparring.runs.models import Loaded
 from sparring.sandbox.world import World
 from sparring.settings.config import RunConfig
@@ -97,9 +98,11 @@ class Run:
             plan, plain = self.plan, sets.get(f"{label}/plain", ())
             undealt = [plan.game.open(state.seed) for state in plain]
             rng_seed = f"exam/attacks/{label}"
+            phase(f"{label} attacks of the exam", 0, 1)
             episodes = play(plan.game, undealt, plan.cast, plan.judge, {}, rng_seed)
             rewritten = [opening for e in episodes if (opening := as_opening(e.state))]
             sets |= {f"{label}/rewritten": rewritten} if rewritten else {}
+            phase(f"{label} attacks of the exam", 1, 1)
         return sets
 
     def examine(self, exam: Exam | None = None) -> Result:
@@ -134,7 +137,9 @@ def rehearse(run: Run, note: Callable[[str], None], warmed: bool = True) -> str:
     ]
     turn = run.plan.schedule(0, ())
     widths = {p: min(2, n) for p, n in turn.widths.items()} if turn else {}
+    phase("rehearsal", 0, 1)
     episodes = play(game, openings, run.plan.cast, run.plan.judge, widths, "rehearsal")
+    phase("rehearsal", 1, 1)
     _check_judged(run.plan.judge, episodes)
     attacks = distinct_attacks(e for e in episodes if not e.state.dealt)
     parsed = sum(attack_of(state) is not None for state in attacks)

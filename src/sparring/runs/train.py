@@ -19,6 +19,7 @@ from sparring.judges.panel import Meter
 from sparring.metrics import SEEDS_OF, listed
 from sparring.players.grpo import ALARM
 from sparring.players.trainer import load_trainers, save_trainers
+from sparring.pulse import phase
 from sparring.runs.recipes import check_resumable
 from sparring.runs.run import Learning, Run, rehearse
 from sparring.settings.config import to_yaml
@@ -106,9 +107,6 @@ class Watch:
 
     def note(self, text: str) -> None:
         """Something the user should know."""
-
-    def phase(self, name: str, done: int, total: int) -> None:
-        """Progress of an exam or of the cross-play."""
 
 
 def train(
@@ -346,7 +344,6 @@ class _Training:
         due = self.run.config.exam.due(done, self.run.plan.rounds) or self.over(done)
         if not due or self.folder.exam(done):
             return
-        self.watch.phase("exam", 0, 1)
         result, judge = self.run.examine(exam), self.run.plan.judge
         self.name_too_long(chain.from_iterable(result.episodes.values()))
         second = exam.second and second_judge(exam.second, result.second)
@@ -365,7 +362,6 @@ class _Training:
             self.watch.note(
                 f"{rate}: the held-out judge is more than 5 points from the judge that pays"
             )
-        self.watch.phase("exam", 1, 1)
 
     def cross(self) -> None:
         """Kept attackers against kept defenders on held-out harmful seeds, the clean outcome.
@@ -388,7 +384,7 @@ class _Training:
         matrix: dict[str, dict[str, Rate]] = {}
         for done, (row, column, rate) in enumerate(cells, 1):
             matrix.setdefault(row, {})[column] = rate
-            self.watch.phase("cross-play", done, len(numbers) ** 2)
+            phase("cross-play", done, len(numbers) ** 2)
         self.folder.write_crossplay(
             records.CrossplayResults(
                 rows="attacker after", columns="defender after", asr=matrix, costs=self.costs()

@@ -184,6 +184,13 @@ class AttackResults(Record):
         return max(scored, key=lambda row: row[2].bounds[0], default=None)
 
 
+class EvalResults(Record):
+    """eval.json: what `sparring eval RUN` measured of the defender, by rounds and name of rate."""
+
+    folder: str
+    rates: dict[int, dict[str, Rate]]
+
+
 class BoundResults(Record):
     """evidence/bound.json: how often an attack of each family can succeed at most."""
 

@@ -1,0 +1,244 @@
+"""Plays recipes in redrawn sandbox worlds and attacks what they trained.
+
+`python benchmarks/worlds.py --worlds 201,202 --rows magic,ssp` plays what has not been played, and
+goes on where it was stopped; `--table` prints the stored figures. A world has a language, a base
+and a run of its own, all drawn from its number. A cell is one row of a group in one world: a run
+with an exam before and after, and the attackers of the table below on its last defender. Its
+figures are in `<results>/<row>-<world>.json`, with the settings, the base and the code that it
+rests on. The rows of a group have about the same computing time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from scipy.stats import t
+
+import sparring
+from sparring.door import sha256
+from sparring.schedules import STEP
+from sparring.store.files import digest, dumps
+from sparring.store.folder import RunDir
+
+Row = Sequence[str]
+LATEST = "memory.league.opponents=latest"
+FACTORS: Mapping[str, Row] = {
+    "magic": ("magic",),
+    "last_turn": ("magic", "rounds=170"),
+    "both": ("magic", "schedule.kind=both", LATEST, "learner.seeds_per_round=16", "rounds=120"),
+    "shared": ("magic", "weights=shared", "warm_up.chat=0.5", "warm_up.steps=375", "rounds=150"),
+    "replies": ("magic", "schedule.replies_per_attack=4", "rounds=150"),
+    "score": ("magic", "game.payoff=score", "game.helpfulness=0", "rounds=155"),
+    "frozen": ("defender_only", "rounds=400"),
+    "ssp": ("ssp", "rounds=135"),
+}
+"""MAGIC, MAGIC with one thing of SSP's, and SSP, in the computing time of MAGIC's 160 rounds.
+
+`last_turn`: the run ends on the defender's turn. `both`: both roles learn in every round, from a
+quarter of the seeds (and without a league, which would need a turn of one player). `shared`: one
+model in both roles. `replies`: four replies value an attack. `score`: SSP's payoff, without floors.
+`frozen`: the warmed-up attacker does not learn.
+"""
+LONG: Mapping[str, Row] = {
+    "magic-long": ("magic", "rounds=470"),
+    "frozen-long": ("defender_only", "rounds=1200"),
+    "ssp-long": ("ssp", "rounds=400"),
+    "magic_hardened": ("magic_hardened", "rounds=550"),
+    "ssp_hardened": ("ssp_hardened", "rounds=460"),
+}
+"""Recipes in three times that time; hardening is cut at it."""
+ROWS: Mapping[str, Row] = {**FACTORS, **LONG}
+ATTACKS = (("own", 0), ("own", 1), ("own", 2), ("broad", 0))
+"""Attackers of `sparring exploit`, 80 steps each, with their seeds: a restart is another seed."""
+SPARRING = (sys.executable, "-c", "from sparring.cli import main; main()")
+
+
+def code_digest() -> str:
+    """Return sha256 over the package's files and their names, in 12 hex digits."""
+    package, total = Path(sparring.__file__).parent, hashlib.sha256()
+    for path in sorted(package.rglob("*")):
+        if path.suffix in {".py", ".yaml", ".json", ".safetensors"}:
+            total.update(f"{path.relative_to(package)} {sha256(path)}\n".encode())
+    return total.hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row in one world."""
+
+    row: str
+    world: int
+    root: Path
+    results: Path
+
+    @property
+    def base(self) -> Path:
+        return self.root / f"base-{self.world}"
+
+    @property
+    def run(self) -> RunDir:
+        return RunDir(self.root / f"{self.row}-{self.world}")
+
+    @property
+    def result(self) -> Path:
+        return self.results / f"{self.row}-{self.world}.json"
+
+    def play(self) -> None:
+        """Train, attack and store whatever of this cell has not been done."""
+        settings = {"row": list(ROWS[self.row]), "attacks": [list(pair) for pair in ATTACKS]}
+        record = {"settings": digest(settings, 12), "code": code_digest()}
+        record["base"] = sha256(self.base / "model.safetensors")
+        if self.result.is_file():
+            before = json.loads(self.result.read_bytes())
+            if (before["settings"], before["base"]) != (record["settings"], record["base"]):
+                raise SystemExit(f"{self.result} has other settings or another base: move it away")
+            return
+        self._train()
+        attacks = {f"{name}/{seed}": self._attack(name, seed) for name, seed in ATTACKS}
+        made = dumps(record | read_off(self.run) | {"attacks": attacks})
+        self.results.mkdir(parents=True, exist_ok=True)
+        self.result.write_bytes(made)
+        print(f"{self.row} in world {self.world}: done", flush=True)
+
+    def _train(self) -> None:
+        folder, (recipe, *words) = self.run.folder, ROWS[self.row]
+        begun = (folder / "config.yaml").is_file()
+        if begun and self.run.status.status == "complete":
+            return
+        models = [f"{who}.model_name_or_path={self.base}" for who in ("attacker", "defender")]
+        fixed = [f"output_dir={folder}", f"seed={self.world}", "exam.every=0", "exam.crossplay=0"]
+        resume = "--resume" if begun else "--no-resume"
+        call(*SPARRING, "train", recipe, resume, *fixed, *models, *words)
+
+    def _attack(self, name: str, seed: int) -> list[float | None]:
+        """ASR on held-out seeds after 0, 20, 40, 60 and 80 steps of an attacker."""
+        cache = f"--cache={self.root}/warm-{self.world}"
+        words = ("--attackers", name, "--seed", str(seed), cache)
+        call(*SPARRING, "exploit", str(self.run.folder), *words)
+        evidence = json.loads((self.run.folder / "evidence" / "exploit.json").read_bytes())
+        return [rate["value"] for rate in evidence["attackers"][name]["asr"]]
+
+
+def call(*words: str) -> None:
+    """Run one command in its own process; its output is only shown if it fails."""
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words[3:])}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+
+
+def read_off(run: RunDir) -> dict[str, Any]:
+    """Return a run's rounds and CPU seconds, its first and last exam's rates, and best responses.
+
+    A best response of hardening is the ASR of each of its rounds.
+    """
+    rounds = run.rounds()
+    exams = {}
+    for number in (0, len(rounds)):
+        results = run.exam(number)
+        assert results is not None
+        exams[number] = {name: rate.value for name, rate in results.rates.items()}
+    responses: list[list[float | None]] = []
+    for record in rounds:
+        step = record.metrics.get(STEP)
+        if step == 1:
+            responses.append([])
+        if step:
+            responses[-1].append(record.metrics.get("asr"))
+    seconds = round(sum(record.cpu_seconds for record in rounds), 1)
+    return {"rounds": len(rounds), "seconds": seconds, "exams": exams, "responses": responses}
+
+
+def build_base(cell: Cell) -> None:
+    """Build the base of the cell's world unless it exists."""
+    if not (cell.base / "sandbox.json").is_file():
+        seeds = ("--seed", str(cell.world), "--language-seed", str(cell.world))
+        call(sys.executable, "-m", "sparring.sandbox.build", str(cell.base), *seeds)
+
+
+def table(results: Path) -> list[str]:
+    """Return the stored figures as a table: mean and worst over worlds."""
+    stored = {row: worlds for row in ROWS if (worlds := read_results(results, row))}
+    head = ("exam", "two exchanges", "wrapped benign", "own, worst of 3", "broad", "strongest")
+    lines = [f"| mean / worst | worlds | {' | '.join(head)} | − magic | rounds | trained |"]
+    lines.append("|---|" + "--:|" * (len(head) + 4))
+    magic = {world: strongest(cell) for world, cell in stored.get("magic", {}).items()}
+    for row, worlds in stored.items():
+        cells = list(worlds.values())
+        exams = [cell["exams"][f"{cell['rounds']}"] for cell in cells]
+        columns = [
+            both([exam["asr/adversarial"] for exam in exams], max),
+            both([exam["asr/two-exchange"] for exam in exams], max),
+            both([exam["correct/wrapped"] for exam in exams], min),
+            both([strongest(cell, "own") for cell in cells], max),
+            both([strongest(cell, "broad") for cell in cells], max),
+            both([strongest(cell) for cell in cells], max),
+            difference([strongest(worlds[w]) - magic[w] for w in worlds if w in magic]),
+            f"{fmean(cell['rounds'] for cell in cells):.0f}",
+            f"{fmean(cell['seconds'] for cell in cells):.0f} s",
+        ]
+        lines.append(f"| {row} | {len(cells)} | {' | '.join(columns)} |")
+    codes = {cell["code"] for worlds in stored.values() for cell in worlds.values()}
+    return [*lines, "", f"Played by code {', '.join(sorted(codes))}."]
+
+
+def read_results(folder: Path, row: str) -> dict[str, Any]:
+    """Return the stored cells of a row by world."""
+    paths = sorted(folder.glob(f"{row}-*.json"))
+    named = {path.stem.removeprefix(f"{row}-"): path for path in paths}
+    return {world: json.loads(p.read_bytes()) for world, p in named.items() if world.isdigit()}
+
+
+def strongest(cell: Mapping[str, Any], name: str = "") -> float:
+    """Return the highest ASR after the last step, of the attackers whose name begins so."""
+    curves = cell["attacks"].items()
+    return float(max(curve[-1] for attack, curve in curves if attack.startswith(name)))
+
+
+def both(values: Sequence[float], worst: Any) -> str:
+    """Return the mean and the worst value."""
+    return f"{fmean(values):.3f} / {worst(values):.3f}"
+
+
+def difference(values: Sequence[float]) -> str:
+    """Return the mean of differences by world, with a t interval of 95 % over worlds."""
+    if len(values) < 2:
+        return "–"
+    half = t.ppf(0.975, len(values) - 1) * stdev(values) / len(values) ** 0.5
+    return f"{fmean(values):+.2f} [{fmean(values) - half:+.2f}, {fmean(values) + half:+.2f}]"
+
+
+def main() -> None:
+    """Play every cell that has not been played, world by world; or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--worlds", default="201,202,203,204,205")
+    parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--root", type=Path, default=Path("runs/worlds"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/worlds"))
+    parser.add_argument("--jobs", type=int, default=2, help="at once, one thread each")
+    parser.add_argument("--table", action="store_true", help="print what is stored")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print("\n".join(table(arguments.results)))
+        return
+    cells = [
+        Cell(row, int(world), arguments.root, arguments.results)
+        for world in arguments.worlds.split(",")
+        for row in arguments.rows.split(",")
+    ]
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        list(pool.map(build_base, {cell.world: cell for cell in cells}.values()))
+        list(pool.map(Cell.play, cells))
+
+
+if __name__ == "__main__":
+    main()
