@@ -11,7 +11,8 @@ import pytest
 
 from sparring.cli.evals import exploit
 from sparring.cli.speech import program
-from sparring.evals.results import check_unscored, parse_gates
+from sparring.evals.gates import parse_gates
+from sparring.evals.results import check_unscored
 from sparring.judges.judge import KeywordJudge
 from sparring.runs.recipes import resolve
 from sparring.settings.config import RunConfig, load_yaml

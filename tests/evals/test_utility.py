@@ -53,8 +53,8 @@ def test_the_right_sentence_agrees_with_its_first_noun():
 
 def test_the_right_place_is_the_one_that_the_text_names():
     for row in utility.documents("reading", None):
-        facts, _, question = row["prompt"].rpartition(". Where is the ")
-        thing, _, person = question.partition("?")[0].partition(" of ")
+        facts, _, question = row["prompt"].rpartition(". Where does ")
+        person, _, thing = question.removesuffix("?").partition(" keep the ")
         assert f"{person} keeps the {thing} in the {row['choices'][row['gold']]}" in f"{facts}."
 
 

@@ -69,8 +69,9 @@ def evaluate(
     --adapter, base and adapters are compared sample by sample.
     """
     from sparring.evals.evaluate import prepared
+    from sparring.evals.gates import parse_gates
     from sparring.evals.models import ModelSettings
-    from sparring.evals.results import parse_gates, results_of
+    from sparring.evals.results import results_of
     from sparring.evals.tasks import TaskSettings
     from sparring.evals.utility import utility_rates
     from sparring.players.player import Sampling

@@ -1,7 +1,5 @@
 """Turns an evaluation's samples into rates and their differences, and checks them against gates."""
 
-import operator
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -10,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring.evals.folder import EvalDir, EvalSpec, Overlap, ReportedRate, key_of
+from sparring.evals.gates import parse_gates
 from sparring.evals.judging import Calibration, calibrations_of, without_errors
 from sparring.exam import Divergence, divergence, outcome
 from sparring.games.codec import state_of
@@ -21,7 +20,7 @@ from sparring.stats.rates import Outcome, Rate, at_k, grouped, ladder, rate
 from sparring.store.files import Row, dumps
 from sparring.store.folder import RunDir
 from sparring.store.records import EvalResults
-from sparring.types import GateError, Harm, State, Status, UnscoredError, UsageError
+from sparring.types import Harm, State, Status, UnscoredError
 
 Place = tuple[str, int, int]
 """(set, place in the set, draw) of a sample."""
@@ -353,39 +352,6 @@ def _at_k_row(k: int, asr: Rate) -> dict[str, Any]:
 
 
 _NOT_FOR_AT_K = ("bounds", "unscored")
-_GATE = re.compile(r"\s*(.+?)\s*(>=|<=|>|<)\s*([0-9]*\.?[0-9]+)\s*")
-_COMPARE = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le}
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """A comparison that fails the evaluation where it holds, such as `asr/harmbench>0.05`."""
-
-    text: str
-    name: str
-    sign: str
-    number: float
-
-    def check(self, rates: Mapping[str, Rate]) -> None:
-        """Raise GateError where the comparison holds, and where the rate has no value."""
-        value = rates[self.name].value
-        if value is None or _COMPARE[self.sign](value, self.number):
-            raise GateError(f"--fail-if {self.text}: {self.name} is {rates[self.name]}")
-
-
-def parse_gates(texts: Sequence[str], known: Sequence[str]) -> list[Gate]:
-    """Read gates such as `asr/harmbench>0.05` or `harmbench.asr>0.05`, of the `known` rates."""
-    gates = []
-    for text in texts:
-        name, sign, number = parts.groups() if (parts := _GATE.fullmatch(text)) else ("", "", "0")
-        set_name, _, metric = name.rpartition(".")
-        name = name if name in known else f"{metric}/{set_name}"
-        if name not in known:
-            raise UsageError(
-                f"--fail-if {text!r:.60}: wanted RATE>NUMBER with a rate of: {', '.join(known)}"
-            )
-        gates.append(Gate(text, name, sign, float(number)))
-    return gates
 
 
 def check_unscored(rates: Collection[Rate], most: float) -> None:

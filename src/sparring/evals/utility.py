@@ -69,8 +69,8 @@ def _agreement(rng: random.Random, words: Mapping[str, Sequence[str]]) -> Row:
     (subject, nearer), (adjective, said) = (
         rng.sample(words[k], 2) for k in ("nouns", "adjectives")
     )
-    plural = rng.random() < 0.5
-    subject, nearer = (f"{subject}s", nearer) if plural else (subject, f"{nearer}s")
+    plural, nearer_plural = rng.random() < 0.5, rng.random() < 0.5
+    subject, nearer = subject + "s" * plural, nearer + "s" * nearer_plural
     start = f"The {adjective} {subject} {rng.choice(words['relations'])} the {nearer}"
     sentences = [f"{start} {verb} {said}." for verb in ("is", "are")]
     return {"prompt": "", "choices": sentences, "gold": int(plural)}
@@ -83,7 +83,7 @@ def _reading(rng: random.Random, words: Mapping[str, Sequence[str]]) -> Row:
         for who, what, where in zip(people, things, places, strict=True)
     ]
     gold = rng.randrange(3)
-    question = f"Where is the {things[gold]} of {people[gold]}? Answer with one word."
+    question = f"Where does {people[gold]} keep the {things[gold]}?"
     return {"prompt": f"{' '.join(facts)} {question}", "choices": places, "gold": gold}
 
 
