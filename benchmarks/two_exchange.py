@@ -1,8 +1,8 @@
 """The table of docs/multi-turn.md, two exchanges against one: `python benchmarks/two_exchange.py`.
 
-The base of each seed is trained on games of one exchange and on games of two for the same number of
-rounds, and both defenders take every set of the sandbox's exam. Settings are the recipe's defaults,
-or those of `magic-narrow` in study.py with --narrow. Results are stored and not computed again.
+The base of each world is trained on games of one exchange and on games of two for the same number
+of rounds, and both defenders take every set of the sandbox's exam. Settings are the recipe's
+defaults, with --narrow without its breadth. Results are stored and not computed again.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import subprocess
 from pathlib import Path
 from statistics import fmean
 
-from study import NARROW, SPARRING, Job, build_base, call
+from worlds import LATEST, SPARRING, Cell, build_base, call
 
+from sparring.door import sha256
+
+NARROW = ("warm_up.pool=narrow", "game.diversity=0", LATEST)
 SETS = ("asr/two-exchange", "correct/two-exchange", "asr/adversarial", "correct/wrapped")
 
 
@@ -30,14 +33,14 @@ def examined(model: Path) -> dict[str, list[float]]:
     return {name: [rates[name]["value"], *rates[name]["ci95"]] for name in SETS}
 
 
-def trained(job: Job, exchanges: int, rounds: int) -> Path:
+def trained(cell: Cell, exchanges: int, rounds: int) -> Path:
     """The defender after `rounds` rounds of games of `exchanges` exchanges."""
-    folder = job.root / f"{job.method}-{exchanges}-{job.seed}"
+    folder = cell.root / f"{cell.row}-{exchanges}-{cell.world}"
     begun = (folder / "config.yaml").is_file()
-    models = [f"{who}.model_name_or_path={job.base}" for who in ("attacker", "defender")]
-    fixed = [f"output_dir={folder}", f"seed={job.seed}", f"rounds={rounds}", "exam.crossplay=0"]
+    models = [f"{who}.model_name_or_path={cell.base}" for who in ("attacker", "defender")]
+    fixed = [f"output_dir={folder}", f"seed={cell.world}", f"rounds={rounds}", "exam.crossplay=0"]
     resume = "--resume" if begun else "--no-resume"
-    fixed += NARROW if job.method.endswith("-narrow") else ()
+    fixed += NARROW if cell.row.endswith("-narrow") else ()
     call(*SPARRING, "train", "magic", resume, *fixed, *models, f"game.exchanges={exchanges}")
     return folder / "checkpoints" / f"round_{rounds:06d}" / "defender"
 
@@ -45,23 +48,26 @@ def trained(job: Job, exchanges: int, rounds: int) -> Path:
 def main() -> None:
     """Do what has not been done, then print the table: mean over seeds, then each seed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--worlds", default="201,202,203")
     parser.add_argument("--rounds", type=int, default=80)
     parser.add_argument("--narrow", action="store_true", help="without our breadth")
-    parser.add_argument("--root", type=Path, default=Path("runs/study"))
+    parser.add_argument("--root", type=Path, default=Path("runs/worlds"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     rows: dict[str, list[dict[str, list[float]]]] = {"base": [], "one": [], "two": []}
-    for seed in map(int, arguments.seeds.split(",")):
+    for world in map(int, arguments.worlds.split(",")):
         method = "two-exchange-narrow" if arguments.narrow else "two-exchange"
-        job = Job(method, seed, arguments.root, arguments.results)
-        if not job.result.is_file():
-            build_base(job)
-            result = {"base": job.base_digest(), "rates": {"base": examined(job.base)}}
+        cell = Cell(method, world, arguments.root, arguments.results)
+        if not cell.result.is_file():
+            build_base(cell)
+            result = {
+                "base": sha256(cell.base / "model.safetensors"),
+                "rates": {"base": examined(cell.base)},
+            }
             for exchanges, name in ((1, "one"), (2, "two")):
-                result["rates"][name] = examined(trained(job, exchanges, arguments.rounds))
-            job.result.write_text(json.dumps(result) + "\n", "utf-8")
-        for name, rates in json.loads(job.result.read_bytes())["rates"].items():
+                result["rates"][name] = examined(trained(cell, exchanges, arguments.rounds))
+            cell.result.write_text(json.dumps(result) + "\n", "utf-8")
+        for name, rates in json.loads(cell.result.read_bytes())["rates"].items():
             rows[name].append(rates)
     print(f"| trained on | {' | '.join(SETS)} |\n|---|{'---|' * len(SETS)}")
     for name, seeds in rows.items():

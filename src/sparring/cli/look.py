@@ -103,7 +103,7 @@ def show_run(
     json: Json = False,
 ) -> None:
     """A run's status, checkpoints and last round."""
-    from sparring.report.run_report import pool_entries
+    from sparring.report.run_report import pool_entries, settings_of
 
     if done:
         view(run, done, json=json)
@@ -114,6 +114,7 @@ def show_run(
         "run": str(run),
         **opened.status.to_json(),
         "rounds": number,
+        "of": settings.rounds if (settings := settings_of(opened)) else "?",
         "checkpoints": opened.checkpoints.numbers(),
         "exams": opened.exams(),
         "last": rounds[-1].metrics if rounds else {},
