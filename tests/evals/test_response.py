@@ -8,15 +8,8 @@ from pathlib import Path
 import pytest
 from tests.table import BROKEN, HELD, ScriptedJudge, magic, says
 
-from sparring.evals.exploit import (
-    Budget,
-    Exploit,
-    Target,
-    attackers_of,
-    best_response,
-    enumerated,
-    warmed_from,
-)
+from sparring.evals.exploit import Budget, Exploit, Target, attackers_of, best_response, enumerated
+from sparring.evals.starts import warmed_from
 from sparring.games.game import attack_of, tagged
 from sparring.players.local import uniforms
 from sparring.players.player import ScriptedPolicy

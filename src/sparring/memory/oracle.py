@@ -22,7 +22,9 @@ class DoubleOracle(Opposition):
     """Both the schedule of a run and its league, since each follows from the recorded rounds.
 
     The first rounds go by the schedule and the league of the game that is hardened. Then every
-    second attacker begins where the warm-up left it, the others where the one before ended.
+    third attacker begins where the warm-up left it. The others begin at the newest member of the
+    league, or where the game left the attacker as long as the league has none: an attacker that has
+    failed has often settled on one attack, and would not find another.
     """
 
     players: Mapping[Player, Trainer]
@@ -52,8 +54,9 @@ class DoubleOracle(Opposition):
             return self.league.cast(number, turn, cast, past)
         begun = len(self.rules.responses(past))
         if step := self.rules.step(past):
-            if step == 1 and begun % 2:
-                self.players[Player.ATTACKER].restart(0)
+            if step == 1:
+                start = max([self.rules.after, *self.rules.members(past)])
+                self.players[Player.ATTACKER].restart(0 if begun % 3 == 2 else start)
             return cast, turn, {STEP: float(step), ITERATION: float(begun + 1)}
         members = self.rules.members(past)
         # The newest first: it is the one that the defender has not met.
@@ -64,7 +67,7 @@ class DoubleOracle(Opposition):
     def keeps(self, number: int, past: Sequence[Metrics]) -> bool:
         if number <= self.rules.after and self.league.keeps(number, past):
             return True
-        return number == 0 or number in self.rules.members(past[:number])
+        return number in {0, self.rules.after, *self.rules.members(past[:number])}
 
     def keep(self, number: int, past: Sequence[Metrics]) -> None:
         if number < self.rules.after:

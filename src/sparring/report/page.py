@@ -123,7 +123,8 @@ def drawings(runs: Sequence[RunReport]) -> dict[str, list[Drawing]]:
         for metric, title, _ in METRICS
         if reading.families(runs[0].after.rates, metric)
     ]
-    parts = {"headline": by_family[: 2 if len(runs) > 1 else 1], "crossplay": [], "strategies": []}
+    first = [*figures.panels("first", runs), *by_family[: 2 if len(runs) > 1 else 1]]
+    parts = {"headline": first, "crossplay": [], "strategies": []}
     for run in runs:
         suffix = _suffix(runs, run)
         if run.exploit:
