@@ -134,7 +134,13 @@ def sparring(*words: object, processes: int = 1) -> None:
     print("   sparring " + shlex.join(map(str, words)), flush=True)
     threads = {"OMP_NUM_THREADS": "1" if processes > 1 else str(os.cpu_count() or 1)}
     command = [sys.executable, *module, *map(str, words)]
-    if ended := subprocess.run(command, env={**os.environ, **threads}, check=False).returncode:
+    with subprocess.Popen(command, env={**os.environ, **threads}) as process:
+        while (ended := process.poll()) is None:
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                continue  # it has received the signal too, and saves what it has
+    if ended:
         sys.exit(f"stopped (exit code {ended}); the same command goes on from here")
 
 

@@ -28,13 +28,14 @@ from sparring.players.player import ScriptedPolicy as ScriptedPolicy
 from sparring.players.trainer import Trainer as Trainer
 from sparring.players.weights import Weights as Weights
 from sparring.report.page import write_report as write_report
+from sparring.report.progress import train as train
 from sparring.runs.recipes import Recipe as Recipe
 from sparring.runs.recipes import configured as configured
 from sparring.runs.recipes import magic as magic
 from sparring.runs.recipes import ssp as ssp
 from sparring.runs.run import Run as Run
+from sparring.runs.train import Interrupted as Interrupted
 from sparring.runs.train import Watch as Watch
-from sparring.runs.train import train as train
 from sparring.settings.config import RunConfig as RunConfig
 from sparring.stats.rates import Outcome as Outcome
 from sparring.stats.rates import Rate as Rate

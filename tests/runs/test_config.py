@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from sparring.runs.recipes import configured, resolve
 from sparring.settings import config as settings_file
+from sparring.settings.comments import commented
 from sparring.settings.config import RunConfig, from_words, load_yaml, merged, parse
 from sparring.types import Player, UsageError
 
@@ -166,14 +167,14 @@ def test_a_recipe_that_is_none_is_refused_with_its_nearest_match():
 
 def test_the_commented_defaults_and_the_resolved_yaml_parse_back_to_the_same():
     config = RunConfig()
-    assert parse(load_yaml(settings_file.commented(config), "x")) == config
+    assert parse(load_yaml(commented(config), "x")) == config
     assert parse(load_yaml(settings_file.to_yaml(config), "x")) == config
     in_sandbox = configured("magic", ["learner.epsilon=[0.1, 0.3]", "output_dir=runs/a"])
     assert resolve(load_yaml(settings_file.to_yaml(in_sandbox), "x")) == in_sandbox
 
 
 def test_every_setting_is_described_in_the_commented_yaml():
-    lines = settings_file.commented(RunConfig()).splitlines()
+    lines = commented(RunConfig()).splitlines()
     assert sum(line.startswith("#") for line in lines) == 3
     for line in lines[3:]:
         assert line.endswith(":") or "  # " in line, line

@@ -46,7 +46,9 @@ def report(
     runs: RunFolders,
     output: Annotated[Path | None, Option(help="default: RUN/report/index.html")] = None,
     public: Annotated[bool, Option("--public", help="hold no attack, no reply")] = False,
-    include_harmful: Annotated[bool, Option("--include-harmful")] = False,
+    include_harmful: Annotated[
+        bool, Option("--include-harmful", help="texts of real games in the clear")
+    ] = False,
     json: Json = False,
 ) -> None:
     """One HTML page of one or several runs: before → after, curves, cross-play, strategies."""
@@ -66,7 +68,8 @@ def init(
     """A commented YAML of every setting; or, with --for, of what fits a model on a card."""
     from sparring.estimate.estimate import card
     from sparring.runs.recipes import known, preset
-    from sparring.settings.config import RunConfig, commented, merged, parse
+    from sparring.settings.comments import commented
+    from sparring.settings.config import RunConfig, merged, parse
 
     if model:
         sys.stdout.write(preset(recipe, model, card(gpu).gib if gpu else 0))

@@ -66,6 +66,9 @@ def attack(
         attacked = _defender(defender, model, at, steps, trust_endpoints).first(limit)
         leads = _candidate(leader, leader_url) if leader else None
         siege = Siege(attacked, names, Effort(queries, gradient_steps), leads, seed, restarts)
+        if names == [*siege.left_out()]:
+            why = "; ".join(f"{name} {reason}" for name, reason in siege.left_out().items())
+            raise UsageError(f"--families: {why}")
         note(*(f"left out: {name} {why}" for name, why in siege.left_out().items()), siege.cost())
         result = siege.run()
     lines = [f"{'family':16s} {'queries':>8s} {'seconds':>8s}  ASR@k, the worst first"]

@@ -68,7 +68,9 @@ def view(
     outcome: Annotated[str | None, Option(help="won (by the attacker) | lost | unscored")] = None,
     strategy: Annotated[str, Option(help="part of a strategy's or an exam family's name")] = "",
     limit: Annotated[int, Option(min=1, help="seeds")] = 5,
-    include_harmful: Annotated[bool, Option("--include-harmful")] = False,
+    include_harmful: Annotated[
+        bool, Option("--include-harmful", help="texts of real games in the clear")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Look at games: thought, what was sent, reply, verdict and payoff, siblings side by side."""
@@ -84,7 +86,8 @@ def view(
     if json:
         speech.print_json([game.to_json() for group in shown for game in group])
         return
-    say(f"{chosen.title}: {chosen.counts}; of {everything.counts}")
+    of_all = f"; of {everything.counts}" if chosen.counts != everything.counts else ""
+    say(f"{chosen.title}: {chosen.counts}{of_all} (won and lost: by the attacker)")
     screen = speech.console()
     for group in shown:
         columns = max(1, screen.width // _SIBLING) if screen.is_terminal else 1

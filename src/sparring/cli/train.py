@@ -64,7 +64,7 @@ def _show_outcome(folder: RunDir, config: RunConfig) -> None:
         players = [f"both       {defender}  (attacks too, if it is told to)"]
     for text in ("", f"run        {folder.folder}", *players):
         say(text)
-    verbs = [f"report {folder.folder}", f"view {folder.folder}", f"exploit {folder.folder}"]
+    verbs = [f"report {folder.folder}", f"view {folder.folder}", f"attack {folder.folder}"]
     if config.in_sandbox and config.weights == "separate":
         verbs.append(f"eval {defender} --tasks sandbox")
     for place, verb in enumerate(verbs):
@@ -90,6 +90,8 @@ def _show_plan(run: RunToPlay) -> None:
         learns = ", ".join(sorted(turn.learns))
         widths = ", ".join(f"{player} x{width}" for player, width in sorted(turn.widths.items()))
         say(f"round {number}: {learns} learns from {len(openings)} seeds; {widths}")
+    if not any(run.exam.sets.values()):
+        note("data.exam: no seed is held out, so there will be no exam; give data.exam a file")
     for name, states in run.exam.sets.items():
         say(f"exam {name}: {len(states)} openings")
     if config.sampling.engine == "local":  # another engine would be sent adapters, which are files

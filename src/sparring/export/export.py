@@ -77,7 +77,11 @@ class Agreement:
 
     def __str__(self) -> str:
         moved = self.moved
-        learned = "" if moved is None else f", mean {self.mean:.2g} of {moved:.2g} learned"
+        learned = ""
+        if moved is not None:
+            learned = f", {self.mean:.2g} on average, where the adapter moved it by {moved:.2g}"
+            much = f": rounding to {self.dtype} loses much of it, so rather publish the adapter"
+            learned += much if self.mean > moved / 4 else ""
         return (
             f"{self.what}, {self.dtype}, {self.positions} positions: largest difference "
             f"{self.largest:.2g} (limit {self.limit:.2g}, largest logit {self.highest:.3g})"

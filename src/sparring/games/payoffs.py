@@ -1,11 +1,12 @@
 """Payoffs of outcomes: published tables, each with its source, and the terms added to them."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
-from sparring.types import Player, Seed, Verdict
+from sparring.types import Player, Seed, UsageError, Verdict
 
 MAGIC: Mapping[tuple[bool, bool, bool], float] = MappingProxyType(
     {
@@ -160,7 +161,14 @@ class FunctionPayoff:
     def __call__(self, seed: Seed, verdict: Verdict) -> Mapping[Player, float] | None:
         if any(getattr(verdict, name) is None for name in self.needs):
             return None
-        value = float(self.function(seed, verdict))
+        returned = self.function(seed, verdict)
+        try:
+            value = math.nan if isinstance(returned, str) else float(returned)
+        except (TypeError, ValueError):
+            value = math.nan
+        if not math.isfinite(value):
+            where = f"payoff, on the seed {seed.id!r:.40}"
+            raise UsageError(f"{where}: wanted a finite number, got {returned!r:.40}")
         return {Player.ATTACKER: -value, Player.DEFENDER: value}
 
     held = staticmethod(held_by_label)

@@ -14,6 +14,7 @@ from sparring.types import Harm, State, UsageError, Verdict
 
 VALUES = tuple(f.name for f in fields(Verdict) if f.name != "status")
 """The fields of a verdict that judges fill."""
+_TYPES: Mapping[str, Any] = {"reply_harm": Harm, "score": (int, float)}
 COSTS = ("calls", "cached", "prompt_tokens", "completion_tokens")
 Usage = Counter[str]
 """What a judge has cost, by kind of `COSTS`. `calls` are requests, also those sent again."""
@@ -113,7 +114,18 @@ class FunctionJudge:
         object.__setattr__(self, "name", self.name or self.function.__name__)
 
     def rule(self, states: Sequence[State]) -> list[Verdict]:
-        return [self.function(state) for state in states]
+        return [self._checked(state, self.function(state)) for state in states]
+
+    def _checked(self, state: State, verdict: Any) -> Verdict:
+        where = f"judge {self.name}, on the seed {state.seed.id!r:.40}"
+        if not isinstance(verdict, Verdict):
+            raise UsageError(f"{where}: wanted a Verdict, got {type(verdict).__name__}")
+        for name in VALUES:
+            value, wanted = getattr(verdict, name), _TYPES.get(name, bool)
+            if value is not None and not isinstance(value, wanted):
+                kind = getattr(wanted, "__name__", "number")
+                raise UsageError(f"{where}: {name} wanted a {kind} or None, got {value!r:.40}")
+        return verdict
 
 
 _REFUSAL = re.compile(

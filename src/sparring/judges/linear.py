@@ -116,6 +116,11 @@ def load(folder: Path, features: Callable[[str], Features], setting: str) -> Lin
     The folder may be another person's. UsageError names the `setting` where it holds no judge, or
     one that was fitted to other features or another model's.
     """
+    if not (folder / CARD).exists():
+        raise UsageError(
+            f"{setting}: no judge at {folder}; wanted words or hidden, or a folder that `sparring "
+            "judge train` wrote"
+        )
     with loading(str(folder), "the judge ", setting):
         card = checked(Card, read_json(inside(folder, CARD)), folder / CARD)
         data = read_bytes(inside(folder, WEIGHTS), _MOST_BYTES)

@@ -53,7 +53,7 @@ class Suffixes:
         with self.weights.merged() as model:
             model.eval()
             for step in range(steps):
-                beat(f"gradient, {address}", step, steps)
+                beat("gradient steps", step, steps)
                 head = (*before, *words)
                 gain_SV = self._gain(model, head, ids, (*after, *wanted), len(wanted))
                 tried = [ids, *self._replaced(request, ids, gain_SV, f"{address}/{step}")]

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from sparring import packaged
 from sparring.door import inside
+from sparring.pulse import beat
 from sparring.report import figures, games, terminal
 from sparring.report import run_report as reading
 from sparring.report.escape import duration, hidden, line, name, visible
@@ -106,7 +107,9 @@ def render(
     groups = drawings(runs)
     files: dict[str, bytes] = {}
     uris: dict[str, tuple[str, str]] = {}
-    for drawing in (drawing for group in groups.values() for drawing in group):
+    flat = [drawing for group in groups.values() for drawing in group]
+    for number, drawing in enumerate(flat):
+        beat("drawing figures", number, len(flat))
         svg, png = images(drawing, LIGHT, ("svg", "png"))
         [dark] = images(drawing, DARK, ("svg",))
         files |= {f"{drawing.name}.svg": svg, f"{drawing.name}.png": png}

@@ -14,8 +14,11 @@ from rich.table import Column
 
 from sparring.pulse import BEGAN, listener, watched
 from sparring.report.escape import duration, line, safe
-from sparring.runs.train import Watch
+from sparring.runs.run import Run
+from sparring.runs.train import Interrupted, Watch
+from sparring.runs.train import train as play
 from sparring.settings.config import RunConfig
+from sparring.store.folder import RunDir
 from sparring.types import Metrics, Player, Round, UsageError
 
 _SHOWN = ("asr", "parsed", "faithful", "correct", "over_refusal", "unscored")
@@ -35,7 +38,9 @@ def in_a_line(learns: Iterable[Player], metrics: Metrics) -> str:
         for player in Player
         if f"league/{player}" in metrics
     )
-    numbers = " ".join(f"{key} {metrics[key]:.2f}" for key in _SHOWN if key in metrics)
+    # Where no attack parses none was sent, and an ASR of 0 would look like a defence.
+    shown = [key for key in _SHOWN if key in metrics and (key != "asr" or metrics.get("parsed", 1))]
+    numbers = " ".join(f"{key} {metrics[key]:.2f}" for key in shown)
     return f"{' and '.join(sorted(learns))} learned{past}: {numbers}"
 
 
@@ -57,6 +62,7 @@ class Bars(ExitStack):
             ),
             console=console,
             expand=True,
+            speed_estimate_period=900,  # a round may take minutes
             disable=quiet or not console.is_terminal,
         )
         self.tasks: dict[str, progress.TaskID] = {}
@@ -73,6 +79,8 @@ class Bars(ExitStack):
 
     def beat(self, work: str, done: int, total: int) -> None:
         """Show what is under way; without bars whoever watched before does, after a while."""
+        if self.shown is None and not self.prints:
+            self._advance("starting", 0, 1, "")
         if self.shown is not None:
             text = f"{work} {done}/{total}"
             self.bars.update(self.shown, text=safe(f"{text:16s}  {self.last_round}"))
@@ -94,6 +102,8 @@ class Bars(ExitStack):
             self.bars.reset(self.tasks[name])  # another exam
         if self.shown not in (None, self.tasks[name]):
             self.bars.update(self.shown, text="")  # what it showed last is over
+            if self.shown == self.tasks.get("starting"):
+                self.bars.update(self.shown, completed=1, visible=False)
         self.shown = self.tasks[name]
         self.bars.update(self.tasks[name], completed=done, total=total, text=safe(text))
 
@@ -106,6 +116,26 @@ class Bars(ExitStack):
             self.outer("", 0, 0)
             seconds = self.printed - BEGAN
             self.console.print(f"{seconds:6.0f}s  {safe(text)}", highlight=False, markup=False)
+
+
+def train(
+    run: Run, *, resume: bool = False, max_rounds: int | None = None, watch: Watch | None = None
+) -> RunDir:
+    """Play the run into its folder, to its end or to `max_rounds` rounds; returns the folder.
+
+    With `resume` it goes on where its last checkpoint stands, also in another process, and on to
+    more `rounds` than it was begun with. Progress and notes go to stderr as with the command;
+    `watch` shows them in another way, and `Watch()` nowhere. UsageError for a folder that exists
+    without `resume`, and for one that was begun with other settings; Interrupted after SIGINT or
+    SIGTERM, when everything is saved.
+    """
+    with ExitStack() as stack:
+        shown = watch or stack.enter_context(ProgressWatch(Console(stderr=True), run.config))
+        try:
+            return play(run, resume=resume, max_rounds=max_rounds, watch=shown)
+        except Interrupted as error:
+            error.args = ("interrupted; what was saved is whole: train(run, resume=True) goes on",)
+            raise
 
 
 class ProgressWatch(Bars, Watch):

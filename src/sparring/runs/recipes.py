@@ -34,9 +34,10 @@ class Recipe:
 
     def __call__(
         self,
-        defender: Any = None,
+        model: Any = None,
         attacker: Any = None,
         *,
+        defender: Any = None,
         seeds: str | Path | Sequence[Seed] | None = None,
         judge: str | Judge | Callable[[State], Verdict] | None = None,
         payoff: Payoff | Callable[[Seed, Verdict], float] | None = None,
@@ -44,13 +45,21 @@ class Recipe:
     ) -> Run:
         """Build a run of this recipe, which loads its models.
 
-        `defender` and `attacker` (by default the same) are paths, hub names or a loaded model
-        with its tokenizer, `(model, tokenizer)`, or a section of a configuration, such as
-        `{"warm_start": "pool.jsonl"}`; without a model the sandbox's plays. `seeds` are a file or
-        a list. `settings` are the sections of a configuration, such as
+        `model` is the defender's; it, `attacker` (by default the same) and `defender` are paths,
+        hub names or a loaded model with its tokenizer, `(model, tokenizer)`, or a section of a
+        configuration, such as `{"warm_start": "pool.jsonl"}`; without a model the sandbox's plays.
+        `seeds` are a file or a list. `settings` are the sections of a configuration, such as
         `rounds=20, game={"gate": False}`.
         """
-        objects, tree = Objects.of(defender, attacker, seeds, judge, payoff)
+        if model is not None and defender is not None:
+            if isinstance(model, Mapping) or not isinstance(defender, Mapping):
+                raise UsageError(
+                    "defender: wanted its model once, beside a section of its settings"
+                )
+            defender = {"model_name_or_path": model, **defender}
+        objects, tree = Objects.of(
+            model if defender is None else defender, attacker, seeds, judge, payoff
+        )
         config = resolve(merged(merged({"recipe": self.name}, tree), settings), self)
         return self.build(config, objects) if objects else self.build(config)
 

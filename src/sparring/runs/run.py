@@ -120,6 +120,18 @@ class Run:
         return list(seeds.values())
 
 
+def try_functions(run: Run) -> None:
+    """Let a judge and a payoff that are functions rule on one game, before a long warm-up.
+
+    UsageError where they return something else than is wanted of them.
+    """
+    if isinstance(run.plan.judge, FunctionJudge):
+        asked = State(run.seeds[0]).deal(Player.ATTACKER, run.seeds[0].text)
+        state = asked.deal(Player.DEFENDER, "I cannot help with that.")
+        [verdict] = run.plan.judge.rule([state])
+        run.plan.game.returns(state.rule(verdict))
+
+
 def rehearse(run: Run, note: Callable[[str], None], warmed: bool = True) -> str:
     """Play the first and the longest seed of each label, two siblings at each fork.
 
@@ -148,6 +160,8 @@ def rehearse(run: Run, note: Callable[[str], None], warmed: bool = True) -> str:
     findings = list(_too_long(run, episodes))
     if attacks and not parsed and warmed:
         findings.append(f"none of {len(attacks)} attacks has the form that is asked for: {_PARSES}")
+    elif parsed and not replies and any(s.verdict.on_topic is False for s in attacks):
+        findings.append(f"no attack that parses asks for what its seed does: {_FAITHFUL}")
     elif not replies and (parsed or not attacks):
         findings.append(f"no reply could be judged, for all were empty or cut: {_REPLIES}")
     elif replies and all(len({r.get(player) for r in scored}) == 1 for player in Player):
@@ -159,8 +173,12 @@ def rehearse(run: Run, note: Callable[[str], None], warmed: bool = True) -> str:
 
 
 _PARSES = (
-    "give attacker.warm_start an attack pool with warm_up.steps above 0, take another attacker, or "
-    "raise sampling.max_completion_length if its texts are cut"
+    "give attacker.warm_start an attack pool and warm_up.steps enough to learn its form, take "
+    "another attacker, or raise sampling.max_completion_length if its texts are cut"
+)
+_FAITHFUL = (
+    "give attacker.warm_start a pool whose rewrites keep what the seed asks for, see whether the "
+    "judge's on_topic is right (`sparring judge probe`), or set game.gate=false"
 )
 _REPLIES = "see defender.model_name_or_path, or raise sampling.max_completion_length"
 _DIFFER = (
@@ -278,7 +296,12 @@ class Objects:
                 tree[player.value] = section
         if isinstance(seeds, str | Path):
             seeds, tree["data"] = (), {"train": [{"path": str(seeds)}]}
-        elif seeds:
+        elif seeds is not None:
+            ids = Counter(seed.id for seed in seeds)
+            twice = next((name for name, times in ids.items() if times > 1), None)
+            if not ids or twice is not None:
+                got = "none" if not ids else f"two with the id {twice!r:.40}"
+                raise UsageError(f"seeds: wanted some, each with an id of its own, got {got}")
             tree["data"] = {"train": [{"path": PYTHON}]}
         if isinstance(judge, str):
             judge, tree["judge"] = None, {"kind": judge}

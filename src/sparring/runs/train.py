@@ -21,7 +21,7 @@ from sparring.players.grpo import ALARM
 from sparring.players.trainer import load_trainers, save_trainers
 from sparring.pulse import phase
 from sparring.runs.recipes import check_resumable
-from sparring.runs.run import Learning, Run, rehearse
+from sparring.runs.run import Learning, Run, rehearse, try_functions
 from sparring.settings.config import to_yaml
 from sparring.stats.rates import Rate
 from sparring.store import records
@@ -41,10 +41,15 @@ from sparring.types import (
 
 
 class Interrupted(SparringError):
-    """Stopped by a signal after everything was saved; the same command goes on, `how` says."""
+    """Stopped by a signal after everything was saved; the same command goes on, `how` says.
 
-    def __init__(self, number: int, how: str = " with --resume") -> None:
-        super().__init__(f"interrupted; what was saved is whole: the same command{how} goes on")
+    `where` says in what, if that begins again.
+    """
+
+    def __init__(self, number: int, how: str = " with --resume", where: str = "") -> None:
+        goes_on = f"the same command{how} {'begins it again' if where else 'goes on'}"
+        saved = "of which nothing is saved" if where else "what was saved is whole"
+        super().__init__(f"interrupted{where}{',' if where else ';'} {saved}: {goes_on}")
         self.exit_code = 128 + number
 
 
@@ -112,13 +117,7 @@ class Watch:
 def train(
     run: Run, *, resume: bool = False, max_rounds: int | None = None, watch: Watch | None = None
 ) -> RunDir:
-    """Play the run into its folder, to its end or to `max_rounds` rounds; returns the folder.
-
-    With `resume` it goes on where its last checkpoint stands, also in another process, and on to
-    more `rounds` than it was begun with. UsageError for a folder that exists without `resume`, and
-    for one that was begun with other settings;
-    Interrupted after SIGINT or SIGTERM, when everything is saved.
-    """
+    """Play the run into its folder, as `sparring.train` does, which also shows how it goes."""
     folder = _folder(run, resume)
     with folder.locked():
         folder.play_on(run.config.rounds)
@@ -251,9 +250,10 @@ class _Training:
             raise CorruptError(
                 f"{self.folder.checkpoints.folder}: rounds were played, but none is left"
             )
+        try_functions(self.run)
         for step, metrics in enumerate(self.run.warm_up(), 1):
             self.watch.warmed(step, metrics)
-            self.stop_if_signalled()
+            self.stop_if_signalled(" in the warm-up")
         self.run.begin()
         rehearse(self.run, self.watch.note)
         self.meter.read()  # what the rehearsal cost is not the first exam's cost
@@ -334,10 +334,10 @@ class _Training:
         own = self.received[0] if self.received else 0
         return next(filter(None, self.run.ranks.gather(own)), 0)
 
-    def stop_if_signalled(self) -> None:
-        """Interrupted if any process of the run received a signal."""
+    def stop_if_signalled(self, where: str = "") -> None:
+        """Interrupted if any process of the run received a signal; `where`: in what."""
         if signalled := self.signalled():
-            raise Interrupted(signalled)
+            raise Interrupted(signalled, where=where)
 
     def examine(self, exam: Exam, done: int) -> None:
         """Run the exam if it is due after `done` rounds and there is no result of it yet."""

@@ -8,14 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from sparring.data.readers import parsed
 from sparring.schedules import solo
@@ -258,10 +251,11 @@ def _explain(item: Mapping[str, Any]) -> str:
         section = ".".join(part for part in above if not part.isdecimal())  # a place in a list
         paths = [path.rpartition(".") for path in _paths(RunConfig)]
         known = [name for place, _, name in paths if place == section]
+        elsewhere = [path for path in _paths(RunConfig) if path.endswith(f".{key}")]
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         near = near or [word for word in known if len(key) > 2 and key in word]
         near = [".".join([*above, word]) for word in near]
-        near = near or [path for path in _paths(RunConfig) if path.endswith(f".{key}")]
+        near = (elsewhere or near) if not above else (near or elsewhere)
         hint = f"did you mean {' or '.join(near[:3])}?" if near else ""
         return f"{name}: unknown key; {hint or 'known here: ' + ', '.join(known)}"
     if item["type"] == "value_error":  # raised by a section; it names the field and the value
@@ -343,34 +337,6 @@ def with_values(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
 def to_yaml(config: RunConfig) -> str:
     """Return the resolved configuration as YAML."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-def commented(config: RunConfig) -> str:
-    """Return the configuration as YAML with every field's description beside it."""
-    head = f"""\
-# Settings for models of billions of weights; delete what you leave as it is.
-# Set both model_name_or_path and data.train: without them this plays the sandbox, which
-# wants its own settings (sparring config show {config.recipe}).
-"""
-    return head + "\n".join(_commented(config, "")) + "\n"
-
-
-def _commented(model: BaseModel, indent: str) -> list[str]:
-    lines: list[str] = []
-    for name, field in type(model).model_fields.items():
-        value = getattr(model, name)
-        if isinstance(value, BaseModel) and not isinstance(value, sections.PerPlayer):
-            lines += [f"{indent}{name}:", *_commented(value, indent + "  ")]
-        elif isinstance(value, list) and value and isinstance(value[0], BaseModel):
-            lines.append(f"{indent}{name}:".ljust(56) + f"  # {field.description}")
-            for entry in value:
-                first, *rest = _commented(entry, indent + "    ")
-                lines += [f"{indent}  - {first.lstrip()}", *rest]
-        else:
-            plain = model.model_dump(mode="json")[name]
-            text = yaml.safe_dump(plain, default_flow_style=True, width=1000).split("\n...")[0]
-            lines.append(f"{indent}{name}: {text.strip()}".ljust(56) + f"  # {field.description}")
-    return lines
 
 
 def changed(before: RunConfig, now: RunConfig) -> list[str]:

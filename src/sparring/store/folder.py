@@ -183,9 +183,13 @@ class RunDir(Folder):
         begun, now = self.environment, identities(self.config)
         for player, before in begun.models.items() if begun else ():
             files = now.get(player, {})
+            name = self.config.player(Player(player)).model_name_or_path
+            if before and not files and name != SANDBOX and not Path(name).exists():
+                raise UsageError(
+                    f"{player}.model_name_or_path: there is no {name} seen from {Path.cwd()}"
+                )
             changed = [n for n in sorted({*before, *files}) if before.get(n) != files.get(n)]
             if changed:
-                name = self.config.player(Player(player)).model_name_or_path
                 raise UsageError(
                     f"{player}.model_name_or_path: {name} is not what {self.folder} was begun "
                     f"with: {', '.join(changed)} changed; put the files back, or begin a new run"
