@@ -120,14 +120,13 @@ class Cell:
         resume = "--resume" if begun else "--no-resume"
         call(*SPARRING, "train", recipe, resume, *fixed, *models, *words)
 
-    def _attack(self, name: str, seed: int) -> dict[str, Any]:
-        """How an attacker began, and its ASR on held-out seeds after every twenty steps."""
+    def _attack(self, name: str, seed: int) -> list[float | None]:
+        """ASR on held-out seeds after 0, 20, 40, 60 and 80 steps of an attacker."""
         cache = f"--cache={self.root}/warm-{self.world}"
         words = ("--attackers", name, "--seed", str(seed), cache)
         call(*SPARRING, "exploit", str(self.run.folder), *words)
         evidence = json.loads((self.run.folder / "evidence" / "exploit.json").read_bytes())
-        curve = evidence["attackers"][name]
-        return {"begun": curve["tried"], "asr": [rate["value"] for rate in curve["asr"]]}
+        return [rate["value"] for rate in evidence["attackers"][name]["asr"]]
 
 
 def call(*words: str) -> None:
@@ -202,7 +201,7 @@ def read_results(folder: Path, row: str) -> dict[str, Any]:
 def strongest(cell: Mapping[str, Any], name: str = "") -> float:
     """Return the highest ASR after the last step, of the attackers whose name begins so."""
     curves = cell["attacks"].items()
-    return float(max(curve["asr"][-1] for attack, curve in curves if attack.startswith(name)))
+    return float(max(curve[-1] for attack, curve in curves if attack.startswith(name)))
 
 
 def both(values: Sequence[float], worst: Any) -> str:

@@ -188,7 +188,8 @@ class Siege:
             search.openings(tried[:1])
             seconds += time.perf_counter() - began
         most, minutes = queries * seeds * len(due), seconds * queries * seeds / 60
-        return f"at most {most} queries, {seeds} seed(s): about {minutes:.0f} minutes"
+        plural = "s" if seeds > 1 else ""
+        return f"at most {most} queries about {seeds} seed{plural}: about {minutes:.0f} minutes"
 
     def _attack(self, name: str) -> Attack:
         journal = Journal(inside(self.folder, f"{name}.jsonl"), key_of)

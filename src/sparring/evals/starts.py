@@ -1,13 +1,10 @@
 """Where an attacker of `sparring exploit` begins: a stored warm-up, or what a run has kept."""
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from sparring.door import sha256
-from sparring.exam import Trial
-from sparring.players.player import Policy
-from sparring.players.trainer import Trainer
-from sparring.pulse import phase
 from sparring.runs.models import model_path
 from sparring.sandbox.model import CARD
 from sparring.settings.config import RunConfig
@@ -15,30 +12,17 @@ from sparring.store.files import digest
 from sparring.store.folder import RunDir, identities
 from sparring.types import Player
 
-STARTS = 24
-"""Kept attackers that are tried; of more, so many evenly, back from the last."""
 
+def own_start(run: RunDir, number: int) -> int:
+    """Return after how many rounds the attacker was that a run's own attack begins with.
 
-def load_strongest(
-    run: RunDir, number: int, attacker: Trainer, defender: Policy, trial: Trial
-) -> int:
-    """Load the attacker that gets farthest against this defender; return after how many rounds.
-
-    Of a run's attackers up to `number` rounds, as far as they were kept; of equal ones the latest.
-    The last one may have settled on an attack that was answered long ago.
+    It is the last one, but of a hardened run the newest that got through, or else the one that the
+    game left: those that failed after it have often settled on one attack.
     """
-    kept = [n for n in reversed(run.checkpoints.numbers()) if n <= number]
-    tried = kept[:: -(-len(kept) // STARTS)]
-    owner, reached = run.config.owner(Player.ATTACKER), dict[int, float]()
-    for n in tried:
-        run.checkpoints.verify(n)
-        attacker.load(run.checkpoints.path(n) / owner)
-        rate = trial.asr({Player.ATTACKER: attacker, Player.DEFENDER: defender})
-        reached[n] = rate.value or 0.0
-        phase(trial.rng_seed, len(reached), len(tried))
-    best = max(reached, key=lambda n: (reached[n], n))
-    attacker.load(run.checkpoints.path(best) / owner)
-    return best
+    if (rules := run.config.schedule.oracle(run.config.rounds)) is None:
+        return number
+    past = [record.metrics for record in islice(run.each_round(), number)]
+    return min(number, max([rules.after, *rules.members(past)]))
 
 
 def warmed_from(config: RunConfig) -> str:
