@@ -15,6 +15,7 @@ from tests.table import ScriptedJudge
 
 from sparring.coevolve import Plan, coevolve
 from sparring.credit import centered
+from sparring.evals.starts import own_start
 from sparring.games.matrix import KNOWN, MatrixGame
 from sparring.memory.memory import Opposition
 from sparring.memory.oracle import DoubleOracle
@@ -221,10 +222,19 @@ HARDENED = (
     *("saving.checkpoint_every=3", "memory.league.opponents=uniform", "memory.league.keep_every=1"),
 )
 BEGUN_ANEW, KILLED = 6, -9
-"""The round in which the second attacker begins where the warm-up ended; and a killed process."""
+"""The round in which the second attacker begins where the first ended; and a killed process."""
 
 
-def test_the_second_attacker_begins_where_the_warm_up_ended():
+def test_an_attack_on_a_hardened_run_begins_with_the_newest_that_got_through():
+    run = RunDir.open(short_run.whole(*HARDENED))
+    members = run.config.schedule.oracle(12).members([r.metrics for r in run.each_round()])
+    assert members[0] == 4
+    assert [own_start(run, n) for n in (1, 2, 3, 4, 12)] == [1, 2, 2, 4, max(members)]
+    assert set(members) <= {*run.checkpoints.numbers()}
+    assert own_start(RunDir.open(short_run.whole()), 3) == 3
+
+
+def test_the_second_attacker_begins_after_the_defenders_answer():
     metrics = [record.metrics for record in RunDir.open(short_run.whole(*HARDENED)).each_round()]
     begun = [number for number, row in enumerate(metrics) if row.get(STEP) == 1]
     assert begun[:2] == [2, BEGUN_ANEW]
