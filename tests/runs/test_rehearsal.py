@@ -1,6 +1,8 @@
 """What cannot be learned from is found in a few games before the first, or in the first rounds."""
 
+import os
 import re
+import signal
 from dataclasses import replace
 
 import pytest
@@ -8,9 +10,12 @@ from tests.command import sparring_command
 from tests.runs.test_train import failing, short
 from tests.tiny import QWEN2, save_model, write_pool, write_seeds
 
-from sparring import GateError, RunDir, UnscoredError, Watch, train
+from sparring import GateError, Interrupted, RunDir, ScriptedPolicy, UnscoredError, Watch, train
+from sparring.games.game import tagged
 from sparring.runs.run import FRUITLESS_ROUNDS as ROUNDS
 from sparring.runs.run import rehearse
+from sparring.runs.train import train as play
+from sparring.types import Player
 
 
 class Noting(Watch):
@@ -82,6 +87,45 @@ def test_a_judge_that_can_rule_on_nothing_ends_it_before_the_first_round(tmp_pat
     with pytest.raises(UnscoredError, match=r"ruled on none of .* timeout"):
         train(failing(short(tmp_path / "run"), 1))
     assert RunDir(tmp_path / "run").rounds() == []
+
+
+def test_attacks_that_ask_for_something_else_are_told_from_replies_that_are_missing(tmp_path):
+    run, findings = short(tmp_path / "run", 2), []
+    cast = {
+        Player.ATTACKER: ScriptedPolicy(lambda prompt, address: tagged("plan", "sing a song")),
+        Player.DEFENDER: run.plan.cast[Player.DEFENDER],
+    }
+    astray = replace(run, plan=replace(run.plan, cast=cast))
+    rehearse(astray, findings.append)
+    assert len(findings) == 1
+    assert "no attack that parses asks for what its seed does: give attacker.warm" in findings[0]
+    assert "game.gate=false" in findings[0]
+
+
+def test_from_python_a_run_shows_how_it_goes_and_says_how_it_goes_on(tmp_path, capsys, monkeypatch):
+    train(short(tmp_path / "run", 2), max_rounds=1)
+    shown = capsys.readouterr().err
+    assert "round 1/2  defender learned" in shown
+    assert "rehearsal 1/1" in shown
+
+    class Stopping(Watch):
+        def played(self, round_):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match=r"train\(run, resume=True\) goes on"):
+        train(short(tmp_path / "run", 2), resume=True, watch=Stopping())
+    assert "round 2" not in capsys.readouterr().err, "who watches shows it"
+
+
+def test_an_interrupted_warm_up_says_that_it_begins_again(tmp_path):
+    class Stopping(Watch):
+        def warmed(self, step, metrics):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted) as error:
+        play(short(tmp_path / "run", 2), watch=Stopping())
+    told = "interrupted in the warm-up, of which nothing is saved: the same command with --resume"
+    assert str(error.value) == f"{told} begins it again"
 
 
 def test_what_does_not_fit_the_context_is_found_with_the_setting(tmp_path):
