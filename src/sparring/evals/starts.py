@@ -1,6 +1,5 @@
 """Where an attacker of `sparring exploit` begins: a stored warm-up, or what a run has kept."""
 
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,11 @@ from sparring.types import Player
 def own_start(run: RunDir, number: int) -> int:
     """Return after how many rounds the attacker was that a run's own attack begins with.
 
-    It is the last one, but of a hardened run the newest that got through, or else the one that the
-    game left: those that failed after it have often settled on one attack.
+    It is the last one, but of a hardened run the one that the game left: those that were trained
+    after it, each against a frozen defender, have settled on one attack.
     """
-    if (rules := run.config.schedule.oracle(run.config.rounds)) is None:
-        return number
-    past = [record.metrics for record in islice(run.each_round(), number)]
-    return min(number, max([rules.after, *rules.members(past)]))
+    after = run.config.schedule.harden_after
+    return number if after is None else min(number, after)
 
 
 def warmed_from(config: RunConfig) -> str:

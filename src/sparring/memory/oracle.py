@@ -22,9 +22,9 @@ class DoubleOracle(Opposition):
     """Both the schedule of a run and its league, since each follows from the recorded rounds.
 
     The first rounds go by the schedule and the league of the game that is hardened. Then every
-    third attacker begins where the warm-up left it. The others begin at the newest member of the
-    league, or where the game left the attacker as long as the league has none: an attacker that has
-    failed has often settled on one attack, and would not find another.
+    third attacker begins where the warm-up left it, and the others where the game did: an attacker
+    that has been trained against a frozen defender has settled on one attack, and seldom finds
+    another.
     """
 
     players: Mapping[Player, Trainer]
@@ -55,8 +55,8 @@ class DoubleOracle(Opposition):
         begun = len(self.rules.responses(past))
         if step := self.rules.step(past):
             if step == 1:
-                start = max([self.rules.after, *self.rules.members(past)])
-                self.players[Player.ATTACKER].restart(0 if begun % 3 == 2 else start)
+                start = 0 if begun % 3 == 2 else self.rules.after
+                self.players[Player.ATTACKER].restart(start)
             return cast, turn, {STEP: float(step), ITERATION: float(begun + 1)}
         members = self.rules.members(past)
         # The newest first: it is the one that the defender has not met.
