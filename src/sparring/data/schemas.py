@@ -307,4 +307,7 @@ def _compared(columns: Set[str]) -> str:
     if 2 * len(nearest.columns & columns) < len(nearest.columns | columns):
         nearest = next(schema for schema in SCHEMAS if schema.name == "seeds")
     wrong = nearest.misfit(columns, columns)
-    return f"The nearest, {nearest.name!r}, has the columns {nearest.header}; this one {wrong}."
+    own = "" if nearest.name == "seeds" else " Seeds of your own need the columns text and harmful."
+    return (
+        f"The nearest, {nearest.name!r}, has the columns {nearest.header}; this one {wrong}.{own}"
+    )

@@ -163,8 +163,9 @@ def load_suite(settings: TaskSettings, model: str) -> Suite:
     if SANDBOX in settings.names:
         suite = _sandbox(settings, model)
     else:
+        tasks = load_tasks(settings)
         judge, *others = judges_named(settings.judges, "--judge", settings.trust_endpoints)
-        suite = Suite(settings, load_tasks(settings), judge, next(iter(others), None))
+        suite = Suite(settings, tasks, judge, next(iter(others), None))
     for rate in suite.sheet.rates():
         question = rate.question
         if question.field not in suite.judge.fills:
