@@ -81,8 +81,7 @@ def test_siblings_stand_together_with_all_that_a_reader_asks(tmp_path):
     ended = sparring_command("view", written(tmp_path / "run", SANDBOX), "--limit", 1)
     shown = [" ".join(line.split()) for line in ended.out.splitlines()]
     assert shown[0] == (
-        "round 20: 3 seeds, 5 games, 2 won, 2 lost, 1 unscored; "
-        "of 3 seeds, 5 games, 2 won, 2 lost, 1 unscored"
+        "round 20: 3 seeds, 5 games, 2 won, 2 lost, 1 unscored (won and lost: by the attacker)"
     )
     seed, first, second = (
         shown.index("harmful · v0 · open vault 0"),

@@ -92,6 +92,7 @@ class Pulse:
             self.printed = time.monotonic()
 
     def __enter__(self) -> Self:
+        self.printed = time.monotonic()
         Thread(target=self._remind, daemon=True).start()
         return self
 
