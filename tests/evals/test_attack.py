@@ -255,6 +255,10 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
     )
     ended = sparring_command("attack", "sandbox", "--families", "draws,magic")
     assert (ended.code, "--families: 'magic' is none of" in ended.text) == (2, True)
+    write_seeds(tmp_path / "seeds.csv")
+    tree = ("attack", "qwen2", "--seeds", "seeds.csv", "--judge", "keyword", "--families", "tree")
+    ended = sparring_command(*tree)
+    assert (ended.code, "--families: tree needs --leader" in ended.text) == (2, True), ended.text
 
 
 def test_a_person_plays(tmp_path):

@@ -102,7 +102,7 @@ def test_utility_stands_beside_safety_paired_with_the_first_model(tmp_path, monk
 
     # What was asked is not asked again, and results can be had without lm-evaluation-harness.
     before, journal = Path("out/results.json").read_bytes(), Path("out/utility.jsonl")
-    monkeypatch.setattr(utility, "_asked", None)
+    monkeypatch.setattr(utility, "_scored", None)
     assert sparring_command(*words, "--output", "out").code == 0
     assert sparring_command("eval", "--rescore", "out").code == 0
     assert Path("out/results.json").read_bytes() == before

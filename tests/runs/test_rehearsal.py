@@ -126,6 +126,8 @@ def test_an_interrupted_warm_up_says_that_it_begins_again(tmp_path):
         play(short(tmp_path / "run", 2), watch=Stopping())
     told = "interrupted in the warm-up, of which nothing is saved: the same command with --resume"
     assert str(error.value) == f"{told} begins it again"
+    with pytest.raises(Interrupted, match=r"nothing is saved: train\(run, resume=True\) begins it"):
+        train(short(tmp_path / "other", 2), watch=Stopping())
 
 
 def test_what_does_not_fit_the_context_is_found_with_the_setting(tmp_path):

@@ -141,9 +141,9 @@ class ModelSettings:
             raise UsageError("MODEL: a run is tested by itself, without other models or adapters")
         run = RunDir.open(Path(self.models[0]))
         config, checkpoints = run.config, run.checkpoints
-        kept = [number for number in run.exams() if number in checkpoints.numbers()]
+        numbers = [number for number in run.exams() if number in checkpoints.numbers()]
         owner, base = config.owner(Player.DEFENDER), config.defender.model_name_or_path
-        folders = {f"{run.checkpoint(number) / owner}": number for number in kept}
+        folders = {f"{run.checkpoint(number) / owner}": number for number in numbers}
         if config.weights != "adapters":
             return replace(self, models=[base, *folders]), (run, folders)
         names = {f"{base} + {folder}": number for folder, number in folders.items()}

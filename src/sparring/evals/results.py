@@ -189,8 +189,8 @@ class Results:
     def keep(self, run: RunDir, rounds: Mapping[str, int]) -> None:
         """Put the rates of a run's defender, of which `rounds` names the models, into the run."""
         rates = {number: self.gated(model) for model, number in rounds.items()}
-        kept = EvalResults(folder=str(self.folder.folder.resolve()), rates=rates)
-        run.evidence.write("evidence/eval.json", dumps(kept.to_json()))
+        record = EvalResults(folder=str(self.folder.folder.resolve()), rates=rates)
+        run.evidence.write("evidence/eval.json", dumps(record.to_json()))
 
     def check(self, gates: Sequence[str], max_unscored: float) -> None:
         """Raise UnscoredError or GateError; a base that is tested beside adapters has no gates."""

@@ -66,13 +66,13 @@ def documents(task: str, world: World | None) -> list[Row]:
 
 
 def _agreement(rng: random.Random, words: Mapping[str, Sequence[str]]) -> Row:
-    (subject, nearer), (adjective, said) = (
+    (subject, nearer), (adjective, complement) = (
         rng.sample(words[k], 2) for k in ("nouns", "adjectives")
     )
     plural, nearer_plural = rng.random() < 0.5, rng.random() < 0.5
     subject, nearer = subject + "s" * plural, nearer + "s" * nearer_plural
     start = f"The {adjective} {subject} {rng.choice(words['relations'])} the {nearer}"
-    sentences = [f"{start} {verb} {said}." for verb in ("is", "are")]
+    sentences = [f"{start} {verb} {complement}." for verb in ("is", "are")]
     return {"prompt": "", "choices": sentences, "gold": int(plural)}
 
 
@@ -126,8 +126,8 @@ def measure_utility(
         for name in due:
             assert isinstance(policy, LocalPolicy)  # `utility_rates` refused the others
             chat = bool(own.get(name, {}).get("chat"))
-            asked = _asked(policy, {name: tasks[name]}, f"{model.name}, {name}", chat, received)
-            folder.utility.append([{"model": model.name, "task": name, **asked}])
+            answers = _scored(policy, {name: tasks[name]}, f"{model.name}, {name}", chat, received)
+            folder.utility.append([{"model": model.name, "task": name, **answers}])
     return notes
 
 
@@ -168,7 +168,7 @@ def _loaded(names: Sequence[str], place: Path) -> tuple[dict[str, Any], list[str
     return tasks, notes
 
 
-def _asked(
+def _scored(
     policy: LocalPolicy, task: Mapping[str, Any], title: str, chat: bool, received: Sequence[int]
 ) -> dict[str, Any]:
     """Ask a model one task: which questions it answered rightly, and the cluster of each."""
@@ -198,11 +198,11 @@ def _asked(
     beat(title, 0, 1)
     tokenizer, template = policy.chat.tokenizer, dict(policy.chat.template_kwargs)
     with policy.weights.merged() as model:
-        asked = Watched(
+        watched = Watched(
             pretrained=model, tokenizer=tokenizer, batch_size=16, chat_template_args=template
         )
         results = lm_eval.evaluate(
-            asked, dict(task), apply_chat_template=chat, bootstrap_iters=0, verbosity="ERROR"
+            watched, dict(task), apply_chat_template=chat, bootstrap_iters=0, verbosity="ERROR"
         )
     samples = [row for rows in results["samples"].values() for row in rows] if results else []
     scores = {row["doc_id"]: row.get("acc", row.get("exact_match")) for row in reversed(samples)}

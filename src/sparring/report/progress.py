@@ -130,11 +130,13 @@ def train(
     SIGTERM, when everything is saved.
     """
     with ExitStack() as stack:
-        shown = watch or stack.enter_context(ProgressWatch(Console(stderr=True), run.config))
+        if watch is None and run.ranks.index == 0:  # of several processes the first one speaks
+            watch = stack.enter_context(ProgressWatch(Console(stderr=True), run.config))
         try:
-            return play(run, resume=resume, max_rounds=max_rounds, watch=shown)
+            return play(run, resume=resume, max_rounds=max_rounds, watch=watch)
         except Interrupted as error:
-            error.args = ("interrupted; what was saved is whole: train(run, resume=True) goes on",)
+            here = str(error).replace("the same command with --resume", "train(run, resume=True)")
+            error.args = (here,)
             raise
 
 
