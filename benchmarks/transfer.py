@@ -1,16 +1,14 @@
-"""One run's attacker, trained on against the defenders of others: `transfer.py ATTACKER RUN…`.
+"""One run's attacker, trained on against the defender of another: `transfer.py ATTACKER DEFENDER`.
 
 Whether a defender holds against its own attacker says little where that attacker has nothing to
-learn from. Here every defender meets the same attacker, the last one of the run ATTACKER, which
-learns on against it, once for each seed, in the game and at the budget of `sparring exploit`. The
-runs are of one world. A curve is printed as it is done, and stored with --out.
+learn from. Here it meets the last attacker of the run ATTACKER, which learns on against it, in the
+game and at the budget of `sparring exploit`. Both runs are of one world.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from sparring.evals.exploit import OWN, Budget, Exploit, best_response
@@ -32,26 +30,16 @@ def curve(attacker: RunDir, defender: RunDir, seed: int, steps: int) -> list[flo
     return [rate.value for _, rate in rounds if rate]
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Play what has not been played."""
+def main() -> None:
+    """Print the curve of one attacker against one defender, as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("attacker", type=Path)
-    parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("defender", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=80)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/transfer.jsonl"))
-    options = parser.parse_args(words)
-    options.out.touch()
-    played = [json.loads(line) for line in options.out.read_text().splitlines()]
-    for path in options.runs:
-        for seed in map(int, options.seeds.split(",")):
-            key = {"attacker": options.attacker.name, "defender": path.name, "seed": seed}
-            if any({k: row[k] for k in key} == key for row in played):
-                continue
-            asr = curve(RunDir.open(options.attacker), RunDir.open(path), seed, options.steps)
-            with options.out.open("a") as file:
-                file.write(json.dumps({**key, "asr": asr}) + "\n")
-            print(key, [None if x is None else round(x, 3) for x in asr], flush=True)
+    options = parser.parse_args()
+    attacker, defender = RunDir.open(options.attacker), RunDir.open(options.defender)
+    print(json.dumps(curve(attacker, defender, options.seed, options.steps)))
 
 
 if __name__ == "__main__":

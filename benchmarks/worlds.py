@@ -3,9 +3,12 @@
 `python benchmarks/worlds.py --worlds 201,202 --rows magic,ssp` plays what has not been played, and
 goes on where it was stopped; `--table` prints the stored figures. A world has a language, a base
 and a run of its own, all drawn from its number. A cell is one row of a group in one world: a run
-with an exam before and after, and the attackers of the table below on its last defender. Its
-figures are in `<results>/<row>-<world>.json`, with the settings, the base and the code that it
-rests on. The rows of a group have about the same computing time.
+with an exam before and after, and attackers on its last defender (`--attacks`, by name and seed:
+another seed is a restart). `own` and `broad` are those of `sparring exploit`, 80 steps each;
+`magic` is the last attacker of the row `magic` in the same world, trained on in the same way
+against this cell's defender, so that all rows of a world meet the same one. A cell's figures are in
+`<results>/<row>-<world>.json`, with the settings, the base and the code that it rests on. The rows
+of a group have about the same computing time.
 """
 
 from __future__ import annotations
@@ -58,8 +61,10 @@ LONG: Mapping[str, Row] = {
 }
 """Recipes in three times that time; hardening is cut at it."""
 ROWS: Mapping[str, Row] = {**FACTORS, **LONG}
-ATTACKS = (("own", 0), ("own", 1), ("own", 2), ("broad", 0))
-"""Attackers of `sparring exploit`, 80 steps each, with their seeds: a restart is another seed."""
+ATTACKS = ("magic/0", "magic/1", "magic/2", "broad/0")
+TRANSFER = Path(__file__).with_name("transfer.py")
+NAMES = ("magic", "own", "broad")
+"""Attackers of the table; of several restarts the worst counts."""
 SPARRING = (sys.executable, "-c", "from sparring.cli import main; main()")
 
 
@@ -93,22 +98,29 @@ class Cell:
     def result(self) -> Path:
         return self.results / f"{self.row}-{self.world}.json"
 
-    def play(self) -> None:
-        """Train, attack and store whatever of this cell has not been done."""
-        settings = {"row": list(ROWS[self.row]), "attacks": [list(pair) for pair in ATTACKS]}
-        record = {"settings": digest(settings, 12), "code": code_digest()}
-        record["base"] = sha256(self.base / "model.safetensors")
+    def play(self, attacks: Sequence[str]) -> None:
+        """Train and attack; what has been done of this cell is not done again."""
+        rests_on = {
+            "settings": digest(list(ROWS[self.row]), 12),
+            "base": sha256(self.base / "model.safetensors"),
+        }
         if self.result.is_file():
-            before = json.loads(self.result.read_bytes())
-            if (before["settings"], before["base"]) != (record["settings"], record["base"]):
+            record = json.loads(self.result.read_bytes())
+            if {key: record[key] for key in rests_on} != rests_on:
                 raise SystemExit(f"{self.result} has other settings or another base: move it away")
-            return
-        self._train()
-        attacks = {f"{name}/{seed}": self._attack(name, seed) for name, seed in ATTACKS}
-        made = dumps(record | read_off(self.run) | {"attacks": attacks})
+        else:
+            self._train()
+            record = rests_on | {"code": code_digest()} | read_off(self.run) | {"attacks": {}}
+            self._store(record)
+        for attack in attacks:
+            if attack not in record["attacks"]:
+                record["attacks"][attack] = self._attack(*attack.split("/"))
+                self._store(record)
+
+    def _store(self, record: Mapping[str, Any]) -> None:
         self.results.mkdir(parents=True, exist_ok=True)
-        self.result.write_bytes(made)
-        print(f"{self.row} in world {self.world}: done", flush=True)
+        self.result.write_bytes(dumps(record))
+        print(f"{self.row} in world {self.world}: {', '.join(record['attacks']) or 'trained'}")
 
     def _train(self) -> None:
         folder, (recipe, *words) = self.run.folder, ROWS[self.row]
@@ -120,20 +132,25 @@ class Cell:
         resume = "--resume" if begun else "--no-resume"
         call(*SPARRING, "train", recipe, resume, *fixed, *models, *words)
 
-    def _attack(self, name: str, seed: int) -> list[float | None]:
+    def _attack(self, name: str, seed: str) -> list[float | None]:
         """ASR on held-out seeds after 0, 20, 40, 60 and 80 steps of an attacker."""
+        if name in ROWS:
+            attacker = str(self.root / f"{name}-{self.world}")
+            words = ("--seed", seed, str(self.run.folder))
+            return list(json.loads(call(sys.executable, str(TRANSFER), attacker, *words)))
         cache = f"--cache={self.root}/warm-{self.world}"
-        words = ("--attackers", name, "--seed", str(seed), cache)
+        words = ("--attackers", name, "--seed", seed, cache)
         call(*SPARRING, "exploit", str(self.run.folder), *words)
         evidence = json.loads((self.run.folder / "evidence" / "exploit.json").read_bytes())
         return [rate["value"] for rate in evidence["attackers"][name]["asr"]]
 
 
-def call(*words: str) -> None:
-    """Run one command in its own process; its output is only shown if it fails."""
+def call(*words: str) -> str:
+    """Run one command in its own process; return its output."""
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(words[3:])}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    return done.stdout
 
 
 def read_off(run: RunDir) -> dict[str, Any]:
@@ -166,29 +183,37 @@ def build_base(cell: Cell) -> None:
 
 
 def table(results: Path) -> list[str]:
-    """Return the stored figures as a table: mean and worst over worlds."""
+    """Return the stored figures as a table: mean and worst over worlds.
+
+    The difference to the row `magic` is that of the mean of magic's attackers, by world.
+    """
     stored = {row: worlds for row in ROWS if (worlds := read_results(results, row))}
-    head = ("exam", "two exchanges", "wrapped benign", "own, worst of 3", "broad", "strongest")
-    lines = [f"| mean / worst | worlds | {' | '.join(head)} | − magic | rounds | trained |"]
-    lines.append("|---|" + "--:|" * (len(head) + 4))
-    magic = {world: strongest(cell) for world, cell in stored.get("magic", {}).items()}
+    head = ("exam", "two exchanges", "wrapped benign", *NAMES, "− magic")
+    lines = [f"| mean / worst | worlds | {' | '.join(head)} | rounds | trained |"]
+    lines.append("|---|" + "--:|" * (len(head) + 3))
+    magic = {world: fmean(ends(cell, "magic")) for world, cell in stored["magic"].items()}
     for row, worlds in stored.items():
         cells = list(worlds.values())
         exams = [cell["exams"][f"{cell['rounds']}"] for cell in cells]
+        met = {w: fmean(asrs) for w, cell in worlds.items() if (asrs := ends(cell, "magic"))}
         columns = [
             both([exam["asr/adversarial"] for exam in exams], max),
             both([exam["asr/two-exchange"] for exam in exams], max),
             both([exam["correct/wrapped"] for exam in exams], min),
-            both([strongest(cell, "own") for cell in cells], max),
-            both([strongest(cell, "broad") for cell in cells], max),
-            both([strongest(cell) for cell in cells], max),
-            difference([strongest(worlds[w]) - magic[w] for w in worlds if w in magic]),
+            *(attacked(cells, name) for name in NAMES),
+            difference([asr - magic[world] for world, asr in met.items() if world in magic]),
             f"{fmean(cell['rounds'] for cell in cells):.0f}",
             f"{fmean(cell['seconds'] for cell in cells):.0f} s",
         ]
-        lines.append(f"| {row} | {len(cells)} | {' | '.join(columns)} |")
+        lines.append(f"| {row} | {', '.join(worlds)} | {' | '.join(columns)} |")
     codes = {cell["code"] for worlds in stored.values() for cell in worlds.values()}
     return [*lines, "", f"Played by code {', '.join(sorted(codes))}."]
+
+
+def attacked(cells: Sequence[Mapping[str, Any]], name: str) -> str:
+    """Return the mean over cells of the worst restart, the worst, and how many cells there are."""
+    worst = [max(asrs) for cell in cells if (asrs := ends(cell, name))]
+    return f"{both(worst, max)} ({len(worst)})" if worst else "–"
 
 
 def read_results(folder: Path, row: str) -> dict[str, Any]:
@@ -198,10 +223,9 @@ def read_results(folder: Path, row: str) -> dict[str, Any]:
     return {world: json.loads(p.read_bytes()) for world, p in named.items() if world.isdigit()}
 
 
-def strongest(cell: Mapping[str, Any], name: str = "") -> float:
-    """Return the highest ASR after the last step, of the attackers whose name begins so."""
-    curves = cell["attacks"].items()
-    return float(max(curve[-1] for attack, curve in curves if attack.startswith(name)))
+def ends(cell: Mapping[str, Any], name: str) -> list[float]:
+    """Return the ASR after the last step of each restart of an attacker."""
+    return [curve[-1] for attack, curve in cell["attacks"].items() if attack.startswith(name)]
 
 
 def both(values: Sequence[float], worst: Any) -> str:
@@ -222,6 +246,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--worlds", default="201,202,203,204,205")
     parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--attacks", default=",".join(ATTACKS))
     parser.add_argument("--root", type=Path, default=Path("runs/worlds"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--jobs", type=int, default=2, help="at once, one thread each")
@@ -237,7 +262,7 @@ def main() -> None:
     ]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(build_base, {cell.world: cell for cell in cells}.values()))
-        list(pool.map(Cell.play, cells))
+        list(pool.map(lambda cell: cell.play(arguments.attacks.split(",")), cells))
 
 
 if __name__ == "__main__":
