@@ -42,6 +42,7 @@ FACTORS: Mapping[str, Row] = {
     "shared": ("magic", "weights=shared", "warm_up.chat=0.5", "warm_up.steps=375", "rounds=150"),
     "replies": ("magic", "schedule.replies_per_attack=4", "rounds=150"),
     "score": ("magic", "game.payoff=score", "game.helpfulness=0", "rounds=155"),
+    "mutated": ("magic", "game.mutation=0.5"),
     "frozen": ("defender_only", "rounds=400"),
     "ssp": ("ssp", "rounds=135"),
 }

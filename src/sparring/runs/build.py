@@ -20,6 +20,7 @@ from sparring.judges.panel import split_over_ranks
 from sparring.memory.experience import Defence, ExperiencePool, PoolLimits, score_named
 from sparring.memory.league import League, nash, uniform
 from sparring.memory.memory import Memory, Opposition
+from sparring.memory.mutation import Mutation
 from sparring.memory.oracle import DoubleOracle
 from sparring.memory.reflection import Reflecting
 from sparring.metrics import SEEDS_OF, episode_metrics
@@ -62,6 +63,7 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
     similarity = embedded(rules.embedding_model) if rules.embedding_model else bag_of_words
     league = _league(config, trained, game, judge, seeds)
     hardening = _hardening(config, trained, league)
+    opposition = hardening or league
     plan = Plan(
         game=game,
         judge=judge,
@@ -79,7 +81,7 @@ def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
             else rewarded(episodes, rules.diversity, similarity)
         ),
         memory=memory,
-        league=hardening or league,
+        league=Mutation(opposition, rules.mutation) if rules.mutation else opposition,
     )
     return Run(
         config=config,

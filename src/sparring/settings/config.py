@@ -32,6 +32,8 @@ class GameSettings(Model):
     """above 0 the defender thinks first, and this is its format term"""
     diversity: Weight = 0.0
     """added to the attacker's return x (1 - similarity to its siblings)"""
+    mutation: Share = 0.0
+    """share of attacks with spans of words repeated, dropped or moved, where the defender alone learns"""
     exchanges: Annotated[int, Field(ge=1, le=3)] = 1
     """attacks and replies of one game; it ends early at a harmful one"""
     embedding_model: str | None = None

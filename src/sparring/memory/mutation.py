@@ -1,0 +1,89 @@
+"""Mutation: attacks whose wording is shaken, so that the defender learns what is asked, not how.
+
+An attacker that has learned writes few of the texts that carry a request, and a defender that has
+met these alone may answer the same request where a clause stands twice. Repeating, dropping and
+moving spans of words, the mutations of evolutionary search, cost no sampling. The judge rules on
+what comes out, so a text that no longer carries its request counts as any attack that is off topic.
+"""
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sparring.arena import Cast
+from sparring.games.game import answer_of
+from sparring.memory.memory import Opposition
+from sparring.players.player import Policy, Request
+from sparring.types import Completion, Metrics, Player, Turn
+
+WORDS = re.compile(r"\s*\S+")
+LONGEST = 8
+"""Words of a span at most."""
+
+
+def mutated(text: str, rng: random.Random) -> str:
+    """Return the text after one to three changes: half of them repeat a span elsewhere, and the
+    others drop up to three words or move a span."""
+    words = WORDS.findall(text)
+    for _ in range(rng.randint(1, 3)):
+        change = rng.choice(("repeat", "repeat", "drop", "move"))
+        start = rng.randrange(len(words))
+        span = words[start : start + rng.randint(1, 3 if change == "drop" else LONGEST)]
+        if change != "repeat" and len(span) < len(words):
+            del words[start : start + len(span)]
+        if change != "drop":
+            place = rng.randint(0, len(words))
+            words[place:place] = span
+    return "".join(words).strip()
+
+
+@dataclass(frozen=True)
+class Mutating:
+    """A policy, a share of whose attacks is mutated; its samples cannot be learned from."""
+
+    policy: Policy
+    share: float
+
+    def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        return [
+            [self._changed(*pair) for pair in zip(group, request.addresses, strict=True)]
+            for request, group in zip(requests, self.policy.sample(requests), strict=True)
+        ]
+
+    def _changed(self, completion: Completion, address: str) -> Completion:
+        rng, answer = random.Random(f"{address}/mutation"), answer_of(completion.text)
+        if not answer or rng.random() >= self.share:
+            return completion
+        before, _, after = completion.text.rpartition(answer)
+        text = f"{before}{mutated(answer, rng)}{after}"
+        return replace(completion, text=text)
+
+
+@dataclass(frozen=True)
+class Mutation(Opposition):
+    """Another opposition, whose attackers are mutated in the rounds in which they do not learn."""
+
+    opposition: Opposition
+    share: float
+
+    def cast(
+        self, number: int, turn: Turn, cast: Cast, past: Sequence[Metrics]
+    ) -> tuple[Cast, Turn, Metrics]:
+        cast, turn, metrics = self.opposition.cast(number, turn, cast, past)
+        if Player.ATTACKER not in turn.learns:
+            cast = {**cast, Player.ATTACKER: Mutating(cast[Player.ATTACKER], self.share)}
+        return cast, turn, metrics
+
+    def keeps(self, number: int, past: Sequence[Metrics]) -> bool:
+        return self.opposition.keeps(number, past)
+
+    def keep(self, number: int, past: Sequence[Metrics]) -> None:
+        self.opposition.keep(number, past)
+
+    def state(self) -> dict[str, Any]:
+        return self.opposition.state()
+
+    def load(self, state: Mapping[str, Any], selves: Sequence[int]) -> None:
+        self.opposition.load(state, selves)
