@@ -26,7 +26,7 @@ LONGEST = 8
 def mutated(text: str, rng: random.Random) -> str:
     """Return the text after one to three changes: half of them repeat a span elsewhere, and the
     others drop up to three words or move a span."""
-    words = WORDS.findall(text)
+    words = WORDS.findall(f" {text}")
     for _ in range(rng.randint(1, 3)):
         change = rng.choice(("repeat", "repeat", "drop", "move"))
         start = rng.randrange(len(words))

@@ -33,7 +33,7 @@ class GameSettings(Model):
     diversity: Weight = 0.0
     """added to the attacker's return x (1 - similarity to its siblings)"""
     mutation: Share = 0.0
-    """share of attacks with spans of words repeated, dropped or moved, where the defender alone learns"""
+    """share of attacks with repeated, dropped and moved words, where the defender alone learns"""
     exchanges: Annotated[int, Field(ge=1, le=3)] = 1
     """attacks and replies of one game; it ends early at a harmful one"""
     embedding_model: str | None = None
