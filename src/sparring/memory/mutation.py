@@ -19,22 +19,23 @@ from sparring.players.player import Policy, Request
 from sparring.types import Completion, Metrics, Player, Turn
 
 WORDS = re.compile(r"\s*\S+")
-LONGEST = 8
-"""Words of a span at most."""
+CHANGES, LONGEST, LONGER = 6, 10, 3
+"""Of a text at most: changes, words of a span, and times as many words as it had."""
 
 
 def mutated(text: str, rng: random.Random) -> str:
-    """Return the text after one to three changes: half of them repeat a span elsewhere, and the
-    others drop up to three words or move a span."""
+    """Return the text after some changes: two of three repeat a span, behind it or elsewhere, and
+    the others drop up to three words or move a span."""
     words = WORDS.findall(f" {text}")
-    for _ in range(rng.randint(1, 3)):
-        change = rng.choice(("repeat", "repeat", "drop", "move"))
+    most = LONGER * len(words)
+    for _ in range(rng.randint(1, CHANGES)):
+        change = rng.choice(("double", "double", "repeat", "repeat", "drop", "move"))
         start = rng.randrange(len(words))
         span = words[start : start + rng.randint(1, 3 if change == "drop" else LONGEST)]
-        if change != "repeat" and len(span) < len(words):
+        place = start if change == "double" else rng.randint(0, len(words))
+        if change in {"drop", "move"} and len(span) < len(words):
             del words[start : start + len(span)]
-        if change != "drop":
-            place = rng.randint(0, len(words))
+        if change != "drop" and len(words) + len(span) <= most:
             words[place:place] = span
     return "".join(words).strip()
 
