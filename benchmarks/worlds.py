@@ -58,7 +58,9 @@ LONG: Mapping[str, Row] = {
     "frozen-long": ("defender_only", "rounds=1200"),
     "ssp-long": ("ssp", "rounds=400"),
     "magic_hardened": ("magic_hardened", "rounds=550"),
-    "mutated_hardened": ("magic_hardened", "game.mutation=0.5", "rounds=550"),
+    "mutated_hardened": (
+        *("magic_hardened", "game.mutation=0.5", "schedule.limits=[0.8, 0.98]", "rounds=550"),
+    ),
     "ssp_hardened": ("ssp_hardened", "rounds=460"),
 }
 """Recipes in three times that time; hardening is cut at it."""
