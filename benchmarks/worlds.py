@@ -42,7 +42,7 @@ FACTORS: Mapping[str, Row] = {
     "shared": ("magic", "weights=shared", "warm_up.chat=0.5", "warm_up.steps=375", "rounds=150"),
     "replies": ("magic", "schedule.replies_per_attack=4", "rounds=150"),
     "score": ("magic", "game.payoff=score", "game.helpfulness=0", "rounds=155"),
-    "mutated": ("magic", "game.mutation=0.5"),
+    "mutated": ("magic", "game.mutation=0.75"),
     "frozen": ("defender_only", "rounds=400"),
     "ssp": ("ssp", "rounds=135"),
 }
@@ -59,7 +59,7 @@ LONG: Mapping[str, Row] = {
     "ssp-long": ("ssp", "rounds=400"),
     "magic_hardened": ("magic_hardened", "rounds=550"),
     "mutated_hardened": (
-        *("magic_hardened", "game.mutation=0.5", "schedule.limits=[0.8, 0.98]", "rounds=550"),
+        *("magic_hardened", "game.mutation=0.75", "schedule.limits=[0.8, 0.98]", "rounds=550"),
     ),
     "ssp_hardened": ("ssp_hardened", "rounds=460"),
 }

@@ -1,9 +1,10 @@
 """Mutation: attacks whose wording is shaken, so that the defender learns what is asked, not how.
 
 An attacker that has learned writes few of the texts that carry a request, and a defender that has
-met these alone may answer the same request where a clause stands twice. Repeating, dropping and
-moving spans of words, the mutations of evolutionary search, cost no sampling. The judge rules on
-what comes out, so a text that no longer carries its request counts as any attack that is off topic.
+met these alone may answer the same request where a clause stands twice or in front of another one.
+The mutations and the crossover of evolutionary search cost no sampling: spans of words are
+repeated, dropped, moved, and taken from other attacks of the round. The judge rules on what comes
+out, so a text that no longer carries its request counts as any attack that is off topic.
 """
 
 import random
@@ -23,15 +24,16 @@ CHANGES, LONGEST, LONGER = 6, 10, 3
 """Of a text at most: changes, words of a span, and times as many words as it had."""
 
 
-def mutated(text: str, rng: random.Random) -> str:
-    """Return the text after some changes: two of three repeat a span, behind it or elsewhere, and
-    the others drop up to three words or move a span."""
+def mutated(text: str, others: Sequence[str], rng: random.Random) -> str:
+    """Return the text after one or more changes, each of the same chance: a span of words is
+    doubled, repeated elsewhere, taken from another text, or moved, or up to three are dropped."""
     words = WORDS.findall(f" {text}")
     most = LONGER * len(words)
     for _ in range(rng.randint(1, CHANGES)):
-        change = rng.choice(("double", "double", "repeat", "repeat", "drop", "move"))
-        start = rng.randrange(len(words))
-        span = words[start : start + rng.randint(1, 3 if change == "drop" else LONGEST)]
+        change = rng.choice(("double", "repeat", "borrow", "move", "drop"))
+        source = WORDS.findall(f" {rng.choice(others)}") if change == "borrow" else words
+        start = rng.randrange(len(source))
+        span = source[start : start + rng.randint(1, 3 if change == "drop" else LONGEST)]
         place = start if change == "double" else rng.randint(0, len(words))
         if change in {"drop", "move"} and len(span) < len(words):
             del words[start : start + len(span)]
@@ -48,18 +50,19 @@ class Mutating:
     share: float
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        sampled = self.policy.sample(requests)
+        texts = [answer for group in sampled for c in group if (answer := answer_of(c.text))]
         return [
-            [self._changed(*pair) for pair in zip(group, request.addresses, strict=True)]
-            for request, group in zip(requests, self.policy.sample(requests), strict=True)
+            [self._changed(*pair, texts) for pair in zip(group, request.addresses, strict=True)]
+            for request, group in zip(requests, sampled, strict=True)
         ]
 
-    def _changed(self, completion: Completion, address: str) -> Completion:
+    def _changed(self, completion: Completion, address: str, texts: Sequence[str]) -> Completion:
         rng, answer = random.Random(f"{address}/mutation"), answer_of(completion.text)
         if not answer or rng.random() >= self.share:
             return completion
         before, _, after = completion.text.rpartition(answer)
-        text = f"{before}{mutated(answer, rng)}{after}"
-        return replace(completion, text=text)
+        return replace(completion, text=f"{before}{mutated(answer, texts, rng)}{after}")
 
 
 @dataclass(frozen=True)
