@@ -59,7 +59,8 @@ LONG: Mapping[str, Row] = {
     "ssp-long": ("ssp", "rounds=400"),
     "magic_hardened": ("magic_hardened", "rounds=550"),
     "mutated_hardened": (
-        *("magic_hardened", "game.mutation=0.75", "schedule.limits=[0.8, 0.98]", "rounds=550"),
+        *("magic_hardened", "game.mutation=0.75", "schedule.limits=[0.8, 0.98]"),
+        *("schedule.harden_after=300", "schedule.restarts=3", "rounds=550"),
     ),
     "ssp_hardened": ("ssp_hardened", "rounds=460"),
 }
