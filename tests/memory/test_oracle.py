@@ -101,10 +101,10 @@ def test_no_attacker_is_begun_that_could_not_be_answered():
 
 
 def test_a_share_at_the_limit_is_held():
-    rules = resolve({"recipe": "magic_hardened"}).schedule.oracle(900)
-    past = [{STEP: float(n + 1), "asr": 0.1} for n in range(rules.steps)]
+    rules = resolve({"recipe": "magic_hardened"}).schedule.oracle(800)
+    past = [{STEP: float(n + 1), "asr": 0.02} for n in range(rules.steps)]
     assert rules.members(past) == []
-    assert rules.members([{**metrics, "asr": 0.11} for metrics in past]) == [rules.steps]
+    assert rules.members([{**metrics, "asr": 0.021} for metrics in past]) == [rules.steps]
 
 
 def test_an_attacker_that_nobody_could_judge_counts_as_one_that_got_through():
@@ -259,7 +259,7 @@ def test_a_hardened_run_that_is_killed_goes_on_bit_by_bit(tmp_path, nth):
     ("setting", "why"),
     [
         ("weights=shared", "weights of their own"),
-        ("rounds=219", "take 220"),
+        ("rounds=359", "take 360"),
         ("data.as_they_stand=0.5", "nobody rewrites"),
         ("learner.optimizer={lr_scheduler_type: cosine, total_steps: 9}", "constant"),
     ],
@@ -273,7 +273,7 @@ def test_what_hardening_cannot_play_is_refused_with_the_cure(tmp_path, setting, 
 
 def test_a_run_that_ends_before_its_hardening_says_so(tmp_path):
     ended = sparring_command(
-        "train", "magic_hardened", "rounds=160", "--dry-run", f"output_dir={tmp_path}/run"
+        "train", "magic_hardened", "rounds=300", "--dry-run", f"output_dir={tmp_path}/run"
     )
     assert ended.code == 0, ended.text
-    assert "this run of 160 rounds ends before that" in ended.err
+    assert "this run of 300 rounds ends before that" in ended.err

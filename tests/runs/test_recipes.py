@@ -54,7 +54,7 @@ MORE = {
     "magic_hardened": (*IN_TURN, *ONE_EACH),
     "ssp_hardened": ("memory.experience.replay_share=0.5", *ONE_EACH),
 }
-ROUNDS = dict.fromkeys(("magic_hardened", "ssp_hardened"), (900, 1000))
+ROUNDS = dict.fromkeys(("magic_hardened", "ssp_hardened"), (800, 1000))
 """In the sandbox and elsewhere, where it is not as in the others."""
 ALTERNATING, DEFENDER, BOTH = [{D}, {A}], [{D}, {D}], [{A, D}, {A, D}]
 DEFENDER_TURN, ATTACKER_TURN = {A: 1, D: 3}, {A: 3, D: 1}

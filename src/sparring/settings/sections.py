@@ -234,7 +234,7 @@ class ScheduleSettings(Model):
             after=self.harden_after,
             steps=self.attack,
             window=self.window,
-            limit=1 - self.limits[1] + 1e-9,  # .1 of the games is at the limit, not above
+            limit=1 - self.limits[1] + 1e-9,  # a share at the limit is not above it
             fewest=self.dwell[0],
             most=self.dwell[1],
             restarts=self.restarts,
