@@ -51,17 +51,13 @@ FACTORS: Mapping[str, Row] = {
 `last_turn`: the run ends on the defender's turn. `both`: both roles learn in every round, from a
 quarter of the seeds (and without a league, which would need a turn of one player). `shared`: one
 model in both roles. `replies`: four replies value an attack. `score`: SSP's payoff, without floors.
-`frozen`: the warmed-up attacker does not learn.
+`frozen`: the warmed-up attacker does not learn. `mutated`: the defender meets changed wordings.
 """
 LONG: Mapping[str, Row] = {
     "magic-long": ("magic", "rounds=470"),
     "frozen-long": ("defender_only", "rounds=1200"),
     "ssp-long": ("ssp", "rounds=400"),
     "magic_hardened": ("magic_hardened", "rounds=550"),
-    "mutated_hardened": (
-        *("magic_hardened", "game.mutation=0.75", "schedule.limits=[0.8, 0.98]"),
-        *("schedule.harden_after=300", "schedule.restarts=3", "rounds=550"),
-    ),
     "ssp_hardened": ("ssp_hardened", "rounds=460"),
 }
 """Recipes in three times that time; hardening is cut at it."""
