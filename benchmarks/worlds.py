@@ -4,9 +4,10 @@
 goes on where it was stopped; `--table` prints the stored figures. A world has a language, a base
 and a run of its own, all drawn from its number. A cell is one row of a group in one world: a run
 with an exam before and after, and attackers on its last defender (`--attacks`, by name and seed:
-another seed is a restart). `own` and `broad` are those of `sparring exploit`, 80 steps each;
-`magic` is the last attacker of the row `magic` in the same world, trained on in the same way
-against this cell's defender, so that all rows of a world meet the same one. A cell's figures are in
+another seed is a restart; a third part is the number of steps, 80 otherwise). `own`, `broad`,
+`pool` and `enumeration` are those of `sparring exploit`; `draws` is the search of `sparring attack`
+with as many queries as the enumeration; `magic` is the last attacker of the row `magic` in the same
+world, trained on against this cell's defender, so that all rows meet the same one. Figures are in
 `<results>/<row>-<world>.json`, with the settings, the base and the code that it rests on. The rows
 of a group have about the same computing time.
 """
@@ -64,8 +65,10 @@ LONG: Mapping[str, Row] = {
 ROWS: Mapping[str, Row] = {**FACTORS, **LONG}
 ATTACKS = ("magic/0", "magic/1", "magic/2", "broad/0")
 TRANSFER = Path(__file__).with_name("transfer.py")
-NAMES = ("magic", "own", "broad")
+NAMES = ("magic", "own", "broad", "pool", "enumeration", "draws")
 """Attackers of the table; of several restarts the worst counts."""
+SEARCHES, QUERIES = ("draws", "tree"), "100"
+"""Searches, and their queries about each of 96 seeds: those of the enumeration in all."""
 SPARRING = (sys.executable, "-c", "from sparring.cli import main; main()")
 
 
@@ -133,16 +136,20 @@ class Cell:
         resume = "--resume" if begun else "--no-resume"
         call(*SPARRING, "train", recipe, resume, *fixed, *models, *words)
 
-    def _attack(self, name: str, seed: str) -> list[float | None]:
-        """ASR on held-out seeds after 0, 20, 40, 60 and 80 steps of an attacker."""
+    def _attack(self, name: str, seed: str, steps: str = "80") -> list[float | None]:
+        """ASR on held-out seeds after 0, 20, 40, … steps of an attacker; of a search, one value."""
+        run, learned = str(self.run.folder), ("--seed", seed, "--steps", steps)
         if name in ROWS:
             attacker = str(self.root / f"{name}-{self.world}")
-            words = ("--seed", seed, str(self.run.folder))
-            return list(json.loads(call(sys.executable, str(TRANSFER), attacker, *words)))
+            return list(json.loads(call(sys.executable, str(TRANSFER), attacker, run, *learned)))
+        if name in SEARCHES:
+            words = ("--families", name, "--seed", seed, "--queries", QUERIES)
+            call(*SPARRING, "attack", run, *words)
+            evidence = json.loads(self.run.path("evidence", "attack.json").read_bytes())
+            return [evidence["families"][name]["asr"][QUERIES]["value"]]
         cache = f"--cache={self.root}/warm-{self.world}"
-        words = ("--attackers", name, "--seed", seed, cache)
-        call(*SPARRING, "exploit", str(self.run.folder), *words)
-        evidence = json.loads((self.run.folder / "evidence" / "exploit.json").read_bytes())
+        call(*SPARRING, "exploit", run, "--attackers", name, *learned, cache)
+        evidence = json.loads(self.run.path("evidence", "exploit.json").read_bytes())
         return [rate["value"] for rate in evidence["attackers"][name]["asr"]]
 
 
@@ -189,7 +196,9 @@ def table(results: Path) -> list[str]:
     The difference to the row `magic` is that of the mean of magic's attackers, by world.
     """
     stored = {row: worlds for row in ROWS if (worlds := read_results(results, row))}
-    head = ("exam", "two exchanges", "wrapped benign", *NAMES, "− magic")
+    cells = [cell for worlds in stored.values() for cell in worlds.values()]
+    names = [name for name in NAMES if any(ends(cell, name) for cell in cells)]
+    head = ("exam", "two exchanges", "wrapped benign", *names, "worst", "next world", "− magic")
     lines = [f"| mean / worst | worlds | {' | '.join(head)} | rounds | trained |"]
     lines.append("|---|" + "--:|" * (len(head) + 3))
     magic = {world: fmean(ends(cell, "magic")) for world, cell in stored["magic"].items()}
@@ -201,7 +210,9 @@ def table(results: Path) -> list[str]:
             both([exam["asr/adversarial"] for exam in exams], max),
             both([exam["asr/two-exchange"] for exam in exams], max),
             both([exam["correct/wrapped"] for exam in exams], min),
-            *(attacked(cells, name) for name in NAMES),
+            *(attacked(cells, name) for name in names),
+            attacked(cells, ""),
+            next_world([max(asrs) for cell in cells if (asrs := ends(cell, ""))]),
             difference([asr - magic[world] for world, asr in met.items() if world in magic]),
             f"{fmean(cell['rounds'] for cell in cells):.0f}",
             f"{fmean(cell['seconds'] for cell in cells):.0f} s",
@@ -225,13 +236,26 @@ def read_results(folder: Path, row: str) -> dict[str, Any]:
 
 
 def ends(cell: Mapping[str, Any], name: str) -> list[float]:
-    """Return the ASR after the last step of each restart of an attacker."""
-    return [curve[-1] for attack, curve in cell["attacks"].items() if attack.startswith(name)]
+    """Return the ASR that each restart of an attacker reached in 80 steps, or a search in all."""
+    short = {attack: asrs for attack, asrs in cell["attacks"].items() if attack.count("/") < 2}
+    return [asrs[-1] for attack, asrs in short.items() if attack.startswith(name)]
 
 
 def both(values: Sequence[float], worst: Any) -> str:
     """Return the mean and the worst value."""
     return f"{fmean(values):.3f} / {worst(values):.3f}"
+
+
+def next_world(values: Sequence[float]) -> str:
+    """Return where one more world is expected: mean ± t s √(1 + 1/n) at 95 %, within 0 and 1.
+
+    It takes worlds for draws from a normal distribution, which rates near 0 are not.
+    """
+    if len(values) < 2:
+        return "–"
+    n, mean = len(values), fmean(values)
+    half = t.ppf(0.975, n - 1) * stdev(values) * (1 + 1 / n) ** 0.5
+    return f"{max(0.0, mean - half):.2f}–{min(1.0, mean + half):.2f}"
 
 
 def difference(values: Sequence[float]) -> str:
