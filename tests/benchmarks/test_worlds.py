@@ -1,0 +1,48 @@
+"""The table of benchmarks/worlds.py: what counts, and where another world is expected."""
+
+import json
+
+import pytest
+from benchmarks import worlds
+
+
+def cell(end, exam, **attacks):
+    rates = {"asr/adversarial": exam, "asr/two-exchange": exam, "correct/wrapped": 1 - exam}
+    curves = {name.replace("_", "/"): [0.0, asr] for name, asr in attacks.items()}
+    return {"rounds": 9, "seconds": 2.0, "exams": {"9": rates}, "attacks": curves, "code": end}
+
+
+def test_of_restarts_the_worst_counts_and_attacks_of_more_steps_do_not():
+    attacked = cell("a", 0.1, magic_0=0.2, magic_1=0.4, own_0=0.3, own_0_320=0.9)
+    assert worlds.ends(attacked, "magic") == [0.2, 0.4]
+    assert worlds.ends(attacked, "own") == [0.3]
+    assert max(worlds.ends(attacked, "")) == 0.4
+
+
+def test_another_world_is_expected_by_students_t():
+    """Mean .2, s .115, n 4: .2 ± 3.182 × .115 × √1.25 = .2 ± .411."""
+    assert worlds.next_world([0.1, 0.3, 0.1, 0.3]) == "0.00–0.61"
+    assert worlds.next_world([0.5]) == "–"
+
+
+def test_the_table_has_a_row_for_every_recipe_and_a_difference_by_world(tmp_path):
+    rows = {
+        "magic-1": cell("a", 0.1, magic_0=0.6, magic_1=0.8),
+        "magic-2": cell("a", 0.3, magic_0=0.2),
+        "ssp-1": cell("b", 0.1, magic_0=0.5, broad_0=0.9),
+    }
+    for name, stored in rows.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(stored))
+    head, _, magic, ssp, _, codes = worlds.table(tmp_path)
+    assert "| magic | broad | worst | next world | − magic |" in head
+    assert magic.startswith(
+        "| magic | 1, 2 | 0.200 / 0.300 | 0.200 / 0.300 | 0.800 / 0.700 | 0.500 / 0.800 (2) | – |"
+    )
+    assert "| 0.500 / 0.500 (1) | 0.900 / 0.900 (1) | 0.900 / 0.900 (1) | – | – |" in ssp
+    assert codes == "Played by code a, b."
+
+
+@pytest.mark.parametrize("wrong", ["magic-x.json", "earlier.json"])
+def test_other_files_are_no_cells(tmp_path, wrong):
+    (tmp_path / wrong).write_text("{}")
+    assert worlds.read_results(tmp_path, "magic") == {}
