@@ -44,6 +44,7 @@ NO_OBJECTS = Objects()
 def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
     """The run that a configuration describes; loads models, those of the hub at one commit."""
     objects.check(config)
+    _check_hardening(config)
     config, notes = pinned(config, objects.models)
     ranks = launched(_patience(config))
     config, dtypes = with_quicker_dtype(config, ranks, objects.models)
@@ -213,17 +214,11 @@ def _league(
     )
 
 
-def _hardening(
-    config: RunConfig, players: Mapping[Player, Trainer], league: Opposition
-) -> DoubleOracle | None:
-    """What is the schedule and the league of a run that hardens its defender.
-
-    An attacker's rounds are those of `sparring exploit`: harmful seeds alone, twice the attacks on
-    half as many of them, and no reward but the game's.
-    """
-    rules, learner = config.schedule.oracle(config.rounds), config.learner
+def _check_hardening(config: RunConfig) -> None:
+    """Refuse settings under which a hardened run cannot be played."""
+    rules = config.schedule.oracle(config.rounds)
     if rules is None:
-        return None
+        return
     fewest = rules.after + rules.steps + rules.fewest
     wrong = {
         "weights: attackers begin anew, so they need weights of their own; set weights=adapters or "
@@ -232,7 +227,7 @@ def _hardening(
         < config.rounds
         < fewest,
         "learner.optimizer.lr_scheduler_type: an attacker that begins anew needs the full rate; "
-        "set it to constant": learner.optimizer.lr_scheduler_type != "constant",
+        "set it to constant": config.learner.optimizer.lr_scheduler_type != "constant",
         "data.as_they_stand: requests that nobody rewrites say nothing of an attacker; set "
         "data.as_they_stand=0": config.data.as_they_stand > 0,
     }
@@ -240,7 +235,20 @@ def _hardening(
         if holds:
             name, _, why = what.partition(": ")
             raise UsageError(f"{name}: schedule.harden_after cannot be played so: {why}")
-    replies, siblings = config.schedule.replies_per_attack, learner.num_generations
+
+
+def _hardening(
+    config: RunConfig, players: Mapping[Player, Trainer], league: Opposition
+) -> DoubleOracle | None:
+    """What is the schedule and the league of a run that hardens its defender.
+
+    An attacker's rounds are those of `sparring exploit`: harmful seeds alone, twice the attacks on
+    half as many of them, and no reward but the game's.
+    """
+    rules = config.schedule.oracle(config.rounds)
+    if rules is None:
+        return None
+    replies, siblings = config.schedule.replies_per_attack, config.learner.num_generations
     turns = {p: solo(p, siblings[p] * (1 + (p is Player.ATTACKER)), replies) for p in Player}
     return DoubleOracle(players, turns, rules, _schedule(config), league)
 
