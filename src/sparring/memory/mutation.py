@@ -22,23 +22,27 @@ from sparring.types import Completion, Metrics, Player, Turn
 WORDS = re.compile(r"\s*\S+")
 CHANGES, LONGEST, LONGER = 6, 10, 3
 """Of a text at most: changes, words of a span, and times as many words as it had."""
+TIMES = (1, 1, 2, 4, 8, 16)
+"""How often a span may be said again."""
 
 
 def mutated(text: str, others: Sequence[str], rng: random.Random) -> str:
-    """Return the text after one or more changes, each of the same chance: a span of words is
-    doubled, repeated elsewhere, taken from another text, or moved, or up to three are dropped."""
+    """Return the text after one or more changes, each of the same chance: a span of words is said
+    again, perhaps many times, repeated elsewhere, taken from another text or moved, or up to three
+    words are dropped."""
     words = WORDS.findall(f" {text}")
     most = LONGER * len(words)
     for _ in range(rng.randint(1, CHANGES)):
-        change = rng.choice(("double", "repeat", "borrow", "move", "drop"))
+        change = rng.choice(("again", "repeat", "borrow", "move", "drop"))
         source = WORDS.findall(f" {rng.choice(others)}") if change == "borrow" else words
         start = rng.randrange(len(source))
         span = source[start : start + rng.randint(1, 3 if change == "drop" else LONGEST)]
-        place = start if change == "double" else rng.randint(0, len(words))
+        place = start if change == "again" else rng.randint(0, len(words))
         if change in {"drop", "move"} and len(span) < len(words):
             del words[start : start + len(span)]
-        if change != "drop" and len(words) + len(span) <= most:
-            words[place:place] = span
+        if change != "drop":
+            times = rng.choice(TIMES) if change == "again" else 1
+            words[place:place] = span * min(times, (most - len(words)) // len(span))
     return "".join(words).strip()
 
 
