@@ -55,6 +55,12 @@ def test_every_change_occurs_words_are_repeated_lost_and_moved():
     assert orders["moved"] > 20
 
 
+def test_words_are_said_again_many_times_and_never_without_end():
+    text = " ".join(f"w{k}" for k in range(12))
+    counts = [mutated(text, ["w0"], random.Random(n)).split().count("w3") for n in range(400)]
+    assert 8 < max(counts) <= 12 * LONGER
+
+
 def test_words_of_other_attacks_are_borrowed():
     borrowed = [mutated("a b c d", ["x y z"], random.Random(n)).split() for n in range(200)]
     assert 20 < sum(bool({*words} & {"x", "y", "z"}) for words in borrowed) < 180
