@@ -260,10 +260,11 @@ def next_world(values: Sequence[float]) -> str:
 
 def difference(values: Sequence[float]) -> str:
     """Return the mean of differences by world, with a t interval of 95 % over worlds."""
-    if len(values) < 2:
+    if len(values) < 2 or not any(values):
         return "–"
     half = t.ppf(0.975, len(values) - 1) * stdev(values) / len(values) ** 0.5
-    return f"{fmean(values):+.2f} [{fmean(values) - half:+.2f}, {fmean(values) + half:+.2f}]"
+    low, high = max(-1.0, fmean(values) - half), min(1.0, fmean(values) + half)
+    return f"{fmean(values):+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def main() -> None:

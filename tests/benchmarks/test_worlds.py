@@ -25,6 +25,12 @@ def test_another_world_is_expected_by_students_t():
     assert worlds.next_world([0.5]) == "–"
 
 
+def test_a_difference_stays_where_rates_can_differ():
+    assert worlds.difference([-0.1, -0.7]) == "-0.40 [-1.00, +1.00]"
+    assert worlds.difference([-0.40, -0.42, -0.38]) == "-0.40 [-0.45, -0.35]"
+    assert worlds.difference([0.0, 0.0]) == worlds.difference([0.3]) == "–"
+
+
 def test_the_table_has_a_row_for_every_recipe_and_a_difference_by_world(tmp_path):
     rows = {
         "magic-1": cell("a", 0.1, magic_0=0.6, magic_1=0.8),
