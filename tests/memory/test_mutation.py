@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests import short_run
+from tests.command import sparring_command
 
 from sparring.games.game import answer_of, attack_of, tagged
 from sparring.memory.memory import Opposition
@@ -121,3 +122,12 @@ def test_a_run_with_mutation_goes_on_bit_by_bit(tmp_path):
     short_run.train(tmp_path / "run", *MUTATED, "--max-rounds=1").check()
     short_run.train(tmp_path / "run", *MUTATED).check()
     assert short_run.outcome(tmp_path / "run") == short_run.outcome(short_run.whole(*MUTATED))
+
+
+def test_a_run_in_which_nothing_would_be_mutated_is_refused(tmp_path):
+    ended = sparring_command("train", "ssp", "game.mutation=0.5", f"output_dir={tmp_path}/run")
+    assert ended.code == 2
+    assert "game.mutation: only attacks of rounds in which the defender alone learns" in ended.err
+    assert "schedule.kind=alternate" in ended.err
+    league = ("memory.league.opponents=uniform", "--dry-run")
+    assert sparring_command("train", "ssp", "game.mutation=0.5", *league).code == 0

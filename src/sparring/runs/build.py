@@ -44,6 +44,7 @@ NO_OBJECTS = Objects()
 def build(config: RunConfig, objects: Objects = NO_OBJECTS) -> Run:
     """The run that a configuration describes; loads models, those of the hub at one commit."""
     objects.check(config)
+    _check_mutation(config)
     _check_hardening(config)
     config, notes = pinned(config, objects.models)
     ranks = launched(_patience(config))
@@ -212,6 +213,17 @@ def _league(
         share=league.share,
         rng_seed=f"{config.seed}/league",
     )
+
+
+def _check_mutation(config: RunConfig) -> None:
+    """Refuse a run in which no attack would be mutated."""
+    alone = any(turn.learns == {Player.DEFENDER} for turn in config.turns.values())
+    leagues = config.memory.league.opponents != "latest"
+    if config.game.mutation and not (alone or leagues or config.schedule.harden_after is not None):
+        raise UsageError(
+            "game.mutation: only attacks of rounds in which the defender alone learns are changed, "
+            "and here the attacker always learns too; set schedule.kind=alternate, or leave it out"
+        )
 
 
 def _check_hardening(config: RunConfig) -> None:
