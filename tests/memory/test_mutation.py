@@ -11,7 +11,7 @@ from tests.command import sparring_command
 
 from sparring.games.game import answer_of, attack_of, tagged
 from sparring.memory.memory import Opposition
-from sparring.memory.mutation import LONGER, WORDS, Mutating, Mutation, mutated
+from sparring.memory.mutation import GROWTH, WORDS, Mutating, Mutation, mutated
 from sparring.players.player import Request
 from sparring.schedules import solo
 from sparring.store.folder import RunDir, read_games
@@ -41,7 +41,7 @@ def test_a_mutated_text_has_no_word_that_was_not_there_and_is_never_empty(text, 
     assert changed
     assert {*changed.split()} <= {"another", *text.split()}
     assert changed == mutated(text, ["another", text], random.Random(seed))
-    assert len(changed.split()) <= LONGER * len(text.split())
+    assert len(changed.split()) <= GROWTH * len(text.split())
 
 
 def test_every_change_occurs_words_are_repeated_lost_and_moved():
@@ -59,7 +59,7 @@ def test_every_change_occurs_words_are_repeated_lost_and_moved():
 def test_words_are_said_again_many_times_and_never_without_end():
     text = " ".join(f"w{k}" for k in range(12))
     counts = [mutated(text, ["w0"], random.Random(n)).split().count("w3") for n in range(400)]
-    assert 8 < max(counts) <= 12 * LONGER
+    assert 8 < max(counts) <= 12 * GROWTH
 
 
 def test_words_of_other_attacks_are_borrowed():

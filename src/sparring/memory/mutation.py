@@ -20,8 +20,8 @@ from sparring.players.player import Policy, Request
 from sparring.types import Completion, Metrics, Player, Turn
 
 WORDS = re.compile(r"\s*\S+")
-CHANGES, LONGEST, LONGER = 6, 10, 3
-"""Of a text at most: changes, words of a span, and times as many words as it had."""
+CHANGES, LONGEST, GROWTH = 6, 10, 3
+"""At most: changes of a text, words of a span, and how many times its words a text may grow to."""
 TIMES = (1, 1, 2, 4, 8, 16)
 """How often a span may be said again."""
 
@@ -31,7 +31,7 @@ def mutated(text: str, others: Sequence[str], rng: random.Random) -> str:
     again, perhaps many times, repeated elsewhere, taken from another text or moved, or up to three
     words are dropped."""
     words = WORDS.findall(f" {text}")
-    most = LONGER * len(words)
+    most = GROWTH * len(words)
     for _ in range(rng.randint(1, CHANGES)):
         change = rng.choice(("again", "repeat", "borrow", "move", "drop"))
         source = WORDS.findall(f" {rng.choice(others)}") if change == "borrow" else words
@@ -48,7 +48,10 @@ def mutated(text: str, others: Sequence[str], rng: random.Random) -> str:
 
 @dataclass(frozen=True)
 class Mutating:
-    """A policy, a share of whose attacks is mutated; its samples cannot be learned from."""
+    """A policy, a share of whose attacks is mutated.
+
+    What comes out cannot be learned from: its tokens are those of the text before.
+    """
 
     policy: Policy
     share: float
@@ -71,7 +74,7 @@ class Mutating:
 
 @dataclass(frozen=True)
 class Mutation(Opposition):
-    """Another opposition, whose attackers are mutated in the rounds in which they do not learn."""
+    """Wraps an opposition; in rounds where the attacker does not learn its attacks are mutated."""
 
     opposition: Opposition
     share: float
