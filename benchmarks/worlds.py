@@ -17,11 +17,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -70,6 +71,17 @@ NAMES = ("magic", "own", "broad", "pool", "enumeration", "draws")
 SEARCHES, QUERIES = ("draws", "tree"), "100"
 """Searches, and their queries about each of 96 seeds: those of the enumeration in all."""
 SPARRING = (sys.executable, "-c", "from sparring.cli import main; main()")
+SAME_BITS = {
+    "OMP_NUM_THREADS": "1",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+}
+"""Environment of every command: newer processors compute as those with AVX2 do.
+
+So a study that was begun on one machine goes on, bit by bit, on another. Seen between an AMD
+processor with AVX2 and one with AVX-512, whose own instructions lead to another base.
+"""
 
 
 def code_digest() -> str:
@@ -113,11 +125,12 @@ class Cell:
             if {key: record[key] for key in rests_on} != rests_on:
                 raise SystemExit(f"{self.result} has other settings or another base: move it away")
         else:
-            self._train()
+            self.train()
             record = rests_on | {"code": code_digest()} | read_off(self.run) | {"attacks": {}}
             self._store(record)
         for attack in attacks:
             if attack not in record["attacks"]:
+                self.train()
                 record["attacks"][attack] = self._attack(*attack.split("/"))
                 self._store(record)
 
@@ -126,7 +139,8 @@ class Cell:
         self.result.write_bytes(dumps(record))
         print(f"{self.row} in world {self.world}: {', '.join(record['attacks']) or 'trained'}")
 
-    def _train(self) -> None:
+    def train(self) -> None:
+        """Train, or go on; a run that is complete is left as it is."""
         folder, (recipe, *words) = self.run.folder, ROWS[self.row]
         begun = (folder / "config.yaml").is_file()
         if begun and self.run.status.status == "complete":
@@ -140,8 +154,10 @@ class Cell:
         """ASR on held-out seeds after 0, 20, 40, … steps of an attacker; of a search, one value."""
         run, learned = str(self.run.folder), ("--seed", seed, "--steps", steps)
         if name in ROWS:
-            attacker = str(self.root / f"{name}-{self.world}")
-            return list(json.loads(call(sys.executable, str(TRANSFER), attacker, run, *learned)))
+            attacker = replace(self, row=name)
+            attacker.train()
+            words = (str(TRANSFER), str(attacker.run.folder), run, *learned)
+            return list(json.loads(call(sys.executable, *words)))
         if name in SEARCHES:
             words = ("--families", name, "--seed", seed, "--queries", QUERIES)
             call(*SPARRING, "attack", run, *words)
@@ -155,7 +171,8 @@ class Cell:
 
 def call(*words: str) -> str:
     """Run one command in its own process; return its output."""
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    environment = os.environ | SAME_BITS
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise RuntimeError(f"{' '.join(words[3:])}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
     return done.stdout
