@@ -131,3 +131,6 @@ def test_a_run_in_which_nothing_would_be_mutated_is_refused(tmp_path):
     assert "schedule.kind=alternate" in ended.err
     league = ("memory.league.opponents=uniform", "--dry-run")
     assert sparring_command("train", "ssp", "game.mutation=0.5", *league).code == 0
+    ended = sparring_command("train", "no_game", "game.mutation=0.5", "--dry-run")
+    assert ended.code == 2
+    assert "game.mutation: there are no attacks to change" in ended.err

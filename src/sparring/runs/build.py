@@ -217,9 +217,13 @@ def _league(
 
 def _check_mutation(config: RunConfig) -> None:
     """Refuse a run in which no attack would be mutated."""
+    if not config.game.mutation:
+        return
+    if config.data.as_they_stand == 1:
+        raise UsageError("game.mutation: there are no attacks to change where data.as_they_stand=1")
     alone = any(turn.learns == {Player.DEFENDER} for turn in config.turns.values())
     leagues = config.memory.league.opponents != "latest"
-    if config.game.mutation and not (alone or leagues or config.schedule.harden_after is not None):
+    if not (alone or leagues or config.schedule.harden_after is not None):
         raise UsageError(
             "game.mutation: only attacks of rounds in which the defender alone learns are changed, "
             "and here the attacker always learns too; set schedule.kind=alternate, or leave it out"
