@@ -41,7 +41,7 @@ from sparring.types import Player  # noqa: E402
 
 PARTS = {
     "prefill": "sparring.players.local.begin",
-    "decode": "sparring.players.fast.decoding.Steps.advance",
+    "decode": "sparring.players.fast.decoding.Forked.advance",
     "draw": "sparring.players.local._draw",
     "rest of sampling": "sparring.players.local.LocalPolicy.sample",
     "forward": "sparring.players.fast.sharing.SHARED",
