@@ -14,13 +14,13 @@ BEGAN = time.monotonic()
 """When the program began, for how long it has been at work."""
 SILENCE = 4.0
 """Seconds without a line, after which the work under way is shown again."""
-_WATCHED: ContextVar[tuple[Listener, Phases] | None] = ContextVar("watched", default=None)
+_NOBODY: tuple[Listener, Phases] = (lambda *_: None, lambda *_: None)
+_WATCHED = ContextVar("watched", default=_NOBODY)
 
 
 def listener() -> Listener:
     """Whoever watches now, or one that hears nothing."""
-    watching = _WATCHED.get()
-    return watching[0] if watching else lambda *_: None
+    return _WATCHED.get()[0]
 
 
 def beat(work: str, done: int, total: int) -> None:
@@ -31,11 +31,7 @@ def beat(work: str, done: int, total: int) -> None:
 @contextmanager
 def part(number: int, parts: int) -> Iterator[None]:
     """Let beats within the block count as one of several equal parts of the same work."""
-    watching = _WATCHED.get()
-    if watching is None:
-        yield
-        return
-    whole, phases = watching
+    whole, phases = _WATCHED.get()
     with watched(
         lambda work, done, total: whole(work, number * total + done, parts * total), phases
     ):
@@ -44,8 +40,7 @@ def part(number: int, parts: int) -> Iterator[None]:
 
 def phase(name: str, done: int, total: int, text: str = "") -> None:
     """Say that `done` of the `total` steps of a phase are done, for a bar of its own."""
-    if watched := _WATCHED.get():
-        watched[1](name, done, total, text)
+    _WATCHED.get()[1](name, done, total, text)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import pkgutil
 
 import pytest
-
 from benchmarks.step_breakdown import PARTS
 
 

@@ -175,7 +175,7 @@ def test_a_prefilled_reply_begins_as_it_was_put_and_goes_on():
     request = (Message("user", SEEDS[0].text),)
     prompt = chat.prompt_ids(request)
     assert prompt[:-2] == local.chat.prompt_ids(request)
-    assert prompt[-2:] == local.chat.content_ids("take the")
+    assert prompt[-2:] == local.chat.words.content("take the")
     [[reply]] = type(local)(local.weights, chat, local.sampling).sample([Request(request, ("a",))])
     assert reply.text.startswith("take the ")
     assert len(reply.text.split()) > 4

@@ -80,22 +80,20 @@ def hold_out(seeds: Sequence[Seed], share: float) -> tuple[list[Seed], list[Seed
 
 def _families(seeds: Sequence[Seed]) -> dict[str, str]:
     """Map each text to one that stands for all texts linked to it, by clusters in common."""
-    links: dict[str, set[str]] = {}
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            parent[name] = name = parent[parent[name]]
+        return name
+
     for seed in seeds:
-        linked = links.setdefault(f"text {seed.text}", set())
         for group in (f"plain {plain(seed.text)}", seed.cluster and f"cluster {seed.cluster}"):
             if group:
-                linked.add(group)
-                links.setdefault(group, set()).add(f"text {seed.text}")
-    family: dict[str, str] = {}
-    for text in sorted({seed.text for seed in seeds}):
-        reached = [] if text in family else [f"text {text}"]
-        while reached:
-            name = reached.pop()
-            reached += links.pop(name, ())
-            if name.startswith("text "):
-                family[name.removeprefix("text ")] = text
-    return family
+                parent[root(group)] = root(f"text {seed.text}")
+    texts = sorted({seed.text for seed in seeds}, reverse=True)
+    first = {root(f"text {text}"): text for text in texts}
+    return {text: first[root(f"text {text}")] for text in texts}
 
 
 def without(seeds: Sequence[Seed], held: Sequence[Seed]) -> list[Seed]:

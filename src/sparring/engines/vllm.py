@@ -15,7 +15,7 @@ import httpx2
 from pydantic import AliasPath, BaseModel, Field, ValidationError
 
 from sparring.engines.engine import Decoding, Drawn, SeededPrompt
-from sparring.transport.client import Client, HttpRequest, too_long
+from sparring.transport.client import NEUTRAL, PRESSED, Client, HttpRequest, too_long
 from sparring.transport.guard import Address, Limits
 from sparring.types import SparringError, UsageError
 
@@ -115,21 +115,8 @@ def _drawn_here(output: Any) -> Drawn:
 
 
 FIELD = "sampling.base_url"
-_PLAIN = {
-    "return_token_ids": True,
-    "return_tokens_as_token_ids": True,  # nobody reads their text
-    "n": 1,
-    "top_p": 1.0,
-    "top_k": 0,
-    "min_p": 0.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "repetition_penalty": 1.0,
-}
-"""A server takes what a request leaves out from the model's generation_config.json: Qwen2.5's has
-top_p 0.8, top_k 20 and a repetition penalty, and the log-probabilities would be of another policy.
-"""
-_BUSY = frozenset({429, 502, 503, 504})
+_PLAIN = {"return_token_ids": True, "return_tokens_as_token_ids": True, "n": 1}
+_PLAIN |= NEUTRAL | {"top_k": 0}
 _SECONDS = 600.0
 """How long a server may take for one completion."""
 _MODELS = HttpRequest("v1/models")
@@ -159,7 +146,7 @@ class _Completions(BaseModel):
 class VllmServer:
     """A `SamplingEngine`. `model` is what the server calls the base; times in seconds.
 
-    A request that gets no answer, or one of `_BUSY`, is sent again until `outage` has passed: its
+    A request that gets no answer, or one of `PRESSED`, is sent again until `outage` has passed: its
     seed makes the second answer as good as the first.
     """
 
@@ -190,7 +177,7 @@ class VllmServer:
 
     def adapters(self) -> Mapping[str, Path]:
         """Read from `/v1/models`; UsageError if the base model is not there."""
-        response = self._client.responses([_MODELS], _BUSY)[0]
+        response = self._client.responses([_MODELS], PRESSED)[0]
         cards = self._parsed(_ModelList, _MODELS.path, response).data
         if self.model not in {card.id for card in cards}:
             known = ", ".join(card.id for card in cards)
@@ -235,7 +222,7 @@ class VllmServer:
 
     def _posted(self, path: str, bodies: Sequence[Mapping[str, Any]]) -> list[httpx2.Response]:
         requests = [HttpRequest(path, json.dumps(body).encode()) for body in bodies]
-        return self._client.responses(requests, _BUSY, hello=_MODELS)
+        return self._client.responses(requests, PRESSED, hello=_MODELS)
 
     def _parsed(self, model: type[M], path: str, response: httpx2.Response) -> M:
         self._check(path, response, f"/{path} failed")

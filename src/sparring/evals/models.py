@@ -54,12 +54,7 @@ def load_policy(
     if adapter:
         check_same_base(Path(path), Path(adapter))
     model = loading.load_model(path, dtype, revision)
-    chat = Chat(
-        loading.load_tokenizer(path, revision),
-        loading.stop_ids(model),
-        sampling.template_kwargs,
-        loading.context_of(model),
-    )
+    chat = Chat.of(model, loading.load_tokenizer(path, revision), sampling.template_kwargs)
     if adapter:
         model = loading.load_adapter(model, adapter)
     return LocalPolicy(Weights(model), chat, sampling)

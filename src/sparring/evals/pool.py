@@ -6,11 +6,9 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
-import yaml
-
+from sparring import packaged
 from sparring.data.families import Family, asks_the_same, combined, families
 from sparring.diversity import bag_of_words
 from sparring.games.game import Briefs, answer_of, tagged
@@ -26,7 +24,7 @@ _Row = tuple[Seed, Family, str]
 """A seed, a family for it, and the address of the rewrite's randomness."""
 _BATCH = 32
 """Seeds whose rewrites are asked of a writer together."""
-REFUSALS: list[str] = yaml.safe_load((files(__package__) / "refusals.yaml").read_text("utf-8"))
+REFUSALS: list[str] = packaged.table("evals/refusals.yaml")
 _WRITER = (
     "You rewrite requests in another style. The rewrite asks for exactly the same thing, in one to "
     "four sentences. Write the rewrite and nothing else: no answer, no comment, no quotation marks."

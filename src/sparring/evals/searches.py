@@ -49,10 +49,6 @@ class Search(Protocol):
     """How an attack goes on. What it does next follows from the games alone, so it can resume."""
 
     @property
-    def at_once(self) -> int:
-        """The queries about a seed that are sent in one round."""
-
-    @property
     def together(self) -> int:
         """The seeds of one round: a kill loses the round that is under way."""
 
@@ -201,7 +197,6 @@ class Escalation:
 
     leader: Policy
     turns: int = 5
-    at_once: int = 1
     together: int = 256
 
     def openings(self, hunts: Sequence[Hunt]) -> list[list[State]]:
@@ -240,7 +235,6 @@ class Gradient:
     suffixes: Suffixes
     steps: int
     target: Callable[[Seed], str]
-    at_once: int = 1
 
     @property
     def together(self) -> int:

@@ -10,14 +10,12 @@ import httpx2
 
 from sparring.judges.model_judge import Answer, OnAnswer, Question, Raw, ignore
 from sparring.players.chat import paired
-from sparring.transport.client import Client, Fault, HttpRequest, too_long
+from sparring.transport.client import NEUTRAL, Client, Fault, HttpRequest, too_long
 from sparring.types import Message, Status
 
-_OFF = {"top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1}
-_OFF |= {"presence_penalty": 0, "frequency_penalty": 0}
-"""What a request leaves out, a server takes from the model's generation_config.json."""
 _RENAMED = {"max_tokens": "max_completion_tokens"}
-_OPTIONAL = re.compile(rf"\b(?:{'|'.join((*_OFF, *_RENAMED, 'temperature', 'seed', 'stream'))})\b")
+_NAMES = "|".join((*NEUTRAL, *_RENAMED, "temperature", "seed", "stream"))
+_OPTIONAL = re.compile(rf"\b(?:{_NAMES})\b")
 """What a request goes without, or says by another name, where a server does not take it."""
 _REFUSED = re.compile(
     r"un(?:supported|recogni[sz]ed|known|expected)|not (?:supported|permitted|allowed)"
@@ -85,7 +83,7 @@ class Server:
 
         Chat messages go where a chat template is applied, raw prompts where none is.
         """
-        body: dict[str, Any] = {"model": self.model, "temperature": 0, "seed": 0, **_OFF}
+        body: dict[str, Any] = {"model": self.model, "temperature": 0, "seed": 0, **NEUTRAL}
         body |= {"max_tokens": question.max_tokens, "stream": False}
         if isinstance(question.prompt, Raw):
             path, body["prompt"] = "completions", paired(question.prompt.text)

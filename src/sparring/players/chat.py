@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from typing import Any, Self
 
 from sparring.games.game import MARKS, THOUGHTS, split_thought
-from sparring.players.loading import bounded
+from sparring.players.loading import bounded, context_of, stop_ids
 from sparring.types import Completion, Message, Observation, Role, UsageError
 
 _CONTROL = re.compile(r"[^\w\s]\S*\w\S*[^\w\s]")
@@ -136,10 +136,17 @@ class Chat:
         self.template_kwargs = dict(template_kwargs or {})
         self.context = min(context or int(tokenizer.model_max_length), 2**40)
         self.prefill = ""
-        self._words = Vocabulary(tokenizer)
+        self.words = Vocabulary(tokenizer)
         self._extra_stops = tuple(stop_ids)
         self._by_roles: dict[tuple[Role, ...], tuple[int, ...]] = {}
         self._check()
+
+    @classmethod
+    def of(
+        cls, model: Any, tokenizer: Any, template_kwargs: Mapping[str, Any] | None = None
+    ) -> Self:
+        """The chat of a loaded model, with its stop tokens and its context."""
+        return cls(tokenizer, stop_ids(model), template_kwargs, context_of(model))
 
     def _check(self) -> None:
         """Refuse a template that cannot be used, or that takes too much time or memory."""
@@ -180,7 +187,7 @@ class Chat:
 
     def prompts(self, observations: Sequence[Observation]) -> list[tuple[int, ...]]:
         """`prompt_ids` of each, in one call of the tokenizer."""
-        rendered = self._words.all_ids([self._render(each) for each in observations])
+        rendered = self.words.all_ids([self._render(each) for each in observations])
         begun = self.reply_ids(self.prefill, finished=False) if self.prefill else ()
         return [
             (*(ids if self._is_plain(ids, observation) else self._spliced(observation)), *begun)
@@ -195,7 +202,7 @@ class Chat:
         spelling is unsafe, as Qwen2's also ends a text. A template's special tokens may vary with
         the content, so if they differ, each content is checked alone.
         """
-        words, contents = self._words, [message.content for message in observation]
+        words, contents = self.words, [message.content for message in observation]
         unknown = self.tokenizer.unk_token
         if unknown and any(unknown in content for content in contents):
             return False
@@ -207,18 +214,10 @@ class Chat:
             return True
         return not any(words.controls(words.ids(content)) for content in contents)
 
-    def content_ids(self, text: str) -> tuple[int, ...]:
-        """Token ids of text from outside, as a message would hold it."""
-        return self._words.content(text)
-
-    def content_text(self, ids: Sequence[int]) -> str:
-        """What `content_ids` gives these ids for, at best."""
-        return self._words.text(ids)
-
     def around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Token ids before and after what a user says in the first message."""
         before, _, after = _MARK.split(self._render((Message("user", _mark(0)),)))
-        return self._words.ids(before), self._words.ids(after)
+        return self.words.ids(before), self.words.ids(after)
 
     def verbatim_ids(self, observation: Observation) -> tuple[int, ...]:
         """As `prompt_ids`, but a content that the template would rewrite is shown as it stands.
@@ -242,11 +241,11 @@ class Chat:
         if self.opened:
             thought, rest = split_thought(text) or ("", f"\n\n{text}")
             text = f"{thought}{dict(THOUGHTS)[self.opened]}{rest or ''}"
-        return (*self._words.written(text), *([self.turn_end] if finished else []))
+        return (*self.words.written(text), *([self.turn_end] if finished else []))
 
     def text(self, ids: Sequence[int]) -> str:
         """What a model wrote after a prompt; a thought that the template opened is whole in it."""
-        text = self._words.text(ids)
+        text = self.words.text(ids)
         if self.prefill:
             return f"{self.prefill} {text}"
         return text if text.startswith(self.opened) else self.opened + text
@@ -274,7 +273,7 @@ class Chat:
         """The token with which the template closes an assistant's turn."""
         turns = (Message("user", "x"), Message("assistant", _mark(0)))
         _, shown, tail = self._render(turns, reply=False).rpartition(_mark(0))
-        special = self._words.controls(self._words.ids(tail))
+        special = self.words.controls(self.words.ids(tail))
         if special and shown:
             return special[0]
         if self.tokenizer.eos_token_id is None:
@@ -340,7 +339,7 @@ class Chat:
         """
         messages, marked = self._marked(observation)
         before, *rest = _MARK.split(marked)
-        ids = [*self._words.ids(before)]
+        ids = [*self.words.ids(before)]
         for number, after in zip(rest[::2], rest[1::2], strict=True):
-            ids += [*self._words.content(messages[int(number)].content), *self._words.ids(after)]
+            ids += [*self.words.content(messages[int(number)].content), *self.words.ids(after)]
         return tuple(ids)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparring.players.chat import Chat
+from sparring.players.chat import Chat, Vocabulary
 from sparring.players.local import uniforms
 from sparring.players.logprobs import logprobs, pad
 from sparring.players.weights import Weights
@@ -40,7 +40,7 @@ class Suffixes:
     def drawn(self, address: str) -> str:
         """Return a suffix of tokens drawn at an address."""
         places = uniforms(address, self.length) * len(self._tokens)
-        return self.chat.content_text([self._tokens[int(place)] for place in places])
+        return self.words.text([self._tokens[int(place)] for place in places])
 
     def improved(self, request: str, suffix: str, target: str, steps: int, address: str) -> str:
         """Return the suffix after so many steps towards a reply that begins with `target`.
@@ -48,7 +48,7 @@ class Suffixes:
         A replacement that the tokenizer would read otherwise than it was written is not tried.
         """
         before, after = self.chat.around()
-        words, wanted = self.chat.content_ids(request), self.chat.reply_ids(target, finished=False)
+        words, wanted = self.words.content(request), self.chat.reply_ids(target, finished=False)
         ids = self._behind(request, suffix)
         with self.weights.merged() as model:
             model.eval()
@@ -61,19 +61,24 @@ class Suffixes:
                 with torch.no_grad():
                     batch = pad(rows, range(len(rows)), self.chat.pad_id, model.device)
                     ids = tried[int(logprobs(model, batch, 1.0).sum(1).argmax())]
-        return self.chat.content_text(ids)
+        return self.words.text(ids)
 
     @cached_property
     def _tokens(self) -> list[int]:
         """Tokens that a suffix may hold: whole words of printable ASCII that are no control."""
         size = min(len(self.chat.tokenizer), self._vocabulary)
-        texts = {i: self.chat.content_text([i]) for i in range(size)}
+        texts = {i: self.words.text([i]) for i in range(size)}
         return [
             i
             for i, text in texts.items()
             if text.isascii() and text.isprintable() and text.strip() and self.allowed(text)
-            if self.chat.content_ids(f"x {text}")[-1:] == (i,)
+            if self.words.content(f"x {text}")[-1:] == (i,)
         ]
+
+    @property
+    def words(self) -> Vocabulary:
+        """The words of the chat's contents."""
+        return self.chat.words
 
     @property
     def _vocabulary(self) -> int:
@@ -81,7 +86,7 @@ class Suffixes:
 
     def _behind(self, request: str, suffix: str) -> Ids:
         """The tokens of a suffix where it follows a request."""
-        return self.chat.content_ids(f"{request} {suffix}")[len(self.chat.content_ids(request)) :]
+        return self.words.content(f"{request} {suffix}")[len(self.words.content(request)) :]
 
     def _gain(self, model: Any, head: Ids, suffix: Ids, tail: Ids, wanted: int) -> Tensor:
         """How much each token at each place of the suffix would raise log p of the target: [S, V].
@@ -113,6 +118,6 @@ class Suffixes:
         for place, rank in (draws_2C * sizes).astype(int).T:
             token = self._tokens[int(ranked_SK[place, rank])]
             new = (*ids[:place], token, *ids[place + 1 :])
-            if self._behind(request, self.chat.content_text(new)) == new:
+            if self._behind(request, self.words.text(new)) == new:
                 replaced.append(new)
         return replaced

@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,9 +37,10 @@ class Weights:
         self.adapter = adapter
         self.version = 0
         self.held = False
-        own = re.compile(rf"(^|\.){re.escape(adapter)}(\.|$)") if adapter else re.compile("")
         self.parameters: dict[str, Parameter] = {
-            name: p for name, p in model.named_parameters() if own.search(name)
+            name: p
+            for name, p in model.named_parameters()
+            if not adapter or adapter in name.split(".")
         }
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)

@@ -230,7 +230,7 @@ def counts(run: RunReport, metric: str, families: Iterable[str]) -> tuple[str, .
     return tuple(counted(run.after.rates.get(f"{metric}/{family}")) for family in families)
 
 
-def has_all_figures(budget: Mapping[str, int]) -> bool:
+def has_all(budget: Mapping[str, int]) -> bool:
     """Say whether a budget of `sparring exploit` holds everything that the page says of it."""
     return all(budget.get(key) for key in ("steps", "seeds", "num_generations", "n", "tries"))
 
@@ -298,20 +298,7 @@ def _public(node: Any, where: str, base: Any) -> Any:
     return PurePath(node).name if place else node
 
 
-FILTERS = (
-    *(
-        counted,
-        counts,
-        duration,
-        has_held_out,
-        held_out,
-        hidden,
-        missing,
-        moment,
-        name,
-        has_all_figures,
-    ),
-    *(reading.apart, reading.families, reading.interval, reading.value),
-)
+_OWN = (counted, counts, duration, has_held_out, held_out, hidden, missing, moment, name, has_all)
+FILTERS = (*_OWN, reading.apart, reading.families, reading.interval, reading.value)
 FUNCTIONS = (headline_key, reading.by_size, reading.sides, reading.spread)
 """What the template may use, by their names."""

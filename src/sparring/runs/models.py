@@ -11,15 +11,7 @@ from sparring.estimate.fitting import MICRO_BATCH, micro_batch_that_fits
 from sparring.players.chat import Chat
 from sparring.players.fast import recompute
 from sparring.players.grpo import Grpo, GrpoConfig
-from sparring.players.loading import (
-    commit,
-    context_of,
-    load_model,
-    load_tokenizer,
-    quicker_dtype,
-    stop_ids,
-    stored_dtype,
-)
+from sparring.players.loading import commit, load_model, load_tokenizer, quicker_dtype, stored_dtype
 from sparring.players.local import LocalPolicy
 from sparring.players.player import Policy, Sampling
 from sparring.players.ranks import Ranks, free_memory, shard, sharding_requested, shares_of_memory
@@ -223,7 +215,7 @@ def _trainer(
     path = model_path(own.model_name_or_path)
     tokenizer = loaded[player][1] if player in loaded else load_tokenizer(path, own.revision)
     model = weights.model
-    chat = Chat(tokenizer, stop_ids(model), own.chat_template_kwargs, context_of(model))
+    chat = Chat.of(model, tokenizer, own.chat_template_kwargs)
     sampling = Sampling(**config.sampling.fields_of(Sampling))
     rate = LearningRate(
         learner.learning_rate[player], step.lr_scheduler_type, step.warmup_steps, step.total_steps

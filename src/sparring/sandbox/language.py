@@ -233,6 +233,7 @@ class Language:
     @cached_property
     def digest(self) -> str:
         """sha256 of the words, meanings, templates and split; the lessons have their own digest."""
+        templates = (w.FRAMES, w.PLAIN_TEMPLATES, w.ANSWERS, w.REFUSALS, w.SKILLS)
         parts: Sequence[object] = (
             self.words,
             sorted(self.tool.items()),
@@ -240,14 +241,7 @@ class Language:
             sorted((form, *word) for form, word in self.meaning.items()),
             sorted(intent.id for intent in self.held_out),
             sorted(intent.id for intent in self.tuning),
-            (
-                w.FRAMES,
-                w.PLAIN_TEMPLATES,
-                w.ANSWERS,
-                w.REFUSALS,
-                w.SKILLS,
-                sorted(w.COMPLY.items()),
-            ),
+            (*templates, sorted(w.COMPLY.items())),
         )
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

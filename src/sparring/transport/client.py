@@ -56,7 +56,13 @@ class Fault(Exception):
 
 
 _AGAIN = {408, 409, 425, 429}
-_PRESSED = {429, 502, 503, 504}
+PRESSED = frozenset({429, 502, 503, 504})
+"""Statuses of a server that has too much to do."""
+NEUTRAL = {"top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1}
+NEUTRAL |= {"presence_penalty": 0, "frequency_penalty": 0}
+"""Sampling without a bias. What a request leaves out, a server takes from the model's
+generation_config.json: Qwen2.5's has top_p 0.8, top_k 20 and a repetition penalty, and the
+log-probabilities would be of another policy."""
 _HINTS = {
     401: "the server does not know the key; see {field}.server.api_key_env",
     403: "the server refuses the key; see {field}.server.api_key_env",
@@ -232,7 +238,7 @@ class Client:
         why = f"{code}: {text}" if text else f"status {code}"
         if code in _AGAIN or code >= 500:
             wait = guard.retry_after(headers.get("retry-after"), datetime.now(UTC))
-            return Fault(why, pressed=code in _PRESSED, wait=wait)
+            return Fault(why, pressed=code in PRESSED, wait=wait)
         if 300 <= code < 400:
             to = self.shown(headers.get("location", "nowhere"))
             why = f"{code}: a redirect to {to}; redirects are not followed"
