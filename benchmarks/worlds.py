@@ -47,6 +47,9 @@ FACTORS: Mapping[str, Row] = {
     "mutated": ("magic", "game.mutation=0.75"),
     "frozen": ("defender_only", "rounds=400"),
     "ssp": ("ssp", "rounds=135"),
+    "ssp_separate": ("ssp", "weights=separate", "warm_up.steps=250", "rounds=135"),
+    "ssp_no_pool": ("ssp", "memory.experience.sampler=none", "rounds=135"),
+    "ssp_alternate": ("ssp", "schedule.kind=alternate", "schedule.every=10", "rounds=180"),
 }
 """MAGIC, MAGIC with one thing of SSP's, and SSP, in the computing time of MAGIC's 160 rounds.
 
@@ -54,6 +57,8 @@ FACTORS: Mapping[str, Row] = {
 quarter of the seeds (and without a league, which would need a turn of one player). `shared`: one
 model in both roles. `replies`: four replies value an attack. `score`: SSP's payoff, without floors.
 `frozen`: the warmed-up attacker does not learn. `mutated`: the defender meets changed wordings.
+`ssp_…`: SSP without one thing of its own: the shared weights, the pool of failures, both roles in
+every round.
 """
 LONG: Mapping[str, Row] = {
     "magic-long": ("magic", "rounds=470"),
