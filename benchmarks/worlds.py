@@ -1,15 +1,15 @@
 """Plays recipes in redrawn sandbox worlds and attacks what they trained.
 
-`python benchmarks/worlds.py --worlds 201,202 --rows magic,ssp` plays what has not been played, and
-goes on where it was stopped; `--table` prints the stored figures. A world has a language, a base
-and a run of its own, all drawn from its number. A cell is one row of a group in one world: a run
-with an exam before and after, and attackers on its last defender (`--attacks`, by name and seed:
-another seed is a restart; a third part is the number of steps, 80 otherwise). `own`, `broad`,
-`pool` and `enumeration` are those of `sparring exploit`; `draws` is the search of `sparring attack`
-with as many queries as the enumeration; `magic` is the last attacker of the row `magic` in the same
-world, trained on against this cell's defender, so that all rows meet the same one. Figures are in
-`<results>/<row>-<world>.json`, with the settings, the base and the code that it rests on. The rows
-of a group have about the same computing time.
+`python benchmarks/worlds.py --plan tuning` plays what has not been played, and goes on where it was
+stopped; `--table` prints the stored figures. A world has a language, a base and a run of its own,
+all drawn from its number. A cell is one row of a group in one world: a run with an exam before and
+after, and attackers on its last defender, by name and seed (another seed is a restart; a third part
+is the number of steps, 80 otherwise). `own`, `broad`, `pool` and `enumeration` are those of
+`sparring exploit`; `draws` is the search of `sparring attack` with as many queries as the
+enumeration; `magic` is the last attacker of the row `magic` in the same world, trained on against
+this cell's defender, so that all rows meet the same one. Figures are in
+`<results>/<plan>/<row>-<world>.json`, with the settings, the base and the code that it rests on.
+The rows of a group have about the same computing time.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from filelock import FileLock
 from scipy.stats import t
 
 import sparring
@@ -61,17 +62,31 @@ model in both roles. `replies`: four replies value an attack. `score`: SSP's pay
 every round.
 """
 LONG: Mapping[str, Row] = {
+    "base": ("magic", "rounds=0"),
+    "no_game": ("no_game", "rounds=4200"),
+    "defender_only": ("defender_only", "rounds=1200"),
+    "self_redteam": ("self_redteam", "rounds=215"),
     "magic-long": ("magic", "rounds=470"),
-    "frozen-long": ("defender_only", "rounds=1200"),
     "ssp-long": ("ssp", "rounds=400"),
     "magic_hardened": ("magic_hardened", "rounds=550"),
     "ssp_hardened": ("ssp_hardened", "rounds=460"),
 }
 """Recipes in three times that time; hardening is cut at it."""
 ROWS: Mapping[str, Row] = {**FACTORS, **LONG}
-ATTACKS = ("magic/0", "magic/1", "magic/2", "broad/0")
+MET = ("magic/0", "magic/1", "magic/2")
+REPORTED = (*MET, "own/0", "own/1", "own/2", "broad/0", "pool/0", "enumeration/0", "draws/0")
+OTHERS = ("base", "no_game", "defender_only", "self_redteam", "ssp-long", "ssp_hardened")
+PLANS: Mapping[str, Sequence[tuple[range, Row, Row]]] = {
+    "tuning": [(range(201, 206), (*FACTORS, "magic_hardened"), MET)],
+    "reported": [
+        (range(301, 311), ("magic-long", "magic_hardened"), (*REPORTED, "own/0/320")),
+        (range(301, 306), OTHERS, REPORTED),
+    ],
+}
+"""What is played for a table: worlds, rows and attacks. Worlds 301 to 310 are for no other use."""
 TRANSFER = Path(__file__).with_name("transfer.py")
-NAMES = ("magic", "own", "broad", "pool", "enumeration", "draws")
+MAGIC = "magic"
+NAMES = (MAGIC, "own", "broad", "pool", "enumeration", "draws")
 """Attackers of the table; of several restarts the worst counts."""
 SEARCHES, QUERIES = ("draws", "tree"), "100"
 """Searches, and their queries about each of 96 seeds: those of the enumeration in all."""
@@ -146,13 +161,15 @@ class Cell:
 
     def train(self) -> None:
         """Train, or go on; a run that is complete is left as it is."""
+        with FileLock(self.root / f"{self.row}-{self.world}.lock"):
+            begun = (self.run.folder / "config.yaml").is_file()
+            if not (begun and self.run.status.status == "complete"):
+                self._train("--resume" if begun else "--no-resume")
+
+    def _train(self, resume: str) -> None:
         folder, (recipe, *words) = self.run.folder, ROWS[self.row]
-        begun = (folder / "config.yaml").is_file()
-        if begun and self.run.status.status == "complete":
-            return
         models = [f"{who}.model_name_or_path={self.base}" for who in ("attacker", "defender")]
         fixed = [f"output_dir={folder}", f"seed={self.world}", "exam.every=0", "exam.crossplay=0"]
-        resume = "--resume" if begun else "--no-resume"
         call(*SPARRING, "train", recipe, resume, *fixed, *models, *words)
 
     def _attack(self, name: str, seed: str, steps: str = "80") -> list[float | None]:
@@ -215,7 +232,8 @@ def build_base(cell: Cell) -> None:
 def table(results: Path) -> list[str]:
     """Return the stored figures as a table: mean and worst over worlds.
 
-    The difference to the row `magic` is that of the mean of magic's attackers, by world.
+    The difference to the row `magic` (or `magic-long`) is that of the mean of magic's attackers, by
+    world.
     """
     stored = {row: worlds for row in ROWS if (worlds := read_results(results, row))}
     cells = [cell for worlds in stored.values() for cell in worlds.values()]
@@ -223,11 +241,12 @@ def table(results: Path) -> list[str]:
     head = ("exam", "two exchanges", "wrapped benign", *names, "worst", "next world", "− magic")
     lines = [f"| mean / worst | worlds | {' | '.join(head)} | rounds | trained |"]
     lines.append("|---|" + "--:|" * (len(head) + 3))
-    magic = {world: fmean(ends(cell, "magic")) for world, cell in stored["magic"].items()}
+    reference = stored.get("magic") or stored.get("magic-long") or {}
+    magic = {world: fmean(asrs) for world, cell in reference.items() if (asrs := ends(cell, MAGIC))}
     for row, worlds in stored.items():
         cells = list(worlds.values())
         exams = [cell["exams"][f"{cell['rounds']}"] for cell in cells]
-        met = {w: fmean(asrs) for w, cell in worlds.items() if (asrs := ends(cell, "magic"))}
+        met = {w: fmean(asrs) for w, cell in worlds.items() if (asrs := ends(cell, MAGIC))}
         columns = [
             both([exam["asr/adversarial"] for exam in exams], max),
             both([exam["asr/two-exchange"] for exam in exams], max),
@@ -292,25 +311,33 @@ def difference(values: Sequence[float]) -> str:
 def main() -> None:
     """Play every cell that has not been played, world by world; or print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--worlds", default="201,202,203,204,205")
-    parser.add_argument("--rows", default=",".join(ROWS))
-    parser.add_argument("--attacks", default=",".join(ATTACKS))
+    parser.add_argument("--plan", choices=PLANS, default="tuning", help="what is played")
+    parser.add_argument("--worlds", help="only these, by number, separated by commas")
+    parser.add_argument("--rows", help="only these, by name")
+    parser.add_argument("--attacks", help="only these")
     parser.add_argument("--root", type=Path, default=Path("runs/worlds"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--jobs", type=int, default=2, help="at once, one thread each")
     parser.add_argument("--table", action="store_true", help="print what is stored")
-    arguments = parser.parse_args()
-    if arguments.table:
-        print("\n".join(table(arguments.results)))
+    options = parser.parse_args()
+    results = options.results / options.plan
+    if options.table:
+        print("\n".join(table(results)))
         return
-    cells = [
-        Cell(row, int(world), arguments.root, arguments.results)
-        for world in arguments.worlds.split(",")
-        for row in arguments.rows.split(",")
+
+    def chosen(planned: Iterable[Any], words: str | None) -> list[str]:
+        names = [str(name) for name in planned]
+        return [name for name in names if not words or name in words.split(",")]
+
+    due = [
+        (Cell(row, int(world), options.root, results), chosen(attacks, options.attacks))
+        for worlds, rows, attacks in PLANS[options.plan]
+        for world in chosen(worlds, options.worlds)
+        for row in chosen(rows, options.rows)
     ]
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        list(pool.map(build_base, {cell.world: cell for cell in cells}.values()))
-        list(pool.map(lambda cell: cell.play(arguments.attacks.split(",")), cells))
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(build_base, {cell.world: cell for cell, _ in due}.values()))
+        list(pool.map(lambda each: each[0].play(each[1]), due))
 
 
 if __name__ == "__main__":
