@@ -1,9 +1,13 @@
 """The table of benchmarks/worlds.py: what counts, and where another world is expected."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from benchmarks import worlds
+
+ROOT = Path(__file__).parents[2]
 
 
 def cell(end, exam, **attacks):
@@ -52,3 +56,19 @@ def test_the_table_has_a_row_for_every_recipe_and_a_difference_by_world(tmp_path
 def test_other_files_are_no_cells(tmp_path, wrong):
     (tmp_path / wrong).write_text("{}")
     assert worlds.read_results(tmp_path, "magic") == {}
+
+
+def test_the_published_table_is_the_stored_one():
+    lines = worlds.table(ROOT / "benchmarks" / "results" / "tuning")[:-2]
+    assert "\n".join(lines) in (ROOT / "docs" / "results.md").read_text("utf-8")
+
+
+def test_the_figures_of_the_readme_are_in_the_table_of_results():
+    table = worlds.table(ROOT / "benchmarks" / "results" / "tuning")
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in table}
+    readme = (ROOT / "README.md").read_text("utf-8")
+    shown = re.findall(r"^\| `(\w+)` \| (.* s) \|$", readme, re.MULTILINE)
+    assert [name for name, _ in shown] == ["magic", "ssp", "magic_hardened"]
+    for name, figures in shown:
+        for figure in figures.split(" | "):
+            assert f"| {re.sub(r'(?<![0-9])[.]', '0.', figure)} " in rows[name], (name, figure)
