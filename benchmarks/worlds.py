@@ -77,7 +77,11 @@ MET = ("magic/0", "magic/1", "magic/2")
 REPORTED = (*MET, "own/0", "own/1", "own/2", "broad/0", "pool/0", "enumeration/0", "draws/0")
 OTHERS = ("base", "no_game", "defender_only", "self_redteam", "ssp-long", "ssp_hardened")
 PLANS: Mapping[str, Sequence[tuple[range, Row, Row]]] = {
-    "tuning": [(range(201, 206), (*FACTORS, "magic_hardened"), MET)],
+    "tuning": [
+        (range(201, 206), (*FACTORS, "magic_hardened"), MET),
+        (range(201, 204), ("magic-long", "ssp-long", "ssp_hardened"), MET),
+        (range(203, 206), ("magic_hardened",), ("own/0", "broad/0")),
+    ],
     "reported": [
         (range(301, 311), ("magic-long", "magic_hardened"), (*REPORTED, "own/0/320")),
         (range(301, 306), OTHERS, REPORTED),

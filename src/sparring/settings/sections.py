@@ -230,9 +230,16 @@ class ScheduleSettings(Model):
         """The rules of hardening, in a run of so many rounds; None where there is none."""
         if self.harden_after is None:
             return None
-        limit = 1 - self.limits[1] + 1e-9  # a share at the limit is not above it
-        rules = (self.harden_after, self.attack, self.window, limit, *self.dwell)
-        return OracleRules(*rules, restarts=self.restarts, rounds=rounds)
+        return OracleRules(
+            after=self.harden_after,
+            steps=self.attack,
+            window=self.window,
+            limit=1 - self.limits[1] + 1e-9,  # a share at the limit is not above it
+            fewest=self.dwell[0],
+            most=self.dwell[1],
+            restarts=self.restarts,
+            rounds=rounds,
+        )
 
 
 class WarmUpSettings(Model):
