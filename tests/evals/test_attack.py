@@ -19,7 +19,7 @@ from sparring.evals.attack import Attack, Effort, Family
 from sparring.evals.exploit import Target
 from sparring.evals.folder import key_of
 from sparring.evals.models import load_policy
-from sparring.evals.searches import Draws, Escalation, Hunt, Tree, asked, reached
+from sparring.evals.searches import Draws, Escalation, Hunt, Tree, attacked, reached
 from sparring.games.dialogue import Dialogue
 from sparring.games.payoffs import MAGIC, LabelPayoff
 from sparring.players.gcg import Suffixes
@@ -90,7 +90,7 @@ def test_a_tree_goes_on_from_what_got_farthest():
     assert seen == [[], []]
     for text, refused in (("one", True), ("two", False)):
         verdict = Verdict(on_topic=True, refused=refused, reply_harm=Harm.SAFE)
-        opening = asked(hunt.seed, text)
+        opening = attacked(hunt.seed, text)
         hunt.games.append(ruled(opening, verdict))
     [states] = tree.openings([hunt])
     assert seen[2][0] == "two"
@@ -126,7 +126,7 @@ def test_a_refused_message_is_taken_back_and_a_long_talk_begins_anew():
     hunt = Hunt(SEEDS[0])
     talk = Escalation(ScriptedPolicy(lambda *_: "next"), turns=2)
     kind, refusal = (Verdict(on_topic=False, refused=refused) for refused in (False, True))
-    hunt.games.append(ruled(asked(hunt.seed, "first"), kind))
+    hunt.games.append(ruled(attacked(hunt.seed, "first"), kind))
     [[second]] = talk.openings([hunt])
     assert [move.sent for move in second.moves] == ["first", "hm", "next"]
     hunt.games.append(ruled(second, refusal))
@@ -148,7 +148,7 @@ def test_a_refused_message_is_taken_back_and_a_long_talk_begins_anew():
     ],
 )
 def test_how_far_a_game_got(verdict, far):
-    assert reached(ruled(asked(SEEDS[0], "x"), verdict)) == far
+    assert reached(ruled(attacked(SEEDS[0], "x"), verdict)) == far
 
 
 def test_gradients_raise_the_chance_of_the_target_and_suffixes_are_read_as_written():

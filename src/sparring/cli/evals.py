@@ -97,7 +97,7 @@ def evaluate(
     evaluation = prepared(suite, tested, run, batch, seed)
     more = utility_rates(evaluation.world, bool(base_url)) if utility else []
     parse_gates(fail_if or [], [*evaluation.suite.sheet.names(), *more])  # before a model is loaded
-    folder = _played(evaluation, output, (resume, retry_unscored, utility), json)
+    folder = _played(evaluation, output, resume, retry_unscored, utility, json)
     if played:
         results_of(folder).keep(*played)
     report(folder)
@@ -116,26 +116,27 @@ def _success(word: str | None) -> Any:
 
 
 def _played(
-    evaluation: Evaluation, output: Path | None, how: tuple[bool, bool, bool], quiet: bool
+    evaluation: Evaluation,
+    output: Path | None,
+    resume: bool,
+    retry_unscored: bool,
+    utility: bool,
+    quiet: bool,
 ) -> Path:
-    """Play whatever is missing; return the folder that holds everything.
-
-    `how`: whether to resume, to ask again what failed, and to measure utility.
-    """
+    """Play whatever is missing; return the folder that holds everything."""
     from sparring.evals.evaluate import run
     from sparring.evals.folder import EvalDir, default_folder
     from sparring.report.progress import Bars
 
-    spec, (resume, retry, utility) = evaluation.spec, how
-    folder = EvalDir(output or default_folder(spec))
-    folder.check(spec, resume)
+    folder = EvalDir(output or default_folder(evaluation.spec))
+    folder.check(evaluation.spec, resume)
     note(*evaluation.notes, *evaluation.suite.notes(), *folder.other_versions())
-    if folder.stage == "complete" and not (retry or utility):
+    if folder.stage == "complete" and not (retry_unscored or utility):
         folder.keep_overlap(evaluation.overlap)
         note(f"complete already: {folder.folder}")
     else:
         with Bars(speech.console(stderr=True), quiet):
-            notes = run(evaluation, folder, retry, utility)
+            notes = run(evaluation, folder, retry_unscored, utility)
         note(*notes)
     return folder.folder
 

@@ -56,12 +56,12 @@ class Search(Protocol):
         """Return the openings that are sent next about each seed; the last move is an attack."""
 
 
-def asked(seed: Seed, text: str) -> State:
+def attacked(seed: Seed, text: str) -> State:
     """Return the opening in which an attack is the first thing that is sent."""
     return State(seed).deal(Player.ATTACKER, text)
 
 
-def said_on(game: State, text: str) -> State:
+def continued(game: State, text: str) -> State:
     """Return the opening in which an attack follows all that was sent in a finished game."""
     opening = State(game.seed)
     for move in game.moves:
@@ -102,7 +102,7 @@ class Draws:
     def openings(self, hunts: Sequence[Hunt]) -> list[list[State]]:
         return [
             [
-                asked(hunt.seed, self.dress(hunt.seed, drawn_at(hunt.place(k))))
+                attacked(hunt.seed, self.dress(hunt.seed, drawn_at(hunt.place(k))))
                 for k in range(self.at_once)
             ]
             for hunt in hunts
@@ -168,7 +168,7 @@ class Tree:
             for k in range(self.branches)
         ]
         texts = iter(_led(self.leader, asks))
-        return [[asked(hunt.seed, next(texts)) for _ in range(self.at_once)] for hunt in hunts]
+        return [[attacked(hunt.seed, next(texts)) for _ in range(self.at_once)] for hunt in hunts]
 
     def _leaves(self, hunt: Hunt) -> list[State | None]:
         """The attacks to refine, of equal ones the newest first; None where there is none yet."""
@@ -210,7 +210,7 @@ class Escalation:
             asks.append((hunt.seed, shown, hunt.place("next")))
         texts = _led(self.leader, asks)
         return [
-            [said_on(talk, text) if talk else asked(hunt.seed, text)]
+            [continued(talk, text) if talk else attacked(hunt.seed, text)]
             for hunt, talk, text in zip(hunts, talks, texts, strict=True)
         ]
 
@@ -241,7 +241,7 @@ class Gradient:
         return 1 if self.steps else 32
 
     def openings(self, hunts: Sequence[Hunt]) -> list[list[State]]:
-        return [[asked(hunt.seed, self._attack(hunt))] for hunt in hunts]
+        return [[attacked(hunt.seed, self._attack(hunt))] for hunt in hunts]
 
     def _attack(self, hunt: Hunt) -> str:
         seed, address = hunt.seed, hunt.place("suffix")

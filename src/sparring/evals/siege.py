@@ -14,7 +14,7 @@ from sparring.evals.attack import LED, OF_WEIGHTS, Attack, Effort, Family, famil
 from sparring.evals.exploit import ATTACKERS, OWN_MODELS, Exploit, Target
 from sparring.evals.folder import key_of, row_of
 from sparring.evals.models import Candidate, ModelSettings, candidates
-from sparring.evals.searches import Hunt, asked, said_on
+from sparring.evals.searches import Hunt, attacked, continued
 from sparring.games.codec import state_of
 from sparring.games.dialogue import Dialogue
 from sparring.games.game import tagged
@@ -239,7 +239,7 @@ class Person:
     def send(self, place: int, text: str, talk: State | None) -> State:
         """Send a message, which opens a talk or goes on with one, and return the game so far."""
         hunt = self.hunts[place]
-        opening = said_on(talk, text) if talk else asked(hunt.seed, text)
+        opening = continued(talk, text) if talk else attacked(hunt.seed, text)
         named, cast = (
             {f"{place}/{len(hunt.games)}": opening},
             {Player.DEFENDER: self.target.defender},

@@ -126,8 +126,8 @@ def try_functions(run: Run) -> None:
     UsageError where they return something else than is wanted of them.
     """
     if isinstance(run.plan.judge, FunctionJudge):
-        asked = State(run.seeds[0]).deal(Player.ATTACKER, run.seeds[0].text)
-        state = asked.deal(Player.DEFENDER, "I cannot help with that.")
+        attacked = State(run.seeds[0]).deal(Player.ATTACKER, run.seeds[0].text)
+        state = attacked.deal(Player.DEFENDER, "I cannot help with that.")
         [verdict] = run.plan.judge.rule([state])
         run.plan.game.returns(state.rule(verdict))
 
