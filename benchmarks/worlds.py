@@ -3,12 +3,12 @@
 `python benchmarks/worlds.py --plan tuning` plays what has not been played, and goes on where it was
 stopped; `--table` prints the stored figures. A world has a language, a base and a run of its own,
 all drawn from its number. A cell is one row of a group in one world: a run with an exam before and
-after, and attackers on its last defender, by name and seed (another seed is a restart; a third part
-is the number of steps, 80 otherwise). `own`, `broad`, `pool` and `enumeration` are those of
-`sparring exploit`; `draws` is the search of `sparring attack` with as many queries as the
-enumeration; `magic` is the last attacker of the row `magic` in the same world, trained on against
-this cell's defender, so that all rows meet the same one. Figures are in
-`<results>/<plan>/<row>-<world>.json`, with the settings, the base and the code that it rests on.
+after, and attackers on its last defender, by name and seed (another seed is a restart). `own`,
+`broad`, `pool` and `enumeration` are those of `sparring exploit`; `draws` is the search of
+`sparring attack` with as many queries as the enumeration; `magic` is the last attacker of the row
+`magic` in the same world, trained on against this cell's defender, so that all rows meet the same
+one; `longer` is the one of these that got furthest in 80 steps, with 320. Figures are in
+`<results>/<plan>/<row>-<world>.json`, with the settings, the base and the code that they rest on.
 The rows of a group have about the same computing time.
 """
 
@@ -62,7 +62,7 @@ model in both roles. `replies`: four replies value an attack. `score`: SSP's pay
 every round.
 """
 LONG: Mapping[str, Row] = {
-    "base": ("magic", "rounds=0"),
+    "untrained": ("magic", "rounds=0"),
     "no_game": ("no_game", "rounds=4200"),
     "defender_only": ("defender_only", "rounds=1200"),
     "self_redteam": ("self_redteam", "rounds=215"),
@@ -70,12 +70,13 @@ LONG: Mapping[str, Row] = {
     "ssp-long": ("ssp", "rounds=400"),
     "magic_hardened": ("magic_hardened", "rounds=550"),
     "ssp_hardened": ("ssp_hardened", "rounds=460"),
+    "magic_hardened-to-its-end": ("magic_hardened",),
 }
-"""Recipes in three times that time; hardening is cut at it."""
+"""Recipes in three times that time; hardening is cut at it, and once goes on to its own end."""
 ROWS: Mapping[str, Row] = {**FACTORS, **LONG}
+LONGER = "longer"
 MET = ("magic/0", "magic/1", "magic/2")
-REPORTED = (*MET, "own/0", "own/1", "own/2", "broad/0", "pool/0", "enumeration/0", "draws/0")
-OTHERS = ("base", "no_game", "defender_only", "self_redteam", "ssp-long", "ssp_hardened")
+REPORTED = (*MET, "own/0", "broad/0", "pool/0", "enumeration/0", "draws/0")
 PLANS: Mapping[str, Sequence[tuple[range, Row, Row]]] = {
     "tuning": [
         (range(201, 206), (*FACTORS, "magic_hardened"), MET),
@@ -83,17 +84,22 @@ PLANS: Mapping[str, Sequence[tuple[range, Row, Row]]] = {
         (range(203, 206), ("magic_hardened",), ("own/0", "broad/0")),
     ],
     "reported": [
-        (range(301, 311), ("magic-long", "magic_hardened"), (*REPORTED, "own/0/320")),
-        (range(301, 306), OTHERS, REPORTED),
+        (range(301, 311), ("magic-long", "magic_hardened"), (*REPORTED, LONGER)),
+        (range(301, 306), ("untrained", "ssp-long"), (*REPORTED, LONGER)),
+        (range(301, 306), ("no_game", "defender_only", "self_redteam", "ssp_hardened"), REPORTED),
+        (range(301, 306), ("magic_hardened-to-its-end",), MET),
     ],
 }
 """What is played for a table: worlds, rows and attacks. Worlds 301 to 310 are for no other use."""
 TRANSFER = Path(__file__).with_name("transfer.py")
 MAGIC = "magic"
-NAMES = (MAGIC, "own", "broad", "pool", "enumeration", "draws")
-"""Attackers of the table; of several restarts the worst counts."""
-SEARCHES, QUERIES = ("draws", "tree"), "100"
-"""Searches, and their queries about each of 96 seeds: those of the enumeration in all."""
+LEARNED = (MAGIC, "own", "broad", "pool")
+WORST = (*LEARNED, "enumeration")
+"""Attackers whose worst counts: what they reach is the share of their attacks that succeed."""
+SEARCHES, QUERIES = ("draws",), "100"
+"""Searches, and their queries about each of 96 seeds: those of the enumeration in all.
+
+What a search reaches is the share of seeds about which one of so many attacks succeeds."""
 SPARRING = (sys.executable, "-c", "from sparring.cli import main; main()")
 SAME_BITS = {
     "OMP_NUM_THREADS": "1",
@@ -155,7 +161,11 @@ class Cell:
         for attack in attacks:
             if attack not in record["attacks"]:
                 self.train()
-                record["attacks"][attack] = self._attack(*attack.split("/"))
+                words = attack.split("/")
+                if attack == LONGER:
+                    record[LONGER] = strongest(record["attacks"])
+                    words = [*record[LONGER].split("/"), "320"]
+                record["attacks"][attack] = self._attack(*words)
                 self._store(record)
 
     def _store(self, record: Mapping[str, Any]) -> None:
@@ -241,8 +251,10 @@ def table(results: Path) -> list[str]:
     """
     stored = {row: worlds for row in ROWS if (worlds := read_results(results, row))}
     cells = [cell for worlds in stored.values() for cell in worlds.values()]
-    names = [name for name in NAMES if any(ends(cell, name) for cell in cells)]
-    head = ("exam", "two exchanges", "wrapped benign", *names, "worst", "next world", "− magic")
+    names = [name for name in (*WORST, *SEARCHES) if any(ends(cell, name) for cell in cells)]
+    longer = [LONGER] if any(ends(cell, LONGER) for cell in cells) else []
+    shown = [*names, "worst", *longer]
+    head = ("exam", "two exchanges", "wrapped benign", *shown, "next world", "− magic")
     lines = [f"| mean / worst | worlds | {' | '.join(head)} | rounds | trained |"]
     lines.append("|---|" + "--:|" * (len(head) + 3))
     reference = stored.get("magic") or stored.get("magic-long") or {}
@@ -257,8 +269,9 @@ def table(results: Path) -> list[str]:
             both([exam["asr/two-exchange"] for exam in exams], max),
             both([exam["correct/wrapped"] for exam in exams], min),
             *(attacked(cells, name) for name in names),
-            attacked(cells, ""),
-            next_world([max(asrs) for cell in cells if (asrs := ends(cell, ""))]),
+            attacked(cells, *WORST),
+            *(attacked(cells, name) for name in longer),
+            next_world([max(asrs) for cell in cells if (asrs := ends(cell, *WORST))]),
             difference([asr - magic[world] for world, asr in met.items() if world in magic]),
             f"{fmean(cell['rounds'] for cell in cells):.0f}",
             f"{fmean(seconds):.0f} s",
@@ -268,9 +281,9 @@ def table(results: Path) -> list[str]:
     return [*lines, "", f"Played by code {', '.join(sorted(codes))}."]
 
 
-def attacked(cells: Sequence[Mapping[str, Any]], name: str) -> str:
-    """Return the mean over cells of the worst restart, the worst, and how many cells there are."""
-    worst = [max(asrs) for cell in cells if (asrs := ends(cell, name))]
+def attacked(cells: Sequence[Mapping[str, Any]], *names: str) -> str:
+    """Return the mean over cells of the worst attacker, the worst, and how many cells there are."""
+    worst = [max(asrs) for cell in cells if (asrs := ends(cell, *names))]
     return f"{both(worst, max)} ({len(worst)})" if worst else "–"
 
 
@@ -281,10 +294,17 @@ def read_results(folder: Path, row: str) -> dict[str, Any]:
     return {world: json.loads(p.read_bytes()) for world, p in named.items() if world.isdigit()}
 
 
-def ends(cell: Mapping[str, Any], name: str) -> list[float]:
-    """Return the ASR that each restart of an attacker reached in 80 steps, or a search in all."""
-    short = {attack: asrs for attack, asrs in cell["attacks"].items() if attack.count("/") < 2}
-    return [asrs[-1] for attack, asrs in short.items() if attack.startswith(name)]
+def ends(cell: Mapping[str, Any], *names: str) -> list[float]:
+    """Return what the attackers of these names reached, every restart."""
+    attacks = cell["attacks"].items()
+    return [asrs[-1] for attack, asrs in attacks if attack.split("/")[0] in names]
+
+
+def strongest(attacks: Mapping[str, Sequence[float | None]]) -> str:
+    """Return the attacker among those that learn which got furthest; of equals the first."""
+    reached = {name: curve[-1] or 0.0 for name, curve in attacks.items()}
+    learned = [name for name in reached if name.split("/")[0] in LEARNED]
+    return max(learned, key=lambda name: reached[name])
 
 
 def both(values: Sequence[float], worst: Any) -> str:

@@ -16,11 +16,16 @@ def cell(end, exam, **attacks):
     return {"rounds": 9, "seconds": 2.0, "exams": {"9": rates}, "attacks": curves, "code": end}
 
 
-def test_of_restarts_the_worst_counts_and_attacks_of_more_steps_do_not():
-    attacked = cell("a", 0.1, magic_0=0.2, magic_1=0.4, own_0=0.3, own_0_320=0.9)
+def test_the_worst_of_all_restarts_counts_and_searches_and_more_steps_do_not():
+    attacked = cell("a", 0.1, magic_0=0.2, magic_1=0.4, own_0=0.3, draws_0=0.8, longer=0.9)
     assert worlds.ends(attacked, "magic") == [0.2, 0.4]
-    assert worlds.ends(attacked, "own") == [0.3]
-    assert max(worlds.ends(attacked, "")) == 0.4
+    assert worlds.ends(attacked, "longer") == [0.9]
+    assert worlds.attacked([attacked], *worlds.WORST) == "0.400 / 0.400 (1)"
+
+
+def test_more_steps_are_for_the_attacker_that_got_furthest():
+    curves = {"magic/0": [0.9, 0.1], "own/0": [0.1, 0.3], "draws/0": [0.8], "pool/0": [0.0, None]}
+    assert worlds.strongest(curves) == "own/0"
 
 
 def test_another_world_is_expected_by_students_t():
