@@ -70,24 +70,30 @@ LONG: Mapping[str, Row] = {
     "ssp-long": ("ssp", "rounds=400"),
     "magic_hardened": ("magic_hardened", "rounds=550"),
     "ssp_hardened": ("ssp_hardened", "rounds=460"),
-    "magic_hardened-to-its-end": ("magic_hardened",),
+    "to_its_end": ("magic_hardened",),
+    "two_exchanges": ("magic_hardened", "game.exchanges=2", "rounds=550"),
 }
-"""Recipes in three times that time; hardening is cut at it, and once goes on to its own end."""
+"""Recipes in three times that time, at which hardening is cut.
+
+`to_its_end` stops by hardening's own rule; `two_exchanges`, hardening in which the attacker may
+answer the first reply, takes longer too.
+"""
 ROWS: Mapping[str, Row] = {**FACTORS, **LONG}
 LONGER = "longer"
 MET = ("magic/0", "magic/1", "magic/2")
 REPORTED = (*MET, "own/0", "broad/0", "pool/0", "enumeration/0", "draws/0")
-PLANS: Mapping[str, Sequence[tuple[range, Row, Row]]] = {
+PLANS: Mapping[str, Sequence[tuple[Sequence[int], Row, Row]]] = {
     "tuning": [
         (range(201, 206), (*FACTORS, "magic_hardened"), MET),
         (range(201, 204), ("magic-long", "ssp-long", "ssp_hardened"), MET),
         (range(203, 206), ("magic_hardened",), ("own/0", "broad/0")),
+        ((202, 205), ("two_exchanges",), MET),
     ],
     "reported": [
         (range(301, 311), ("magic-long", "magic_hardened"), (*REPORTED, LONGER)),
         (range(301, 306), ("untrained", "ssp-long"), (*REPORTED, LONGER)),
         (range(301, 306), ("no_game", "defender_only", "self_redteam", "ssp_hardened"), REPORTED),
-        (range(301, 306), ("magic_hardened-to-its-end",), MET),
+        (range(301, 306), ("to_its_end",), MET),
     ],
 }
 """What is played for a table: worlds, rows and attacks. Worlds 301 to 310 are for no other use."""
