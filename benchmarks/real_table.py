@@ -13,7 +13,8 @@ the settings, the model and the code that they rest on.
 `raw` is the model as it is; `aligned` has imitated lessons in refusing, merged into its weights,
 and every game begins with it. The games have about the same computing time, and three seeds each.
 Of HarmBench a hundred prompts are drawn once; of XSTest those are taken that no shipped judge was
-fitted to. They are written under `--root` alone.
+fitted to. They are written under `--root` alone. The costs of a part that was interrupted count
+from its last start; those of the game's rounds are complete.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from math import asin, pi, sin
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -319,15 +320,19 @@ def both(values: Sequence[float], worst: Any) -> str:
 
 
 def next_world(values: Sequence[float]) -> str:
-    """Return where one more world is expected: mean ± t s √(1 + 1/n) at 95 %, within 0 and 1.
+    """Return where 95 % of further worlds are expected.
 
-    It takes worlds for draws from a normal distribution, which rates near 0 are not.
+    It is x ± t s √(1 + 1/n) for x = arcsin √rate, back as a rate: so it stays within 0 and 1, and
+    rates near 0 spread less than those in the middle. Where rates are drawn from Beta(.5, 15), a
+    mean of .03, it contains a further world in 95 % of simulations with five worlds or ten; the
+    same interval of the rates themselves in 91 %.
     """
     if len(values) < 2:
         return "–"
-    n, mean = len(values), fmean(values)
-    half = t.ppf(0.975, n - 1) * stdev(values) * (1 + 1 / n) ** 0.5
-    return f"{max(0.0, mean - half):.2f}–{min(1.0, mean + half):.2f}"
+    n, angles = len(values), [asin(value**0.5) for value in values]
+    half = t.ppf(0.975, n - 1) * stdev(angles) * (1 + 1 / n) ** 0.5
+    low, high = (fmean(angles) + side * half for side in (-1, 1))
+    return f"{sin(max(0.0, low)) ** 2:.2f}–{sin(min(pi / 2, high)) ** 2:.2f}"
 
 
 def difference(values: Sequence[float]) -> str:

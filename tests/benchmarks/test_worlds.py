@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from benchmarks import worlds
 
@@ -28,10 +29,23 @@ def test_more_steps_are_for_the_attacker_that_got_furthest():
     assert worlds.strongest(curves) == "own/0"
 
 
-def test_another_world_is_expected_by_students_t():
-    """Mean .2, s .115, n 4: .2 ± 3.182 × .115 × √1.25 = .2 ± .411."""
-    assert worlds.next_world([0.1, 0.3, 0.1, 0.3]) == "0.00–0.61"
+def test_another_world_is_expected_by_students_t_of_the_angles():
+    """Angles .322 and .580 twice, mean .451, s .149, n 4: .451 ± 3.182 × .149 × √1.25."""
+    assert worlds.next_world([0.1, 0.3, 0.1, 0.3]) == "0.00–0.69"
+    assert worlds.next_world([0.4, 0.4, 0.4]) == "0.40–0.40"
+    assert worlds.next_world([0.0, 1.0]) == "0.00–1.00"
     assert worlds.next_world([0.5]) == "–"
+
+
+def test_the_next_world_is_inside_as_often_as_it_says():
+    """Skewed rates near 0, with the sampling error of 192 games; the share is ± .011 by chance."""
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(1500):
+        *seen, following = rng.binomial(192, rng.beta(0.5, 15, 6)) / 192
+        low, high = map(float, worlds.next_world(seen).split("–"))
+        inside += low <= round(following, 2) <= high
+    assert 0.93 <= inside / 1500 <= 0.98
 
 
 def test_a_difference_stays_where_rates_can_differ():
