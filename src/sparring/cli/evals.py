@@ -15,6 +15,7 @@ from sparring.types import UsageError
 
 if TYPE_CHECKING:
     from sparring.evals.evaluate import Evaluation
+    from sparring.evals.folder import EvalDir
 
 Models = Annotated[
     list[str] | None,
@@ -69,6 +70,7 @@ def evaluate(
     --adapter, base and adapters are compared sample by sample.
     """
     from sparring.evals.evaluate import prepared
+    from sparring.evals.folder import EvalDir, default_folder
     from sparring.evals.gates import parse_gates
     from sparring.evals.models import ModelSettings
     from sparring.evals.results import results_of
@@ -97,10 +99,12 @@ def evaluate(
     evaluation = prepared(suite, tested, run, batch, seed)
     more = utility_rates(evaluation.world, bool(base_url)) if utility else []
     parse_gates(fail_if or [], [*evaluation.suite.sheet.names(), *more])  # before a model is loaded
-    folder = _played(evaluation, output, resume, retry_unscored, utility, json)
+    folder = EvalDir(output or default_folder(evaluation.spec))
+    folder.check(evaluation.spec, resume)
+    _play(evaluation, folder, retry_unscored, utility, json)
     if played:
-        results_of(folder).keep(*played)
-    report(folder)
+        results_of(folder.folder).keep(*played)
+    report(folder.folder)
 
 
 def _words(text: str) -> list[str]:
@@ -115,21 +119,13 @@ def _success(word: str | None) -> Any:
     return word
 
 
-def _played(
-    evaluation: Evaluation,
-    output: Path | None,
-    resume: bool,
-    retry_unscored: bool,
-    utility: bool,
-    quiet: bool,
-) -> Path:
-    """Play whatever is missing; return the folder that holds everything."""
+def _play(
+    evaluation: Evaluation, folder: EvalDir, retry_unscored: bool, utility: bool, quiet: bool
+) -> None:
+    """Play whatever is missing in the evaluation's folder."""
     from sparring.evals.evaluate import run
-    from sparring.evals.folder import EvalDir, default_folder
     from sparring.report.progress import Bars
 
-    folder = EvalDir(output or default_folder(evaluation.spec))
-    folder.check(evaluation.spec, resume)
     note(*evaluation.notes, *evaluation.suite.notes(), *folder.other_versions())
     if folder.stage == "complete" and not (retry_unscored or utility):
         folder.keep_overlap(evaluation.overlap)
@@ -138,7 +134,6 @@ def _played(
         with Bars(speech.console(stderr=True), quiet):
             notes = run(evaluation, folder, retry_unscored, utility)
         note(*notes)
-    return folder.folder
 
 
 def _reporter(
