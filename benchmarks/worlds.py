@@ -71,13 +71,15 @@ LONG: Mapping[str, Row] = {
     "ssp-long": ("ssp", "rounds=400"),
     "magic_hardened": ("magic_hardened", "rounds=550"),
     "ssp_hardened": ("ssp_hardened", "rounds=460"),
+    "before_hardening": ("magic", "game.mutation=0.75", "rounds=300"),
     "to_its_end": ("magic_hardened",),
     "two_exchanges": ("magic_hardened", "game.exchanges=2", "rounds=550"),
 }
 """Recipes in three times that time, at which hardening is cut.
 
-`to_its_end` stops by hardening's own rule; `two_exchanges`, hardening in which the attacker may
-answer the first reply, takes longer too.
+`before_hardening` is the game of `magic_hardened` alone, without the attackers that follow it, in
+two thirds of the time. `to_its_end` stops by hardening's own rule; `two_exchanges`, hardening in
+which the attacker may answer the first reply, takes longer too.
 """
 ROWS: Mapping[str, Row] = {**FACTORS, **LONG}
 LONGER = "longer"
@@ -88,6 +90,7 @@ PLANS: Mapping[str, Sequence[tuple[Sequence[int], Row, Row]]] = {
         (range(201, 206), (*FACTORS, "magic_hardened"), MET),
         (range(201, 204), ("magic-long", "ssp-long", "ssp_hardened"), MET),
         (range(203, 206), ("magic_hardened",), ("own/0", "broad/0")),
+        ((201, 203), ("before_hardening",), MET),
         ((202, 205), ("two_exchanges",), MET),
     ],
     "reported": [
