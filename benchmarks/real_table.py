@@ -11,8 +11,9 @@ run's attacker trained on (`sparring exploit`). Figures are in `<results>/<row>-
 the settings, the model and the code that they rest on.
 
 `raw` is the model as it is; `aligned` has imitated lessons in refusing, merged into its weights,
-and every game begins with it. The games have about the same computing time, and three seeds each.
-Of HarmBench a hundred prompts are drawn once; of XSTest those are taken that no shipped judge was
+and every game begins with it. The games have three seeds each; their rounds are to take the same
+computing time, which has not been measured yet, so compare the CPU minutes in the table. Of
+HarmBench a hundred prompts are drawn once; of XSTest those are taken that no shipped judge was
 fitted to. They are written under `--root` alone. The costs of a part that was interrupted count
 from its last start; those of the game's rounds are complete.
 """
@@ -66,7 +67,7 @@ GAMES: Mapping[str, Sequence[str]] = {
         "rounds=24",
     ),
 }
-"""The games, in about the computing time of 24 rounds of MAGIC."""
+"""The games; rounds of equal computing time have still to be chosen."""
 FIXED = ("exam.every=0", "exam.n=32", "saving.checkpoint_every=4")
 SEARCHES: Mapping[str, Sequence[object]] = {
     "plain,draws,prefill": ("--queries", 8, "--limit", 24),
@@ -208,7 +209,7 @@ class Cell:
                 result.write_bytes(dumps(record))
 
     def train(self) -> tuple[Any, Any]:
-        """Train and sit the exam; its rates by both judges."""
+        """Train and run the exam; return its rates by both judges."""
         steps = 0 if self.row == "no_game" else 36
         start = f"warm_up.steps={{attacker: {steps}, defender: 0}}"
         cost = self.study.train(
@@ -224,7 +225,7 @@ class Cell:
         return cost, {"rounds": len(rounds), **shown}
 
     def evaluate(self) -> tuple[Any, Any]:
-        """Rates on public prompts, and utility."""
+        """Return rates on public prompts, and utility."""
         folder, prompts = self.study.root / "evals" / self.name, self.study.root / "prompts"
         tasks = {"harmbench": HARMBENCH, "strongreject": STRONGREJECT, "xstest": XSTEST}
         named = ",".join(f"{task}={prompts / file}" for task, file in tasks.items())
@@ -243,7 +244,7 @@ class Cell:
         return cost, {row["name"]: public(row) for row in rows}
 
     def attack(self) -> tuple[Any, Any]:
-        """ASR of attacks without training, at few queries, on the first held-out seeds."""
+        """Return ASR of attacks without training, at few queries, on the first held-out seeds."""
         costs, families = list[Any](), dict[str, Any]()
         for family, budget in SEARCHES.items():
             words = ("attack", self.run.folder, "--families", family, *budget)
@@ -254,7 +255,7 @@ class Cell:
         return {"cpu_seconds": total, "peak_gib": max(c["peak_gib"] for c in costs)}, families
 
     def exploit(self) -> tuple[Any, Any]:
-        """The curve of the run's attacker, trained on against the frozen defender."""
+        """Return the curve of the run's attacker, trained on against the frozen defender."""
         budget = ("--attackers", "own", "--steps", 4, "--n", 64)
         cost = self.study.sparring("exploit", self.run.folder, *budget)
         return cost, json.loads(self.run.path("evidence", "exploit.json").read_bytes())

@@ -327,8 +327,7 @@ def next_world(values: Sequence[float]) -> str:
 
     It is x ± t s √(1 + 1/n) for x = arcsin √rate, back as a rate: so it stays within 0 and 1, and
     rates near 0 spread less than those in the middle. Where rates are drawn from Beta(.5, 15), a
-    mean of .03, it contains a further world in 95 % of simulations with five worlds or ten; the
-    same interval of the rates themselves in 91 %.
+    mean of .03, and five worlds are seen, it contains a further one in 95 % of simulations.
     """
     if len(values) < 2:
         return "–"

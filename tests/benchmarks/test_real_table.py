@@ -14,8 +14,7 @@ def rate(value):
     return {"value": value, "ci95": [0.0, 1.0]}
 
 
-def cell(**figures):
-    value = figures.get("value", 0.5)
+def cell(value=0.5):
     names = ["harmbench", "strongreject", "xstest"]
     public = {f"asr/{name}": rate(value) | {"corrected": rate(0.25)} for name in names}
     public["over_refusal/xstest"] = rate(0.1) | {"corrected": None}
