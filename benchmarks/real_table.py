@@ -1,14 +1,14 @@
 """Plays recipes on SmolLM2-135M-Instruct, and examines and attacks what each of them trained.
 
-    python benchmarks/real_table.py --model runs/real/model --data data
+    python benchmarks/real_table.py --real runs/real --data data
     python benchmarks/real_table.py --table
 
-The model is the folder that `scripts/real` makes; the data are the files of HarmBench, StrongREJECT
-and XSTest that `sparring eval` knows. What is done is not done again, so the same command goes on
-where it was stopped. A cell is one row with one seed: a run with its exam on own held-out pairs,
-public prompts and utility (`sparring eval`), attacks without training (`sparring attack`), and the
-run's attacker trained on (`sparring exploit`). Figures are in `<results>/<row>-<seed>.json`, with
-the settings, the model and the code that they rest on.
+The model, an attack pool and lessons are in the folder that `scripts/real` makes; the data are the
+files of HarmBench, StrongREJECT and XSTest that `sparring eval` knows. What is done is not done
+again, so the same command goes on where it was stopped. A cell is one row with one seed: a run with
+its exam on own held-out pairs, public prompts and utility (`sparring eval`), attacks without
+training (`sparring attack`), and the run's attacker trained on (`sparring exploit`). Figures are in
+`<results>/<row>-<seed>.json`, with the settings, the model and the code that they rest on.
 
 `raw` is the model as it is; `aligned` has imitated lessons in refusing, merged into its weights,
 and every game begins with it. The games have three seeds each; their rounds are to take the same
@@ -26,7 +26,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,16 +35,13 @@ from statistics import fmean
 from typing import Any
 
 import yaml
+from study import SPARRING, begun, chosen, store
+
+from sparring.door import sha256
+from sparring.store.files import digest
+from sparring.store.folder import RunDir
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "benchmarks")]
-
-from worlds import SPARRING, code_digest  # noqa: E402
-
-from sparring.door import sha256  # noqa: E402
-from sparring.store.files import digest, dumps  # noqa: E402
-from sparring.store.folder import RunDir  # noqa: E402
-
 SETTINGS = ROOT / "scripts" / "real.yaml"
 LABELLED = ROOT / "benchmarks" / "labelled" / "smollm2-tuning.jsonl"
 EVEN = (
@@ -83,10 +79,14 @@ XSTEST = "xstest_exaggerated_safety.json"
 class Study:
     """The folders of a study, and what all of its cells share."""
 
-    raw: Path
+    real: Path
     data: Path
     root: Path
     results: Path
+
+    @property
+    def raw(self) -> Path:
+        return self.real / "model"
 
     @property
     def aligned(self) -> Path:
@@ -98,19 +98,13 @@ class Study:
         return self.root / "words.yaml", self.root / "hidden.yaml"
 
     def prepare(self) -> None:
-        """Make the attack pool, lessons, the aligned model, prompts and the judges' files."""
+        """Make the aligned model, and write the prompts and the judges' files."""
         self.root.mkdir(parents=True, exist_ok=True)
         words, hidden = self.judges
         words.write_text(yaml.safe_dump({"kind": "linear", "model": "words"}))
         reading = {"kind": "linear", "model": "hidden", "settings": {"base": str(self.raw)}}
         hidden.write_text(yaml.safe_dump(reading))
         self._prompts()
-        pool, lessons = self.root / "pool.jsonl", self.root / "lessons.jsonl"
-        if not pool.exists():
-            self.sparring("pool", "make", "--seeds", "own:train", "--out", pool)
-        if not lessons.exists():
-            own = ("--replies", 2, "--seeds", "own:train", "--out", lessons)
-            self.sparring("pool", "lessons", self.raw, *own)
         if not (self.aligned / "config.json").exists():
             run = self.root / "aligned-run"
             steps = "warm_up.steps={attacker: 0, defender: 160}"
@@ -143,8 +137,8 @@ class Study:
         resume = "--resume" if (run / "config.yaml").exists() else "--no-resume"
         models = [f"{player}.model_name_or_path={model}" for player in ("attacker", "defender")]
         shown = [
-            f"attacker.warm_start={self.root / 'pool.jsonl'}",
-            f"defender.warm_start={self.root / 'lessons.jsonl'}",
+            f"attacker.warm_start={self.real / 'pool.jsonl'}",
+            f"defender.warm_start={self.real / 'lessons.jsonl'}",
         ]
         exam = f"exam.judge={{kind: linear, model: hidden, settings: {{base: {self.raw}}}}}"
         own = [*models, *shown, exam, *FIXED, *words, f"output_dir={run}", resume]
@@ -196,17 +190,12 @@ class Cell:
             "settings": digest([*FIXED, *self.words, SETTINGS.read_text()], 12),
             "model": sha256(self.model / "model.safetensors"),
         }
-        record: dict[str, Any] = rests_on | {"code": code_digest(), "costs": {}}
-        if result.is_file():
-            record = json.loads(result.read_bytes())
-            if {key: record[key] for key in rests_on} != rests_on:
-                raise SystemExit(f"{result} has other settings or another model: move it away")
-        self.study.results.mkdir(parents=True, exist_ok=True)
+        record = {"costs": {}} | begun(result, rests_on)
         for name, part in PARTS.items():
             if name not in record:
                 print(f"{self.name}: {name}", flush=True)
                 record["costs"][name], record[name] = part(self)
-                result.write_bytes(dumps(record))
+                store(result, record)
 
     def train(self) -> tuple[Any, Any]:
         """Train and run the exam; return its rates by both judges."""
@@ -366,7 +355,7 @@ def spread(values: Sequence[float | None]) -> str:
 def main() -> None:
     """Play every cell that has not been played, seed by seed; or print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=Path("runs/real/model"))
+    parser.add_argument("--real", type=Path, default=Path("runs/real"), help="of `scripts/real`")
     parser.add_argument("--data", type=Path, default=Path("data"), help="the published files")
     parser.add_argument("--root", type=Path, default=Path("runs/real-table"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/real"))
@@ -378,14 +367,13 @@ def main() -> None:
     if options.table:
         print("\n".join(tables(options.results)))
         return
-    study = Study(options.model.resolve(), options.data, options.root.resolve(), options.results)
+    study = Study(options.real.resolve(), options.data, options.root.resolve(), options.results)
     study.prepare()
     seeds = [int(seed) for seed in options.seeds.split(",")]
-    cells = [Cell(study, row, 0) for row in ("raw", "aligned")]
-    cells += [Cell(study, row, seed) for seed in seeds for row in GAMES]
-    chosen = [cell for cell in cells if not options.rows or cell.row in options.rows.split(",")]
+    cells = [Cell(study, row, 0) for row in chosen(("raw", "aligned"), options.rows)]
+    cells += [Cell(study, row, seed) for seed in seeds for row in chosen(GAMES, options.rows)]
     with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(Cell.play, chosen))
+        list(pool.map(Cell.play, cells))
 
 
 if __name__ == "__main__":

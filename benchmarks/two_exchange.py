@@ -13,7 +13,8 @@ import subprocess
 from pathlib import Path
 from statistics import fmean
 
-from worlds import LATEST, SPARRING, Cell, build_base, call
+from study import SPARRING
+from worlds import LATEST, Cell, build_base, call
 
 from sparring.door import sha256
 

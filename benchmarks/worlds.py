@@ -9,18 +9,18 @@ after, and attackers on its last defender, by name and seed (another seed is a r
 `magic` in the same world, trained on against this cell's defender, so that all rows meet the same
 one; `longer` is the one of these that got furthest in 80 steps, with 320. Figures are in
 `<results>/<plan>/<row>-<world>.json`, with the settings, the base and the code that they rest on.
-The rows of a group have about the same computing time.
+The rows of a group have about the same computing time. A world that no plan names is drawn afresh:
+`--plan reported --worlds 7001 --rows magic_hardened` tries a recipe where nobody has looked.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import asin, pi, sin
@@ -30,11 +30,11 @@ from typing import Any
 
 from filelock import FileLock
 from scipy.stats import t
+from study import SPARRING, begun, chosen, store
 
-import sparring
 from sparring.door import sha256
 from sparring.schedules import STEP
-from sparring.store.files import digest, dumps
+from sparring.store.files import digest
 from sparring.store.folder import RunDir
 
 Row = Sequence[str]
@@ -62,6 +62,7 @@ model in both roles. `replies`: four replies value an attack. `score`: SSP's pay
 `ssp_…`: SSP without one thing of its own: the shared weights, the pool of failures, both roles in
 every round.
 """
+CUT = 550
 LONG: Mapping[str, Row] = {
     "untrained": ("magic", "rounds=0"),
     "no_game": ("no_game", "rounds=4200"),
@@ -69,7 +70,7 @@ LONG: Mapping[str, Row] = {
     "self_redteam": ("self_redteam", "rounds=215"),
     "magic-long": ("magic", "rounds=470"),
     "ssp-long": ("ssp", "rounds=400"),
-    "magic_hardened": ("magic_hardened", "rounds=550"),
+    "magic_hardened": ("magic_hardened", f"rounds={CUT}"),
     "ssp_hardened": ("ssp_hardened", "rounds=460"),
     "before_hardening": ("magic", "game.mutation=0.75", "rounds=300"),
     "to_its_end": ("magic_hardened",),
@@ -78,8 +79,9 @@ LONG: Mapping[str, Row] = {
 """Recipes in three times that time, at which hardening is cut.
 
 `before_hardening` is the game of `magic_hardened` alone, without the attackers that follow it, in
-two thirds of the time. `to_its_end` stops by hardening's own rule; `two_exchanges`, hardening in
-which the attacker may answer the first reply, takes longer too.
+two thirds of the time. `to_its_end` stops by hardening's own rule, and is played where that did not
+end `magic_hardened` before its cut. `two_exchanges`, hardening in which the attacker may answer the
+first reply, takes longer too.
 """
 ROWS: Mapping[str, Row] = {**FACTORS, **LONG}
 LONGER = "longer"
@@ -110,7 +112,6 @@ SEARCHES, QUERIES = ("draws",), "100"
 """Searches, and their queries about each of 96 seeds: those of the enumeration in all.
 
 What a search reaches is the share of seeds about which one of so many attacks succeeds."""
-SPARRING = (sys.executable, "-c", "from sparring.cli import main; main()")
 SAME_BITS = {
     "OMP_NUM_THREADS": "1",
     "ATEN_CPU_CAPABILITY": "avx2",
@@ -122,15 +123,6 @@ SAME_BITS = {
 So a study that was begun on one machine goes on, bit by bit, on another. Seen between an AMD
 processor with AVX2 and one with AVX-512, whose own instructions lead to another base.
 """
-
-
-def code_digest() -> str:
-    """Return sha256 over the package's files and their names, in 12 hex digits."""
-    package, total = Path(sparring.__file__).parent, hashlib.sha256()
-    for path in sorted(package.rglob("*")):
-        if path.suffix in {".py", ".yaml", ".json", ".safetensors"}:
-            total.update(f"{path.relative_to(package)} {sha256(path)}\n".encode())
-    return total.hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -154,19 +146,27 @@ class Cell:
     def result(self) -> Path:
         return self.results / f"{self.row}-{self.world}.json"
 
+    @property
+    def is_the_cut_run(self) -> bool:
+        """Whether hardening to its own end is the run of `magic_hardened`, which no cut ended."""
+        cut = replace(self, row="magic_hardened").result
+        if self.row != "to_its_end" or not cut.is_file():
+            return False
+        return bool(json.loads(cut.read_bytes())["rounds"] < CUT)
+
     def play(self, attacks: Sequence[str]) -> None:
         """Train and attack; what has been done of this cell is not done again."""
+        if self.is_the_cut_run:
+            print(f"hardening ended by its own rule in world {self.world}, before its cut")
+            return
         rests_on = {
             "settings": digest(list(ROWS[self.row]), 12),
             "base": sha256(self.base / "model.safetensors"),
         }
-        if self.result.is_file():
-            record = json.loads(self.result.read_bytes())
-            if {key: record[key] for key in rests_on} != rests_on:
-                raise SystemExit(f"{self.result} has other settings or another base: move it away")
-        else:
+        record = begun(self.result, rests_on)
+        if "attacks" not in record:
             self.train()
-            record = rests_on | {"code": code_digest()} | read_off(self.run) | {"attacks": {}}
+            record |= read_off(self.run) | {"attacks": {}}
             self._store(record)
         for attack in attacks:
             if attack not in record["attacks"]:
@@ -179,8 +179,7 @@ class Cell:
                 self._store(record)
 
     def _store(self, record: Mapping[str, Any]) -> None:
-        self.results.mkdir(parents=True, exist_ok=True)
-        self.result.write_bytes(dumps(record))
+        store(self.result, record)
         print(f"{self.row} in world {self.world}: {', '.join(record['attacks']) or 'trained'}")
 
     def train(self) -> None:
@@ -346,11 +345,16 @@ def difference(values: Sequence[float]) -> str:
     return f"{fmean(values):+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
+def numbers(words: str) -> list[int]:
+    """Return the numbers of `301,302`."""
+    return [int(word) for word in words.split(",")]
+
+
 def main() -> None:
     """Play every cell that has not been played, world by world; or print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plan", choices=PLANS, default="tuning", help="what is played")
-    parser.add_argument("--worlds", help="only these, by number, separated by commas")
+    parser.add_argument("--worlds", type=numbers, help="only these, or others: 301,302")
     parser.add_argument("--rows", help="only these, by name")
     parser.add_argument("--attacks", help="only these")
     parser.add_argument("--root", type=Path, default=Path("runs/worlds"))
@@ -363,16 +367,17 @@ def main() -> None:
         print("\n".join(table(results)))
         return
 
-    def chosen(planned: Iterable[Any], words: str | None) -> list[str]:
-        names = [str(name) for name in planned]
-        return [name for name in names if not words or name in words.split(",")]
-
+    planned = PLANS[options.plan]
+    known = {world for worlds, _, _ in planned for world in worlds}
     due = [
-        (Cell(row, int(world), options.root, results), chosen(attacks, options.attacks))
-        for worlds, rows, attacks in PLANS[options.plan]
-        for world in chosen(worlds, options.worlds)
+        (Cell(row, world, options.root, results), chosen(attacks, options.attacks))
+        for worlds, rows, attacks in planned
+        for world in options.worlds or worlds
+        if world in worlds or world not in known
         for row in chosen(rows, options.rows)
     ]
+    if not due:
+        parser.error(f"nothing of the plan {options.plan} has these worlds and rows")
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(build_base, {cell.world: cell for cell, _ in due}.values()))
         list(pool.map(lambda each: each[0].play(each[1]), due))

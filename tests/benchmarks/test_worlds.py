@@ -91,3 +91,20 @@ def test_the_figures_of_the_readme_are_in_the_table_of_results():
     for name, figures in shown:
         for figure in figures.split(" | "):
             assert f"| {re.sub(r'(?<![0-9])[.]', '0.', figure)} " in rows[name], (name, figure)
+
+
+@pytest.mark.parametrize(("rounds", "over"), [(450, True), (550, False)])
+def test_hardening_that_ended_before_its_cut_is_not_played_again(tmp_path, rounds, over):
+    own = worlds.Cell("to_its_end", 1, tmp_path, tmp_path)
+    assert not own.is_the_cut_run
+    (tmp_path / "magic_hardened-1.json").write_text(json.dumps({"rounds": rounds}))
+    assert own.is_the_cut_run is over
+    assert not worlds.Cell("magic_hardened", 1, tmp_path, tmp_path).is_the_cut_run
+
+
+@pytest.mark.parametrize("words", [["--worlds", "4x4"], ["--rows", "magik"]])
+def test_worlds_and_rows_that_are_none_are_refused(monkeypatch, words):
+    monkeypatch.setattr("sys.argv", ["worlds.py", "--plan", "reported", *words])
+    with pytest.raises(SystemExit) as refused:
+        worlds.main()
+    assert refused.value.code == 2
