@@ -14,7 +14,8 @@ from pathlib import Path
 from statistics import fmean
 
 from study import SPARRING
-from worlds import LATEST, Cell, build_base, call
+from world_plans import LATEST
+from worlds import Cell, build_base, call
 
 from sparring.door import sha256
 

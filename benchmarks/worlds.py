@@ -4,10 +4,10 @@
 stopped; `--table` prints the stored figures. A world has a language, a base and a run of its own,
 all drawn from its number. A cell is one row of a group in one world: a run with an exam before and
 after, and attackers on its last defender, by name and seed (another seed is a restart). `own`,
-`broad`, `pool` and `enumeration` are those of `sparring exploit`; `draws` is the search of
-`sparring attack` with as many queries as the enumeration; `magic` is the last attacker of the row
-`magic` in the same world, trained on against this cell's defender, so that all rows meet the same
-one; `longer` is the one of these that got furthest in 80 steps, with 320. Figures are in
+`broad`, `pool` and `enumeration` are those of `sparring exploit`, searches and other attacks that
+learn nothing those of `sparring attack`; `magic` is the last attacker of the row `magic` in the
+same world, trained on against this cell's defender, so that all rows meet the same one; `longer` is
+the one of these that got furthest in 80 steps, with 320. Figures are in
 `<results>/<plan>/<row>-<world>.json`, with the settings, the base and the code that they rest on.
 The rows of a group have about the same computing time. A world that no plan names is drawn afresh:
 `--plan reported --worlds 7001 --rows magic_hardened` tries a recipe where nobody has looked.
@@ -31,87 +31,18 @@ from typing import Any
 from filelock import FileLock
 from scipy.stats import t
 from study import SPARRING, begun, chosen, store
+from world_plans import CUT, LONGER, PLANS, ROWS, SEARCHES
 
 from sparring.door import sha256
 from sparring.schedules import STEP
 from sparring.store.files import digest
 from sparring.store.folder import RunDir
 
-Row = Sequence[str]
-LATEST = "memory.league.opponents=latest"
-FACTORS: Mapping[str, Row] = {
-    "magic": ("magic",),
-    "last_turn": ("magic", "rounds=170"),
-    "both": ("magic", "schedule.kind=both", LATEST, "learner.seeds_per_round=16", "rounds=120"),
-    "shared": ("magic", "weights=shared", "warm_up.chat=0.5", "warm_up.steps=375", "rounds=150"),
-    "replies": ("magic", "schedule.replies_per_attack=4", "rounds=150"),
-    "score": ("magic", "game.payoff=score", "game.helpfulness=0", "rounds=155"),
-    "mutated": ("magic", "game.mutation=0.75"),
-    "frozen": ("defender_only", "rounds=400"),
-    "ssp": ("ssp", "rounds=135"),
-    "ssp_separate": ("ssp", "weights=separate", "warm_up.steps=250", "rounds=135"),
-    "ssp_no_pool": ("ssp", "memory.experience.sampler=none", "rounds=135"),
-    "ssp_alternate": ("ssp", "schedule.kind=alternate", "schedule.every=10", "rounds=180"),
-}
-"""MAGIC, MAGIC with one thing of SSP's, and SSP, in the computing time of MAGIC's 160 rounds.
-
-`last_turn`: the run ends on the defender's turn. `both`: both roles learn in every round, from a
-quarter of the seeds (and without a league, which would need a turn of one player). `shared`: one
-model in both roles. `replies`: four replies value an attack. `score`: SSP's payoff, without floors.
-`frozen`: the warmed-up attacker does not learn. `mutated`: the defender meets changed wordings.
-`ssp_…`: SSP without one thing of its own: the shared weights, the pool of failures, both roles in
-every round.
-"""
-CUT = 550
-LONG: Mapping[str, Row] = {
-    "untrained": ("magic", "rounds=0"),
-    "no_game": ("no_game", "rounds=4200"),
-    "defender_only": ("defender_only", "rounds=1200"),
-    "self_redteam": ("self_redteam", "rounds=215"),
-    "magic-long": ("magic", "rounds=470"),
-    "ssp-long": ("ssp", "rounds=400"),
-    "magic_hardened": ("magic_hardened", f"rounds={CUT}"),
-    "ssp_hardened": ("ssp_hardened", "rounds=460"),
-    "before_hardening": ("magic", "game.mutation=0.75", "rounds=300"),
-    "to_its_end": ("magic_hardened",),
-    "two_exchanges": ("magic_hardened", "game.exchanges=2", "rounds=550"),
-}
-"""Recipes in three times that time, at which hardening is cut.
-
-`before_hardening` is the game of `magic_hardened` alone, without the attackers that follow it, in
-two thirds of the time. `to_its_end` stops by hardening's own rule, and is played where that did not
-end `magic_hardened` before its cut. `two_exchanges`, hardening in which the attacker may answer the
-first reply, takes longer too.
-"""
-ROWS: Mapping[str, Row] = {**FACTORS, **LONG}
-LONGER = "longer"
-MET = ("magic/0", "magic/1", "magic/2")
-REPORTED = (*MET, "own/0", "broad/0", "pool/0", "enumeration/0", "draws/0")
-PLANS: Mapping[str, Sequence[tuple[Sequence[int], Row, Row]]] = {
-    "tuning": [
-        (range(201, 206), (*FACTORS, "magic_hardened"), MET),
-        (range(201, 204), ("magic-long", "ssp-long", "ssp_hardened"), MET),
-        (range(203, 206), ("magic_hardened",), ("own/0", "broad/0")),
-        ((201, 203), ("before_hardening",), MET),
-        ((202, 205), ("two_exchanges",), MET),
-    ],
-    "reported": [
-        (range(301, 311), ("magic-long", "magic_hardened"), (*REPORTED, LONGER)),
-        (range(301, 306), ("untrained", "ssp-long"), (*REPORTED, LONGER)),
-        (range(301, 306), ("no_game", "defender_only", "self_redteam", "ssp_hardened"), REPORTED),
-        (range(301, 306), ("to_its_end",), MET),
-    ],
-}
-"""What is played for a table: worlds, rows and attacks. Worlds 301 to 310 are for no other use."""
 TRANSFER = Path(__file__).with_name("transfer.py")
 MAGIC = "magic"
 LEARNED = (MAGIC, "own", "broad", "pool")
 WORST = (*LEARNED, "enumeration")
 """Attackers whose worst counts: what they reach is the share of their attacks that succeed."""
-SEARCHES, QUERIES = ("draws",), "100"
-"""Searches, and their queries about each of 96 seeds: those of the enumeration in all.
-
-What a search reaches is the share of seeds about which one of so many attacks succeeds."""
 SAME_BITS = {
     "OMP_NUM_THREADS": "1",
     "ATEN_CPU_CAPABILITY": "avx2",
@@ -204,10 +135,10 @@ class Cell:
             words = (str(TRANSFER), str(attacker.run.folder), run, *learned)
             return list(json.loads(call(sys.executable, *words)))
         if name in SEARCHES:
-            words = ("--families", name, "--seed", seed, "--queries", QUERIES)
+            words = ("--families", name, "--seed", seed, *SEARCHES[name])
             call(*SPARRING, "attack", run, *words)
             evidence = json.loads(self.run.path("evidence", "attack.json").read_bytes())
-            return [evidence["families"][name]["asr"][QUERIES]["value"]]
+            return [evidence["families"][name]["asr"][SEARCHES[name][1]]["value"]]
         cache = f"--cache={self.root}/warm-{self.world}"
         call(*SPARRING, "exploit", run, "--attackers", name, *learned, cache)
         evidence = json.loads(self.run.path("evidence", "exploit.json").read_bytes())
@@ -260,7 +191,7 @@ def table(results: Path) -> list[str]:
     """
     stored = {row: worlds for row in ROWS if (worlds := read_results(results, row))}
     cells = [cell for worlds in stored.values() for cell in worlds.values()]
-    names = [name for name in (*WORST, *SEARCHES) if any(ends(cell, name) for cell in cells)]
+    names = [name for name in WORST if any(ends(cell, name) for cell in cells)]
     longer = [LONGER] if any(ends(cell, LONGER) for cell in cells) else []
     shown = [*names, "worst", *longer]
     head = ("exam", "two exchanges", "wrapped benign", *shown, "next world", "− magic")
@@ -288,6 +219,19 @@ def table(results: Path) -> list[str]:
         lines.append(f"| {row} | {', '.join(worlds)} | {' | '.join(columns)} |")
     codes = {cell["code"] for worlds in stored.values() for cell in worlds.values()}
     return [*lines, "", f"Played by code {', '.join(sorted(codes))}."]
+
+
+def searches(results: Path) -> list[str]:
+    """Return what attacks that learn nothing reach: mean and worst over worlds."""
+    names = [f"{name}, {words[1]}" for name, words in SEARCHES.items()]
+    lines = [f"| mean / worst, queries | {' | '.join(names)} |"]
+    lines.append("|---|" + "--:|" * len(names))
+    for row in ROWS:
+        cells = list(read_results(results, row).values())
+        if any(ends(cell, *SEARCHES) for cell in cells):
+            shares = [attacked(cells, name) for name in SEARCHES]
+            lines.append(f"| {row} | {' | '.join(shares)} |")
+    return lines
 
 
 def attacked(cells: Sequence[Mapping[str, Any]], *names: str) -> str:
@@ -364,7 +308,7 @@ def main() -> None:
     options = parser.parse_args()
     results = options.results / options.plan
     if options.table:
-        print("\n".join(table(results)))
+        print("\n".join([*table(results), "", *searches(results)]))
         return
 
     planned = PLANS[options.plan]

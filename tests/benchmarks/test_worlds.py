@@ -71,6 +71,16 @@ def test_the_table_has_a_row_for_every_recipe_and_a_difference_by_world(tmp_path
     assert codes == "Played by code a, b."
 
 
+def test_searches_have_a_table_of_their_own(tmp_path):
+    (tmp_path / "magic-1.json").write_text(json.dumps(cell("a", 0.1, magic_0=0.6, draws_0=0.2)))
+    (tmp_path / "magic-2.json").write_text(json.dumps(cell("a", 0.1, draws_0=0.4)))
+    (tmp_path / "ssp-1.json").write_text(json.dumps(cell("a", 0.1, magic_0=0.6)))
+    head, _, magic = worlds.searches(tmp_path)
+    assert head.startswith("| mean / worst, queries | draws, 100 | plain, 16 |")
+    assert magic.startswith("| magic | 0.300 / 0.400 (2) | – |")
+    assert "draws" not in worlds.table(tmp_path)[0]
+
+
 @pytest.mark.parametrize("wrong", ["magic-x.json", "earlier.json"])
 def test_other_files_are_no_cells(tmp_path, wrong):
     (tmp_path / wrong).write_text("{}")
