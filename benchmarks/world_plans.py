@@ -1,4 +1,4 @@
-"""What benchmarks/worlds.py plays: recipes in rows, and which of them meet which attackers where."""
+"""What benchmarks/worlds.py plays: recipes in rows, and which of them meets which attackers."""
 
 from __future__ import annotations
 
