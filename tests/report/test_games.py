@@ -77,6 +77,16 @@ def test_games_are_filtered_by_how_they_ended_and_by_strategy(tmp_path, words, s
     assert [game["outcome"] for game in games] == [OUTCOMES[n] for n in shown]
 
 
+def test_games_are_drawn_by_a_number_from_those_that_are_left(tmp_path):
+    run = written(tmp_path / "run", SANDBOX)
+    draws = [[game["sent"] for game in viewed(run, "--draw", n, "--limit", 3)] for n in range(9)]
+    assert all(len({*drawn}) == 3 for drawn in draws)
+    assert len({*map(tuple, draws)}) > 3
+    assert draws[4] == [game["sent"] for game in viewed(run, "--draw", 4, "--limit", 3)]
+    drawn, all_lost = (viewed(run, "--outcome", "lost", *words) for words in (("--draw", 4), ()))
+    assert {game["sent"] for game in drawn} == {game["sent"] for game in all_lost}
+
+
 def test_siblings_stand_together_with_all_that_a_reader_asks(tmp_path):
     ended = sparring_command("view", written(tmp_path / "run", SANDBOX), "--limit", 1)
     shown = [" ".join(line.split()) for line in ended.out.splitlines()]

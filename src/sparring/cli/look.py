@@ -67,7 +67,8 @@ def view(
     exam: Annotated[int | None, Option(min=0, help="the exam after so many rounds")] = None,
     outcome: Annotated[str | None, Option(help="won (by the attacker) | lost | unscored")] = None,
     strategy: Annotated[str, Option(help="part of a strategy's or an exam family's name")] = "",
-    limit: Annotated[int, Option(min=1, help="seeds")] = 5,
+    limit: Annotated[int, Option(min=1, help="seeds, or games that are drawn")] = 5,
+    draw: Annotated[int | None, Option(help="games at random, by this number")] = None,
     include_harmful: Annotated[
         bool, Option("--include-harmful", help="texts of real games in the clear")
     ] = False,
@@ -82,7 +83,8 @@ def view(
     shows_text = include_harmful or games.harmless(opened)
     everything = games.gathered(opened, done or exam, shows_text, exam=exam is not None)
     chosen = everything.only(outcome, strategy)
-    shown = chosen.groups[:limit]
+    drawn = chosen if draw is None else chosen.drawn(draw, limit)
+    shown = drawn.groups[:limit]
     if json:
         speech.print_json([game.to_json() for group in shown for game in group])
         return
@@ -92,8 +94,8 @@ def view(
     for group in shown:
         columns = max(1, screen.width // _SIBLING) if screen.is_terminal else 1
         screen.print(terminal.siblings(group, columns))
-    if len(shown) < len(chosen.groups):
-        say(f"{len(chosen.groups) - len(shown)} seeds more (--limit)")
+    if len(shown) < len(drawn.groups):
+        say(f"{len(drawn.groups) - len(shown)} seeds more (--limit)")
     note(games.unrecorded(opened), "" if shows_text else "texts: --include-harmful")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
+from random import Random
 from typing import Any, Self
 
 from sparring.games.codec import verdict_json
@@ -111,6 +112,12 @@ class Gathering:
             for group in self.groups
         )
         return replace(self, groups=[group for group in groups if group])
+
+    def drawn(self, rng_seed: int, most: int) -> Self:
+        """Return games that are drawn at random, `most` of them, each by itself."""
+        games = [game for group in self.groups for game in group]
+        drawn = Random(rng_seed).sample(games, min(most, len(games)))
+        return replace(self, groups=[[game] for game in drawn])
 
 
 def gathered(run: RunDir, done: int | None, shows_text: bool, exam: bool = False) -> Gathering:
