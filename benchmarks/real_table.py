@@ -107,7 +107,7 @@ class Study:
         self._prompts()
         if not (self.aligned / "config.json").exists():
             run = self.root / "aligned-run"
-            steps = "warm_up.steps={attacker: 0, defender: 160}"
+            steps = "warm_up.steps={attacker: 0, defender: 560}"
             self.train(run, self.raw, "rounds=0", steps, "exam.n=1", "seed=0")
             self.sparring("export", run, "--role", "defender", "--merge", "--output", self.aligned)
         card = self.root / "calibration.json"
