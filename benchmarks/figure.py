@@ -1,7 +1,9 @@
-"""The README's figure: `python benchmarks/figure.py runs/demo` draws the game and its outcome.
+"""The README's figure and its table of the demo: `python benchmarks/figure.py runs/demo`.
 
-The left half is the game. The right half is the attack success rate by attack family before and
-after training, with 95 % intervals, read from `sparring report RUN --json`.
+The left half of the figure is the game. The right half is the attack success rate by attack family
+before and after training, with 95 % intervals, read from `sparring report RUN --json`. The rates
+that the figure and the table show are stored in `benchmarks/results/demo.json`, beside what the
+run's own attacker reached in `sparring exploit`.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from study import store
 
 BOXES = {
     "seed": (0.2, 2.0, "seed\nharmful or benign"),
@@ -33,6 +37,43 @@ def summary(run: Path) -> dict[str, Any]:
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     parsed = json.loads(output)
     return dict(parsed[0] if isinstance(parsed, list) else parsed)
+
+
+def figures(run: Path) -> dict[str, Any]:
+    """The rates of the first and the last exam, and that of its attacker, trained on."""
+    report = summary(run)
+    evidence = json.loads((run / "evidence" / "exploit.json").read_bytes())
+    attacked = evidence["attackers"]["own"]["asr"][-1]
+    return {"before": report["before"], "after": report["after"], "attacked": attacked}
+
+
+def table(demo: dict[str, Any]) -> list[str]:
+    """The README's rows about the demo."""
+    before, after = demo["before"], demo["after"]
+    attack = "ASR of its own attacker, trained on for 30 steps against the frozen defender"
+    rows = {
+        "ASR, mean of nine families of attacks": (
+            before["asr/adversarial"],
+            after["asr/adversarial"],
+        ),
+        attack: (None, demo["attacked"]),
+        "harmless requests wrapped in the same nine ways, answered correctly": (
+            before["correct/wrapped"],
+            after["correct/wrapped"],
+        ),
+    }
+    return [
+        f"| {name} | {last['n_scored']:,} | {interval(first)} | {interval(last)} |"
+        for name, (first, last) in rows.items()
+    ]
+
+
+def interval(rate: dict[str, Any] | None) -> str:
+    """A rate with its 95 % interval, without the zero in front of its point."""
+    if rate is None:
+        return ""
+    value, low, high = (f"{x:.3f}".removeprefix("0") for x in (rate["value"], *rate["ci95"]))
+    return f"{value} ({low}–{high})"
 
 
 def draw_game(axes: Any) -> None:
@@ -88,9 +129,14 @@ def draw_rates(axes: Any, run: dict[str, Any]) -> None:
 def main() -> None:
     """Draw the figure of a finished run into an SVG file."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?", help="drawn and stored; without it, stored")
     parser.add_argument("--output", type=Path, default=Path("docs/figures/game.svg"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/demo.json"))
     options = parser.parse_args()
+    if options.run:
+        store(options.results, figures(options.run))
+    demo = json.loads(options.results.read_bytes())
+    print("\n".join(table(demo)))
     import matplotlib
 
     matplotlib.use("svg")
@@ -99,7 +145,7 @@ def main() -> None:
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 3.4), width_ratios=(1.5, 1))
     draw_game(left)
-    draw_rates(right, summary(options.run))
+    draw_rates(right, demo)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()
     figure.savefig(options.output, metadata={"Date": None}, facecolor="white")
