@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import sparring
@@ -23,6 +27,46 @@ def code_digest() -> str:
         if path.suffix in {".py", ".yaml", ".json", ".safetensors"}:
             total.update(f"{path.relative_to(package)} {sha256(path)}\n".encode())
     return total.hexdigest()[:12]
+
+
+def call(
+    *words: object, log: Path, environment: Mapping[str, str] | None = None
+) -> tuple[str, dict[str, float]]:
+    """Run a command; return what it prints, its CPU seconds and its peak memory in GiB.
+
+    What it says besides goes to `log`. RuntimeError where it fails.
+    """
+    command, own = [str(word) for word in words], os.environ | {"OMP_NUM_THREADS": "1"}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile("w+") as printed, log.open("ab") as notes:
+        variables = own | {**(environment or {})}
+        process = subprocess.Popen(command, stdout=printed, stderr=notes, env=variables)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        printed.seek(0)
+        output = printed.read()
+    if process.returncode:
+        shown = " ".join(command[-8:])
+        raise RuntimeError(f"{shown} ended with {process.returncode}; see {log}\n{output[-2000:]}")
+    cpu = round(used.ru_utime + used.ru_stime, 1)
+    return output, {"cpu_seconds": cpu, "peak_gib": round(used.ru_maxrss / 1024**2, 2)}
+
+
+def play(cells: Iterable[tuple[str, Callable[[], None]]], jobs: int) -> None:
+    """Play cells by name, `jobs` at once; one that fails stops no other, and the exit is 1."""
+
+    def one(cell: tuple[str, Callable[[], None]]) -> bool:
+        name, played = cell
+        try:
+            played()
+        except (RuntimeError, OSError) as error:
+            print(f"{name}: {error}", file=sys.stderr, flush=True)
+            return False
+        return True
+
+    with ThreadPoolExecutor(jobs) as pool:
+        if not all([*pool.map(one, cells)]):
+            raise SystemExit(1)
 
 
 def begun(path: Path, rests_on: Mapping[str, str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from sparring.evals.exploit import OWN, Budget, Exploit, best_response
 from sparring.runs.build import build
@@ -17,7 +18,7 @@ from sparring.store.folder import RunDir
 from sparring.types import Player
 
 
-def curve(attacker: RunDir, defender: RunDir, seed: int, steps: int) -> list[float | None]:
+def curve(attacker: RunDir, defender: RunDir, seed: int, steps: int) -> list[dict[str, Any]]:
     """ASR on held-out seeds after every twenty steps of `attacker` against `defender`."""
     last = defender.checkpoints.at(None)
     exploit = Exploit(defender, last, Budget(steps), Path("unused"), rng_seed=seed)
@@ -27,7 +28,7 @@ def curve(attacker: RunDir, defender: RunDir, seed: int, steps: int) -> list[flo
     learner.load(attacker.checkpoints.path(own) / attacker.config.owner(Player.ATTACKER))
     target = exploit.frozen(run)
     rounds = best_response(target, learner, learner, exploit.budget, f"transfer/{seed}")
-    return [rate.value for _, rate in rounds if rate]
+    return [rate.to_json() for _, rate in rounds if rate]
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from statistics import fmean
 
 from study import SPARRING
 from world_plans import LATEST
-from worlds import Cell, build_base, call
+from worlds import Cell, build_base
 
 from sparring.door import sha256
 
@@ -43,7 +43,7 @@ def trained(cell: Cell, exchanges: int, rounds: int) -> Path:
     fixed = [f"output_dir={folder}", f"seed={cell.world}", f"rounds={rounds}", "exam.crossplay=0"]
     resume = "--resume" if begun else "--no-resume"
     fixed += NARROW if cell.row.endswith("-narrow") else ()
-    call(*SPARRING, "train", "magic", resume, *fixed, *models, f"game.exchanges={exchanges}")
+    cell.call(*SPARRING, "train", "magic", resume, *fixed, *models, f"game.exchanges={exchanges}")
     return folder / "checkpoints" / f"round_{rounds:06d}" / "defender"
 
 

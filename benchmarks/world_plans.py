@@ -29,7 +29,6 @@ model in both roles. `replies`: four replies value an attack. `score`: SSP's pay
 `ssp_…`: SSP without one thing of its own: the shared weights, the pool of failures, both roles in
 every round.
 """
-CUT = 550
 LONG: Mapping[str, Row] = {
     "untrained": ("magic", "rounds=0"),
     "no_game": ("no_game", "rounds=4200"),
@@ -37,7 +36,7 @@ LONG: Mapping[str, Row] = {
     "self_redteam": ("self_redteam", "rounds=215"),
     "magic-long": ("magic", "rounds=470"),
     "ssp-long": ("ssp", "rounds=400"),
-    "magic_hardened": ("magic_hardened", f"rounds={CUT}"),
+    "magic_hardened": ("magic_hardened", "rounds=550"),
     "ssp_hardened": ("ssp_hardened", "rounds=460"),
     "before_hardening": ("magic", "game.mutation=0.75", "rounds=300"),
     "to_its_end": ("magic_hardened",),
@@ -46,25 +45,27 @@ LONG: Mapping[str, Row] = {
 """Recipes in three times that time, at which hardening is cut.
 
 `before_hardening` is the game of `magic_hardened` alone, without the attackers that follow it, in
-two thirds of the time. `to_its_end` stops by hardening's own rule, and is played where that did not
-end `magic_hardened` before its cut. `two_exchanges`, hardening in which the attacker may answer the
-first reply, takes longer too.
+two thirds of the time. `to_its_end` stops by hardening's own rule. `two_exchanges`, hardening in
+which the attacker may answer the first reply, takes longer too.
 """
-ROWS: Mapping[str, Row] = {**FACTORS, **LONG}
+FOREIGN: Mapping[str, Row] = {"foreign": ("magic", "seed=7")}
+"""Another run of `magic`, whose last attacker no row of its world has met."""
+ROWS: Mapping[str, Row] = {**FACTORS, **LONG, **FOREIGN}
 SEARCHES: Mapping[str, Row] = {
-    "draws": ("--queries", "100"),
-    **dict.fromkeys(("plain", "tree", "escalation", "prefill"), ("--queries", "16")),
-    "random-suffix": ("--queries", "16"),
+    "draws": ("--queries", "422"),
+    "tree": ("--queries", "96"),
+    **dict.fromkeys(("plain", "escalation", "prefill", "random-suffix"), ("--queries", "16")),
     "gradient": ("--queries", "16", "--gradient-steps", "3"),
 }
 """Attacks that learn nothing, and their queries about each of 96 seeds.
 
-A hundred draws for each are the attacks of the enumeration in number. What a search reaches is the
-share of seeds about which one of so many attacks succeeds.
+422 draws for each are as many attacks as the enumeration plays. What a search reaches is the share
+of seeds about which one of so many attacks succeeds.
 """
 LONGER = "longer"
 MET = ("magic/0", "magic/1", "magic/2")
-REPORTED = (*MET, "own/0", "broad/0", "pool/0", "enumeration/0", "draws/0")
+OUTSIDE = ("foreign/0", "foreign/1", "foreign/2", "broad/0", "pool/0", "enumeration/0", "draws/0")
+REPORTED = (*OUTSIDE, "own/0")
 PLANS: Mapping[str, Sequence[tuple[Sequence[int], Row, Row]]] = {
     "tuning": [
         (range(201, 206), (*FACTORS, "magic_hardened"), MET),
@@ -76,13 +77,17 @@ PLANS: Mapping[str, Sequence[tuple[Sequence[int], Row, Row]]] = {
     "reported": [
         (range(301, 311), ("magic-long", "magic_hardened"), (*REPORTED, LONGER)),
         (range(301, 306), ("untrained", "ssp-long"), (*REPORTED, LONGER)),
-        (range(301, 306), ("no_game", "defender_only", "self_redteam", "ssp_hardened"), REPORTED),
-        (range(301, 306), ("to_its_end",), MET),
+        (range(301, 306), ("defender_only", "self_redteam", "ssp_hardened"), REPORTED),
+        (range(301, 306), ("no_game",), OUTSIDE),
         (
             range(301, 306),
             ("untrained", "magic-long", "ssp-long", "magic_hardened"),
             [f"{name}/0" for name in SEARCHES],
         ),
+        (range(301, 306), ("to_its_end",), REPORTED),
     ],
 }
-"""What is played for a table: worlds, rows and attacks. Worlds 301 to 310 are for no other use."""
+"""What is played for a table: worlds, rows and attacks. Worlds 301 to 310 are for no other use.
+
+`no_game` trains no attacker, so it has none of its own.
+"""

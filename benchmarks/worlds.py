@@ -17,12 +17,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from math import asin, pi, sin
 from pathlib import Path
 from statistics import fmean, stdev
@@ -30,8 +28,8 @@ from typing import Any
 
 from filelock import FileLock
 from scipy.stats import t
-from study import SPARRING, begun, chosen, store
-from world_plans import CUT, LONGER, PLANS, ROWS, SEARCHES
+from study import SPARRING, begun, call, chosen, code_digest, play, store
+from world_plans import LONGER, PLANS, ROWS, SEARCHES, Row
 
 from sparring.door import sha256
 from sparring.schedules import STEP
@@ -39,8 +37,8 @@ from sparring.store.files import digest
 from sparring.store.folder import RunDir
 
 TRANSFER = Path(__file__).with_name("transfer.py")
-MAGIC = "magic"
-LEARNED = (MAGIC, "own", "broad", "pool")
+MAGIC = ("magic", "foreign")
+LEARNED = (*MAGIC, "own", "broad", "pool")
 WORST = (*LEARNED, "enumeration")
 """Attackers whose worst counts: what they reach is the share of their attacks that succeed."""
 SAME_BITS = {
@@ -77,41 +75,32 @@ class Cell:
     def result(self) -> Path:
         return self.results / f"{self.row}-{self.world}.json"
 
-    @property
-    def is_the_cut_run(self) -> bool:
-        """Whether hardening to its own end is the run of `magic_hardened`, which no cut ended."""
-        cut = replace(self, row="magic_hardened").result
-        if self.row != "to_its_end" or not cut.is_file():
-            return False
-        return bool(json.loads(cut.read_bytes())["rounds"] < CUT)
-
     def play(self, attacks: Sequence[str]) -> None:
-        """Train and attack; what has been done of this cell is not done again."""
-        if self.is_the_cut_run:
-            print(f"hardening ended by its own rule in world {self.world}, before its cut")
-            return
-        rests_on = {
-            "settings": digest(list(ROWS[self.row]), 12),
-            "base": sha256(self.base / "model.safetensors"),
-        }
-        record = begun(self.result, rests_on)
+        """Train and attack; what has been done of this cell is not done again.
+
+        An attack with another budget than the stored one is played again.
+        """
+        base = sha256(self.base / "model.safetensors")
+        record = begun(self.result, {"settings": digest(list(ROWS[self.row]), 12), "base": base})
         if "attacks" not in record:
             self.train()
             record |= read_off(self.run) | {"attacks": {}}
             self._store(record)
+        done = record["attacks"]
         for attack in attacks:
-            if attack not in record["attacks"]:
+            name = strongest(done) if attack == LONGER else attack
+            budget = budget_of(name, 320 if attack == LONGER else 80)
+            if attack not in done or done[attack]["budget"] != budget:
                 self.train()
-                words = attack.split("/")
-                if attack == LONGER:
-                    record[LONGER] = strongest(record["attacks"])
-                    words = [*record[LONGER].split("/"), "320"]
-                record["attacks"][attack] = self._attack(*words)
+                rates, cost = self._attack(name, budget)
+                made = {"attacker": name, "budget": budget, "code": code_digest()}
+                done[attack] = made | cost | {"asr": [figures(rate) for rate in rates]}
                 self._store(record)
 
     def _store(self, record: Mapping[str, Any]) -> None:
         store(self.result, record)
-        print(f"{self.row} in world {self.world}: {', '.join(record['attacks']) or 'trained'}")
+        done = ", ".join(record["attacks"]) or "trained"
+        print(f"{self.row} in world {self.world}: {done}", flush=True)
 
     def train(self) -> None:
         """Train, or go on; a run that is complete is left as it is."""
@@ -124,34 +113,44 @@ class Cell:
         folder, (recipe, *words) = self.run.folder, ROWS[self.row]
         models = [f"{who}.model_name_or_path={self.base}" for who in ("attacker", "defender")]
         fixed = [f"output_dir={folder}", f"seed={self.world}", "exam.every=0", "exam.crossplay=0"]
-        call(*SPARRING, "train", recipe, resume, *fixed, *models, *words)
+        self.call(*SPARRING, "train", recipe, resume, *fixed, *models, *words)
 
-    def _attack(self, name: str, seed: str, steps: str = "80") -> list[float | None]:
-        """ASR on held-out seeds after 0, 20, 40, … steps of an attacker; of a search, one value."""
-        run, learned = str(self.run.folder), ("--seed", seed, "--steps", steps)
+    def _attack(self, attack: str, budget: Row) -> tuple[list[dict[str, Any]], Mapping[str, float]]:
+        """ASR on held-out seeds after 0, 20, 40, … steps of an attacker, and the attack's cost.
+
+        Of a search it is that after 1, 2, 4, … queries.
+        """
+        run, (name, seed) = str(self.run.folder), attack.split("/")
+        drawn = ("--seed", seed, *budget)
         if name in ROWS:
             attacker = replace(self, row=name)
             attacker.train()
-            words = (str(TRANSFER), str(attacker.run.folder), run, *learned)
-            return list(json.loads(call(sys.executable, *words)))
+            words = (str(TRANSFER), str(attacker.run.folder), run, *drawn)
+            output, cost = self.call(sys.executable, *words)
+            return json.loads(output), cost
         if name in SEARCHES:
-            words = ("--families", name, "--seed", seed, *SEARCHES[name])
-            call(*SPARRING, "attack", run, *words)
+            _, cost = self.call(*SPARRING, "attack", run, "--families", name, *drawn)
             evidence = json.loads(self.run.path("evidence", "attack.json").read_bytes())
-            return [evidence["families"][name]["asr"][SEARCHES[name][1]]["value"]]
+            return list(evidence["families"][name]["asr"].values()), cost
         cache = f"--cache={self.root}/warm-{self.world}"
-        call(*SPARRING, "exploit", run, "--attackers", name, *learned, cache)
+        _, cost = self.call(*SPARRING, "exploit", run, "--attackers", name, *drawn, cache)
         evidence = json.loads(self.run.path("evidence", "exploit.json").read_bytes())
-        return [rate["value"] for rate in evidence["attackers"][name]["asr"]]
+        return evidence["attackers"][name]["asr"], cost
+
+    def call(self, *words: str) -> tuple[str, Mapping[str, float]]:
+        """Run one command in its own process; its notes go to a log beside the run."""
+        return call(*words, log=self.root / f"{self.row}-{self.world}.log", environment=SAME_BITS)
 
 
-def call(*words: str) -> str:
-    """Run one command in its own process; return its output."""
-    environment = os.environ | SAME_BITS
-    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(words[3:])}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
-    return done.stdout
+def budget_of(attack: str, steps: int) -> list[str]:
+    """Return the budget of an attack, as words of its command."""
+    name = attack.split("/", maxsplit=1)[0]
+    return list(SEARCHES[name]) if name in SEARCHES else ["--steps", str(steps)]
+
+
+def figures(rate: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is stored of a rate."""
+    return {name: rate[name] for name in ("value", "ci95", "n_total", "n_scored", "bounds")}
 
 
 def read_off(run: RunDir) -> dict[str, Any]:
@@ -178,9 +177,10 @@ def read_off(run: RunDir) -> dict[str, Any]:
 
 def build_base(cell: Cell) -> None:
     """Build the base of the cell's world unless it exists."""
-    if not (cell.base / "sandbox.json").is_file():
-        seeds = ("--seed", str(cell.world), "--language-seed", str(cell.world))
-        call(sys.executable, "-m", "sparring.sandbox.build", str(cell.base), *seeds)
+    with FileLock(cell.root / f"base-{cell.world}.lock"):
+        if not (cell.base / "sandbox.json").is_file():
+            seeds = ("--seed", str(cell.world), "--language-seed", str(cell.world))
+            cell.call(sys.executable, "-m", "sparring.sandbox.build", str(cell.base), *seeds)
 
 
 def table(results: Path) -> list[str]:
@@ -198,11 +198,13 @@ def table(results: Path) -> list[str]:
     lines = [f"| mean / worst | worlds | {' | '.join(head)} | rounds | trained |"]
     lines.append("|---|" + "--:|" * (len(head) + 3))
     reference = stored.get("magic") or stored.get("magic-long") or {}
-    magic = {world: fmean(asrs) for world, cell in reference.items() if (asrs := ends(cell, MAGIC))}
+    magic = {
+        world: fmean(asrs) for world, cell in reference.items() if (asrs := ends(cell, *MAGIC))
+    }
     for row, worlds in stored.items():
         cells = list(worlds.values())
         exams = [cell["exams"][f"{cell['rounds']}"] for cell in cells]
-        met = {w: fmean(asrs) for w, cell in worlds.items() if (asrs := ends(cell, MAGIC))}
+        met = {w: fmean(asrs) for w, cell in worlds.items() if (asrs := ends(cell, *MAGIC))}
         seconds = [cell["seconds"] for cell in cells if cell["seconds"]]
         columns = [
             both([exam["asr/adversarial"] for exam in exams], max),
@@ -214,7 +216,7 @@ def table(results: Path) -> list[str]:
             next_world([max(asrs) for cell in cells if (asrs := ends(cell, *WORST))]),
             difference([asr - magic[world] for world, asr in met.items() if world in magic]),
             f"{fmean(cell['rounds'] for cell in cells):.0f}",
-            f"{fmean(seconds):.0f} s",
+            f"{fmean(seconds):.0f} s" if seconds else "–",
         ]
         lines.append(f"| {row} | {', '.join(worlds)} | {' | '.join(columns)} |")
     codes = {cell["code"] for worlds in stored.values() for cell in worlds.values()}
@@ -248,16 +250,20 @@ def read_results(folder: Path, row: str) -> dict[str, Any]:
 
 
 def ends(cell: Mapping[str, Any], *names: str) -> list[float]:
-    """Return what the attackers of these names reached, every restart."""
+    """Return what the attackers of these names reached, every restart that could be scored."""
     attacks = cell["attacks"].items()
-    return [asrs[-1] for attack, asrs in attacks if attack.split("/")[0] in names]
+    last = [done["asr"][-1]["value"] for attack, done in attacks if attack.split("/")[0] in names]
+    return [value for value in last if value is not None]
 
 
-def strongest(attacks: Mapping[str, Sequence[float | None]]) -> str:
-    """Return the attacker among those that learn which got furthest; of equals the first."""
-    reached = {name: curve[-1] or 0.0 for name, curve in attacks.items()}
-    learned = [name for name in reached if name.split("/")[0] in LEARNED]
-    return max(learned, key=lambda name: reached[name])
+def strongest(attacks: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the attacker that learns and got furthest at its end; of equals the higher peak."""
+    curves = {
+        name: [rate["value"] or 0.0 for rate in done["asr"]]
+        for name, done in attacks.items()
+        if name.split("/")[0] in LEARNED
+    }
+    return max(curves, key=lambda name: (curves[name][-1], max(curves[name])))
 
 
 def both(values: Sequence[float], worst: Any) -> str:
@@ -266,18 +272,20 @@ def both(values: Sequence[float], worst: Any) -> str:
 
 
 def next_world(values: Sequence[float]) -> str:
-    """Return where 95 % of further worlds are expected.
+    """Return where a further world is expected: from 0 to the upper end of a prediction interval.
 
-    It is x ± t s √(1 + 1/n) for x = arcsin √rate, back as a rate: so it stays within 0 and 1, and
-    rates near 0 spread less than those in the middle. Where rates are drawn from Beta(.5, 15), a
-    mean of .03, and five worlds are seen, it contains a further one in 95 % of simulations.
+    The end is x + t s √(1 + 1/n) for x = arcsin √rate, back as a rate, with the t of a two-sided
+    interval of 95 %. So it stays within 0 and 1, and rates near 0 spread less than those in the
+    middle. s is no less than chance alone makes it with 96 independent games, 1/(2 √96). No
+    defender is the worse for less than the lower end, so there is none, and at least 95 % of
+    further worlds are inside where the angles are normally distributed.
     """
     if len(values) < 2:
         return "–"
     n, angles = len(values), [asin(value**0.5) for value in values]
-    half = t.ppf(0.975, n - 1) * stdev(angles) * (1 + 1 / n) ** 0.5
-    low, high = (fmean(angles) + side * half for side in (-1, 1))
-    return f"{sin(max(0.0, low)) ** 2:.2f}–{sin(min(pi / 2, high)) ** 2:.2f}"
+    spread = max(stdev(angles), 0.5 / 96**0.5)
+    high = fmean(angles) + t.ppf(0.975, n - 1) * spread * (1 + 1 / n) ** 0.5
+    return f"0–{sin(min(pi / 2, high)) ** 2:.2f}"
 
 
 def difference(values: Sequence[float]) -> str:
@@ -313,18 +321,21 @@ def main() -> None:
 
     planned = PLANS[options.plan]
     known = {world for worlds, _, _ in planned for world in worlds}
-    due = [
-        (Cell(row, world, options.root, results), chosen(attacks, options.attacks))
-        for worlds, rows, attacks in planned
-        for world in options.worlds or worlds
-        if world in worlds or world not in known
-        for row in chosen(rows, options.rows)
-    ]
+    due: dict[Cell, list[str]] = {}
+    for worlds, rows, attacks in planned:
+        for world in options.worlds or worlds:
+            for row in chosen(rows, options.rows):
+                if world in worlds or world not in known:
+                    cell = Cell(row, world, options.root, results)
+                    due.setdefault(cell, []).extend(chosen(attacks, options.attacks))
     if not due:
         parser.error(f"nothing of the plan {options.plan} has these worlds and rows")
-    with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(build_base, {cell.world: cell for cell, _ in due}.values()))
-        list(pool.map(lambda each: each[0].play(each[1]), due))
+
+    def whole(cell: Cell) -> None:
+        build_base(cell)
+        cell.play(due[cell])
+
+    play([(f"{cell.row}-{cell.world}", partial(whole, cell)) for cell in due], options.jobs)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,13 @@ from benchmarks import worlds
 ROOT = Path(__file__).parents[2]
 
 
+def curve(*rates):
+    return {"asr": [{"value": rate} for rate in rates]}
+
+
 def cell(end, exam, **attacks):
     rates = {"asr/adversarial": exam, "asr/two-exchange": exam, "correct/wrapped": 1 - exam}
-    curves = {name.replace("_", "/"): [0.0, asr] for name, asr in attacks.items()}
+    curves = {name.replace("_", "/"): curve(0.0, asr) for name, asr in attacks.items()}
     return {"rounds": 9, "seconds": 2.0, "exams": {"9": rates}, "attacks": curves, "code": end}
 
 
@@ -25,27 +29,43 @@ def test_the_worst_of_all_restarts_counts_and_searches_and_more_steps_do_not():
 
 
 def test_more_steps_are_for_the_attacker_that_got_furthest():
-    curves = {"magic/0": [0.9, 0.1], "own/0": [0.1, 0.3], "draws/0": [0.8], "pool/0": [0.0, None]}
-    assert worlds.strongest(curves) == "own/0"
+    ends = {"foreign/0": (0.9, 0.1), "own/0": (0.1, 0.3), "draws/0": (0.8,), "pool/0": (0.0, None)}
+    assert worlds.strongest({name: curve(*asr) for name, asr in ends.items()}) == "own/0"
+
+
+def test_of_attackers_that_end_alike_the_one_with_the_higher_peak_goes_on():
+    ends = {"foreign/0": (0.0, 0.0), "own/0": (0.0, 0.1, 0.0), "pool/0": (0.0, 0.05, 0.0)}
+    assert worlds.strongest({name: curve(*asr) for name, asr in ends.items()}) == "own/0"
+
+
+def test_what_could_not_be_scored_is_no_rate():
+    attacked = cell("a", 0.1, own_0=None, broad_0=0.2)
+    assert worlds.ends(attacked, *worlds.LEARNED) == [0.2]
+    assert worlds.attacked([attacked], "own") == "–"
 
 
 def test_another_world_is_expected_by_students_t_of_the_angles():
-    """Angles .322 and .580 twice, mean .451, s .149, n 4: .451 ± 3.182 × .149 × √1.25."""
-    assert worlds.next_world([0.1, 0.3, 0.1, 0.3]) == "0.00–0.69"
-    assert worlds.next_world([0.4, 0.4, 0.4]) == "0.40–0.40"
-    assert worlds.next_world([0.0, 1.0]) == "0.00–1.00"
+    """Angles .322 and .580 twice, mean .451, s .149, n 4: .451 + 3.182 × .149 × √1.25."""
+    assert worlds.next_world([0.1, 0.3, 0.1, 0.3]) == "0–0.69"
+    assert worlds.next_world([0.0, 1.0]) == "0–1.00"
     assert worlds.next_world([0.5]) == "–"
 
 
-def test_the_next_world_is_inside_as_often_as_it_says():
+def test_worlds_that_agree_are_not_taken_for_certainty():
+    """s = 1/(2 √96) = .051 where all agree; n 5: 2.776 × .051 × √1.2 = .155."""
+    assert worlds.next_world([0.0] * 5) == "0–0.02"
+    assert worlds.next_world([0.4] * 5) == "0–0.55"
+
+
+@pytest.mark.parametrize(("seen", "shape"), [(5, (0.5, 15)), (10, (0.5, 15)), (10, (1, 60))])
+def test_the_next_world_is_inside_as_often_as_it_says(seen, shape):
     """Skewed rates near 0, with the sampling error of 192 games; the share is ± .011 by chance."""
     rng = np.random.default_rng(0)
     inside = 0
     for _ in range(1500):
-        *seen, following = rng.binomial(192, rng.beta(0.5, 15, 6)) / 192
-        low, high = map(float, worlds.next_world(seen).split("–"))
-        inside += low <= round(following, 2) <= high
-    assert 0.93 <= inside / 1500 <= 0.98
+        *there, following = rng.binomial(192, rng.beta(*shape, seen + 1)) / 192
+        inside += round(following, 2) <= float(worlds.next_world(there).removeprefix("0–"))
+    assert inside / 1500 >= 0.95
 
 
 def test_a_difference_stays_where_rates_can_differ():
@@ -76,7 +96,7 @@ def test_searches_have_a_table_of_their_own(tmp_path):
     (tmp_path / "magic-2.json").write_text(json.dumps(cell("a", 0.1, draws_0=0.4)))
     (tmp_path / "ssp-1.json").write_text(json.dumps(cell("a", 0.1, magic_0=0.6)))
     head, _, magic = worlds.searches(tmp_path)
-    assert head.startswith("| mean / worst, queries | draws, 100 | plain, 16 |")
+    assert head.startswith("| mean / worst, queries | draws, 422 | tree, 96 |")
     assert magic.startswith("| magic | 0.300 / 0.400 (2) | – |")
     assert "draws" not in worlds.table(tmp_path)[0]
 
@@ -103,18 +123,40 @@ def test_the_figures_of_the_readme_are_in_the_table_of_results():
             assert f"| {re.sub(r'(?<![0-9])[.]', '0.', figure)} " in rows[name], (name, figure)
 
 
-@pytest.mark.parametrize(("rounds", "over"), [(450, True), (550, False)])
-def test_hardening_that_ended_before_its_cut_is_not_played_again(tmp_path, rounds, over):
-    own = worlds.Cell("to_its_end", 1, tmp_path, tmp_path)
-    assert not own.is_the_cut_run
-    (tmp_path / "magic_hardened-1.json").write_text(json.dumps({"rounds": rounds}))
-    assert own.is_the_cut_run is over
-    assert not worlds.Cell("magic_hardened", 1, tmp_path, tmp_path).is_the_cut_run
-
-
 @pytest.mark.parametrize("words", [["--worlds", "4x4"], ["--rows", "magik"]])
 def test_worlds_and_rows_that_are_none_are_refused(monkeypatch, words):
     monkeypatch.setattr("sys.argv", ["worlds.py", "--plan", "reported", *words])
     with pytest.raises(SystemExit) as refused:
         worlds.main()
     assert refused.value.code == 2
+
+
+def test_a_cell_is_attacked_again_where_the_budget_is_another(tmp_path, monkeypatch):
+    """Whatever else is stored stays; the attacker that goes on is the strongest of the others."""
+    rate = {"value": 0.25, "ci95": [0, 1], "n_total": 4, "n_scored": 4, "bounds": [0, 1], "x": 1}
+    played = []
+
+    def attacked(self, attack, budget):
+        played.append((attack, *budget))
+        return [rate], {"cpu_seconds": 2.0}
+
+    cell = worlds.Cell("magic", 7001, tmp_path, tmp_path / "results")
+    cell.base.mkdir()
+    (cell.base / "model.safetensors").write_bytes(b"weights")
+    monkeypatch.setattr(worlds.Cell, "train", lambda self: None)
+    monkeypatch.setattr(worlds.Cell, "_attack", attacked)
+    monkeypatch.setattr(worlds, "read_off", lambda run: {"rounds": 1, "seconds": 1.0})
+    for _ in range(2):
+        cell.play(["own/0", "draws/0", "longer"])
+    record = json.loads(cell.result.read_bytes())
+    assert played == [
+        ("own/0", "--steps", "80"),
+        ("draws/0", "--queries", "422"),
+        ("own/0", "--steps", "320"),
+    ]
+    assert record["attacks"]["own/0"]["asr"] == [{k: v for k, v in rate.items() if k != "x"}]
+    assert record["attacks"]["longer"]["attacker"] == "own/0"
+    record["attacks"]["draws/0"]["budget"] = ["--queries", "100"]
+    cell.result.write_text(json.dumps(record))
+    cell.play(["own/0", "draws/0", "longer"])
+    assert played[3:] == [("draws/0", "--queries", "422")]
