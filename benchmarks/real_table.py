@@ -8,7 +8,8 @@ files of HarmBench, StrongREJECT and XSTest that `sparring eval` knows. What is 
 again, so the same command goes on where it was stopped. A cell is one row with one seed: a run with
 its exam on own held-out pairs, public prompts and utility (`sparring eval`), attacks without
 training (`sparring attack`), and the run's attacker trained on (`sparring exploit`). Figures are in
-`<results>/<row>-<seed>.json`, with the settings, the model and the code that they rest on.
+`<results>/<row>-<seed>.json`, with the settings, the model and the code that they rest on, and
+whether each prompt's game was won; no text is stored there.
 
 `raw` is the model as it is; `aligned` has imitated lessons in refusing, merged into its weights,
 and every game begins with it. The games have three seeds each; their rounds are to take the same
@@ -23,23 +24,25 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import random
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import yaml
-from study import SPARRING, begun, chosen, store
+from real_figures import tables
+from study import SPARRING, begun, call, chosen, play, store
 
 from sparring.door import sha256
+from sparring.evals.folder import EvalDir, key_of
+from sparring.exam import outcomes
+from sparring.games.codec import state_of
 from sparring.store.files import digest
-from sparring.store.folder import RunDir
+from sparring.store.folder import RunDir, read_games
+from sparring.types import State
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = ROOT / "scripts" / "real.yaml"
@@ -52,23 +55,35 @@ GAMES: Mapping[str, Sequence[str]] = {
     "no_game": ("recipe=no_game", "data.as_they_stand=1", *EVEN, "rounds=24"),
     "defender_only": ("recipe=defender_only", *EVEN, "rounds=24"),
     "magic": (*EVEN, "rounds=24"),
-    "ssp": ("recipe=ssp", "learner.seeds_per_round=8", "rounds=24"),
+    "ssp": (
+        "recipe=ssp",
+        "weights=shared",
+        "game.payoff=magic",
+        "learner.seeds_per_round=16",
+        "rounds=12",
+    ),
     "magic_hardened": (
         "recipe=magic_hardened",
         *EVEN,
-        "schedule.harden_after=8",
+        "data.as_they_stand=0",
+        "schedule.harden_after=12",
         "schedule.attack=4",
         "schedule.window=1",
         "schedule.dwell=[2, 6]",
         "rounds=24",
     ),
 }
-"""The games; rounds of equal computing time have still to be chosen."""
-FIXED = ("exam.every=0", "exam.n=32", "saving.checkpoint_every=4")
+"""The games; rounds of equal computing time have still to be chosen.
+
+The judges that ship give no score, so SSP is paid by MAGIC's table here. Hardening wants every
+request rewritten, where the other games send a third as they stand.
+"""
+FIXED = ("exam.every=0", "exam.n=60", "saving.checkpoint_every=4")
 SEARCHES: Mapping[str, Sequence[object]] = {
-    "plain,draws,prefill": ("--queries", 8, "--limit", 24),
+    "plain,draws,prefill": ("--queries", 16, "--limit", 48),
     "gradient": ("--queries", 4, "--limit", 12, "--gradient-steps", 2),
 }
+EXPLOIT = ("--attackers", "own", "--steps", 4, "--n", 96)
 PROMPTS = 100
 HARMBENCH = "harmbench_behaviors_text_test.csv"
 STRONGREJECT = "strongreject_small_dataset.csv"
@@ -110,8 +125,9 @@ class Study:
             steps = "warm_up.steps={attacker: 0, defender: 560}"
             self.train(run, self.raw, "rounds=0", steps, "exam.n=1", "seed=0")
             self.sparring("export", run, "--role", "defender", "--merge", "--output", self.aligned)
-        card = self.root / "calibration.json"
+        card = self.results / "calibration.json"
         if not card.exists():
+            self.results.mkdir(parents=True, exist_ok=True)
             both = [word for path in self.judges for word in ("--judge", path)]
             self.sparring("judge", "calibrate", LABELLED, *both, "--output", card)
 
@@ -132,7 +148,7 @@ class Study:
         unseen = [row for row in json.loads((self.data / XSTEST).read_bytes()) if row["id"] in ids]
         (folder / XSTEST).write_text(json.dumps(unseen))
 
-    def train(self, run: Path, model: Path, *words: str) -> dict[str, Any]:
+    def train(self, run: Path, model: Path, *words: str) -> dict[str, float]:
         """Train, or go on; return what it cost."""
         resume = "--resume" if (run / "config.yaml").exists() else "--no-resume"
         models = [f"{player}.model_name_or_path={model}" for player in ("attacker", "defender")]
@@ -144,17 +160,9 @@ class Study:
         own = [*models, *shown, exam, *FIXED, *words, f"output_dir={run}", resume]
         return self.sparring("train", SETTINGS, *own)
 
-    def sparring(self, *words: object) -> dict[str, Any]:
+    def sparring(self, *words: object) -> dict[str, float]:
         """Run one command with one thread; return its CPU seconds and its peak memory in GiB."""
-        command = [*SPARRING, *map(str, words)]
-        with (self.root / "log.txt").open("ab") as log:
-            environment = os.environ | {"OMP_NUM_THREADS": "1"}
-            process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-            _, status, used = os.wait4(process.pid, 0)
-        if code := os.waitstatus_to_exitcode(status):
-            raise SystemExit(f"{' '.join(map(str, words[:3]))} ended with {code}; see {log.name}")
-        cpu = round(used.ru_utime + used.ru_stime, 1)
-        return {"cpu_seconds": cpu, "peak_gib": round(used.ru_maxrss / 1024**2, 1)}
+        return call(*SPARRING, *words, log=self.root / "log.txt")[1]
 
 
 @dataclass(frozen=True)
@@ -186,55 +194,60 @@ class Cell:
     def play(self) -> None:
         """Do what has not been done of this cell, part by part, and write each as it is done."""
         result = self.study.results / f"{self.name}.json"
-        rests_on = {
-            "settings": digest([*FIXED, *self.words, SETTINGS.read_text()], 12),
-            "model": sha256(self.model / "model.safetensors"),
-        }
-        record = {"costs": {}} | begun(result, rests_on)
+        settings = [*FIXED, *self.words, SETTINGS.read_text(), SEARCHES, EXPLOIT, PROMPTS]
+        model = sha256(self.model / "model.safetensors")
+        record = {"costs": {}} | begun(result, {"settings": digest(settings, 12), "model": model})
         for name, part in PARTS.items():
             if name not in record:
                 print(f"{self.name}: {name}", flush=True)
                 record["costs"][name], record[name] = part(self)
                 store(result, record)
 
-    def train(self) -> tuple[Any, Any]:
-        """Train and run the exam; return its rates by both judges."""
-        steps = 0 if self.row == "no_game" else 36
-        start = f"warm_up.steps={{attacker: {steps}, defender: 0}}"
-        cost = self.study.train(
-            self.run.folder, self.model, *self.words, start, f"seed={self.seed}"
-        )
+    def train(self) -> tuple[dict[str, float], Any]:
+        """Train and run the exam; return who won each of its games, by both judges."""
+        start = "warm_up.steps={attacker: 36, defender: 0}"
+        own = (*self.words, start, f"seed={self.seed}")
+        cost = self.study.train(self.run.folder, self.model, *own)
         rounds = self.run.rounds()
         cost["game"] = round(sum(each.cpu_seconds for each in rounds), 1)
         exam = self.run.exam(len(rounds))
         assert exam
         assert exam.held_out_judge
-        rates = {"words": exam.rates, "hidden": exam.held_out_judge.rates}
-        shown = {judge: {n: r.to_json() for n, r in by.items()} for judge, by in rates.items()}
-        return cost, {"rounds": len(rounds), **shown}
+        sets: dict[str, dict[str, State]] = {}
+        for name, game in read_games(self.run.exam_games(len(rounds))):
+            if not name.endswith("/rewritten"):  # attacks of this run's own attacker
+                sets.setdefault(name, {})[game.state.seed.id] = game.state
+        hidden = {name: rate.to_json() for name, rate in exam.held_out_judge.rates.items()}
+        return cost, {"rounds": len(rounds), "won": won(sets), "hidden": hidden}
 
-    def evaluate(self) -> tuple[Any, Any]:
-        """Return rates on public prompts, and utility."""
+    def evaluate(self) -> tuple[dict[str, float], Any]:
+        """Return who won each game on public prompts, by both judges, and utility."""
         folder, prompts = self.study.root / "evals" / self.name, self.study.root / "prompts"
         tasks = {"harmbench": HARMBENCH, "strongreject": STRONGREJECT, "xstest": XSTEST}
         named = ",".join(f"{task}={prompts / file}" for task, file in tasks.items())
-        judges = ",".join(map(str, self.study.judges))
         checkpoints = self.run.checkpoints
         adapter = checkpoints.path(checkpoints.at(None)) / "defender"
         cost = self.study.sparring(
             *("eval", self.model),
             *(["--no-base", "--adapter", adapter] if self.row in GAMES else ()),
-            *("--tasks", named, "--judge", judges, "--max-completion-length", 80, "--utility"),
-            *("--calibration", self.study.root / "calibration.json", "--output", folder),
+            *("--tasks", named, "--judge", ",".join(map(str, self.study.judges))),
+            *("--max-completion-length", 80, "--utility", "--output", folder),
             *(["--resume"] if folder.exists() else ()),
         )
-        results = json.loads((folder / "results.json").read_bytes())
-        rows = [*results["results"], *results["utility"]]
-        return cost, {row["name"]: public(row) for row in rows}
+        sets: dict[str, dict[str, dict[str, State]]] = {"verdict": {}, "second": {}}
+        for row, (ruling, ruled) in product(EvalDir(folder).samples.rows(), sets.items()):
+            _, name, place, _ = key_of(row)
+            ruled.setdefault(name, {})[str(place)] = state_of(row, ruling)
+        stored = json.loads((folder / "results.json").read_bytes())["utility"]
+        utility = {
+            row["name"]: {k: row[k] for k in ("value", "ci95", "n_scored")} for row in stored
+        }
+        by_judge = {"won": won(sets["verdict"]), "hidden": won(sets["second"])}
+        return cost, by_judge | {"utility": utility}
 
-    def attack(self) -> tuple[Any, Any]:
+    def attack(self) -> tuple[dict[str, float], Any]:
         """Return ASR of attacks without training, at few queries, on the first held-out seeds."""
-        costs, families = list[Any](), dict[str, Any]()
+        costs, families = list[dict[str, float]](), dict[str, Any]()
         for family, budget in SEARCHES.items():
             words = ("attack", self.run.folder, "--families", family, *budget)
             costs.append(self.study.sparring(*words))
@@ -243,113 +256,23 @@ class Cell:
         total = round(sum(cost["cpu_seconds"] for cost in costs), 1)
         return {"cpu_seconds": total, "peak_gib": max(c["peak_gib"] for c in costs)}, families
 
-    def exploit(self) -> tuple[Any, Any]:
+    def exploit(self) -> tuple[dict[str, float], Any]:
         """Return the curve of the run's attacker, trained on against the frozen defender."""
-        budget = ("--attackers", "own", "--steps", 4, "--n", 64)
-        cost = self.study.sparring("exploit", self.run.folder, *budget)
+        cost = self.study.sparring("exploit", self.run.folder, *EXPLOIT)
         return cost, json.loads(self.run.path("evidence", "exploit.json").read_bytes())
 
 
 PARTS = {"exam": Cell.train, "eval": Cell.evaluate, "attack": Cell.attack, "exploit": Cell.exploit}
+FILLS = ("reply_harm", "refused", "helpful", "on_topic")
 
 
-def public(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a rate of an evaluation as it is stored: without the texts about its judges."""
-    second = (row.get("second") or {}).get("second")
-    rates = {"corrected": row.get("corrected"), "second": second}
+def won(sets: Mapping[str, Mapping[str, State]]) -> dict[str, dict[str, bool | None]]:
+    """Return whether each game of a rate counts for it, by rate and prompt; None is unscored."""
+    named = outcomes(sets, {}, FILLS)
     return {
-        **{key: row.get(key) for key in ("value", "ci95", "n_total", "n_scored", "unscored")},
-        **{name: rate and {k: rate[k] for k in ("value", "ci95")} for name, rate in rates.items()},
+        rate: {key.rsplit("/", 1)[1]: item.happened for key, item in items.items()}
+        for rate, items in named.items()
     }
-
-
-Figure = Callable[[Mapping[str, Any]], float | None]
-
-
-def exam(rate: str) -> Figure:
-    """A rate of the exam on own held-out pairs, by the judge that pays."""
-    return lambda cell: cell["exam"]["words"][rate]["value"]
-
-
-def prompts(rate: str, corrected: bool = False) -> Figure:
-    """A rate of `sparring eval`, perhaps without the judge's errors."""
-
-    def figure(cell: Mapping[str, Any]) -> float | None:
-        row = cell["eval"][rate]
-        return (row["corrected"] or {"value": None})["value"] if corrected else row["value"]
-
-    return figure
-
-
-def fallen(family: str) -> Figure:
-    """The share of seeds about which an attack of a family succeeded within all of its queries."""
-    return lambda cell: list(cell["attack"][family]["asr"].values())[-1]["value"]
-
-
-TABLES: Sequence[Mapping[str, Figure]] = (
-    {
-        "as they stand": exam("asr/plain"),
-        "held-out families": exam("asr/adversarial"),
-        "own attacker, trained on": lambda cell: cell["exploit"]["attackers"]["own"]["asr"][-1][
-            "value"
-        ],
-        "draws, 8 queries": fallen("draws"),
-        "prefill, 8 queries": fallen("prefill"),
-        "gradient, 4 queries": fallen("gradient"),
-        "HarmBench": prompts("asr/harmbench"),
-        "StrongREJECT": prompts("asr/strongreject"),
-        "XSTest, not refused": prompts("asr/xstest"),
-    },
-    {
-        "own benign refused": exam("over_refusal/plain"),
-        "in families": exam("over_refusal/wrapped"),
-        "XSTest's safe refused": prompts("over_refusal/xstest"),
-        "own benign answered": exam("correct/plain"),
-        "agreement": prompts("utility/agreement"),
-        "reading": prompts("utility/reading"),
-        "CPU minutes of the game": lambda cell: cell["costs"]["exam"]["game"] / 60,
-        "of its attacks": lambda cell: sum(
-            cell["costs"][part]["cpu_seconds"] / 60 for part in ("attack", "exploit")
-        ),
-        "peak GiB": lambda cell: cell["costs"]["exam"]["peak_gib"],
-    },
-    {
-        name: prompts(rate, corrected=True)
-        for name, rate in {
-            "HarmBench": "asr/harmbench",
-            "StrongREJECT": "asr/strongreject",
-            "XSTest, not refused": "asr/xstest",
-            "XSTest's safe refused": "over_refusal/xstest",
-        }.items()
-    },
-)
-"""Success of attacks; what safety costs, and computing; the public rates without judge's errors."""
-
-
-def tables(results: Path) -> list[str]:
-    """Return the stored figures as tables: the mean over seeds, and the least and the most."""
-    lines: list[str] = []
-    stored = {row: [*results.glob(f"{row}-[0-9]*.json")] for row in ("raw", "aligned", *GAMES)}
-    cells = {
-        row: [json.loads(path.read_bytes()) for path in paths] for row, paths in stored.items()
-    }
-    for columns in TABLES:
-        lines += [f"| | seeds | {' | '.join(columns)} |", "|---|" + "--:|" * (len(columns) + 1)]
-        for row, own in cells.items():
-            done = [cell for cell in own if all(part in cell for part in PARTS)]
-            texts = [spread([figure(cell) for cell in done]) for figure in columns.values()]
-            lines += [f"| {row} | {len(done)} | {' | '.join(texts)} |"] if done else []
-        lines.append("")
-    codes = {cell["code"] for own in cells.values() for cell in own}
-    return [*lines, f"Played by code {', '.join(sorted(codes))}."]
-
-
-def spread(values: Sequence[float | None]) -> str:
-    """Return the mean, and the least and the most where there are several."""
-    scored = [value for value in values if value is not None]
-    if len(scored) < 2:
-        return f"{scored[0]:.2f}" if scored else "–"
-    return f"{fmean(scored):.2f} ({min(scored):.2f}–{max(scored):.2f})"
 
 
 def main() -> None:
@@ -372,8 +295,7 @@ def main() -> None:
     seeds = [int(seed) for seed in options.seeds.split(",")]
     cells = [Cell(study, row, 0) for row in chosen(("raw", "aligned"), options.rows)]
     cells += [Cell(study, row, seed) for seed in seeds for row in chosen(GAMES, options.rows)]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(Cell.play, cells))
+    play([(cell.name, cell.play) for cell in cells], options.jobs)
 
 
 if __name__ == "__main__":
