@@ -149,6 +149,6 @@ def test_what_is_stored_of_a_game_is_who_won_it_and_no_text():
     assert real_table.won(sets) == {
         "asr/plain": {"a": True, "b": False},
         "over_refusal/plain": {"c": True},
-        "correct/plain": {"c": False},
+        "correct/plain": {"c": True},
     }
     assert Path(real_table.SETTINGS).is_file()
