@@ -47,6 +47,6 @@ def test_a_command_is_run_with_what_it_costs(tmp_path):
     assert output == "here\n"
     assert log.read_text() == "a note\n"
     assert cost["cpu_seconds"] >= 0
-    assert 0 < cost["peak_gib"] < 1
+    assert cost["peak_gib"] > 0
     with pytest.raises(RuntimeError, match=r"ended with 3; see .*a\.log"):
         study.call(sys.executable, "-c", "raise SystemExit(3)", log=log)
