@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle, islice, pairwise, product
+from itertools import cycle, islice, product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -137,6 +138,34 @@ def block(run: Mapping[str, Any], name: str, first: int, last: int) -> float:
     return fmean(r[name] for r in run["rounds"][first:last] if name in r)
 
 
+def table(results: Path, counts: Sequence[int], seeds: Sequence[int], rounds: int) -> list[str]:
+    """Return the stored rates: by the judge that pays, and in brackets by the truth."""
+    part = rounds // 4
+    ends = [(0, part), (rounds - part, rounds)]
+    head = " | ".join(f"rounds {a + 1}–{b}" for a, b in ends)
+    lines = [
+        f"| labelled games | rate | {head} | exam, adversarial or wrapped |",
+        "|---|---|--:|--:|--:|",
+    ]
+    for n in counts:
+        runs = [json.loads((results / f"{n}-{seed}-{rounds}.json").read_text()) for seed in seeds]
+        name = str(n or "the truth pays")
+        for rate, exam in (("asr", "asr/adversarial"), ("over_refusal", "over_refusal/wrapped")):
+            cells = []
+            for a, b in ends:
+                paid, true = (
+                    fmean(block(run, which, a, b) for run in runs)
+                    for which in (rate, f"truth/{rate}")
+                )
+                cells.append(f"{paid:.3f} ({true:.3f})")
+            values = [run["exam"][exam] for run in runs]
+            shown = {"asr": "ASR", "over_refusal": "over-refusal"}[rate]
+            cells.append(f"{fmean(values):.3f} / {max(values):.3f}")
+            lines.append(f"| {name} | {shown} | {' | '.join(cells)} |")
+            name = ""
+    return lines
+
+
 def main() -> None:
     """Play what is missing, then print the gap between the reward's rates and the truth's."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -149,27 +178,12 @@ def main() -> None:
     counts, seeds = (
         [int(x) for x in words.split(",")] for words in (options.labelled, options.seeds)
     )
-    ends = [round(options.rounds * part / 4) for part in range(5)]
-    head = " | ".join(f"rounds {a + 1}-{b}" for a, b in pairwise(ends))
-    print(f"| labelled games | rate | {head} | exam |\n|---|---|{'--:|' * 5}", flush=True)
-    for n in counts:
-        runs = []
-        for seed in seeds:
-            file = options.out / f"{n}-{seed}-{options.rounds}.json"
-            if not file.exists():
-                file.write_text(json.dumps(played(n, seed, options.rounds)))
-            runs.append(json.loads(file.read_text()))
-        for rate, exam in (("asr", "asr/adversarial"), ("over_refusal", "over_refusal/wrapped")):
-            cells = []
-            for a, b in pairwise(ends):
-                paid, true = (
-                    fmean(block(run, name, a, b) for run in runs)
-                    for name in (rate, f"truth/{rate}")
-                )
-                cells.append(f"{paid:.3f} ({true:.3f})")
-            values = [run["exam"][exam] for run in runs]
-            cells.append(f"{fmean(values):.3f} / {max(values):.3f}")
-            print(f"| {n or 'the truth pays'} | {rate} | {' | '.join(cells)} |", flush=True)
+    for n, seed in product(counts, seeds):
+        file = options.out / f"{n}-{seed}-{options.rounds}.json"
+        if not file.exists():
+            print(f"{n} labelled games, seed {seed}", file=sys.stderr, flush=True)
+            file.write_text(json.dumps(played(n, seed, options.rounds)))
+    print("\n".join(table(options.out, counts, seeds, options.rounds)))
 
 
 if __name__ == "__main__":
