@@ -192,14 +192,19 @@ def spread(values: Sequence[float | None]) -> str:
     return f"{fmean(scored):.2f} ({min(scored):.2f}–{max(scored):.2f})"
 
 
-def tables(results: Path) -> list[str]:
-    """Return the stored figures as tables; a cell that is under way is in none."""
+def finished(results: Path) -> dict[str, list[Cell]]:
+    """Return the stored cells of every row, without those that are under way."""
     stored = {
         row: [json.loads(path.read_bytes()) for path in sorted(results.glob(f"{row}-[0-9]*.json"))]
         for row in ROWS
     }
     whole = {row: [c for c in own if all(p in c for p in PARTS)] for row, own in stored.items()}
-    cells = {row: own for row, own in whole.items() if own}
+    return {row: own for row, own in whole.items() if own}
+
+
+def tables(results: Path) -> list[str]:
+    """Return the stored figures as tables."""
+    cells = finished(results)
     if not cells:
         return ["Nothing has been played to its end."]
     lines = [*on_prompts(cells, SUCCESS), *on_prompts(cells, BENIGN)]

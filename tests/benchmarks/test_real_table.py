@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from benchmarks import real_figures, real_table
+from benchmarks import real_chart, real_figures, real_table
 from tests.tiny import QWEN2, save_model
 
 from sparring.runs.build import build
@@ -152,3 +152,14 @@ def test_what_is_stored_of_a_game_is_who_won_it_and_no_text():
         "correct/plain": {"c": True},
     }
     assert Path(real_table.SETTINGS).is_file()
+
+
+def test_the_figure_has_a_line_for_every_model_that_was_played(tmp_path):
+    stored(tmp_path, raw__0=cell(NEVER), magic__1=cell(NEVER, public=(None,) * 4))
+    cells = real_figures.finished(tmp_path)
+    real_chart.draw(cells, tmp_path / "figures" / "real.svg")
+    first = (tmp_path / "figures" / "real.svg").read_text()
+    assert first.count("<svg") == 1
+    real_chart.draw(cells, tmp_path / "again.svg")
+    assert (tmp_path / "again.svg").read_text() == first
+    assert set(real_chart.LABELS) == {"raw", "aligned", *real_table.GAMES}
