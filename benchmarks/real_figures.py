@@ -165,8 +165,7 @@ def fallen(family: str) -> Figure:
 
 
 ATTACKS: Mapping[str, Figure] = {
-    "plain, 16 queries": fallen("plain"),
-    "draws, 16": fallen("draws"),
+    "draws, 16 queries": fallen("draws"),
     "prefill, 16": fallen("prefill"),
     "gradient, 4": fallen("gradient"),
     "own attacker": lambda cell: cell["exploit"]["attackers"]["own"]["asr"][0]["value"],

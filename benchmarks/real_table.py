@@ -52,9 +52,9 @@ EVEN = (
     "learner.seeds_per_round={attacker: 16, defender: 32}",
 )
 GAMES: Mapping[str, Sequence[str]] = {
-    "no_game": ("recipe=no_game", "data.as_they_stand=1", *EVEN, "rounds=24"),
-    "defender_only": ("recipe=defender_only", *EVEN, "rounds=24"),
-    "magic": (*EVEN, "rounds=24"),
+    "no_game": ("recipe=no_game", "data.as_they_stand=1", *EVEN, "rounds=20"),
+    "defender_only": ("recipe=defender_only", *EVEN, "rounds=20"),
+    "magic": (*EVEN, "rounds=20"),
     "ssp": (
         "recipe=ssp",
         "weights=shared",
@@ -70,7 +70,7 @@ GAMES: Mapping[str, Sequence[str]] = {
         "schedule.attack=4",
         "schedule.window=1",
         "schedule.dwell=[2, 6]",
-        "rounds=24",
+        "rounds=20",
     ),
 }
 """The games; rounds of equal computing time have still to be chosen.
@@ -78,9 +78,9 @@ GAMES: Mapping[str, Sequence[str]] = {
 The judges that ship give no score, so SSP is paid by MAGIC's table here. Hardening wants every
 request rewritten, where the other games send a third as they stand.
 """
-FIXED = ("exam.every=0", "exam.n=60", "saving.checkpoint_every=4")
+FIXED = ("exam.every=0", "exam.n=40", "saving.checkpoint_every=4")
 SEARCHES: Mapping[str, Sequence[object]] = {
-    "plain,draws,prefill": ("--queries", 16, "--limit", 48),
+    "draws,prefill": ("--queries", 16, "--limit", 32),
     "gradient": ("--queries", 4, "--limit", 12, "--gradient-steps", 2),
 }
 EXPLOIT = ("--attackers", "own", "--steps", 4, "--n", 96)

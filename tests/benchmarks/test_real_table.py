@@ -45,7 +45,7 @@ def cell(*families, benign=(False,) * 4, public=(True, False, False, None)):
 
 
 HIDDEN = ("asr/adversarial", "over_refusal/wrapped")
-SEARCHES = ("plain", "draws", "prefill", "gradient")
+SEARCHES = ("draws", "prefill", "gradient")
 NEVER, ALWAYS = (False,) * 4, (True,) * 4
 ONCE = (True, False, False, False)
 
@@ -100,7 +100,7 @@ def test_a_difference_is_taken_prompt_by_prompt(tmp_path):
 def test_attacks_and_costs_are_the_mean_of_runs_with_the_least_and_the_most(tmp_path):
     stored(tmp_path, raw__0=cell(NEVER), magic__1=cell(NEVER), magic__2=cell(NEVER))
     attacks = rows(tmp_path, "mean (least–most)")
-    assert attacks["magic"]["draws, 16"] == "0.40 (0.40–0.40)"
+    assert attacks["magic"]["draws, 16 queries"] == "0.40 (0.40–0.40)"
     assert attacks["magic"]["own attacker"] == "0.00 (0.00–0.00)"
     assert attacks["raw"]["trained on"] == "0.30"
     lines = real_figures.tables(tmp_path)
