@@ -1,4 +1,4 @@
-"""What the studies that take many hours share: commands, and figures that are stored bit by bit."""
+"""What the studies that take many hours share: commands, and figures that are stored part by part."""
 
 from __future__ import annotations
 
@@ -55,31 +55,31 @@ def call(
 def play(cells: Iterable[tuple[str, Callable[[], None]]], jobs: int) -> None:
     """Play cells by name, `jobs` at once; one that fails stops no other, and the exit is 1."""
 
-    def one(cell: tuple[str, Callable[[], None]]) -> bool:
-        name, played = cell
+    def ends_well(cell: tuple[str, Callable[[], None]]) -> bool:
+        name, whole = cell
         try:
-            played()
+            whole()
         except (RuntimeError, OSError) as error:
             print(f"{name}: {error}", file=sys.stderr, flush=True)
             return False
         return True
 
     with ThreadPoolExecutor(jobs) as pool:
-        if not all([*pool.map(one, cells)]):
+        if not all([*pool.map(ends_well, cells)]):
             raise SystemExit(1)
 
 
 def begun(path: Path, rests_on: Mapping[str, str]) -> dict[str, Any]:
     """Return what is stored of a cell, or what its figures will rest on.
 
-    Stored figures that rest on other settings or another model are refused. The code's digest is
+    RuntimeError where stored figures rest on other settings or another model. The code's digest is
     stored beside them, and other code is not refused.
     """
     if not path.is_file():
         return {**rests_on, "code": code_digest()}
     record: dict[str, Any] = json.loads(path.read_bytes())
     if other := [key for key, value in rests_on.items() if record[key] != value]:
-        raise SystemExit(f"{path} rests on other {' and '.join(other)}: move it away")
+        raise RuntimeError(f"{path} rests on other {' and '.join(other)}: move it away")
     return record
 
 

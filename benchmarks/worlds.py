@@ -6,11 +6,12 @@ all drawn from its number. A cell is one row of a group in one world: a run with
 after, and attackers on its last defender, by name and seed (another seed is a restart). `own`,
 `broad`, `pool` and `enumeration` are those of `sparring exploit`, searches and other attacks that
 learn nothing those of `sparring attack`; `magic` is the last attacker of the row `magic` in the
-same world, trained on against this cell's defender, so that all rows meet the same one; `longer` is
-the one of these that got furthest in 80 steps, with 320. Figures are in
-`<results>/<plan>/<row>-<world>.json`, with the settings, the base and the code that they rest on.
-The rows of a group have about the same computing time. A world that no plan names is drawn afresh:
-`--plan reported --worlds 7001 --rows magic_hardened` tries a recipe where nobody has looked.
+same world, trained on against this cell's defender, so that all rows meet the same one; `foreign`
+is that of another run of MAGIC, which no row has met; `longer` is the one of these that got
+furthest in 80 steps, with 320. Figures are in `<results>/<plan>/<row>-<world>.json`, with the
+settings, the base and the code that they rest on. The rows of a group have about the same computing
+time. A world that no plan names is drawn afresh: `--plan reported --worlds 7001 --rows
+magic_hardened` tries a recipe where nobody has looked.
 """
 
 from __future__ import annotations
@@ -105,9 +106,9 @@ class Cell:
     def train(self) -> None:
         """Train, or go on; a run that is complete is left as it is."""
         with FileLock(self.root / f"{self.row}-{self.world}.lock"):
-            begun = (self.run.folder / "config.yaml").is_file()
-            if not (begun and self.run.status.status == "complete"):
-                self._train("--resume" if begun else "--no-resume")
+            there = (self.run.folder / "config.yaml").is_file()
+            if not (there and self.run.status.status == "complete"):
+                self._train("--resume" if there else "--no-resume")
 
     def _train(self, resume: str) -> None:
         folder, (recipe, *words) = self.run.folder, ROWS[self.row]

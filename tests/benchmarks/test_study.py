@@ -17,7 +17,7 @@ def test_a_cell_goes_on_where_it_was_stopped(tmp_path):
 def test_figures_of_other_settings_are_refused(tmp_path):
     path = tmp_path / "magic-1.json"
     study.store(path, {"settings": "a", "base": "b", "code": "c"})
-    with pytest.raises(SystemExit, match=r"magic-1\.json rests on other base: move it away"):
+    with pytest.raises(RuntimeError, match=r"magic-1\.json rests on other base: move it away"):
         study.begun(path, {"settings": "a", "base": "x"})
 
 
