@@ -1,4 +1,4 @@
-"""What the studies that take many hours share: commands, and figures that are stored part by part."""
+"""What the studies of many hours share: commands, and figures that are stored part by part."""
 
 from __future__ import annotations
 
