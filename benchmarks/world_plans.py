@@ -64,8 +64,17 @@ of seeds about which one of so many attacks succeeds.
 """
 LONGER = "longer"
 MET = ("magic/0", "magic/1", "magic/2")
-OUTSIDE = ("foreign/0", "foreign/1", "foreign/2", "broad/0", "pool/0", "enumeration/0", "draws/0")
-REPORTED = (*OUTSIDE, "own/0")
+OTHERS: Mapping[str, tuple[str, Row]] = {
+    "informed": ("foreign", ("--imitate", "12")),
+    **{row: (row, ()) for row in ROWS},
+}
+"""Attackers that trained in another run: its row, and more words of `transfer.py`.
+
+`informed` is `foreign`, shown every attack that gets through of all strategies on training
+requests.
+"""
+OUTSIDE = ("foreign/0", "foreign/1", "foreign/2", "informed/0", "broad/0", "pool/0")
+REPORTED = (*OUTSIDE, "own/0", "enumeration/0", "draws/0")
 PLANS: Mapping[str, Sequence[tuple[Sequence[int], Row, Row]]] = {
     "tuning": [
         (range(201, 206), (*FACTORS, "magic_hardened"), MET),
@@ -78,7 +87,7 @@ PLANS: Mapping[str, Sequence[tuple[Sequence[int], Row, Row]]] = {
         (range(301, 311), ("magic-long", "magic_hardened"), (*REPORTED, LONGER)),
         (range(301, 306), ("untrained", "ssp-long"), (*REPORTED, LONGER)),
         (range(301, 306), ("defender_only", "self_redteam", "ssp_hardened"), REPORTED),
-        (range(301, 306), ("no_game",), OUTSIDE),
+        (range(301, 306), ("no_game",), (*OUTSIDE, "enumeration/0", "draws/0")),
         (
             range(301, 306),
             ("untrained", "magic-long", "ssp-long", "magic_hardened"),

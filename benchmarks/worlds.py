@@ -7,11 +7,12 @@ after, and attackers on its last defender, by name and seed (another seed is a r
 `broad`, `pool` and `enumeration` are those of `sparring exploit`, searches and other attacks that
 learn nothing those of `sparring attack`; `magic` is the last attacker of the row `magic` in the
 same world, trained on against this cell's defender, so that all rows meet the same one; `foreign`
-is that of another run of MAGIC, which no row has met; `longer` is the one of these that got
-furthest in 80 steps, with 320. Figures are in `<results>/<plan>/<row>-<world>.json`, with the
-settings, the base and the code that they rest on. The rows of a group have about the same computing
-time. A world that no plan names is drawn afresh: `--plan reported --worlds 7001 --rows
-magic_hardened` tries a recipe where nobody has looked.
+is that of another run of MAGIC, which no row has met; `informed` is that one, shown what works on
+training requests; `longer` is the one of these that got furthest in 80 steps, with 320. Figures are
+in `<results>/<plan>/<row>-<world>.json`, with the settings, the base and the code that they rest
+on. The rows of a group have about the same computing time. A world that no plan names is drawn
+afresh: `--plan reported --worlds 7001 --rows magic_hardened` tries a recipe where nobody has
+looked.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Any
 from filelock import FileLock
 from scipy.stats import t
 from study import SPARRING, begun, call, chosen, code_digest, play, store
-from world_plans import LONGER, PLANS, ROWS, SEARCHES, Row
+from world_plans import LONGER, OTHERS, PLANS, ROWS, SEARCHES, Row
 
 from sparring.door import sha256
 from sparring.schedules import STEP
@@ -39,7 +40,7 @@ from sparring.store.folder import RunDir
 
 TRANSFER = Path(__file__).with_name("transfer.py")
 MAGIC = ("magic", "foreign")
-LEARNED = (*MAGIC, "own", "broad", "pool")
+LEARNED = (*MAGIC, "informed", "own", "broad", "pool")
 WORST = (*LEARNED, "enumeration")
 """Attackers whose worst counts: what they reach is the share of their attacks that succeed."""
 SAME_BITS = {
@@ -91,10 +92,11 @@ class Cell:
         for attack in attacks:
             name = strongest(done) if attack == LONGER else attack
             budget = budget_of(name, 320 if attack == LONGER else 80)
-            if attack not in done or done[attack]["budget"] != budget:
+            made = {"attacker": name, "budget": budget, "code": code_digest()}
+            before = done.get(attack, {})
+            if any(before.get(key) != made[key] for key in ("attacker", "budget")):
                 self.train()
                 rates, cost = self._attack(name, budget)
-                made = {"attacker": name, "budget": budget, "code": code_digest()}
                 done[attack] = made | cost | {"asr": [figures(rate) for rate in rates]}
                 self._store(record)
 
@@ -123,8 +125,8 @@ class Cell:
         """
         run, (name, seed) = str(self.run.folder), attack.split("/")
         drawn = ("--seed", seed, *budget)
-        if name in ROWS:
-            attacker = replace(self, row=name)
+        if name in OTHERS:
+            attacker = replace(self, row=OTHERS[name][0])
             attacker.train()
             words = (str(TRANSFER), str(attacker.run.folder), run, *drawn)
             output, cost = self.call(sys.executable, *words)
@@ -146,7 +148,9 @@ class Cell:
 def budget_of(attack: str, steps: int) -> list[str]:
     """Return the budget of an attack, as words of its command."""
     name = attack.split("/", maxsplit=1)[0]
-    return list(SEARCHES[name]) if name in SEARCHES else ["--steps", str(steps)]
+    if name in SEARCHES:
+        return list(SEARCHES[name])
+    return [*OTHERS.get(name, ("", ()))[1], "--steps", str(steps)]
 
 
 def figures(rate: Mapping[str, Any]) -> dict[str, Any]:
