@@ -1,9 +1,10 @@
 """The tables of benchmarks/real_table.py, from what it stored.
 
 A rate on prompts is pooled over the seeds of a row, and its 95 % interval counts prompts, not
-games. It stands beside its difference from `aligned` on the same prompts, and beside the rate that
-it would be without its judge's errors (Rogan and Gladen), whose interval has those errors in it.
-Of attacks and costs there are the mean over seeds, the least and the most.
+games: it says where other prompts might bring it, and not where other runs might. It stands beside
+its difference from `aligned` on the same prompts, and beside the rate that it would be without its
+judge's errors (Rogan and Gladen), whose interval has those errors in it. Of attacks and costs there
+are the mean over seeds, the least and the most.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from sparring.evals.judging import read_calibrations, without_errors
+from sparring.stats.agreement import Corrected
 from sparring.stats.paired import compare
 from sparring.stats.rates import Outcome, Rate, rate
 
@@ -71,15 +73,15 @@ def difference(cells: Sequence[Cell], base: Cell, part: str, name: str) -> str:
     return f"{paired.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-def shown(measured: Rate) -> str:
+def shown(measured: Rate | Corrected | None) -> str:
     """Return a rate with its interval."""
-    if measured.value is None or measured.ci95 is None:
+    if measured is None or measured.value is None or measured.ci95 is None:
         return "–"
     return f"{measured.value:.2f} [{measured.ci95[0]:.2f}, {measured.ci95[1]:.2f}]"
 
 
 def table(head: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the lines of a table; a row without figures is left out."""
+    """Return the lines of a table, and an empty one after them."""
     lines = [f"| {head} | {' | '.join(columns)} |", "|---|" + "--:|" * len(columns)]
     return [*lines, *(f"| {row} | {' | '.join(texts)} |" for row, texts in rows.items()), ""]
 
@@ -109,19 +111,13 @@ def without_judge_errors(cells: Mapping[str, Sequence[Cell]], calibration: Path)
     measured = [c for c in read_calibrations(calibration) if c.judge.startswith("linear/words")]
     own = {each.field: each for each in measured}
     rates = {**SUCCESS, **{name: BENIGN[name] for name in list(BENIGN)[:3]}}
-    rows = {}
-    for row, runs in cells.items():
-        texts = []
-        for part, name in rates.values():
-            metric = name.split("/")[0]
-            mended = without_errors(f"{metric}/of", pooled(runs, part, name), own)
-            known = mended and mended.value is not None and mended.ci95 is not None
-            texts.append(
-                f"{mended.value:.2f} [{mended.ci95[0]:.2f}, {mended.ci95[1]:.2f}]"
-                if mended and known and mended.ci95
-                else "–"
-            )
-        rows[row] = texts
+    rows = {
+        row: [
+            shown(without_errors(name, pooled(runs, part, name), own))
+            for part, name in rates.values()
+        ]
+        for row, runs in cells.items()
+    }
     yield from table("without the judge's errors", list(rates), rows)
     for each in own.values():
         yield f"{each}."
