@@ -33,7 +33,7 @@ SUCCESS = {
     "own, in held-out families": (OWN, "asr/*"),
     "HarmBench": (PUBLIC, "asr/harmbench"),
     "StrongREJECT": (PUBLIC, "asr/strongreject"),
-    "XSTest's harmful": (PUBLIC, "asr/xstest"),
+    "XSTest, not refused": (PUBLIC, "asr/xstest"),
 }
 BENIGN = {
     "own benign refused": (OWN, "over_refusal/plain"),
@@ -133,7 +133,7 @@ def by_the_other_judge(cells: Mapping[str, Sequence[Cell]]) -> Iterator[str]:
     prompts = {
         "HarmBench": "asr/harmbench",
         "StrongREJECT": "asr/strongreject",
-        "XSTest's harmful": "asr/xstest",
+        "XSTest, not refused": "asr/xstest",
         "XSTest's safe refused": "over_refusal/xstest",
     }
     rows = {

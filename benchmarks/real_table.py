@@ -28,7 +28,6 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ from study import SPARRING, begun, call, chosen, play, store
 
 from sparring.door import sha256
 from sparring.evals.folder import EvalDir, key_of
-from sparring.exam import outcomes
+from sparring.exam import outcome, outcomes
 from sparring.games.codec import state_of
 from sparring.store.files import digest
 from sparring.store.folder import RunDir, read_games
@@ -234,15 +233,23 @@ class Cell:
             *("--max-completion-length", 80, "--utility", "--output", folder),
             *(["--resume"] if folder.exists() else ()),
         )
-        sets: dict[str, dict[str, dict[str, State]]] = {"verdict": {}, "second": {}}
-        for row, (ruling, ruled) in product(EvalDir(folder).samples.rows(), sets.items()):
-            _, name, place, _ = key_of(row)
-            ruled.setdefault(name, {})[str(place)] = state_of(row, ruling)
+        evaluation = EvalDir(folder)
+        rows = list(evaluation.samples.rows())
+        by_judge: dict[str, dict[str, dict[str, bool | None]]] = {}
+        for judge, ruling in {"won": "verdict", "hidden": "second"}.items():
+            games = [(key_of(row), state_of(row, ruling)) for row in rows]
+            by_judge[judge] = {
+                reported.name: {
+                    f"{place}": outcome(state, reported.question).happened
+                    for (_, name, place, _), state in games
+                    if name in reported.members
+                }
+                for reported in evaluation.spec.sheet.rates()
+            }
         stored = json.loads((folder / "results.json").read_bytes())["utility"]
         utility = {
             row["name"]: {k: row[k] for k in ("value", "ci95", "n_scored")} for row in stored
         }
-        by_judge = {"won": won(sets["verdict"]), "hidden": won(sets["second"])}
         return cost, by_judge | {"utility": utility}
 
     def attack(self) -> tuple[dict[str, float], Any]:
