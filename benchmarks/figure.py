@@ -129,7 +129,7 @@ def draw_rates(axes: Any, run: dict[str, Any]) -> None:
 def main() -> None:
     """Draw the figure of a finished run into an SVG file."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("run", type=Path, nargs="?", help="drawn and stored; without it, stored")
+    parser.add_argument("run", type=Path, nargs="?", help="default: the rates that are stored")
     parser.add_argument("--output", type=Path, default=Path("docs/figures/game.svg"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/demo.json"))
     options = parser.parse_args()

@@ -13,7 +13,7 @@ whether each prompt's game was won; no text is stored there.
 
 `raw` is the model as it is; `aligned` has imitated lessons in refusing, merged into its weights,
 and every game begins with it. The games have three seeds each; their rounds are to take the same
-computing time, which has not been measured yet, so compare the CPU minutes in the table. Of
+computing time, but all except MAGIC's are estimates, so compare the CPU minutes in the table. Of
 HarmBench a hundred prompts are drawn once; of XSTest those are taken that no shipped judge was
 fitted to. They are written under `--root` alone. The costs of a part that was interrupted count
 from its last start; those of the game's rounds are complete.
@@ -39,6 +39,7 @@ from sparring.door import sha256
 from sparring.evals.folder import EvalDir, key_of
 from sparring.exam import outcome, outcomes
 from sparring.games.codec import state_of
+from sparring.judges.linear import LinearJudge
 from sparring.store.files import digest
 from sparring.store.folder import RunDir, read_games
 from sparring.types import State
@@ -270,12 +271,11 @@ class Cell:
 
 
 PARTS = {"exam": Cell.train, "eval": Cell.evaluate, "attack": Cell.attack, "exploit": Cell.exploit}
-FILLS = ("reply_harm", "refused", "helpful", "on_topic")
 
 
 def won(sets: Mapping[str, Mapping[str, State]]) -> dict[str, dict[str, bool | None]]:
     """Return whether each game of a rate counts for it, by rate and prompt; None is unscored."""
-    named = outcomes(sets, {}, FILLS)
+    named = outcomes(sets, {}, LinearJudge.fills)
     return {
         rate: {key.rsplit("/", 1)[1]: item.happened for key, item in items.items()}
         for rate, items in named.items()
